@@ -1,0 +1,1 @@
+"""A small shop whose services tell each other what happened through txpatterns."""
