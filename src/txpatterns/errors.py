@@ -1,0 +1,194 @@
+"""Every error that the library raises, in one tree.
+
+    TxPatternsError
+    ├── ConfigurationError           wrong use, found at import or at start-up
+    │   ├── EventDefinitionError
+    │   ├── HandlerDefinitionError
+    │   ├── MissingExtra
+    │   ├── UnsafeSettings
+    │   └── SchemaError
+    ├── AddRefused                   outbox.add or the commit refuses a message
+    │   ├── PayloadInvalid
+    │   ├── PayloadTooLarge
+    │   ├── NotTransactional
+    │   ├── WrongDatabase
+    │   └── SavepointsUnsafe
+    ├── DecodeError                  bytes that are not what the registry expects
+    │   └── UnknownType
+    ├── BrokerError                  raised by adapters
+    │   ├── BrokerUnavailable
+    │   └── PublishRejected
+    ├── LeaseLost
+    └── HandlerSignal                what a handler may raise to steer its delivery
+        ├── Retry
+        └── Reject
+
+Each class has a code (``TXP-1042``); its docstring is the default message, and ``fix`` says what to do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class TxPatternsError(Exception):
+    """Something in txpatterns failed."""
+
+    code: ClassVar[str] = "TXP-1000"
+    fix: ClassVar[str] = "See the cause above."
+
+    def __init__(self, message: str | None = None, *, fix: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").split("\n", 1)[0]
+        self.remedy = fix or type(self).fix
+        super().__init__(f"[{type(self).code}] {self.message} Fix: {self.remedy}")
+
+
+class ConfigurationError(TxPatternsError):
+    """The application is not set up correctly."""
+
+    code = "TXP-1001"
+
+
+class EventDefinitionError(ConfigurationError):
+    """An event class is not defined correctly."""
+
+    code = "TXP-1010"
+    fix = 'Write: class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id").'
+
+
+class HandlerDefinitionError(ConfigurationError):
+    """A handler does not fit the event that it is registered for."""
+
+    code = "TXP-1011"
+    fix = "A handler takes (event, tx): async def with Transaction, or def with SyncTransaction."
+
+
+class MissingExtra(ConfigurationError):
+    """An optional dependency is not installed."""
+
+    code = "TXP-1012"
+
+
+class UnsafeSettings(ConfigurationError):
+    """These settings together could lose or repeat messages."""
+
+    code = "TXP-1013"
+
+
+class SchemaError(ConfigurationError):
+    """The library's tables are missing or older than this version needs."""
+
+    code = "TXP-1020"
+    fix = "Run: txp db upgrade"
+
+
+class AddRefused(TxPatternsError):
+    """The message was not added to the outbox."""
+
+    code = "TXP-1100"
+
+
+class PayloadInvalid(AddRefused):
+    """The event cannot be serialised without loss."""
+
+    code = "TXP-1101"
+    fix = "Use Decimal for money, BigInt for 64-bit integers and finite numbers."
+
+
+class PayloadTooLarge(AddRefused):
+    """The message is larger than the broker accepts."""
+
+    code = "TXP-1102"
+    fix = "Send a reference to the data, or raise max_payload on the Outbox and on the broker."
+
+
+class NotTransactional(AddRefused):
+    """The connection commits each statement by itself, so a message could not be tied to a transaction."""
+
+    code = "TXP-1103"
+    fix = "Do not use AUTOCOMMIT for a session or connection that sends messages."
+
+
+class WrongDatabase(AddRefused):
+    """The transaction belongs to another database than the outbox, or to several."""
+
+    code = "TXP-1104"
+    fix = "Use a session bound to the outbox's own database, one App for each database."
+
+
+class SavepointsUnsafe(AddRefused):
+    """This SQLite engine does not begin transactions explicitly, so a savepoint could outlive a rollback."""
+
+    code = "TXP-1105"
+    fix = (
+        "Let App create the engine, or add two listeners: on 'connect' set "
+        "dbapi_connection.isolation_level = None, on 'begin' run conn.exec_driver_sql('BEGIN')."
+    )
+
+
+class DecodeError(TxPatternsError):
+    """The bytes of a message are not what its type says."""
+
+    code = "TXP-1200"
+    fix = "Compare the producer's codec and version with this consumer's."
+
+
+class UnknownType(DecodeError):
+    """No event class is registered for this message type."""
+
+    code = "TXP-1201"
+    fix = "Import the module that defines the event before the application starts."
+
+
+class BrokerError(TxPatternsError):
+    """The broker refused or could not be reached."""
+
+    code = "TXP-1300"
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now; nothing was decided about any message."""
+
+    code = "TXP-1301"
+    fix = "Check the broker's address and health; the relay goes on by itself when it is back."
+
+
+class PublishRejected(BrokerError):
+    """The broker will never accept this message."""
+
+    code = "TXP-1302"
+    fix = "Read the broker's reason; the message is kept as a dead letter."
+
+
+class LeaseLost(TxPatternsError):
+    """Another process has taken over what this one owned."""
+
+    code = "TXP-1400"
+    fix = "Nothing to do: the new owner goes on. Frequent takeovers mean pauses longer than the lease."
+
+
+class HandlerSignal(TxPatternsError):
+    """A handler's wish for its delivery."""
+
+    code = "TXP-1500"
+
+
+class Retry(HandlerSignal):
+    """The handler asks for another attempt later."""
+
+    code = "TXP-1501"
+
+    def __init__(self, message: str | None = None, *, after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Reject(HandlerSignal):
+    """The handler asks to make the message a dead letter now."""
+
+    code = "TXP-1502"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

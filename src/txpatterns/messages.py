@@ -1,0 +1,175 @@
+"""What is sent: events as users define them, messages as they are stored and published."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+from txpatterns.errors import EventDefinitionError
+
+BUCKETS = 256
+"""Into how many parts the keys are divided. A constant of the schema: only the ownership of buckets moves."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+"""Stands for "not told" where a producer gave no time."""
+
+BigInt = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
+"""A 64-bit integer that travels as a string, because JavaScript loses digits above 2**53."""
+
+Ordering = Literal["position", "strict"]
+
+
+def new_id() -> str:
+    """Make an id that is unique and grows with time (UUID version 7, RFC 9562 method 3).
+
+    It is known before the transaction commits, and sorts by creation to about a quarter of a microsecond.
+    """
+    nanoseconds = time.time_ns()
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    return _uuid7(milliseconds, rest * 4096 // 1_000_000, int.from_bytes(os.urandom(8), "big"))
+
+
+def derived_id(consumer: str, message_id: str, index: int) -> str:
+    """Make the id of the index-th message that a handler emits for an incoming message.
+
+    Always the same for the same three, so that a handler that runs twice emits the same ids; and it keeps the
+    time prefix of the incoming id where that one has any, so that ids still sort by time.
+    """
+    digest = hashlib.sha256(f"{consumer}\x00{message_id}\x00{index}".encode()).digest()
+    prefix = message_id.replace("-", "")[:12]
+    try:
+        milliseconds = int(prefix, 16) if len(message_id) == 36 and message_id[14] == "7" else 0
+    except ValueError:
+        milliseconds = 0
+    return _uuid7(milliseconds, int.from_bytes(digest[:2], "big") & 0xFFF, int.from_bytes(digest[2:10], "big"))
+
+
+def _uuid7(milliseconds: int, fraction: int, random: int) -> str:
+    value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64
+    value |= 0b10 << 62 | random & (1 << 62) - 1
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def bucket_of(key: str) -> int:
+    """Say which of the buckets a key belongs to: CRC-32 of its UTF-8 form, the same in every process for ever."""
+    return zlib.crc32(key.encode()) % BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is stored in the outbox, published, and given to a handler: the same id and bytes on every copy."""
+
+    id: str
+    topic: str
+    type: str
+    payload: bytes
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    occurred_at: datetime = EPOCH
+
+    @property
+    def bucket(self) -> int:
+        """The part of the keys that this message belongs to; one without a key is spread by its id."""
+        return bucket_of(self.id if self.key is None else self.key)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, headers included, as brokers count them."""
+        headers = sum(len(name.encode()) + len(value.encode()) for name, value in self.headers.items())
+        return len(self.payload) + len((self.key or "").encode()) + headers
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """Where an event class goes and what it is called on the wire."""
+
+    topic: str
+    type: str
+    key: str | None
+    version: str
+    order: Ordering
+
+
+class Event(BaseModel):
+    """A fact that other parts of the system may react to: a frozen pydantic model with a topic and a type.
+
+    ``class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id")``. ``key`` names the
+    field that gives the ordering key: messages with one key are published and handled in order.
+    ``order="strict"`` takes a lock on the key in the database, for writers that share no row.
+
+    Raises:
+        EventDefinitionError: at import, when a class argument is missing or names no field.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    event_type: ClassVar[EventType | None] = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        topic: str | None = None,
+        type: str | None = None,
+        key: str | None = None,
+        version: str = "1.0",
+        order: Ordering = "position",
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        topic: str | None = None,
+        type: str | None = None,
+        key: str | None = None,
+        version: str = "1.0",
+        order: Ordering = "position",
+        **kwargs: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        inherited = cls.event_type
+        if topic is None and type is None and key is None:
+            return
+        topic = topic or (inherited.topic if inherited else None)
+        if not topic or not type:
+            raise EventDefinitionError(f"{cls.__name__} needs both topic= and type=.")
+        for name, text in (("topic", topic), ("type", type), ("version", version)):
+            if not text.isprintable() or text != text.strip() or len(text) > 200:
+                raise EventDefinitionError(f"{cls.__name__}: {name} {text[:40]!r} is not a plain, short name.")
+        if key is not None and key not in cls.model_fields and not hasattr(cls, key):
+            raise EventDefinitionError(f"{cls.__name__}: key={key!r} is none of its fields.")
+        if order == "strict" and key is None:
+            raise EventDefinitionError(f'{cls.__name__}: order="strict" orders by key, so it needs key=.')
+        if order not in ("position", "strict"):
+            raise EventDefinitionError(f'{cls.__name__}: order={order!r} is neither "position" nor "strict".')
+        cls.event_type = EventType(topic, type, key, version, order)
+
+    def key_of(self) -> str | None:
+        """Give this event's ordering key, as text; None when the class has no key."""
+        spec = describe(type(self))
+        return None if spec.key is None else str(getattr(self, spec.key))
+
+
+def describe(event: type[Event]) -> EventType:
+    """Give the topic, type and key of an event class.
+
+    Raises:
+        EventDefinitionError: the class is a base without topic and type.
+    """
+    if event.event_type is None:
+        raise EventDefinitionError(f"{event.__name__} has no topic and type, so it cannot be sent or handled.")
+    return event.event_type
+
+
+NO_DELAY = timedelta(0)

@@ -1,0 +1,34 @@
+"""The default wire form: an envelope of six fields around the event's own JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from txpatterns.errors import DecodeError
+from txpatterns.messages import Event, EventType, Message
+from txpatterns.serialization.codec import Decoded, Encoded, from_json, to_json
+
+
+class EnvelopeCodec:
+    """``event_type, event_id, occurred_at, aggregate_id, schema_version, payload``, as one JSON object."""
+
+    def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
+        head = json.dumps(
+            {
+                "event_type": spec.type,
+                "event_id": message_id,
+                "occurred_at": occurred_at.isoformat(),
+                "aggregate_id": event.key_of(),
+                "schema_version": spec.version,
+            }
+        )
+        return Encoded(head[:-1].encode() + b', "payload": ' + to_json(event) + b"}", "application/json")
+
+    def decode(self, message: Message) -> Decoded:
+        envelope = from_json(message.payload)
+        fields = envelope.get("payload")
+        name, version = envelope.get("event_type"), envelope.get("schema_version", "1.0")
+        if not isinstance(fields, dict) or not isinstance(name, str) or not isinstance(version, str):
+            raise DecodeError(f"Message {message.id} is not an envelope with event_type and payload.")
+        return Decoded(name, version, fields)

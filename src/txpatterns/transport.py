@@ -1,0 +1,167 @@
+"""The seam to a broker: publish a batch and tell each outcome; subscribe and get deliveries.
+
+Batching, per-key order, back-off, deduplication and dead letters live in the relay and the consumer, once.
+An adapter only speaks its broker's language; ``txpatterns.testing.conformance`` proves that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Protocol, Self
+
+from txpatterns.messages import Message
+
+
+class Verdict(StrEnum):
+    """What became of one publication."""
+
+    CONFIRMED = "confirmed"
+    """The broker has stored this very message."""
+    REJECTED = "rejected"
+    """The broker will never accept it: too large, not allowed, no such topic."""
+    UNAVAILABLE = "unavailable"
+    """The broker could not be reached, and the message was certainly not stored. Burns no attempt."""
+    UNKNOWN = "unknown"
+    """It may or may not be stored: a lost reply, a time-out, a fatal client. Published again, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one publication, with the broker's reason where it gave one."""
+
+    verdict: Verdict
+    error: Exception | None = None
+
+
+CONFIRMED = Outcome(Verdict.CONFIRMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a broker does by itself; the relay and the conformance suite act on it.
+
+    ``ordered_prefix``: of the messages of one key that are in flight together, those stored are always a prefix;
+    after a failure none that follows it is stored. Only then may a key have several unconfirmed messages.
+    ``confirms_handling``: a publication is confirmed when every group has acknowledged it, so it has no deadline.
+    ``max_payload``: bytes, headers and key included; None when there is no limit.
+    """
+
+    ordered_prefix: bool = False
+    groups: bool = True
+    delayed_redelivery: bool = False
+    confirms_handling: bool = False
+    max_batch: int = 1000
+    max_payload: int | None = None
+
+
+class Publisher(Protocol):
+    """Sends messages and tells what became of each."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the broker does by itself."""
+
+    def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
+        """Send the messages in order, and yield outcomes by message id as they come.
+
+        Each id is told at most once; an id that was never told when the iterator ends or raises is unknown.
+        Cancelling gives up waiting: what was not told is unknown.
+        """
+
+
+class Delivery(Protocol):
+    """One message as it came from the broker, to be acknowledged when its effect is committed or stored."""
+
+    @property
+    def message(self) -> Message:
+        """The message, with the bytes as they came."""
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker says that it gave this message out before."""
+
+    async def ack(self) -> None:
+        """Tell the broker that this message is done. Harmless when the delivery is no longer ours."""
+
+    async def nack(self, *, delay: timedelta | None = None) -> None:
+        """Ask for another delivery, after the delay where the broker can wait."""
+
+
+class Subscriber(Protocol):
+    """Receives messages for a group: each message goes to one member of each group."""
+
+    def subscribe(
+        self, topics: Sequence[str], *, group: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        """Join the group; the iterator yields deliveries in small batches, in order per key.
+
+        The group starts at the first message that the broker still has. Leaving stops the intake; what is not
+        acknowledged comes again, here or to another member.
+        """
+
+
+class Broker(Publisher, Subscriber, Protocol):
+    """Both halves, with a lifetime: entering connects, leaving closes, and twice is harmless."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exception: object) -> None: ...
+
+
+RESERVED_PREFIX = "txp-"
+"""Headers under this prefix are the library's own; they are dropped when they come from outside."""
+
+_ID, _TYPE, _CONTENT, _OCCURRED, _KEY = (
+    "message-id",
+    "message-type",
+    "content-type",
+    "occurred-at",
+    "ordering-key",
+)
+
+
+def to_wire_headers(message: Message) -> dict[str, str]:
+    """Give all headers that a broker message carries: the message's own and those that name it."""
+    named = {
+        _ID: message.id,
+        _TYPE: message.type,
+        _CONTENT: message.content_type,
+        _OCCURRED: message.occurred_at.isoformat(),
+    }
+    if message.key is not None:
+        named[_KEY] = message.key
+    return {**message.headers, **named}
+
+
+def from_wire(topic: str, payload: bytes, headers: Mapping[str, str], *, fallback_id: str) -> Message:
+    """Make a message of what a broker gave: tolerant of producers that know nothing of this library.
+
+    ``fallback_id`` names the message when it has no id of its own, for example by topic, partition and offset:
+    it must be the same at each redelivery.
+    """
+    rest = {n: v for n, v in headers.items() if n not in _NAMED and not n.startswith(RESERVED_PREFIX)}
+    return Message(
+        id=headers.get(_ID) or fallback_id,
+        topic=topic,
+        type=headers.get(_TYPE, ""),
+        payload=payload,
+        key=headers.get(_KEY),
+        headers=rest,
+        content_type=headers.get(_CONTENT, "application/json"),
+        occurred_at=_instant(headers.get(_OCCURRED)),
+    )
+
+
+_NAMED = frozenset((_ID, _TYPE, _CONTENT, _OCCURRED, _KEY))
+
+
+def _instant(text: str | None) -> datetime:
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
