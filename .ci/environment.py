@@ -1,0 +1,88 @@
+"""Make the environment `.venv` of this checkout with nothing but Python 3.11 or newer: no pip, no venv package.
+
+`python3 -m venv` needs `ensurepip`, which Debian keeps in a package of its own. Where it is absent, the environment
+is made without pip, and pip's own wheel, which runs without being installed, is fetched from the index and checked.
+"""
+
+import configparser
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+
+
+def install(name, *requirements):
+    """Install `requirements` into `.venv` once; again only after a pyproject.toml has changed."""
+    if sys.version_info < (3, 11):
+        sys.exit("txpatterns needs Python 3.11 or newer; this is " + sys.version.split()[0])
+    stamp, state = VENV / ("." + name), _state(requirements)
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    print("Setting up .venv for the", name, "(once, about a minute) ...", file=sys.stderr, flush=True)
+    options = ["install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*_pip(), *options, *requirements], cwd=ROOT, check=True)
+    stamp.write_text(state)
+
+
+def replace_process(command, *arguments):
+    """Become `command` of the environment, so that signals and exit codes are its own."""
+    os.chdir(ROOT)
+    program = str(BIN / command)
+    if os.name == "nt":
+        sys.exit(subprocess.run([program, *arguments], check=False).returncode)
+    os.execv(program, [program, *arguments])
+
+
+def _state(requirements):
+    files = (ROOT / "pyproject.toml", ROOT / "examples/shop/pyproject.toml")
+    digest = hashlib.sha256(repr((requirements, sys.version)).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _pip():
+    python = BIN / "python"
+    with_pip = importlib.util.find_spec("ensurepip") is not None
+    if not python.exists():
+        without = [] if with_pip else ["--without-pip"]
+        subprocess.run([sys.executable, "-m", "venv", *without, str(VENV)], check=True)
+    if subprocess.run([python, "-c", "import pip"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+        return [str(python), "-m", "pip"]
+    wheel = VENV / "pip.whl"
+    if not wheel.exists():
+        wheel.write_bytes(_fetch_pip())
+    return [str(python), str(wheel / "pip")]
+
+
+def _fetch_pip():
+    index = _index().rstrip("/") + "/pip/"
+    with urllib.request.urlopen(index) as page:
+        links = re.findall(r'href="([^"]*/pip-([0-9.]+)-py3-none-any\.whl)#sha256=([0-9a-f]{64})', page.read().decode())
+        base = page.url
+    if not links:
+        sys.exit("No pip found at " + index + "; install python3-venv (Debian: apt-get install python3-venv)")
+    link, _, expected = max(links, key=lambda found: [int(part) for part in found[1].split(".")])
+    with urllib.request.urlopen(urllib.parse.urljoin(base, link)) as answer:
+        wheel = answer.read()
+    if hashlib.sha256(wheel).hexdigest() != expected:
+        sys.exit("The pip fetched from " + index + " is not the one that the index announced")
+    return wheel
+
+
+def _index():
+    if os.environ.get("PIP_INDEX_URL"):
+        return os.environ["PIP_INDEX_URL"]
+    configuration = configparser.ConfigParser()
+    configuration.read([os.path.expanduser(path) for path in PIP_CONFIGURATIONS])
+    return configuration.get("global", "index-url", fallback="https://pypi.org/simple")
