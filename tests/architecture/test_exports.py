@@ -1,0 +1,26 @@
+"""The public surface: what the root exports, and that the reference knows all of it."""
+
+import re
+from pathlib import Path
+
+import txpatterns
+
+REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
+MOST_NAMES = 25
+
+
+def test_the_root_exports_one_screen_of_names():
+    """The everyday names; the rest is one level down."""
+    assert len(txpatterns.__all__) <= MOST_NAMES
+    assert len(set(txpatterns.__all__)) == len(txpatterns.__all__)
+
+
+def test_every_exported_name_exists():
+    """`from txpatterns import *` works."""
+    assert [name for name in txpatterns.__all__ if not hasattr(txpatterns, name)] == []
+
+
+def test_the_reference_names_exactly_what_is_exported():
+    """A name that is added, or taken away, changes the reference page with it."""
+    listed = set(re.findall(r"^::: txpatterns\.(\w+)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert listed == set(txpatterns.__all__) - {"__version__"}

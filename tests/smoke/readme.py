@@ -1,0 +1,74 @@
+"""Run a Markdown page as a reader would: `python tests/smoke/readme.py README.md`.
+
+Two comments in the page, invisible to its readers, say what to do with the block that follows:
+`<!-- file: NAME -->` writes the block to a file, `<!-- run -->` types its `$` lines into a shell, in an empty
+folder, and compares what is seen with the lines below each, where `...` stands for anything. A command that is
+killed shows `Killed`, as in a terminal; any other failure ends the run.
+"""
+
+import doctest
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BLOCK = re.compile(r"^<!-- (file: (?P<name>\S+)|run) -->\n+```\w*[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+LONGEST = 60.0  # seconds for one command
+
+
+def run(page: Path) -> int:
+    """Do what the page says; return the number of commands that were run."""
+    done = 0
+    with tempfile.TemporaryDirectory(prefix="txp-readme-") as folder:
+        for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            if block["name"]:
+                Path(folder, block["name"]).write_text(block["text"], encoding="utf-8")
+                continue
+            for command, expected in commands(block["text"]):
+                check(command, expected, folder)
+                done += 1
+    return done
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Split a console block into pairs of a command and the output shown below it."""
+    parts = re.split(r"^\$ (.*)\n", text, flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def check(command: str, expected: str, folder: str) -> None:
+    """Run one command in `folder`; end the process with both outputs when they differ."""
+    began = time.monotonic()
+    print(f"$ {command}", flush=True)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        ["bash", "-c", command], cwd=folder, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        seen, _ = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        seen, _ = process.communicate()
+        sys.exit(f"{seen}\nstill running after {LONGEST:.0f} s")
+    killed = process.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}
+    if killed and "Killed" not in seen:
+        seen += "Killed\n"
+    print(seen, end="", flush=True)
+    if process.returncode and not killed:
+        sys.exit(f"ended with {process.returncode}")
+    if not doctest.OutputChecker().check_output(expected, seen, LOOSELY):
+        sys.exit(f"--- the page shows:\n{expected}")
+    print(f"  ({time.monotonic() - began:.1f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    count = run(Path(sys.argv[1]))
+    if not count:
+        sys.exit(f"{sys.argv[1]} has nothing marked <!-- run -->")
+    print(f"{sys.argv[1]}: {count} commands ran as shown, Python {sys.version.split()[0]}")
