@@ -1,0 +1,7 @@
+"""The only place that knows engines and dialects."""
+
+from txpatterns.database.database import Database
+from txpatterns.database.leases import Held, Leases
+from txpatterns.database.schema import metadata
+
+__all__ = ["Database", "Held", "Leases", "metadata"]

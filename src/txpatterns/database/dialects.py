@@ -1,0 +1,91 @@
+"""What differs between databases, in one screen: the clock, lists of values, locks, and which errors to repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+from txpatterns.database.schema import Instant
+
+
+class _Now(FunctionElement[Any]):
+    """The database's clock plus some seconds. It moves inside a transaction, as a lease needs."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(_Now, "postgresql")
+def _now_postgresql(element: _Now, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(_Now, "sqlite")
+def _now_sqlite(element: _Now, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.6f seconds', {seconds})) || '000')"
+
+
+def now(offset: timedelta) -> ColumnElement[Any]:
+    """Give the database's own clock, moved by an offset."""
+    return _Now(sa.bindparam(None, offset.total_seconds(), sa.Float))
+
+
+class _Values(FunctionElement[Any]):
+    """A list of texts given as one parameter, so that the statement is always the same text."""
+
+    inherit_cache = True
+
+
+@compiles(_Values, "postgresql")
+def _values_postgresql(element: _Values, compiler: SQLCompiler, **kw: Any) -> str:
+    listed = compiler.process(element.clauses, **kw)
+    return f"(SELECT json_array_elements_text(CAST({listed} AS json)))"
+
+
+@compiles(_Values, "sqlite")
+def _values_sqlite(element: _Values, compiler: SQLCompiler, **kw: Any) -> str:
+    listed = compiler.process(element.clauses, **kw)
+    return f"(SELECT value FROM json_each({listed}))"  # noqa: S608 - a bound parameter
+
+
+def within(column: sa.Column[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """Say that a text column is one of the values, however many they are."""
+    return column.in_(_Values(sa.bindparam(None, json.dumps(list(values)), sa.Text)))
+
+
+def is_sqlite(connection: Connection) -> bool:
+    """Whether this is SQLite: one writer, no row locks, and no need of them."""
+    return connection.dialect.name == "sqlite"
+
+
+_REPEATABLE_STATES = frozenset(("40001", "40P01", "55P03"))
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether the database gave up a transaction that may simply run again: a deadlock, a conflict, a busy file."""
+    if not isinstance(error, DBAPIError):
+        return False
+    original = error.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if state is not None:
+        return state in _REPEATABLE_STATES
+    return "database is locked" in str(original) or "database table is locked" in str(original)
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the link to the database failed, so that nothing is known of a COMMIT that was under way."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, (OSError, sa.exc.TimeoutError)) or state.startswith(("08", "57P"))

@@ -1,0 +1,102 @@
+"""Engines as the library needs them: explicit BEGIN on SQLite, a small pool of its own, the right driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from txpatterns.errors import ConfigurationError, MissingExtra
+
+WRITES = "txpatterns_writes"
+"""Execution option: this transaction will write, so on SQLite it begins IMMEDIATE."""
+
+AnyEngine = Engine | AsyncEngine
+
+_ASYNC_DRIVERS = frozenset(("aiosqlite", "asyncpg", "psycopg_async", "psycopg"))
+_SYNC_OF = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
+_EXTRA_OF = {"aiosqlite": "txpatterns[sqlite]", "asyncpg": "txpatterns[asyncpg]", "psycopg": "txpatterns[psycopg]"}
+
+
+def make_engine(url: str | URL) -> AnyEngine:
+    """Make the engine for a URL: asynchronous where the driver can be, and set up for the library.
+
+    Raises:
+        MissingExtra: the driver is not installed; the message has the line that installs it.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(
+            f"{parsed.get_backend_name()} is not supported.", fix="Use a sqlite or a postgresql URL."
+        )
+    try:
+        if parsed.get_driver_name() in _ASYNC_DRIVERS:
+            made: AnyEngine = create_async_engine(parsed)
+        else:
+            made = sa.create_engine(parsed)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get(error.name or "", "the driver")
+        raise MissingExtra(f"The driver {error.name} is not installed.", fix=f"pip install '{extra}'") from error
+    prepare(sync_side(made))
+    return made
+
+
+def sync_side(engine: AnyEngine) -> Engine:
+    """Give the plain engine that an asynchronous one drives."""
+    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+
+
+def own_engine(engine: AnyEngine) -> AnyEngine:
+    """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
+    source = sync_side(engine)
+    made = Engine(source.pool.recreate(), source.dialect, source.url)
+    prepare(made)
+    if source.dialect.name == "postgresql":
+        made = made.execution_options(isolation_level="READ COMMITTED")
+    return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
+
+
+def sync_engine_for(engine: AnyEngine) -> Engine:
+    """Give an engine for plain ``Session`` use to the same database, for handlers that are not coroutines.
+
+    Raises:
+        MissingExtra: the plain driver (psycopg for PostgreSQL) is not installed.
+    """
+    if isinstance(engine, Engine):
+        return engine
+    url = engine.url
+    plain = url.set(drivername=_SYNC_OF.get(url.drivername, url.drivername))
+    try:
+        made = sa.create_engine(plain)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "A `def` handler needs a driver that blocks, and psycopg is not installed.",
+            fix="pip install 'txpatterns[psycopg]', or write the handler as `async def`.",
+        ) from error
+    prepare(made)
+    return made
+
+
+def prepare(engine: Engine) -> None:
+    """On SQLite: WAL, full durability, explicit BEGIN, and IMMEDIATE for transactions that say they write."""
+    if engine.dialect.name != "sqlite" or event.contains(engine, "begin", _begin_sqlite):
+        return
+    event.listen(engine, "connect", _connect_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
+def _connect_sqlite(connection: DBAPIConnection, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

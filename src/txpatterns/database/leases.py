@@ -1,0 +1,216 @@
+"""Who owns what: slots shared out among the live members of a scope, fenced by epochs.
+
+A member renews one row. Its slots are free for others when that row has expired by the database's clock and was
+deleted; the takeover raises the epoch. Whoever changes anything on the strength of a slot first locks the lease
+row at its own epoch: a zombie finds another epoch, even while the takeover is still uncommitted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from txpatterns.database.database import Database
+from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.schema import lease_table, member_table
+from txpatterns.errors import LeaseLost
+from txpatterns.messages import new_id
+
+Held = Mapping[int, int]
+"""The slots that a member owns, each with its epoch."""
+
+_SHOWN_FOR = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Who is in a scope now."""
+
+    live: int
+    stale: int
+    """Members that stopped without leaving, seen within the last ten minutes."""
+
+
+class Leases:
+    """The slots of one scope, and this process's membership in it.
+
+    ``ttl`` is how long a silent owner keeps its slots; renew at a third of it.
+    """
+
+    def __init__(self, database: Database, scope: str, *, slots: int, ttl: timedelta) -> None:
+        self.database = database
+        self.scope = scope
+        self.slots = slots
+        self.ttl = ttl
+        self.owner = ""
+        self._renewed_at = float("-inf")
+
+    @property
+    def safe_until(self) -> float:
+        """Until when, by the monotonic clock, the lease holds for certain: counted from the request, less a margin."""
+        return self._renewed_at + self.ttl.total_seconds() * 0.9
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether this process may still act on what it owns without asking the database."""
+        return bool(self.owner) and self.database.clock.monotonic() < self.safe_until
+
+    async def join(self) -> Census:
+        """Become a member; says how many others live and how many died without leaving."""
+        self.owner, started = new_id(), self.database.clock.monotonic()
+        label = f"{socket.gethostname()}:{os.getpid()}"
+        member = {"scope": self.scope, "owner": self.owner, "label": label}
+
+        def work(connection: Connection) -> Census:
+            self._ensure_slots(connection)
+            times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
+            connection.execute(sa.insert(member_table).values(**member, **times))
+            return self._census(connection)
+
+        census = await self.database.transact(work)
+        self._renewed_at = started
+        return census
+
+    async def renew(self) -> Census:
+        """Stay a member for another ttl.
+
+        Raises:
+            LeaseLost: the lease had run out; join again and start from what the database says.
+        """
+        started = self.database.clock.monotonic()
+
+        def work(connection: Connection) -> Census:
+            renewed = connection.execute(
+                sa.update(member_table)
+                .where(self._me(), member_table.c.expires_at > self.database.now())
+                .values(expires_at=self.database.now(self.ttl))
+            )
+            if renewed.rowcount != 1:
+                raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
+            return self._census(connection)
+
+        census = await self.database.transact(work)
+        self._renewed_at = started
+        return census
+
+    def surplus(self, held: Held, live: int) -> list[int]:
+        """Say which slots are above a fair share among so many members."""
+        return sorted(held)[-(-self.slots // max(live, 1)) :]
+
+    async def release(self, slots: Iterable[int]) -> None:
+        """Give some slots back, once nothing of theirs is under way any more."""
+        await self.database.transact(lambda connection: self._free(connection, slots))
+
+    async def acquire(self, live: int) -> dict[int, int]:
+        """Take free slots, those of the dead included, up to a fair share; gives all that is owned now."""
+        share = -(-self.slots // max(live, 1))
+
+        def work(connection: Connection) -> dict[int, int]:
+            self._bury(connection)
+            return self._take(connection, share)
+
+        return await self.database.transact(work)
+
+    async def owned(self) -> dict[int, int]:
+        """Ask the database which slots are ours now."""
+        return await self.database.read(self._owned)
+
+    async def leave(self) -> None:
+        """Hand everything over at once. Harmless when the lease is gone."""
+        if not self.owner:
+            return
+
+        def work(connection: Connection) -> None:
+            self._free(connection, None)
+            connection.execute(sa.delete(member_table).where(self._me()))
+
+        await self.database.transact(work)
+        self.owner, self._renewed_at = "", float("-inf")
+
+    def guard(self, connection: Connection, slots: Held) -> set[int]:
+        """Lock the leases of these slots until the transaction ends; gives those that are still ours.
+
+        Write only for those: at another epoch somebody else owns the slot.
+        """
+        query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
+            lease_table.c.scope == self.scope,
+            lease_table.c.owner == self.owner,
+            lease_table.c.slot.in_(sorted(slots)),
+        )
+        if not is_sqlite(connection):
+            query = query.order_by(lease_table.c.slot).with_for_update(read=True)
+        return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
+
+    def _me(self) -> sa.ColumnElement[bool]:
+        return sa.and_(member_table.c.scope == self.scope, member_table.c.owner == self.owner)
+
+    def _census(self, connection: Connection) -> Census:
+        live = member_table.c.expires_at > self.database.now()
+        query = sa.select(sa.func.count().filter(live), sa.func.count().filter(sa.not_(live))).where(
+            member_table.c.scope == self.scope,
+            member_table.c.expires_at > self.database.now(-_SHOWN_FOR),
+        )
+        found = connection.execute(query).one()
+        return Census(live=found[0], stale=found[1])
+
+    def _ensure_slots(self, connection: Connection) -> None:
+        query = sa.select(sa.func.count()).where(lease_table.c.scope == self.scope)
+        if not self.slots or connection.execute(query).scalar_one() >= self.slots:
+            return
+        known = set(
+            connection.execute(sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope)).scalars()
+        )
+        rows = [{"scope": self.scope, "slot": s, "epoch": 0} for s in range(self.slots) if s not in known]
+        connection.execute(_insert_missing(connection, rows))
+
+    def _bury(self, connection: Connection) -> None:
+        """Lock and forget the members whose lease ran out; one that is renewing at this moment survives."""
+        dead = sa.and_(member_table.c.scope == self.scope, member_table.c.expires_at <= self.database.now())
+        query = sa.select(member_table.c.owner).where(dead)
+        if not is_sqlite(connection):
+            query = query.with_for_update(skip_locked=True)
+        owners = list(connection.execute(query).scalars())
+        if owners:
+            self._free(connection, None, owners)
+        old = member_table.c.expires_at <= self.database.now(-_SHOWN_FOR)
+        connection.execute(sa.delete(member_table).where(dead, old))
+
+    def _free(self, connection: Connection, slots: Iterable[int] | None, owners: Iterable[str] | None = None) -> None:
+        mine = lease_table.c.owner.in_(list(owners) if owners is not None else [self.owner])
+        statement = sa.update(lease_table).where(lease_table.c.scope == self.scope, mine).values(owner=None)
+        if slots is not None:
+            statement = statement.where(lease_table.c.slot.in_(list(slots)))
+        connection.execute(statement)
+
+    def _take(self, connection: Connection, share: int) -> dict[int, int]:
+        mine = self._owned(connection)
+        free = sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope, lease_table.c.owner.is_(None))
+        if not is_sqlite(connection):
+            free = free.with_for_update(skip_locked=True)
+        found = list(connection.execute(free.order_by(lease_table.c.slot).limit(max(share - len(mine), 0))).scalars())
+        if found:
+            connection.execute(
+                sa.update(lease_table)
+                .where(lease_table.c.scope == self.scope, lease_table.c.slot.in_(found))
+                .values(owner=self.owner, epoch=lease_table.c.epoch + 1)
+            )
+        return self._owned(connection)
+
+    def _owned(self, connection: Connection) -> dict[int, int]:
+        query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
+            lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
+        )
+        return dict(connection.execute(query).tuples().all())
+
+
+def _insert_missing(connection: Connection, rows: list[dict[str, object]]) -> sa.Executable:
+    if is_sqlite(connection):
+        return sqlite.insert(lease_table).values(rows).on_conflict_do_nothing()
+    return postgresql.insert(lease_table).values(rows).on_conflict_do_nothing()
