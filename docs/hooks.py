@@ -1,0 +1,45 @@
+"""Fill `{tests H7}` in a page with the test files whose docstrings name that id, so that the page cannot fall behind."""
+
+import ast
+import re
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"\{tests ([HPI]\d+)\}")
+ID = re.compile(r"\b([HPI])(\d{1,3})(?:\s?(?:-|\N{EN DASH}|to)\s?\1(\d{1,3}))?\b")
+NONE_YET = "no test yet"
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Called by MkDocs for each page."""
+    return MARK.sub(lambda mark: ", ".join(f"`{file}`" for file in sorted(cited()[mark[1]])) or NONE_YET, markdown)
+
+
+@cache
+def cited() -> defaultdict[str, set[str]]:
+    """The ids that docstrings of tests name, each with the files where it is named."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for folder in ("tests", "examples/shop/tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for docstring in docstrings(path):
+                for name in ids(docstring):
+                    found[name].add(str(path.relative_to(ROOT)))
+    return found
+
+
+def docstrings(path: Path) -> list[str]:
+    """Every docstring of a file: the module's, the classes', the functions'."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def ids(text: str) -> list[str]:
+    """`P3, H15` and `I1-I3` as single ids."""
+    return [
+        f"{kind}{number}"
+        for kind, first, last in ID.findall(text)
+        for number in range(int(first), int(last or first) + 1)
+    ]

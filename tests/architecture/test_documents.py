@@ -1,0 +1,44 @@
+"""The documents and the code hold each other to the truth."""
+
+import importlib.util
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXPLAINED = ("docs/explanation/guarantees.md", "docs/explanation/hazards.md")
+
+
+def load_hooks():
+    """The functions that the site uses to gather ids."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks
+
+
+def test_every_id_that_a_test_names_is_explained():
+    """An id without a row in the documents says nothing to whoever reads the test."""
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in EXPLAINED)
+    named = load_hooks().cited()
+    assert [name for name in named if f"\n| {name} |" not in text and f"\n## {name}:" not in text] == []
+
+
+def test_ids_are_read_singly_and_in_ranges():
+    """`P3, H15-H17` names four ids; the H of a word, or of HTTP2, names none."""
+    assert load_hooks().ids("P3, H15-H17 and HTTP2, I1") == ["P3", "H15", "H16", "H17", "I1"]
+
+
+def test_ci_runs_the_command_of_the_readme():
+    """Green in CI and green for a reader are the same thing."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "python3 tests" in readme
+    assert "\npython3 tests 2>&1" in script
+    assert (ROOT / "tests" / "__main__.py").exists()
+
+
+def test_third_parties_are_listed():
+    """Every direct dependency of an installation is named with its licence."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8").lower()
+    assert [name for name in project["dependencies"] if name.split(">")[0].split("[")[0] not in listed] == []
