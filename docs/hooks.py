@@ -1,4 +1,4 @@
-"""Fill `{tests H7}` in a page with the test files whose docstrings name that id, so that the page cannot fall behind."""
+"""Fill `{tests H7}` in a page with the test files whose docstrings name that id: the page cannot fall behind."""
 
 import ast
 import re
