@@ -1,0 +1,61 @@
+"""Which database a transaction is in: decided by a row in our own schema, never by comparing engines or URLs."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import Pool
+
+from txpatterns.database.database import Database
+from txpatterns.database.schema import SCHEMA_VERSION, database_table
+from txpatterns.errors import SchemaError, WrongDatabase
+
+
+class Identity:
+    """Checks, once for each engine, that a transaction is in the same database as the outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._uid: str | None = None
+        self._seen: WeakSet[Pool] = WeakSet()
+
+    def check(self, connection: Connection) -> None:
+        """Raise WrongDatabase for a transaction of another database, SchemaError where our tables are missing."""
+        pool = connection.engine.pool
+        if pool in self._seen:
+            return
+        uid = read_uid(connection)
+        if self._uid is None:
+            self._uid = uid
+        elif uid != self._uid:
+            raise WrongDatabase("This transaction is in another database than the outbox.")
+        self._seen.add(pool)
+
+    async def learn(self) -> str:
+        """Read the uid of the outbox's own database; the check of every engine compares with it."""
+        uid = await self.database.read(read_uid)
+        if self._uid is not None and self._uid != uid:
+            raise WrongDatabase("Messages were added in another database than the one the relay reads.")
+        self._uid = uid
+        return uid
+
+
+def read_uid(connection: Connection) -> str:
+    """Read the uid of the database. Raises SchemaError where our tables are missing or of another time."""
+    try:
+        found = connection.execute(sa.select(database_table.c.uid, database_table.c.version)).first()
+    except DBAPIError as error:
+        if _is_missing(error):
+            raise SchemaError("The tables of txpatterns are missing in this database.") from error
+        raise
+    if found is None or found.version < SCHEMA_VERSION:
+        raise SchemaError(f"The tables of txpatterns are older than version {SCHEMA_VERSION}.")
+    return str(found.uid)
+
+
+def _is_missing(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return state in ("42P01", "3F000") or "no such table" in str(error.orig)

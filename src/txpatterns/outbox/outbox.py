@@ -1,0 +1,188 @@
+"""The part of the outbox that is called in the user's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from txpatterns.database.database import Database
+from txpatterns.database.identity import Identity
+from txpatterns.errors import AddRefused, PayloadTooLarge
+from txpatterns.hooks import Hooks
+from txpatterns.messages import NO_DELAY, Event, Message, describe, new_id
+from txpatterns.outbox.schema import Waiting, waiting_table
+from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, unit_of, watch, watch_sessions
+from txpatterns.outbox.writer import refuse_autocommit, refuse_unsafe_savepoints, row_of, write_rows
+from txpatterns.serialization.registry import EventRegistry
+
+AnySession = Session | AsyncSession
+AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
+
+_COLUMNS = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
+_HEADER_LIMIT = 16_384
+
+
+class Outbox:
+    """Adds messages to a transaction: they are published if, and only if, it commits.
+
+    ``max_payload`` is the smallest limit of the brokers that the messages go to, in bytes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        registry: EventRegistry | None = None,
+        *,
+        hooks: Hooks | None = None,
+        max_payload: int = 1_000_000,
+        on_commit: Callable[[], None] | None = None,
+    ) -> None:
+        self.database = database
+        self.registry = registry or EventRegistry()
+        self.hooks = hooks or Hooks()
+        self.max_payload = max_payload
+        self.on_commit: Callable[[], None] = on_commit or (lambda: None)
+        self.identity = Identity(database)
+        watch_sessions()
+        watch(_sync_engine(database))
+
+    def add(
+        self,
+        transaction: AnyTransaction,
+        event: Event,
+        *,
+        headers: Mapping[str, str] | None = None,
+        deliver_after: timedelta | None = None,
+        message_id: str | None = None,
+    ) -> str:
+        """Send an event with this transaction; gives the message's id.
+
+        Does no I/O: the row is written at the commit, together with all others of the transaction, and a rolled
+        back savepoint takes its messages along. Serialising, checking and sizing happen here, so that what is
+        stored can be sent; later changes of the event's contents change nothing.
+
+        ``deliver_after`` keeps the message back for at least so long after the commit; until then it can be
+        cancelled, and it is outside the order of its key.
+
+        Raises:
+            PayloadInvalid: it cannot be written as JSON without loss.
+            PayloadTooLarge: with its headers it is above ``max_payload``.
+            NotTransactional, WrongDatabase, SavepointsUnsafe: here or at the commit; nothing is committed then.
+        """
+        if deliver_after is not None and deliver_after < NO_DELAY:
+            raise AddRefused("deliver_after is negative.", fix="Give a timedelta of zero or more.")
+        spec = self.registry.register(type(event))
+        message = self._message(event, message_id or new_id(), headers or {})
+        self.hooks.added(message)
+        entry = Entry(message, deliver_after, spec.order == "strict", self._write, self._committed)
+        match transaction:
+            case AsyncSession():
+                add_to_session(transaction.sync_session, entry)
+            case Session():
+                add_to_session(transaction, entry)
+            case AsyncConnection():
+                add_to_connection(transaction.sync_connection, entry)
+            case Connection():
+                add_to_connection(transaction, entry)
+            case _:
+                raise AddRefused(
+                    f"{type(transaction).__name__} is no session and no connection.",
+                    fix="Give a Session, AsyncSession, Connection or AsyncConnection; of a scoped_session, call it first.",
+                )
+        return message.id
+
+    def cancel(self, session: Session, message_id: str) -> bool:
+        """Take back a message that waits for its ``deliver_after``, in the session's transaction.
+
+        True: it will not be sent if this transaction commits. False: it was sent, is being sent, or never was.
+        """
+        unit = unit_of(session)
+        if unit is not None and unit.remove(message_id):
+            return True
+        scheduled = (waiting_table.c.message_id == message_id, waiting_table.c.state == Waiting.SCHEDULED)
+        connection = session.connection(bind_arguments={"clause": waiting_table})
+        return connection.execute(sa.delete(waiting_table).where(*scheduled)).rowcount == 1
+
+    async def acancel(self, session: AsyncSession, message_id: str) -> bool:
+        """The same for an ``AsyncSession``."""
+        return await session.run_sync(self.cancel, message_id)
+
+    def pending(self, session: AnySession) -> list[Message]:
+        """Give the messages that this session's transaction will send, in order: for tests."""
+        unit = unit_of(session.sync_session if isinstance(session, AsyncSession) else session)
+        return [entry.message for _, entry in unit.entries] if unit else []
+
+    def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
+        spec, now = describe(type(event)), self.database.clock.now()
+        encoded = self.registry.codec.encode(event, spec, message_id, now)
+        message = Message(
+            id=message_id,
+            topic=spec.topic,
+            type=spec.type,
+            payload=encoded.payload,
+            key=event.key_of(),
+            headers=_checked({**self.hooks.headers(), **headers, **encoded.headers}),
+            content_type=encoded.content_type,
+            occurred_at=now,
+        )
+        if message.size > self.max_payload:
+            raise PayloadTooLarge(f"{spec.type} has {message.size} bytes; the limit is {self.max_payload}.")
+        return message
+
+    def _committed(self) -> None:
+        self.on_commit()
+
+    def _write(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        """Write a transaction's messages, as the last thing before its COMMIT."""
+        if connection.dialect.name == "sqlite" and connection.in_nested_transaction():
+            refuse_unsafe_savepoints(connection)
+        self.identity.check(connection)
+        strict = sorted({f"{e.message.topic}\x00{e.message.key}" for e in entries if e.strict})
+        if strict and connection.dialect.name == "postgresql":
+            _lock_keys(connection, strict)
+        now = [entry.message for entry in entries if entry.delay is None]
+        if now:
+            write_rows(connection, now)
+        later = [entry for entry in entries if entry.delay is not None]
+        if later:
+            refuse_autocommit(connection)
+            self._schedule(connection, later)
+
+    def _schedule(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            row = dict(zip(_COLUMNS, row_of(entry.message), strict=True))
+            due = self.database.now(entry.delay or NO_DELAY)
+            statement = sa.insert(waiting_table).inline().values(**row, state=Waiting.SCHEDULED, due_at=due)
+            connection.execute(statement)
+
+
+def _lock_keys(connection: Connection, keys: Sequence[str]) -> None:
+    """Lock strict keys until the transaction ends, always in one order, before any position is drawn."""
+    query = sa.text(
+        "SELECT count(pg_advisory_xact_lock(hashtextextended(key, 7429))) "
+        "FROM (SELECT key FROM unnest(CAST(:keys AS text[])) AS key ORDER BY key) AS ordered"
+    ).bindparams(sa.bindparam("keys", list(keys), sa.ARRAY(sa.Text)))
+    connection.execute(query)
+
+
+def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse headers that a broker or a bridge could misread."""
+    for name, value in headers.items():
+        if not name.isascii() or not name.isprintable() or not name or " " in name or name.startswith("txp-"):
+            raise AddRefused(f"Header name {name[:40]!r} is not allowed.", fix="Use ASCII names without spaces.")
+        if not isinstance(value, str) or any(ord(c) < 32 or ord(c) == 127 for c in value):
+            raise AddRefused(f"Header {name} holds a control character or is no text.", fix="Use plain text.")
+    if sum(len(n) + len(v) for n, v in headers.items()) > _HEADER_LIMIT:
+        raise AddRefused(f"The headers have more than {_HEADER_LIMIT} characters.", fix="Put data in the event.")
+    return headers
+
+
+def _sync_engine(database: Database) -> Engine:
+    engine = database.engine
+    return engine if isinstance(engine, Engine) else engine.sync_engine
+

@@ -1,0 +1,155 @@
+"""Writing the rows of a transaction's messages: one statement, on the driver's own connection where that is safe.
+
+The bare driver is the cheapest way by far, but only inside a transaction that the driver itself knows of:
+SQLAlchemy's asyncpg, for one, sends BEGIN with the first statement that goes through it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
+
+from txpatterns.errors import NotTransactional, SavepointsUnsafe
+from txpatterns.messages import Message
+from txpatterns.outbox.schema import outbox_table
+
+_COLUMNS = (
+    "message_id",
+    "topic",
+    "type",
+    "key",
+    "bucket",
+    "payload",
+    "headers",
+    "content_type",
+    "occurred_at",
+)
+_TYPES = ("text", "text", "text", "text", "smallint", "bytea", "text", "text", "timestamptz")
+_INTO = f"INSERT INTO {{table}} ({', '.join(_COLUMNS)}) "
+
+_NUMBERED = ", ".join(f"${n}" for n in range(1, 10))
+_ASYNCPG_ONE = f"{_INTO}VALUES ({_NUMBERED})"
+_ASYNCPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'${n}::{t}[]' for n, t in enumerate(_TYPES, 1))})"
+_PSYCOPG_ONE = f"{_INTO}VALUES ({', '.join(['%s'] * 9)})"
+_PSYCOPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'%s::{t}[]' for t in _TYPES)})"
+
+
+def row_of(message: Message) -> tuple[Any, ...]:
+    """Give the values of a message's columns, in the order of the table."""
+    return (
+        message.id,
+        message.topic,
+        message.type,
+        message.key,
+        message.bucket,
+        message.payload,
+        json.dumps(dict(message.headers)) if message.headers else "{}",
+        message.content_type,
+        message.occurred_at,
+    )
+
+
+def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
+    """Insert the messages in order, in the connection's transaction, without reading anything back.
+
+    Raises:
+        NotTransactional: the connection commits each statement by itself; nothing was written.
+    """
+    table = _table_name(connection)
+    rows = [row_of(message) for message in messages]
+    if not _write_bare(connection, table, rows):
+        refuse_autocommit(connection)
+        connection.execute(sa.insert(outbox_table).inline(), [dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+
+
+def refuse_autocommit(connection: Connection) -> None:
+    """Raise NotTransactional where a statement on this connection would be a transaction by itself."""
+    dbapi: Any = connection.connection.dbapi_connection
+    driver: Any = connection.connection.driver_connection
+    autocommits = getattr(dbapi, "autocommit", None) is True or getattr(driver, "autocommit", None) is True
+    if connection.dialect.name == "sqlite":
+        autocommits = driver.isolation_level is None and not driver.in_transaction
+    if autocommits:
+        raise NotTransactional
+
+
+def refuse_unsafe_savepoints(connection: Connection) -> None:
+    """Raise SavepointsUnsafe on a SQLite connection whose driver begins transactions by itself."""
+    driver: Any = connection.connection.driver_connection
+    if driver is not None and driver.isolation_level is not None:
+        raise SavepointsUnsafe
+
+
+def _write_bare(connection: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
+    driver: Any = connection.connection.driver_connection
+    way = _BARE.get(connection.dialect.driver)
+    if way is None or driver is None:
+        return False
+    try:
+        return way(driver, table, rows)
+    except Exception as error:
+        raise _translated(connection, error) from error
+
+
+def _asyncpg(driver: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
+    if not driver.is_in_transaction():
+        return False
+    if len(rows) == 1:
+        await_only(driver.execute(_ASYNCPG_ONE.format(table=table), *rows[0]))
+    else:
+        await_only(driver.execute(_ASYNCPG_MANY.format(table=table), *map(list, zip(*rows, strict=True))))
+    return True
+
+
+def _psycopg(driver: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
+    if driver.info.transaction_status.name != "INTRANS":
+        return False
+    if len(rows) == 1:
+        answer = driver.execute(_PSYCOPG_ONE.format(table=table), rows[0])
+    else:
+        answer = driver.execute(_PSYCOPG_MANY.format(table=table), list(map(list, zip(*rows, strict=True))))
+    if hasattr(answer, "__await__"):
+        await_only(answer)
+    return True
+
+
+_BARE: dict[str, Callable[[Any, str, Sequence[tuple[Any, ...]]], bool]] = {
+    "asyncpg": _asyncpg,
+    "psycopg": _psycopg,
+    "psycopg_async": _psycopg,
+}
+
+
+def _table_name(connection: Connection) -> str:
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    schema = schemas.get(None)
+    quote = connection.dialect.identifier_preparer.quote
+    return f"{quote(schema)}.{outbox_table.name}" if schema else outbox_table.name
+
+
+def _translated(connection: Connection, error: Exception) -> Exception:
+    """Say a driver's error in SQLAlchemy's words, so that callers' retry rules see what they know."""
+    dbapi: Any = connection.connection.dbapi_connection
+    module: Any = connection.dialect.loaded_dbapi
+    said: BaseException = error
+    handle = getattr(dbapi, "_handle_exception", None)
+    if handle is not None:
+        try:
+            handle(error)
+        except Exception as translated:  # noqa: BLE001 - this is the translation
+            said = translated
+    if not isinstance(said, module.Error):
+        return error
+    lost = connection.dialect.is_disconnect(said, dbapi, None)
+    wrapped = DBAPIError.instance(
+        "INSERT INTO txp_outbox", None, said, module.Error, connection_invalidated=lost, dialect=connection.dialect
+    )
+    if lost:
+        connection.invalidate(said)
+    return wrapped if isinstance(wrapped, Exception) else error
