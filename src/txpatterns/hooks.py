@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import timedelta
+from types import MappingProxyType
 
-from txpatterns.messages import Message
+from txpatterns.messages import Message, new_id
 
 logger = logging.getLogger("txpatterns")
+
+CORRELATION_ID, CAUSATION_ID = "correlation-id", "causation-id"
+
+_lineage: ContextVar[Mapping[str, str]] = ContextVar("txpatterns_lineage", default=MappingProxyType({}))
+
+
+@contextmanager
+def correlated(correlation_id: str, *, cause: str | None = None) -> Iterator[str]:
+    """Store this correlation id with every message that is added inside, for example a request's own id.
+
+    A handler needs no call: what it adds carries the incoming message's correlation id (its message id, where it
+    has none) and its message id as causation id. Yields the id as it is stored: printable ASCII, at most 128
+    characters, a new one when nothing of the given id remains, so that a stranger's id never fails a transaction.
+    """
+    clean = _header_safe(correlation_id) or new_id()
+    cause = _header_safe(cause or "")
+    token = _lineage.set({CORRELATION_ID: clean, CAUSATION_ID: cause} if cause else {CORRELATION_ID: clean})
+    try:
+        yield clean
+    finally:
+        _lineage.reset(token)
+
+
+def correlation_id_of(message: Message) -> str:
+    """Give the id that joins all messages of one story: that of the message which began it, if none was given."""
+    return message.headers.get(CORRELATION_ID) or message.id
+
+
+def _header_safe(text: str) -> str:
+    return "".join(c for c in text if "!" <= c <= "~")[:128]
 
 
 class Hooks:
@@ -68,7 +100,7 @@ class HookList(Hooks):
         self.listeners = list(listeners)
 
     def headers(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        found = dict(_lineage.get())
         for listener in self.listeners:
             with _guarded("headers"):
                 found.update(listener.headers())
@@ -78,7 +110,7 @@ class HookList(Hooks):
         return self._within("publishing", messages)
 
     def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
-        return self._within("handling", message, consumer, attempt)
+        return self._handling(message, consumer, attempt)
 
     def added(self, message: Message) -> None:
         self._tell("added", message)
@@ -116,15 +148,34 @@ class HookList(Hooks):
                 getattr(listener, moment)(*args)
 
     @contextmanager
+    def _handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+        with (
+            correlated(correlation_id_of(message), cause=message.id),
+            self._within("handling", message, consumer, attempt),
+        ):
+            yield
+
+    @contextmanager
     def _within(self, moment: str, *args: object) -> Iterator[None]:
-        if not self.listeners:
+        entered: list[AbstractContextManager[object]] = []
+        for listener in self.listeners:
+            with _guarded(moment):
+                context: AbstractContextManager[object] = getattr(listener, moment)(*args)
+                context.__enter__()
+                entered.append(context)
+        try:
             yield
-            return
-        with ExitStack() as stack:
-            for listener in self.listeners:
-                with _guarded(moment):
-                    stack.enter_context(getattr(listener, moment)(*args))
-            yield
+        except BaseException as error:
+            _leave(entered, moment, error)
+            raise
+        _leave(entered, moment, None)
+
+
+def _leave(entered: list[AbstractContextManager[object]], moment: str, error: BaseException | None) -> None:
+    # The answer of __exit__ is ignored: a listener that swallowed a handler's error would let its failure commit.
+    for context in reversed(entered):
+        with _guarded(moment):
+            context.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
 @contextmanager

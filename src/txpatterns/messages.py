@@ -71,7 +71,7 @@ class Message:
     id: str
     topic: str
     type: str
-    payload: bytes
+    payload: bytes = field(repr=False)  # personal data stays out of logs and tracebacks
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
