@@ -1,0 +1,123 @@
+"""Log lines with structlog: each one names the message, the story it belongs to, and the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from txpatterns.errors import MissingExtra
+from txpatterns.hooks import Hooks, correlation_id_of
+from txpatterns.messages import Message
+from txpatterns.telemetry.text import error_line, one_line
+
+try:
+    import structlog
+    from structlog.contextvars import bound_contextvars
+except ImportError as missing:
+    raise MissingExtra("structlog is not installed.", fix="pip install 'txpatterns[telemetry]'") from missing
+
+MOST_TOPICS = 5
+"""Topics that a batch's lines name; a batch of more says how many there are."""
+
+
+class LoggingHooks(Hooks):
+    """Binds the message to structlog's context while it is sent or handled, and tells the changes of its state.
+
+    Inside a handler every line, yours included, carries ``message_id``, ``message_type``, ``topic``, ``consumer``,
+    ``attempt``, ``correlation_id`` and the trace's ids; while a batch is sent, ``batch`` and ``topics``.
+    Failures are warnings, dead letters are errors, ordinary traffic is at debug level. Payloads are never logged;
+    of an error only its type and first line, at most 200 characters; control characters are escaped.
+
+    ``trace`` gives the ids of the current span: pass ``txpatterns.telemetry.tracing.current_trace`` and list
+    ``TracingHooks`` before this listener. Without it the trace id is the one stored with the message.
+    """
+
+    def __init__(
+        self,
+        logger: structlog.typing.FilteringBoundLogger | None = None,
+        *,
+        trace: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
+        self._log: structlog.typing.FilteringBoundLogger = logger or structlog.get_logger("txpatterns")
+        self._trace = trace
+        self._broker_away = False
+        self._buckets: dict[str, int] = {}
+
+    def added(self, message: Message) -> None:
+        self._log.debug("message added", **_named(message))
+
+    @contextmanager
+    def publishing(self, messages: Sequence[Message]) -> Iterator[None]:
+        topics = sorted({one_line(message.topic) for message in messages})
+        bound: dict[str, object] = {"batch": len(messages)}
+        bound["topics"] = topics if len(topics) <= MOST_TOPICS else len(topics)
+        if len(messages) == 1:
+            bound |= _named(messages[0]) | {"correlation_id": one_line(correlation_id_of(messages[0]))}
+        with bound_contextvars(**bound, **(self._trace() if self._trace else {})):
+            yield
+
+    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+        if self._broker_away:
+            self._broker_away = False
+            self._log.info("broker is back")
+        self._log.debug("messages published", count=len(messages), age_seconds=round(age.total_seconds(), 3))
+
+    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+        self._log.warning(
+            "publication refused, waits for its next attempt",
+            **_named(message) | {"attempt": attempt, "error": error_line(error)},
+        )
+
+    def broker_unavailable(self, error: Exception | None) -> None:
+        # Once for each outage: the relay tries again every few seconds, and a night of such lines hides the rest.
+        level = self._log.debug if self._broker_away else self._log.warning
+        self._broker_away = True
+        level("broker is not reachable, the relay pauses", error=error_line(error))
+
+    @contextmanager
+    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+        bound = _named(message) | {"consumer": one_line(consumer), "attempt": attempt}
+        bound["correlation_id"] = one_line(correlation_id_of(message))
+        with bound_contextvars(**bound, **(self._trace() if self._trace else _stored_trace(message))):
+            yield
+
+    def handled(self, message: Message, consumer: str) -> None:
+        self._log.debug("message handled", **_named(message), consumer=one_line(consumer))
+
+    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+        self._log.info("duplicate prevented", **_named(message), consumer=one_line(consumer))
+
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        self._log.warning(
+            "handler failed, the message waits for its next attempt",
+            **_named(message) | {"consumer": one_line(consumer), "attempt": attempt, "error": error_line(error)},
+        )
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        told = _named(message) | {"error": error_line(error)}
+        if consumer is not None:
+            told["consumer"] = one_line(consumer)
+        self._log.error("message became a dead letter", **told)
+
+    def ownership(self, scope: str, buckets: int) -> None:
+        before = self._buckets.get(scope)
+        if before == buckets:
+            return
+        self._buckets[scope] = buckets
+        self._log.info("buckets owned", scope=one_line(scope), buckets=buckets, before=before or 0)
+
+
+def _named(message: Message) -> dict[str, object]:
+    named: dict[str, object] = {
+        "message_id": one_line(message.id),
+        "message_type": one_line(message.type),
+        "topic": one_line(message.topic),
+    }
+    return named if message.key is None else {**named, "key": one_line(message.key)}
+
+
+def _stored_trace(message: Message) -> dict[str, str]:
+    parts = message.headers.get("traceparent", "").split("-")
+    usable = len(parts) >= 4 and len(parts[1]) == 32 and all(c in "0123456789abcdef" for c in parts[1])
+    return {"trace_id": parts[1]} if usable else {}

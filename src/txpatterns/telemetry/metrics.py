@@ -1,0 +1,198 @@
+"""OpenTelemetry metrics: what was published, handled, repeated, given up, and how much still waits."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Lock
+
+from txpatterns.clock import Clock, SystemClock
+from txpatterns.errors import MissingExtra
+from txpatterns.hooks import Hooks
+from txpatterns.messages import Message
+from txpatterns.telemetry.text import one_line
+
+try:
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
+except ImportError as missing:
+    raise MissingExtra("OpenTelemetry is not installed.", fix="pip install 'txpatterns[telemetry]'") from missing
+
+logger = logging.getLogger("txpatterns")
+
+GAUGES = {
+    "depth": ("txpatterns.outbox.depth", "{message}", "Committed messages that are not yet published."),
+    "oldest_age": ("txpatterns.outbox.oldest_age", "s", "Age of the oldest committed message that is not published."),
+    "scheduled": (
+        "txpatterns.outbox.scheduled",
+        "{message}",
+        "Messages that wait for their time or for their key.",
+    ),
+    "waiting": ("txpatterns.inbox.waiting", "{message}", "Received messages that wait for their next attempt."),
+    "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that nobody has dealt with."),
+}
+"""What the ``gauges`` callback may tell, with the metric that it becomes."""
+
+_AGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+OTHER = "_OTHER"
+"""The label of what came after ``max_labels`` different ones."""
+
+
+class MetricsHooks(Hooks):
+    """Counts what happens to messages, by topic and consumer.
+
+    Labels never hold ids, keys or error texts, and each label takes at most ``max_labels`` different values, whatever
+    arrives; what comes later is counted as ``_OTHER``. ``app`` becomes a label of every series; several Apps in one
+    process need one each, because OpenTelemetry keeps only the first of two equal gauges.
+
+    ``gauges`` gives the present values under the names of ``GAUGES``; it is called once for each collection, in the
+    exporter's thread, so it must not wait: give a snapshot that something else refreshes. When it raises, the gauges
+    are left out of that collection.
+    """
+
+    def __init__(
+        self,
+        meter_provider: MeterProvider | None = None,
+        *,
+        app: str | None = None,
+        gauges: Callable[[], Mapping[str, float]] | None = None,
+        max_labels: int = 200,
+        clock: Clock | None = None,
+    ) -> None:
+        common = {} if app is None else {"app": app}
+        meter = get_meter("txpatterns", meter_provider=meter_provider, attributes=common)
+        self._clock = clock or SystemClock()
+        self._labels = _Labels(max_labels, common)
+        self._buckets: dict[str, int] = {}
+        self._make_counters(meter)
+        self._age = meter.create_histogram(
+            "txpatterns.publish.age",
+            "s",
+            "Age of the oldest message of a batch when the broker confirmed it.",
+            explicit_bucket_boundaries_advisory=_AGES,
+        )
+        self._duration = meter.create_histogram(
+            "txpatterns.handler.duration",
+            "s",
+            "How long one attempt took, with its transaction.",
+            explicit_bucket_boundaries_advisory=_DURATIONS,
+        )
+        meter.create_observable_gauge(
+            "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
+        )
+        if gauges is not None:
+            reading = _Reading(gauges, common)
+            for name, (metric, unit, description) in GAUGES.items():
+                meter.create_observable_gauge(metric, [reading.teller(name)], unit, description)
+
+    def _make_counters(self, meter: Meter) -> None:
+        count = meter.create_counter
+        self._added = count("txpatterns.messages.added", "{message}", "Messages added to transactions.")
+        self._published = count("txpatterns.messages.published", "{message}", "Messages that the broker confirmed.")
+        self._failures = count("txpatterns.publish.failures", "{failure}", "Publications that the broker refused.")
+        self._pauses = count("txpatterns.broker.unavailable", "{pause}", "Pauses because the broker was away.")
+        self._handled = count("txpatterns.messages.handled", "{message}", "Effects that were committed.")
+        self._duplicates = count("txpatterns.duplicates.prevented", "{message}", "Effects that were not repeated.")
+        self._retries = count("txpatterns.handler.failures", "{failure}", "Attempts that failed and will be retried.")
+        self._dead = count("txpatterns.dead_letters", "{message}", "Messages that became dead letters.")
+
+    def added(self, message: Message) -> None:
+        self._added.add(1, self._labels.of(topic=message.topic))
+
+    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+        for topic, number in Tally(message.topic for message in messages).items():
+            self._published.add(number, self._labels.of(topic=topic))
+        self._age.record(age.total_seconds(), self._labels.of())
+
+    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+        self._failures.add(1, self._labels.of(topic=message.topic, error=type(error).__name__ if error else OTHER))
+
+    def broker_unavailable(self, error: Exception | None) -> None:
+        self._pauses.add(1, self._labels.of())
+
+    @contextmanager
+    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+        start = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            labels = self._labels.of(topic=message.topic, consumer=consumer)
+            self._duration.record(self._clock.monotonic() - start, labels)
+
+    def handled(self, message: Message, consumer: str) -> None:
+        self._handled.add(1, self._labels.of(topic=message.topic, consumer=consumer))
+
+    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+        self._duplicates.add(1, self._labels.of(topic=message.topic, consumer=consumer))
+
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        labels = self._labels.of(topic=message.topic, consumer=consumer, error=type(error).__name__)
+        self._retries.add(1, labels)
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        labels = {"topic": message.topic} if consumer is None else {"topic": message.topic, "consumer": consumer}
+        self._dead.add(1, self._labels.of(**labels))
+
+    def ownership(self, scope: str, buckets: int) -> None:
+        self._buckets[scope] = buckets
+
+    def _owned(self, options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(number, self._labels.of(scope=scope)) for scope, number in list(self._buckets.items())]
+
+
+class _Labels:
+    """Lets a bounded number of values through for each label."""
+
+    def __init__(self, most: int, common: Mapping[str, str]) -> None:
+        self._most = most
+        self._common = common
+        self._known: dict[str, dict[str, str]] = {}
+
+    def of(self, **labels: str) -> dict[str, str]:
+        return {**self._common, **{name: self._bounded(name, value) for name, value in labels.items()}}
+
+    def _bounded(self, name: str, value: str) -> str:
+        known = self._known.setdefault(name, {})
+        found = known.get(value)
+        if found is None:
+            if len(known) >= self._most:
+                return OTHER
+            found = known[value] = one_line(value)
+        return found
+
+
+class _Reading:
+    """Asks the callback once for each collection, although every gauge comes to ask."""
+
+    def __init__(self, source: Callable[[], Mapping[str, float]], labels: Mapping[str, str]) -> None:
+        self._source = source
+        self._labels = labels
+        self._lock = Lock()
+        self._values: Mapping[str, float] = {}
+        self._told = set(GAUGES)
+
+    def teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def tell(_: CallbackOptions) -> Iterable[Observation]:
+            value = self._take(name)
+            return [] if value is None else [Observation(value, self._labels)]
+
+        return tell
+
+    def _take(self, name: str) -> float | None:
+        with self._lock:
+            if name in self._told:  # asked a second time: this is the next collection
+                self._told.clear()
+                self._values = self._read()
+            self._told.add(name)
+            return self._values.get(name)
+
+    def _read(self) -> Mapping[str, float]:
+        try:
+            return dict(self._source())
+        except Exception:
+            logger.exception("the gauges could not be read; they are left out of this collection")
+            return {}

@@ -1,0 +1,224 @@
+"""OpenTelemetry traces: one trace joins the request that added a message, the relay that sent it, and its handler.
+
+Spans follow OpenTelemetry's conventions for messaging (operations ``create``, ``send`` and ``process``).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from txpatterns.errors import MissingExtra, Retry
+from txpatterns.hooks import Hooks, correlation_id_of
+from txpatterns.messages import Message
+from txpatterns.telemetry.text import error_line, one_line
+
+try:
+    from opentelemetry import context, trace
+    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as missing:
+    raise MissingExtra("OpenTelemetry is not installed.", fix="pip install 'txpatterns[telemetry]'") from missing
+
+STACK_LIMIT = 20
+"""Frames of a failed handler's stack that are kept with its span: the innermost ones."""
+
+
+@dataclass(slots=True)
+class _Open:
+    span: Span
+    failures: int = 0
+
+
+_open: ContextVar[_Open | None] = ContextVar("txpatterns_span", default=None)
+
+
+def current_trace() -> dict[str, str]:
+    """Give ``trace_id`` and ``span_id`` of the span that is current here, as hexadecimal text; {} outside of any."""
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        return {}
+    return {"trace_id": trace.format_trace_id(found.trace_id), "span_id": trace.format_span_id(found.span_id)}
+
+
+class TracingHooks(Hooks):
+    """Stores the trace context with each message, and makes the spans of sending and handling.
+
+    The context is part of the message's row, so that a trace goes on after a crash, a retry or a day in the queue.
+    A handler's span is a child of the span that added the message (``continue_trace=False``: only linked to it).
+    A batch's span links to each of its messages, at most ``max_links``, and joins their trace when all have the same.
+    Neither payloads nor keys are recorded, and of an error only its type, first line and stack.
+
+    ``system`` is the broker's name in the conventions, for example ``kafka``. ``propagator`` decides what is stored;
+    the default is W3C trace context alone, so that baggage, which may be personal, is not.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        *,
+        system: str = "txpatterns",
+        continue_trace: bool = True,
+        max_links: int = 128,
+        propagator: TextMapPropagator | None = None,
+    ) -> None:
+        self.system = system
+        self.continue_trace = continue_trace
+        self.max_links = max_links
+        self._tracer = trace.get_tracer("txpatterns", tracer_provider=tracer_provider)
+        self._propagator = propagator or TraceContextTextMapPropagator()
+
+    def headers(self) -> dict[str, str]:
+        carrier: dict[str, str] = {}
+        if trace.get_current_span().get_span_context().is_valid:
+            self._propagator.inject(carrier)
+            return carrier
+        # Added outside of any trace: a short span of its own is where relay and handler can join.
+        span = self._tracer.start_span("create", kind=SpanKind.PRODUCER, attributes=self._attributes("create"))
+        self._propagator.inject(carrier, trace.set_span_in_context(span))
+        span.end()
+        return carrier
+
+    @contextmanager
+    def publishing(self, messages: Sequence[Message]) -> Iterator[None]:
+        topics = {message.topic for message in messages}
+        attributes = self._attributes("send", next(iter(topics)) if len(topics) == 1 else None)
+        attributes |= _identity(messages[0]) if len(messages) == 1 else {"messaging.batch.message_count": len(messages)}
+        stored = [(message, found) for message in messages[: self.max_links] if (found := self._stored(message))]
+        parent = None
+        if stored and len(stored) == len(messages) and len({found.trace_id for _, found in stored}) == 1:
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(stored[0][1]), context.get_current())
+        links = [Link(found, _identity(message)) for message, found in stored]
+        # The stored contexts are the creation contexts, hence the kind CLIENT; it is PRODUCER for a span that is
+        # itself the creation context.
+        span = self._tracer.start_span(
+            _name("send", topics), context=parent, kind=SpanKind.CLIENT, attributes=attributes, links=links
+        )
+        with _entered(span):
+            yield
+
+    @contextmanager
+    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+        attributes = self._attributes("process", message.topic) | _identity(message)
+        attributes |= {
+            "messaging.consumer.group.name": consumer,
+            "messaging.message.conversation_id": one_line(correlation_id_of(message)),
+            "txpatterns.message.type": one_line(message.type),
+            "txpatterns.attempt": attempt,
+        }
+        ambient = trace.get_current_span()
+        found = self._stored(message)
+        links = [Link(found)] if found else []
+        extracted = self._propagator.extract(message.headers, context.get_current())
+        if found and self.continue_trace:
+            if ambient.get_span_context().is_valid:
+                links.append(Link(ambient.get_span_context()))
+        else:
+            extracted = trace.set_span_in_context(ambient, extracted)
+        token = context.attach(extracted)
+        try:
+            span = self._tracer.start_span(
+                _name("process", {message.topic}), kind=SpanKind.CONSUMER, attributes=attributes, links=links
+            )
+            with _entered(span):
+                yield
+        finally:
+            context.detach(token)
+
+    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+        found = _open.get()
+        if found is None:
+            return
+        found.failures += 1
+        if found.failures <= self.max_links:
+            told = {**_identity(message), "error.type": _type(error), "txpatterns.attempt": attempt}
+            found.span.add_event("txpatterns.publish_failed", told)
+        _fail(found.span, error)
+
+    def broker_unavailable(self, error: Exception | None) -> None:
+        found = _open.get()
+        if found is not None:
+            found.failures += 1
+            _fail(found.span, error)
+
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        found = _open.get()
+        if found is not None:
+            _record(found, error)
+
+    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+        found = _open.get()
+        if found is not None:
+            found.span.set_attribute("txpatterns.duplicate", value=True)
+
+    def _attributes(self, operation: str, topic: str | None = None) -> dict[str, str | int]:
+        named: dict[str, str | int] = {
+            "messaging.system": self.system,
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+        }
+        return named if topic is None else {**named, "messaging.destination.name": topic}
+
+    def _stored(self, message: Message) -> SpanContext | None:
+        extracted = self._propagator.extract(message.headers, context.Context())
+        found = trace.get_current_span(extracted).get_span_context()
+        return found if found.is_valid else None
+
+
+def _name(operation: str, topics: set[str]) -> str:
+    return f"{operation} {next(iter(topics))}" if len(topics) == 1 else operation
+
+
+def _identity(message: Message) -> dict[str, str | int]:
+    return {"messaging.message.id": one_line(message.id)}
+
+
+@contextmanager
+def _entered(span: Span) -> Iterator[None]:
+    found = _Open(span)
+    token = _open.set(found)
+    current: AbstractContextManager[Span] = trace.use_span(
+        span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+    )
+    try:
+        with current:
+            try:
+                yield
+            except Exception as error:
+                _record(found, error)
+                raise
+    finally:
+        _open.reset(token)
+
+
+def _record(found: _Open, error: BaseException) -> None:
+    if found.failures or isinstance(error, Retry):  # told already; or the handler's own wish, no failure
+        return
+    found.failures += 1
+    _fail(found.span, error)
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__)[-STACK_LIMIT:])
+    found.span.add_event(
+        "exception",
+        {
+            "exception.type": _type(error),
+            "exception.message": error_line(error),
+            # The frames alone: a formatted traceback ends with the error's whole text, which may hold personal data.
+            "exception.stacktrace": "".join(frames),
+        },
+    )
+
+
+def _fail(span: Span, error: BaseException | None) -> None:
+    span.set_status(Status(StatusCode.ERROR, error_line(error)))
+    span.set_attribute("error.type", _type(error))
+
+
+def _type(error: BaseException | None) -> str:
+    if error is None:
+        return "_OTHER"
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

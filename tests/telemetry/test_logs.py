@@ -1,0 +1,185 @@
+"""Log lines: who they are about, and what never stands in them."""
+
+import io
+import json
+import logging
+from datetime import timedelta
+
+import pytest
+import structlog
+from pydantic import BaseModel
+
+from txpatterns.hooks import HookList
+from txpatterns.telemetry.logging_setup import configure_logging
+from txpatterns.telemetry.logs import LoggingHooks
+from txpatterns.telemetry.tracing import TracingHooks, current_trace
+
+CANARY = "canary-4929-1234"
+HOSTILE = "k\r\n2026-01-01 [error] forged\x1b[31m\x00\u202e\u2028end"
+
+
+@pytest.fixture
+def lines():
+    """Everything that the process logs, down to debug level, as one would find it on standard error."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logging(level=logging.DEBUG, trace=current_trace, stream=stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def everything(hooks, message):
+    """Each moment of a message's life, once."""
+    hooks.added(message)
+    with hooks.publishing([message]):
+        hooks.publish_failed(message, ValueError(f"refused\n{CANARY}"), 1)
+        hooks.broker_unavailable(ConnectionError("gone"))
+        hooks.published([message], timedelta(seconds=1))
+    with hooks.handling(message, "packing", 2):
+        hooks.handler_failed(message, "packing", ValueError(f"failed\n{CANARY}"), 2)
+        hooks.handled(message, "packing")
+        hooks.duplicate_prevented(message, "packing")
+    hooks.dead(message, "packing", f"ValueError: gave up\n{CANARY}")
+    hooks.dead(message, None, "too large")
+    hooks.ownership("outbox", 256)
+    hooks.idle("relay")
+
+
+def test_every_line_in_a_handler_names_message_story_and_trace(lines, spans, make):
+    """The user's own lines too, by structlog and by the standard library, in the handler's own nested spans."""
+    hooks = HookList([TracingHooks(spans.provider), LoggingHooks(trace=current_trace)])
+    message = make(headers={"correlation-id": "request-7"} | hooks.headers())
+    with hooks.handling(message, "packing", 3):
+        structlog.get_logger("shop").info("packing")
+        with spans.provider.get_tracer("test").start_as_current_span("inner"):
+            logging.getLogger("shop").warning("low %s", "stock")
+    structlog.get_logger("shop").info("after")
+    first, second, after = (line for line in lines() if line["logger"] == "shop")
+    (process,), (inner,) = spans.named("process orders"), spans.named("inner")
+    expected = {"message_id": message.id, "correlation_id": "request-7", "consumer": "packing", "attempt": 3}
+    for line, span in ((first, process), (second, inner)):
+        assert line | expected == line
+        assert line["trace_id"] == f"{span.context.trace_id:032x}"
+        assert line["span_id"] == f"{span.context.span_id:016x}"
+    assert second["event"] == "low stock"
+    assert not set(after) & {*expected, "trace_id", "span_id"}
+
+
+def test_without_tracing_the_stored_trace_is_named(lines, make):
+    """A service without OpenTelemetry still tells which trace its lines belong to."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for headers in ({"traceparent": parent}, {"traceparent": "nonsense\r\n"}, {}):
+        with HookList([LoggingHooks()]).handling(make(headers=headers), "packing", 1):
+            structlog.get_logger("shop").info("line")
+    assert [line.get("trace_id") for line in lines()] == ["4bf92f3577b34da6a3ce929d0e0e4736", None, None]
+
+
+def test_a_batch_is_named_while_it_is_sent(lines, make):
+    """Lines of the broker's client tell which batch they are about."""
+    hooks = HookList([LoggingHooks()])
+    with hooks.publishing([make(topic=f"t{number % 2}") for number in range(10)]):
+        logging.getLogger("client").warning("slow")
+    with hooks.publishing([make(topic=f"t{number}") for number in range(10)]):
+        logging.getLogger("client").warning("slow")
+    few, many = lines()
+    assert (few["batch"], few["topics"]) == (10, ["t0", "t1"])
+    assert (many["batch"], many["topics"]) == (10, 10)
+
+
+def test_no_payload_in_any_line(lines, make):
+    """S32, H152: not at debug level, not through the error of a model or a driver, not through a message's repr."""
+
+    class Card(BaseModel):
+        number: int
+
+    hooks = HookList([LoggingHooks()])
+    message = make(payload=CANARY.encode())
+    everything(hooks, message)
+    with pytest.raises(ValueError, match="Card") as caught:
+        Card.model_validate({"number": CANARY})
+    hooks.handler_failed(message, "packing", caught.value, 1)
+    logging.getLogger("shop").error("odd message %r", message)
+    assert len(lines()) > 10
+    assert CANARY not in json.dumps(lines())
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_line_stays_one_line(lines, make, capsys, as_json):
+    """S30: line ends, terminal sequences, NUL and direction marks in anything that others wrote are escaped."""
+    stream = io.StringIO()
+    configure_logging(json=as_json, level=logging.DEBUG, stream=stream)
+    message = make(
+        id=HOSTILE,
+        key=HOSTILE,
+        topic=HOSTILE,
+        type=HOSTILE,
+        headers={"correlation-id": HOSTILE, "traceparent": HOSTILE},
+    )
+    hooks = HookList([LoggingHooks()])
+    everything(hooks, message)
+    hooks.dead(message, HOSTILE, HOSTILE)
+    hooks.ownership(HOSTILE, 1)
+    logging.getLogger("shop").error("odd key %s", HOSTILE)
+    structlog.get_logger("shop").error("odd key", key=HOSTILE)
+    text = stream.getvalue()
+    # Each moment but idle is one line; publishing and handling are told by what happens inside.
+    assert text.count("\n") == 15
+    assert len(text.splitlines()) == 15
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert not any(line.startswith("2026-01-01") for line in text.splitlines())
+
+
+def test_a_line_stays_short(lines, make):
+    """H161: a broker's or a handler's error of any length is cut."""
+    HookList([LoggingHooks()]).dead(make(key="k" * 10**6), "packing", "e" * 10**6)
+    (line,) = lines()
+    assert len(json.dumps(line)) < 1000
+
+
+def test_levels_tell_what_needs_a_look(lines, make):
+    """Failures warn, dead letters are errors, ordinary traffic is silent above debug level."""
+    everything(HookList([LoggingHooks()]), make())
+    assert [(line["level"], line["event"]) for line in lines()] == [
+        ("debug", "message added"),
+        ("warning", "publication refused, waits for its next attempt"),
+        ("warning", "broker is not reachable, the relay pauses"),
+        ("info", "broker is back"),
+        ("debug", "messages published"),
+        ("warning", "handler failed, the message waits for its next attempt"),
+        ("debug", "message handled"),
+        ("info", "duplicate prevented"),
+        ("error", "message became a dead letter"),
+        ("error", "message became a dead letter"),
+        ("info", "buckets owned"),
+    ]
+
+
+def test_an_outage_is_told_once(lines, make):
+    """A night without a broker is two lines: when it began and when it ended."""
+    hooks = HookList([LoggingHooks()])
+    for _ in range(100):
+        hooks.broker_unavailable(None)
+        hooks.ownership("outbox", 5)
+    hooks.published([make()], timedelta(0))
+    told = [line["event"] for line in lines() if line["level"] != "debug"]
+    assert told == ["broker is not reachable, the relay pauses", "buckets owned", "broker is back"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_traceback_shows_no_local_variables(lines, as_json):
+    """S32: the payload is a local variable of every handler."""
+    stream = io.StringIO()
+    configure_logging(json=as_json, stream=stream)
+    payload = CANARY.swapcase()
+    try:
+        raise ValueError("no\x1b[31m stock")
+    except ValueError:
+        structlog.get_logger("shop").exception("failed")
+        logging.getLogger("shop").exception("failed")
+    assert stream.getvalue().count("test_a_traceback_shows_no_local_variables") == 2
+    assert payload not in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()

@@ -1,0 +1,148 @@
+"""Counters, ages and gauges, seen through the SDK's reader in memory."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from txpatterns.hooks import HookList
+from txpatterns.telemetry.metrics import GAUGES, OTHER, MetricsHooks
+
+
+@pytest.fixture
+def hooks(metrics):
+    return HookList([MetricsHooks(metrics.provider)])
+
+
+def test_everything_that_happens_is_counted(hooks, metrics, make):
+    """P1, P2: published, refused, handled, prevented, failed, dead, each by topic and consumer."""
+    orders, stock = make(), make(topic="stock")
+    hooks.added(orders)
+    hooks.published([orders, orders, stock], timedelta(seconds=2))
+    hooks.publish_failed(stock, ValueError("no"), 1)
+    hooks.broker_unavailable(None)
+    with hooks.handling(orders, "packing", 1):
+        hooks.handled(orders, "packing")
+    hooks.duplicate_prevented(orders, "packing")
+    hooks.handler_failed(orders, "packing", KeyError("x"), 1)
+    hooks.dead(orders, "packing", "gave up")
+    hooks.dead(stock, None, "too large")
+    hooks.ownership("outbox", 128)
+    topic, consumer = ("topic", "orders"), ("consumer", "packing")
+    assert metrics.values("txpatterns.messages.added") == {(topic,): 1}
+    assert metrics.values("txpatterns.messages.published") == {(topic,): 2, (("topic", "stock"),): 1}
+    assert metrics.values("txpatterns.publish.failures") == {(("error", "ValueError"), ("topic", "stock")): 1}
+    assert metrics.values("txpatterns.broker.unavailable") == {(): 1}
+    assert metrics.values("txpatterns.messages.handled") == {(consumer, topic): 1}
+    assert metrics.values("txpatterns.duplicates.prevented") == {(consumer, topic): 1}
+    assert metrics.values("txpatterns.handler.failures") == {(consumer, ("error", "KeyError"), topic): 1}
+    assert metrics.values("txpatterns.dead_letters") == {(consumer, topic): 1, (("topic", "stock"),): 1}
+    assert metrics.values("txpatterns.buckets.owned") == {(("scope", "outbox"),): 128}
+
+
+def test_the_age_at_publication_is_in_seconds(hooks, metrics, make):
+    """P7: how long a committed message waited, in buckets that fit seconds."""
+    hooks.published([make()], timedelta(seconds=2))
+    (point,) = metrics.points()["txpatterns.publish.age"]
+    assert (point.count, point.sum) == (1, 2.0)
+    assert point.bucket_counts[point.explicit_bounds.index(2.5)] == 1
+
+
+class SteppingClock:
+    """Three seconds go by from one look to the next."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def monotonic(self):
+        self.seconds += 3
+        return self.seconds
+
+
+def test_an_attempt_that_fails_is_timed_as_well(metrics, make):
+    """The slow attempts are often the failing ones."""
+    hooks = HookList([MetricsHooks(metrics.provider, clock=SteppingClock())])
+    with pytest.raises(ValueError, match="x"), hooks.handling(make(), "packing", 1):
+        raise ValueError("x")
+    (point,) = metrics.points()["txpatterns.handler.duration"]
+    assert (point.count, point.sum) == (1, 3.0)
+
+
+def test_labels_stay_few_whatever_arrives(metrics, make):
+    """S48: 10^4 keys, ids, topics, consumers and errors leave a bounded number of series, and the total is right."""
+    hooks = HookList([MetricsHooks(metrics.provider, max_labels=50)])
+    for number in range(10_000):
+        message = make(key=f"k{number}", topic=f"t{number}")
+        hooks.published([message], timedelta(0))
+        hooks.handled(message, f"c{number}")
+        hooks.handler_failed(message, "packing", type(f"E{number}", (Exception,), {})(), 1)
+    published = metrics.values("txpatterns.messages.published")
+    assert len(published) == 51
+    assert published[(("topic", OTHER),)] == 9_950
+    assert len(metrics.values("txpatterns.messages.handled")) == 51
+    assert len(metrics.values("txpatterns.handler.failures")) == 51
+
+
+def test_keys_and_ids_make_no_series(hooks, metrics, make):
+    """S48: 10^4 keys on one topic are one series, and no label holds a key or an id."""
+    for number in range(10_000):
+        hooks.published([make(key=f"customer-{number}")], timedelta(0))
+    assert metrics.values("txpatterns.messages.published") == {(("topic", "orders"),): 10_000}
+
+
+def test_gauges_are_read_once_for_each_collection(metrics):
+    """P7: depth and oldest age are what the callback told at this collection; names it leaves out are not shown."""
+    readings = iter([{"depth": 7, "oldest_age": 1.5}, {"depth": 8, "unheard": 1}])
+    MetricsHooks(metrics.provider, gauges=lambda: next(readings))
+    first = {name: [point.value for point in points] for name, points in metrics.points().items()}
+    second = {name: [point.value for point in points] for name, points in metrics.points().items()}
+    assert first == {"txpatterns.outbox.depth": [7], "txpatterns.outbox.oldest_age": [1.5]}
+    assert second == {"txpatterns.outbox.depth": [8]}
+
+
+def test_gauges_that_cannot_be_read_are_left_out(metrics, make, caplog):
+    """A database that is away must show as missing figures, not as the last good ones."""
+
+    def away():
+        raise ConnectionError("no database")
+
+    hooks = MetricsHooks(metrics.provider, gauges=away)
+    hooks.handled(make(), "packing")
+    assert set(metrics.points()) == {"txpatterns.messages.handled"}
+    assert "left out of this collection" in caplog.text
+
+
+def test_several_apps_in_one_process_are_told_apart(metrics, make):
+    """One provider, two Apps: no figure of one hides that of the other."""
+    for name, depth in (("orders", 3), ("stock", 5)):
+        hooks = MetricsHooks(metrics.provider, app=name, gauges=lambda depth=depth: {"depth": depth})
+        hooks.published([make()] * depth, timedelta(0))
+        hooks.ownership("outbox", depth)
+    series = [
+        (name, point.attributes["app"], point.value)
+        for name, points in metrics.every_point()
+        for point in points
+        if name in {"txpatterns.outbox.depth", "txpatterns.buckets.owned", "txpatterns.messages.published"}
+    ]
+    expected = [("orders", 3), ("stock", 5)]
+    assert sorted((app, value) for _, app, value in series) == sorted(expected * 3)
+
+
+def test_the_reference_page_lists_every_metric(metrics, make):
+    """A metric that is added or renamed changes its page; the page names each exactly."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+    listed = {line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `txp")}
+    everything = MetricsHooks(metrics.provider, gauges=lambda: dict.fromkeys(GAUGES, 1))
+    hooks = HookList([everything])
+    message = make()
+    hooks.added(message)
+    hooks.published([message], timedelta(0))
+    hooks.publish_failed(message, None, 1)
+    hooks.broker_unavailable(None)
+    with hooks.handling(message, "packing", 1):
+        hooks.handled(message, "packing")
+    hooks.duplicate_prevented(message, "packing")
+    hooks.handler_failed(message, "packing", ValueError("x"), 1)
+    hooks.dead(message, None, "x")
+    hooks.ownership("outbox", 1)
+    assert set(metrics.points()) == listed
