@@ -24,7 +24,7 @@ def test_every_id_that_a_test_names_is_explained():
 
 
 def test_ids_are_read_singly_and_in_ranges():
-    """`P3, H15-H17` names four ids; the H of a word, or of HTTP2, names none."""
+    """A range stands for all that it spans; a letter and a number inside a word name nothing."""
     assert load_hooks().ids("P3, H15-H17 and HTTP2, I1") == ["P3", "H15", "H16", "H17", "I1"]
 
 
