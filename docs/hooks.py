@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"\{tests ([HPI]\d+)\}")
 ID = re.compile(r"\b([HPI])(\d{1,3})(?:\s?(?:-|\N{EN DASH}|to)\s?\1(\d{1,3}))?\b")
-NONE_YET = "no test yet"
+NONE_YET = "*no test yet*"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
