@@ -99,6 +99,13 @@ class HookList(Hooks):
     def __init__(self, listeners: Sequence[Hooks] = ()) -> None:
         self.listeners = list(listeners)
 
+    @classmethod
+    def of(cls, given: Hooks | Sequence[Hooks] | None) -> HookList:
+        """Make one guarded list of what a constructor was given: nothing, one listener or several."""
+        if isinstance(given, HookList):
+            return given
+        return cls([given] if isinstance(given, Hooks) else given or ())
+
     def headers(self) -> dict[str, str]:
         found = dict(_lineage.get())
         for listener in self.listeners:

@@ -113,3 +113,13 @@ def test_a_strange_correlation_id_fails_nobody(make, hostile):
     assert 1 <= len(stored) <= 128
     with hooks.handling(make(id=hostile or "x", headers={"correlation-id": hostile}), "packing", 1):
         assert all(value.isprintable() and len(value) <= 128 for value in hooks.headers().values())
+
+
+def test_one_listener_several_or_none_become_one_list(make):
+    """A part that is used alone guards its listener as an App would."""
+    faulty, noting = Faulty(), Noting()
+    assert HookList.of(None).headers() == {}
+    assert HookList.of(faulty).headers() == {}
+    assert HookList.of([faulty, noting]).headers() == {"noted": "yes"}
+    already = HookList([noting])
+    assert HookList.of(already) is already

@@ -33,7 +33,7 @@ def added(hooks, make, **given):
 
 
 def test_one_trace_joins_request_relay_and_handler(hooks, spans, tracer, make):
-    """P1, H144: the context is stored with the row, so the relay and the handler go on with the request's trace."""
+    """P1: the context is stored with the row, so the relay and the handler go on with the request's trace."""
     with tracer.start_as_current_span("POST /orders") as request:
         message = added(hooks, make)
     with hooks.publishing([message]):
