@@ -1,0 +1,105 @@
+"""What the bank answers when it is called. The rest it tells by webhook."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shop.bank.domain import Method, accepts, plan
+from shop.bank.models import ChargeRow
+from shop.events import WebhookDue
+from shop.money import Money
+from shop.ports import Charge
+from shop.problems import Problem
+from shop.sessions import writing
+from txpatterns import App, new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Temper:
+    """How the bank behaves: the seed of its luck, and how long it thinks."""
+
+    seed: int
+    think: timedelta
+
+
+class BankApi:
+    """The pretended bank, over its own database.
+
+    Args:
+        app: Its App; webhooks to come are durable timers in its outbox.
+        temper: Its luck and its slowness.
+    """
+
+    def __init__(self, app: App, temper: Temper) -> None:
+        self.app = app
+        self.temper = temper
+
+    async def charge(self, key: str, amount: Money, method: str, window_seconds: float) -> Charge:
+        """Charge an amount; the answer comes by webhook. The same key again gives the charge of the first time."""
+        async with writing(self.app) as session:
+            found = await session.scalar(select(ChargeRow).where(ChargeRow.key == key))
+            if found is not None:
+                return _view(found)
+            row = ChargeRow(id=new_id(), key=key, amount_minor=amount.minor, currency=amount.currency, failed=False)
+            session.add(row)
+            await session.flush()
+            accepted = accepts(self.temper.seed, row.number)
+            course = plan(Method(method), accepted, timedelta(seconds=window_seconds), self.temper.think)
+            row.failed = course.failed
+            if course.captured_after is not None:
+                row.captured_at = datetime.now(UTC) + course.captured_after
+            for answer in course.answers:
+                self._tell_later(session, row, f"{answer.event}", answer.kind, answer.after)
+            return _view(row)
+
+    async def look_up(self, charge_id: str) -> Charge:
+        """Say how a charge stands.
+
+        Raises:
+            Problem: ``not-found``.
+        """
+        async with self.app.session() as session:
+            row = await session.scalar(select(ChargeRow).where(ChargeRow.id == charge_id))
+            if row is None:
+                raise Problem("not-found", "There is no such charge.")
+            return _view(row)
+
+    async def refund(self, key: str, charge_id: str) -> Charge:
+        """Give a charge back; the news comes by webhook. The same key again changes nothing.
+
+        Raises:
+            Problem: ``not-found``, or ``conflict`` when nothing was captured.
+        """
+        async with writing(self.app) as session:
+            row = await session.scalar(select(ChargeRow).where(ChargeRow.id == charge_id).with_for_update())
+            if row is None:
+                raise Problem("not-found", "There is no such charge.")
+            if row.refund_key == key:
+                return _view(row)
+            if row.status(datetime.now(UTC)) != "captured":
+                raise Problem("conflict", "Nothing was captured that could be given back.")
+            row.refund_key = key
+            self._tell_later(session, row, "refund", "charge.refunded", self.temper.think)
+            return _view(row)
+
+    def _tell_later(self, session: AsyncSession, row: ChargeRow, event: str, kind: str, after: timedelta) -> None:
+        webhook_id = f"evt_{row.id}_{event}"
+        body = {
+            "id": webhook_id,
+            "type": kind,
+            "charge_id": row.id,
+            "reference": row.key,
+            "amount": Money.of_minor(row.amount_minor, row.currency).model_dump(mode="json"),
+        }
+        due = WebhookDue(charge_id=row.id, webhook_id=webhook_id, body=json.dumps(body))
+        self.app.outbox.add(session, due, deliver_after=after)
+
+
+def _view(row: ChargeRow) -> Charge:
+    amount = Money.of_minor(row.amount_minor, row.currency)
+    return Charge(id=row.id, status=row.status(datetime.now(UTC)), amount=amount)

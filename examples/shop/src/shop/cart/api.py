@@ -1,0 +1,127 @@
+"""What a cart does for its visitor."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shop.cart.domain import MOST_OF_ONE
+from shop.cart.models import CartLineRow, CartRow
+from shop.events import CartCleared
+from shop.money import Money, total
+from shop.ports import Cart, CartLine, Catalog
+from shop.problems import Problem
+from shop.sessions import writing
+from txpatterns import App, new_id
+
+
+class CartApi:
+    """Carts, over their own database. A visitor without a cart has an empty one."""
+
+    def __init__(self, app: App, catalog: Catalog) -> None:
+        self.app = app
+        self.catalog = catalog
+
+    async def get(self, visitor_id: str) -> Cart:
+        """Show the cart."""
+        async with self.app.session() as session:
+            return _view(visitor_id, await session.get(CartRow, visitor_id))
+
+    async def add(self, visitor_id: str, sku: str, quantity: int) -> Cart:
+        """Put so many of a product in; what is there already is added to.
+
+        Raises:
+            Problem: ``not-found`` for an unknown product, ``invalid`` for too many of one.
+        """
+        product = await self.catalog.product(sku)
+        await self._ensure(visitor_id)
+        async with writing(self.app) as session:
+            cart = await _locked(session, visitor_id)
+            line = next((line for line in cart.lines if line.sku == sku), None)
+            if line is None:
+                line = CartLineRow(id=new_id(), sku=sku, quantity=0, added_at=datetime.now(UTC))
+                cart.lines.append(line)
+            line.quantity = _checked(line.quantity + quantity)
+            line.name, line.price_minor, line.currency = product.name, product.price.minor, product.price.currency
+            cart.version += 1
+            return _view(visitor_id, cart)
+
+    async def update(self, visitor_id: str, line_id: str, quantity: int, version: int | None) -> Cart:
+        """Set how many of a line are wanted.
+
+        Raises:
+            Problem: ``stale-version`` when the cart is no longer at the given version, ``not-found`` for no such line.
+        """
+        async with writing(self.app) as session:
+            cart = await session.get(CartRow, visitor_id, with_for_update=True)
+            line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
+            if cart is None or line is None:
+                raise Problem("not-found", "There is no such line in the cart.")
+            if version is not None and version != cart.version:
+                raise Problem("stale-version", f"The cart is at version {cart.version}, not {version}.")
+            if line.quantity != quantity:
+                line.quantity = _checked(quantity)
+                cart.version += 1
+            return _view(visitor_id, cart)
+
+    async def remove(self, visitor_id: str, line_id: str) -> None:
+        """Take a line out. A line that is not there is fine."""
+        async with writing(self.app) as session:
+            cart = await session.get(CartRow, visitor_id, with_for_update=True)
+            line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
+            if cart is not None and line is not None:
+                cart.lines.remove(line)
+                cart.version += 1
+
+    async def clear(self, visitor_id: str) -> None:
+        """Take everything out. An empty cart stays as it is, and nothing is told."""
+        async with writing(self.app) as session:
+            cart = await session.get(CartRow, visitor_id, with_for_update=True)
+            if cart is not None and cart.lines:
+                cart.lines.clear()
+                cart.version += 1
+                self.app.outbox.add(session, CartCleared(visitor_id=visitor_id))
+
+    async def _ensure(self, visitor_id: str) -> None:
+        async with self.app.session() as session:
+            if await session.get(CartRow, visitor_id) is not None:
+                return
+        try:
+            async with writing(self.app) as session:
+                session.add(CartRow(visitor_id=visitor_id, version=0))
+        except IntegrityError:
+            return  # another request of the same visitor made it in between
+
+
+async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
+    return await session.get_one(CartRow, visitor_id, with_for_update=True)
+
+
+def _checked(quantity: int) -> int:
+    if not 1 <= quantity <= MOST_OF_ONE:
+        raise Problem("invalid", f"From 1 to {MOST_OF_ONE} of one thing, please.")
+    return quantity
+
+
+def _view(visitor_id: str, cart: CartRow | None) -> Cart:
+    lines = []
+    for row in cart.lines if cart else ():
+        price = Money.of_minor(row.price_minor, row.currency)
+        lines.append(
+            CartLine(
+                id=row.id,
+                sku=row.sku,
+                name=row.name,
+                quantity=row.quantity,
+                unit_price=price,
+                line_total=price * row.quantity,
+            )
+        )
+    return Cart(
+        visitor_id=visitor_id,
+        version=cart.version if cart else 0,
+        lines=lines,
+        total=total([line.line_total for line in lines]),
+    )

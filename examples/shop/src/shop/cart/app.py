@@ -1,0 +1,29 @@
+"""What the cart listens to."""
+
+from __future__ import annotations
+
+from shop.cart.domain import Line, without_bought
+from shop.cart.models import CartRow
+from shop.events import CartSettled, OrderConfirmed
+from txpatterns import App, Transaction
+
+
+def listen(app: App) -> None:
+    """Take what was bought out of the cart once its order is confirmed."""
+
+    @app.on(OrderConfirmed)
+    async def settle_cart(event: OrderConfirmed, tx: Transaction) -> None:
+        cart = await tx.session.get(CartRow, event.visitor_id, with_for_update=True)
+        if cart is None:
+            return
+        bought = {line.cart_line_id: line.quantity for line in event.lines}
+        before = [Line(row.id, row.sku, row.quantity) for row in cart.lines]
+        left = {line.id: line.quantity for line in without_bought(before, bought)}
+        for row in list(cart.lines):
+            if row.id not in left:
+                cart.lines.remove(row)
+            else:
+                row.quantity = left[row.id]
+        cart.version += 1
+        removed = sum(line.quantity for line in before) - sum(left.values())
+        tx.emit(CartSettled(order_id=event.order_id, visitor_id=event.visitor_id, removed=removed))

@@ -1,0 +1,100 @@
+"""What the catalogue answers."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from shop.catalog import seed
+from shop.catalog.models import CategoryRow, ProductRow, SellerRow
+from shop.money import Money
+from shop.ports import Category, Product, ProductPage
+from shop.problems import Problem
+from shop.sessions import writing
+from txpatterns import App
+
+
+class CatalogApi:
+    """The catalogue, over its own database."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def stock_shelves(self, seed_number: int) -> None:
+        """Fill an empty catalogue. A catalogue that has products is left alone."""
+        async with writing(self.app) as session:
+            if await session.scalar(select(ProductRow.sku).limit(1)):
+                return
+            session.add_all(SellerRow(name=name) for name in seed.SELLERS)
+            session.add_all(
+                CategoryRow(slug=slug, name=name, place=place) for place, (slug, name) in enumerate(seed.CATEGORIES)
+            )
+            await session.flush()
+            session.add_all(_row(product) for product in seed.products(seed_number))
+
+    async def categories(self) -> list[Category]:
+        """List the categories in their order."""
+        async with self.app.session() as session:
+            rows = await session.scalars(select(CategoryRow).order_by(CategoryRow.place))
+            return [Category(slug=row.slug, name=row.name) for row in rows]
+
+    async def products(self, category: str | None, words: str | None, after: str | None, limit: int) -> ProductPage:
+        """List products by sku, a page at a time; ``next`` is where the following page starts, if there is one."""
+        query = select(ProductRow).order_by(ProductRow.sku).limit(limit + 1)
+        if category is not None:
+            query = query.where(ProductRow.category == category)
+        if after is not None:
+            query = query.where(ProductRow.sku > after)
+        for word in (words or "").lower().split():
+            query = query.where(ProductRow.words.contains(word, autoescape=True))
+        async with self.app.session() as session:
+            rows = (await session.scalars(query)).all()
+        items = [_view(row) for row in rows[:limit]]
+        return ProductPage(items=items, next=items[-1].sku if len(rows) > limit else None)
+
+    async def product(self, sku: str) -> Product:
+        """Give one product.
+
+        Raises:
+            Problem: ``not-found``.
+        """
+        found = await self.products_by_sku([sku])
+        if not found:
+            raise Problem("not-found", f"There is no product {sku}.")
+        return found[0]
+
+    async def products_by_sku(self, skus: list[str]) -> list[Product]:
+        """Give those of the named products that exist."""
+        async with self.app.session() as session:
+            rows = await session.scalars(select(ProductRow).where(ProductRow.sku.in_(skus)))
+            return [_view(row) for row in rows]
+
+
+def _row(product: seed.SeedProduct) -> ProductRow:
+    price = Money(amount=product.price)
+    return ProductRow(
+        sku=product.sku,
+        name=product.name,
+        words=f"{product.name} {product.blurb} {product.category} {product.art}".lower(),
+        blurb=product.blurb,
+        description=product.description,
+        category=product.category,
+        seller=product.seller,
+        price_minor=price.minor,
+        currency=price.currency,
+        art=product.art,
+        hue=product.hue,
+    )
+
+
+def _view(row: ProductRow) -> Product:
+    return Product(
+        sku=row.sku,
+        name=row.name,
+        blurb=row.blurb,
+        description=row.description,
+        category=row.category,
+        seller=row.seller,
+        price=Money.of_minor(row.price_minor, row.currency),
+        art=row.art,
+        hue=row.hue,
+    )

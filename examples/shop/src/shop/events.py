@@ -1,0 +1,167 @@
+"""The catalogue of events: what the services tell each other, in dotted past tense.
+
+All events about one order carry its id as their ordering key, so that everybody hears the story in order.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from shop.money import Money
+from txpatterns import Event
+
+ORDER_TOPIC = "order-events"
+PAYMENT_TOPIC = "payment-events"
+CART_TOPIC = "cart-events"
+TIMER_TOPIC = "order-timers"
+BANK_TOPIC = "bank-webhooks"
+
+
+class OrderLine(BaseModel):
+    """One line of an order as events carry it: name and price are those the customer agreed to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cart_line_id: str
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+
+
+class OrderCreated(Event, topic=ORDER_TOPIC, type="order.created", key="order_id"):
+    order_id: str
+    visitor_id: str
+    lines: tuple[OrderLine, ...]
+    total: Money
+    pay_by: datetime
+    method: str
+
+
+class OrderPaid(Event, topic=ORDER_TOPIC, type="order.paid", key="order_id"):
+    order_id: str
+
+
+class OrderConfirmed(Event, topic=ORDER_TOPIC, type="order.confirmed", key="order_id"):
+    order_id: str
+    visitor_id: str
+    lines: tuple[OrderLine, ...]
+
+
+class OrderCancelRequested(Event, topic=ORDER_TOPIC, type="order.cancel_requested", key="order_id"):
+    order_id: str
+    reason: str
+
+
+class OrderCanceled(Event, topic=ORDER_TOPIC, type="order.canceled", key="order_id"):
+    order_id: str
+    reason: str
+
+
+class StockLine(BaseModel):
+    """So many of one sku; lines of an order with one sku are summed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sku: str
+    quantity: int
+
+
+class StockReserved(Event, topic=ORDER_TOPIC, type="stock.reserved", key="order_id"):
+    order_id: str
+    lines: tuple[StockLine, ...]
+    until: datetime
+
+
+class StockRejected(Event, topic=ORDER_TOPIC, type="stock.rejected", key="order_id"):
+    order_id: str
+    short: tuple[StockLine, ...]  # what was asked for in vain, with how many there are
+
+
+class StockReleased(Event, topic=ORDER_TOPIC, type="stock.released", key="order_id"):
+    order_id: str
+    lines: tuple[StockLine, ...]
+
+
+class StockSold(Event, topic=ORDER_TOPIC, type="stock.sold", key="order_id"):
+    order_id: str
+    lines: tuple[StockLine, ...]
+
+
+class PaymentSessionOpened(Event, topic=PAYMENT_TOPIC, type="payment.session_opened", key="order_id"):
+    order_id: str
+    payment_id: str
+    charge_id: str
+    amount: Money
+
+
+class PaymentCaptured(Event, topic=PAYMENT_TOPIC, type="payment.captured", key="order_id"):
+    order_id: str
+    payment_id: str
+    amount: Money
+    source: str  # "webhook", or "look-up" when the bank was asked
+
+
+class PaymentFailed(Event, topic=PAYMENT_TOPIC, type="payment.failed", key="order_id"):
+    order_id: str
+    payment_id: str
+
+
+class RefundRequested(Event, topic=PAYMENT_TOPIC, type="refund.requested", key="order_id"):
+    order_id: str
+
+
+class PaymentRefunded(Event, topic=PAYMENT_TOPIC, type="payment.refunded", key="order_id"):
+    order_id: str
+    payment_id: str
+    amount: Money
+
+
+class WebhookRepeated(Event, topic=PAYMENT_TOPIC, type="webhook.repeated", key="order_id"):
+    """A webhook changed nothing, because what it says was known; told so that the timeline can show it."""
+
+    order_id: str
+    webhook_id: str
+    why: str
+
+
+class CartCleared(Event, topic=CART_TOPIC, type="cart.cleared", key="visitor_id"):
+    visitor_id: str
+
+
+class CartSettled(Event, topic=CART_TOPIC, type="cart.settled", key="order_id"):
+    """What an order bought has left the cart; what was added meanwhile is still there."""
+
+    order_id: str
+    visitor_id: str
+    removed: int
+
+
+class PaymentWindowClosed(Event, topic=TIMER_TOPIC, type="payment.window_closed", key="order_id"):
+    """A durable timer: stored with the order, sent when the time to pay is over."""
+
+    order_id: str
+
+
+class WebhookDue(Event, topic=BANK_TOPIC, type="bank.webhook_due", key="charge_id"):
+    """The bank's own timer: it is time to post an answer to the shop."""
+
+    charge_id: str
+    webhook_id: str
+    body: str
+
+
+ALIASES = {
+    "OrderCreated": "order.created",
+    "CheckoutCompleted": "order.confirmed",
+    "InventoryReserved": "stock.reserved",
+    "InventoryReleased": "stock.released",
+    "OrderConfirmed": "order.confirmed",
+    "OrderCancelRequested": "order.cancel_requested",
+    "order.cancel.requested": "order.cancel_requested",
+    "PaymentFailed": "payment.failed",
+    "PaymentCaptured": "payment.captured",
+}
+"""Names by which others know these events, mapped to ours."""

@@ -1,0 +1,1 @@
+"""The door to the shop: REST routes, pages, and the order timeline."""

@@ -1,0 +1,62 @@
+"""Errors on the wire: problem details for programs, a page for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from shop.gateway.visitors import visitor_of
+from shop.problems import MEDIA_TYPE, Problem, problem_of_status
+
+logger = logging.getLogger("shop.gateway")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+def answer(request: Request, problem: Problem) -> Response:
+    """Show a problem to whoever asked: a page to a browser on a page, JSON to everybody else."""
+    body = problem.body(instance=request.url.path)
+    wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if wants_page and problem.kind.status != 500:
+        return HTMLResponse(_page(request, body), status_code=problem.kind.status)
+    return JSONResponse(body, status_code=problem.kind.status, media_type=MEDIA_TYPE)
+
+
+def _page(request: Request, body: dict[str, Any]) -> str:
+    template = request.app.state.context.templates.get_template("error.html")
+    token = visitor_of(request).form_token
+    page: str = template.render(problem=body, here="", cart_count=0, words=None, token=token)
+    return page
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return answer(request, error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"where": ".".join(str(part) for part in found["loc"]), "what": found["msg"]} for found in error.errors()]
+    return answer(request, Problem("invalid", "The request does not fit; see the errors.", errors=errors))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return answer(request, problem_of_status(error.status_code, f"{error.detail}."))
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(request, Problem("internal", "The shop could not answer."))

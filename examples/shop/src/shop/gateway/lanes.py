@@ -1,0 +1,109 @@
+"""The engineer's picture of an order: one lane a service, one dot an event, one curve from cause to effect. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shop.gateway.story import Entry
+
+LANES = ("orders", "inventory", "payment", "bank", "cart")
+LANE_WIDTH = 30
+ROW_HEIGHT = 62
+HEAD = 74
+MARGIN = 22
+
+EMITTERS = {
+    "order": "orders",
+    "stock": "inventory",
+    "payment": "payment",
+    "webhook": "payment",
+    "cart": "cart",
+    "refund": "orders",
+}
+UNDOING = {
+    "order.cancel_requested",
+    "stock.released",
+    "stock.rejected",
+    "order.canceled",
+    "refund.requested",
+    "payment.refunded",
+    "payment.failed",
+}
+FROM_BANK = {"payment.captured", "payment.failed", "payment.refunded", "webhook.repeated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    x: int
+    y: int
+    lane: str
+    undoing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    path: str
+    undoing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event with its place, and how long after its cause it happened, in milliseconds."""
+
+    entry: Entry
+    dot: Dot
+    after_ms: int | None
+    cause: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    width: int
+    height: int
+    lanes: tuple[tuple[str, int], ...]
+    rows: tuple[Row, ...]
+    curves: tuple[Curve, ...]
+
+
+def emitter(entry: Entry) -> str:
+    """Say which service told this event."""
+    return EMITTERS.get(entry.type.partition(".")[0], "orders")
+
+
+def draw(entries: Sequence[Entry]) -> Picture:
+    """Lay out an order's events, oldest on top."""
+    places = {entry.message_id: index for index, entry in enumerate(entries)}
+    rows: list[Row] = []
+    curves: list[Curve] = []
+    for index, entry in enumerate(entries):
+        dot = Dot(_x(emitter(entry)), _y(index), emitter(entry), entry.type in UNDOING)
+        cause_index = places.get(entry.headers.get("causation-id", ""))
+        cause = rows[cause_index] if cause_index is not None and cause_index < index else None
+        after = None
+        if cause is not None:
+            after = round((entry.occurred_at - cause.entry.occurred_at).total_seconds() * 1000)
+            curves.append(Curve(_curve(cause.dot, dot), dot.undoing))
+        elif entry.type in FROM_BANK:
+            curves.append(Curve(f"M{_x('bank')} {dot.y}H{dot.x}", dot.undoing))
+        if entry.type == "payment.session_opened":
+            curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", False))
+        rows.append(Row(entry, dot, after, cause.entry.type if cause else None))
+    width = MARGIN * 2 + LANE_WIDTH * (len(LANES) - 1)
+    lanes = tuple((lane, _x(lane)) for lane in LANES)
+    return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(rows), tuple(curves))
+
+
+def _x(lane: str) -> int:
+    return MARGIN + LANE_WIDTH * LANES.index(lane)
+
+
+def _y(index: int) -> int:
+    return HEAD + ROW_HEIGHT * index + ROW_HEIGHT // 2
+
+
+def _curve(start: Dot, end: Dot) -> str:
+    if start.x == end.x:
+        bow = start.x - LANE_WIDTH // 2 if end.y - start.y > ROW_HEIGHT else start.x
+        return f"M{start.x} {start.y}C{bow} {start.y + 24} {bow} {end.y - 24} {end.x} {end.y}"
+    return f"M{start.x} {start.y}C{start.x} {end.y} {start.x} {end.y} {end.x} {end.y}"

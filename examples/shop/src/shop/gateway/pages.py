@@ -1,0 +1,184 @@
+"""The storefront: pages made on the server, which sell without a script."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from shop.gateway import checkout
+from shop.gateway.context import Context, Ctx, Who
+from shop.gateway.visitors import Visitor
+from shop.ports import StockLevel
+from shop.problems import Problem
+from txpatterns import new_id
+
+router = APIRouter(include_in_schema=False)
+PAGE = 24
+
+
+@router.get("/")
+async def home(
+    context: Ctx, visitor: Who, category: str | None = None, q: str | None = None, after: str | None = None
+) -> HTMLResponse:
+    """Show the products: all of them, a category, or what a search finds."""
+    words = (q or "").strip() or None
+    categories = await context.services.catalog.categories()
+    chosen = next((known for known in categories if known.slug == category), None)
+    if category and chosen is None:
+        raise Problem("not-found", "There is no such category.")
+    found = await context.services.catalog.products(category, words, after, PAGE)
+    wanted = {"category": category, "q": words, "after": found.next}
+    following = "/?" + urlencode({name: v for name, v in wanted.items() if v}) if found.next else None
+    return await show(
+        context,
+        visitor,
+        "home.html",
+        categories=categories,
+        chosen=chosen,
+        words=words,
+        page={"items": found.items, "next": following},
+        levels=await _levels(context, [product.sku for product in found.items]),
+    )
+
+
+@router.get("/products/{sku}")
+async def product_page(context: Ctx, visitor: Who, sku: str) -> HTMLResponse:
+    """Show one product and its shelf."""
+    product = await context.services.catalog.product(sku)
+    categories = {known.slug: known.name for known in await context.services.catalog.categories()}
+    levels = await _levels(context, [sku])
+    nothing = StockLevel(sku=sku, available=0, reserved=0, sold=0)
+    return await show(
+        context,
+        visitor,
+        "product.html",
+        product=product,
+        category_name=categories.get(product.category, product.category),
+        level=levels.get(sku, nothing),
+    )
+
+
+@router.get("/cart")
+async def cart_page(context: Ctx, visitor: Who) -> HTMLResponse:
+    """Show the cart."""
+    return await _cart(context, visitor, None)
+
+
+@router.post("/cart/items")
+async def put_in(
+    context: Ctx,
+    visitor: Who,
+    csrf: Annotated[str, Form()],
+    sku: Annotated[str, Form()],
+    quantity: Annotated[int, Form()],
+) -> RedirectResponse:
+    """Put something into the cart."""
+    visitor.check_form(csrf)
+    await context.services.carts.add(visitor.id, sku, quantity)
+    return RedirectResponse("/cart", status_code=303)
+
+
+@router.post("/cart/items/{line_id}")
+async def change_line(
+    context: Ctx,
+    visitor: Who,
+    line_id: str,
+    csrf: Annotated[str, Form()],
+    act: Annotated[str, Form()] = "update",
+    quantity: Annotated[int, Form()] = 1,
+    version: Annotated[int | None, Form()] = None,
+) -> HTMLResponse | RedirectResponse:
+    """Change or take out a line."""
+    visitor.check_form(csrf)
+    try:
+        if act == "remove":
+            await context.services.carts.remove(visitor.id, line_id)
+        else:
+            await context.services.carts.update(visitor.id, line_id, quantity, version)
+    except Problem as problem:
+        if problem.kind.slug != "stale-version":
+            raise
+        return await _cart(context, visitor, "The cart changed in another window. Here it is as it is now.", 412)
+    return RedirectResponse("/cart", status_code=303)
+
+
+@router.post("/cart/clear")
+async def empty_cart(context: Ctx, visitor: Who, csrf: Annotated[str, Form()]) -> RedirectResponse:
+    """Empty the cart."""
+    visitor.check_form(csrf)
+    await context.services.carts.clear(visitor.id)
+    return RedirectResponse("/cart", status_code=303)
+
+
+@router.get("/checkout")
+async def checkout_page(context: Ctx, visitor: Who) -> HTMLResponse:
+    """Show what is about to be ordered, and the ways to pay."""
+    return await _checkout(context, visitor, None)
+
+
+@router.post("/checkout")
+async def order(
+    context: Ctx,
+    visitor: Who,
+    csrf: Annotated[str, Form()],
+    checkout_id: Annotated[str, Form()],
+    method: Annotated[str, Form()],
+) -> HTMLResponse | RedirectResponse:
+    """Order. The page carries the checkout's id, so that pressing twice makes one order."""
+    visitor.check_form(csrf)
+    try:
+        placed = await checkout.place(context.services, visitor.id, checkout_id, method)
+    except Problem as problem:
+        if problem.kind.slug not in ("cart-empty", "price-changed"):
+            raise
+        return await _cart(context, visitor, problem.detail, problem.kind.status)
+    return RedirectResponse(f"/orders/{placed.id}", status_code=303)
+
+
+async def show(context: Context, visitor: Visitor, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Make a page, with what the frame around it needs."""
+    cart = values.get("cart") or await context.services.carts.get(visitor.id)
+    frame = {"here": "", "cart_count": cart.count, "words": None, "token": visitor.form_token, "notice": None}
+    page = context.templates.get_template(template).render(frame | values)
+    return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
+
+
+async def _cart(context: Context, visitor: Visitor, notice: str | None, status: int = 200) -> HTMLResponse:
+    cart = await context.services.carts.get(visitor.id)
+    products = await context.services.catalog.products_by_sku([line.sku for line in cart.lines])
+    return await show(
+        context,
+        visitor,
+        "cart.html",
+        status,
+        cart=cart,
+        notice=notice,
+        products={product.sku: product for product in products},
+        here="cart",
+    )
+
+
+async def _checkout(context: Context, visitor: Visitor, notice: str | None) -> HTMLResponse:
+    cart = await context.services.carts.get(visitor.id)
+    if not cart.lines:
+        return await _cart(context, visitor, "Put something into the cart first.")
+    seconds = int(context.window.total_seconds())
+    window = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
+    return await show(
+        context,
+        visitor,
+        "checkout.html",
+        cart=cart,
+        checkout_id=new_id(),
+        methods=checkout.METHODS,
+        window=window,
+        notice=notice,
+        here="cart",
+    )
+
+
+async def _levels(context: Context, skus: list[str]) -> dict[str, StockLevel]:
+    return {level.sku: level for level in await context.services.inventory.levels(skus)}

@@ -1,0 +1,50 @@
+"""Turning values into pages: one template environment, and the few words templates may use."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_MOMENT = re.compile(r"\{\{([0-9T:.+\-]+)\}\}")
+_SHAPES = {"minutes": "%H:%M", "seconds": "%H:%M:%S", "ms": "%H:%M:%S", "day": "%-d %B, %H:%M"}
+
+
+def moment(when: datetime, shape: str = "minutes") -> Markup:
+    """Show a time: in UTC at first, in the reader's own zone once the page's script has run."""
+    text = when.strftime(_SHAPES[shape]) + (f".{when.microsecond // 1000:03d}" if shape == "ms" else "")
+    return Markup('<time datetime="{}" data-shape="{}">{} UTC</time>').format(when.isoformat(), shape, text)
+
+
+def times(text: str) -> Markup:
+    """Show the moments that a sentence of the story marks."""
+    # Splitting leaves plain text and moments in turn; joining escapes the text.
+    pieces = _MOMENT.split(text)
+    return Markup("").join(
+        moment(datetime.fromisoformat(piece)) if index % 2 else piece for index, piece in enumerate(pieces)
+    )
+
+
+def pretty(value: Mapping[str, Any]) -> str:
+    """Show JSON over several lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def environment() -> Environment:
+    """Make the template environment. A name that a page forgot to give is an error, not an empty string."""
+    made = Environment(
+        loader=PackageLoader("shop.gateway"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["moment"] = moment
+    made.filters["times"] = times
+    made.filters["pretty"] = pretty
+    return made

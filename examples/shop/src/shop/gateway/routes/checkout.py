@@ -1,0 +1,44 @@
+"""From cart to order."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel
+
+from shop.gateway import checkout
+from shop.gateway.context import Ctx, Who
+from shop.ports import Order
+from txpatterns import new_id
+
+router = APIRouter(prefix="/api/v1", tags=["checkout"])
+
+
+class Checkout(BaseModel):
+    """How to pay; in the demo, what the bank will do."""
+
+    method: str = "card"
+
+
+@router.post("/checkout", status_code=202)
+async def start_checkout(
+    context: Ctx,
+    visitor: Who,
+    body: Checkout,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Order:
+    """Order what is in the cart. The rest happens by events; follow it at the order's address.
+
+    With an Idempotency-Key the same request again gives the same answer and no second order.
+    """
+    key = idempotency_key or new_id()
+
+    async def work() -> str:
+        placed = await checkout.place(context.services, visitor.id, key, body.method)
+        return placed.model_dump_json()
+
+    order = Order.model_validate_json(await context.keys.once(visitor.id, key, body.model_dump(mode="json"), work))
+    response.headers["Location"] = f"/api/v1/orders/{order.id}"
+    return order

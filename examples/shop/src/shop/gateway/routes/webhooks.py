@@ -1,0 +1,26 @@
+"""Where the bank tells its news."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from shop.gateway.context import Ctx
+from shop.ports import WebhookResult
+from shop.problems import Problem
+
+router = APIRouter(tags=["webhooks"])
+
+SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature")
+LARGEST = 65_536
+
+
+@router.post("/webhooks/payments/{provider}")
+async def receive_webhook(context: Ctx, provider: str, request: Request) -> WebhookResult:
+    """Check and store a webhook, then answer; what follows from it happens by events."""
+    if provider != "mock":
+        raise Problem("not-found", f"There is no provider {provider}.")
+    body = await request.body()
+    if len(body) > LARGEST:
+        raise Problem("bad-request", "The body is too large.")
+    headers = {name: request.headers[name] for name in SIGNED if name in request.headers}
+    return await context.services.payments.receive_webhook(body, headers)

@@ -1,0 +1,252 @@
+"""An order's events told as sentences for the person who ordered. Pure: events in, story out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shop.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of an order as the projection keeps it."""
+
+    position: int
+    message_id: str
+    type: str
+    topic: str
+    occurred_at: datetime
+    seen_at: datetime
+    payload: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One sentence of the story, with its tone: good, bad, wait or calm."""
+
+    tone: str
+    says: str
+    detail: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One station of the way from order to door: done, now, ahead or broken."""
+
+    name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    headline: str
+    lede: str
+    tone: str
+    steps: tuple[Step, ...]
+    stages: tuple[Stage, ...]
+    deadline: datetime | None
+    ended: bool
+    complete: bool
+
+
+Telling = tuple[str, str, str]
+Names = Mapping[str, str]
+
+
+def tell(entries: Sequence[Entry]) -> Story:
+    """Tell the story so far."""
+    names: dict[str, str] = {}
+    for entry in entries:
+        names.update({line["sku"]: line["name"] for line in entry.payload.get("lines", ()) if "name" in line})
+    steps = tuple(Step(*TELLERS[entry.type](entry.payload, names), entry) for entry in entries if entry.type in TELLERS)
+    types = [entry.type for entry in entries]
+    by_type = {entry.type: entry for entry in entries}
+    headline, lede, tone = _summary(types, by_type, names)
+    waiting = "order.created" in by_type and not ENDINGS & set(types) and "order.paid" not in types
+    deadline = None
+    if waiting and "order.cancel_requested" not in types:
+        deadline = datetime.fromisoformat(by_type["order.created"].payload["pay_by"])
+    return Story(headline, lede, tone, steps, _stages(types), deadline, _ended(types), _complete(types))
+
+
+ENDINGS = {"order.confirmed", "order.canceled"}
+
+
+def things(lines: Sequence[Mapping[str, Any]], names: Names) -> str:
+    """Say what and how many: ``2 Morning mugs`` would be guessing plurals, so ``2 × Morning mug``."""
+    summed: dict[str, int] = {}
+    for line in lines:
+        summed[line["sku"]] = summed.get(line["sku"], 0) + line["quantity"]
+    parts = [
+        f"{quantity} × {names.get(sku, sku)}" if quantity != 1 else names.get(sku, sku)
+        for sku, quantity in summed.items()
+    ]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else "nothing"
+
+
+def clock(moment: str | datetime) -> str:
+    """Mark a moment for the page, which shows it in the reader's own time zone."""
+    when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    return f"{{{{{when.isoformat()}}}}}"
+
+
+def _money(value: Mapping[str, str]) -> str:
+    return str(Money.model_validate(value))
+
+
+def _created(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "calm", f"You ordered {things(payload['lines'], names)}.", f"{_money(payload['total'])} in all."
+
+
+def _reserved(payload: Mapping[str, Any], names: Names) -> Telling:
+    what, until = things(payload["lines"], names), clock(payload["until"])
+    return "good", f"We reserved {what} for you until {until}.", "Nobody else can buy these now."
+
+
+def _rejected(payload: Mapping[str, Any], names: Names) -> Telling:
+    left = ", ".join(f"{line['quantity']} × {names.get(line['sku'], line['sku'])}" for line in payload["short"])
+    return "bad", "There is not enough on the shelf.", f"Left: {left}. Nothing was charged, nothing was set aside."
+
+
+def _asked(payload: Mapping[str, Any], names: Names) -> Telling:
+    detail = "It answers by a signed message when it is ready. That may take a moment."
+    return "wait", f"We asked the bank for {_money(payload['amount'])}.", detail
+
+
+def _captured(payload: Mapping[str, Any], names: Names) -> Telling:
+    amount = _money(payload["amount"])
+    if payload["source"] == "webhook":
+        return "good", f"The bank says you paid {amount}.", "Signature checked; counted once."
+    return "wait", f"No answer came, so we asked the bank: it had taken {amount}.", "Asked, not guessed."
+
+
+def _failed(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "bad", "The bank declined the payment.", "No money moved."
+
+
+CANCEL_WORDS = {
+    "payment_window": ("No payment arrived in time, so we are calling the order off.", "A timer saw to it."),
+    "payment_failed": ("Without a payment we are calling the order off.", "What was set aside goes back."),
+    "customer": ("You called the order off.", "What was set aside goes back."),
+    "out_of_stock": ("We cannot fill the order.", ""),
+}
+
+
+def _cancel_requested(payload: Mapping[str, Any], names: Names) -> Telling:
+    says, detail = CANCEL_WORDS.get(payload["reason"], ("We are calling the order off.", ""))
+    return "bad", says, detail
+
+
+def _released(payload: Mapping[str, Any], names: Names) -> Telling:
+    if not payload["lines"]:
+        return "calm", "There was nothing to put back on the shelf.", ""
+    return "calm", f"We put {things(payload['lines'], names)} back on the shelf.", "Others can buy it again."
+
+
+def _sold(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "good", f"{things(payload['lines'], names)}: taken from the shelf and packed.", "It is yours now."
+
+
+def _repeated(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "calm", "The bank told us something again, and it changed nothing.", f"Why: {payload['why']}."
+
+
+def _settled(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "calm", "We took what you bought out of your cart.", "What you added meanwhile is still there."
+
+
+def _refunded(payload: Mapping[str, Any], names: Names) -> Telling:
+    return "good", f"{_money(payload['amount'])} went back to you.", "The books are even again."
+
+
+def _fixed(tone: str, says: str, detail: str = "") -> Callable[[Mapping[str, Any], Names], Telling]:
+    return lambda payload, names: (tone, says, detail)
+
+
+TELLERS: dict[str, Callable[[Mapping[str, Any], Names], Telling]] = {
+    "order.created": _created,
+    "stock.reserved": _reserved,
+    "stock.rejected": _rejected,
+    "payment.session_opened": _asked,
+    "payment.captured": _captured,
+    "payment.failed": _failed,
+    "order.paid": _fixed("good", "Your order is paid.", "From here on it only goes forward."),
+    "order.confirmed": _fixed("good", "Your order is confirmed."),
+    "order.cancel_requested": _cancel_requested,
+    "stock.released": _released,
+    "stock.sold": _sold,
+    "order.canceled": _fixed("bad", "The order is canceled."),
+    "refund.requested": _fixed("wait", "The money came after the order had ended, so we are sending it back."),
+    "payment.refunded": _refunded,
+    "webhook.repeated": _repeated,
+    "cart.settled": _settled,
+}
+
+
+def _summary(types: Sequence[str], by_type: Mapping[str, Entry], names: Names) -> Telling:
+    if "order.confirmed" in types:
+        return "Confirmed", "Paid, packed, and on its way to you.", "good"
+    if "order.canceled" in types:
+        return "Canceled", _canceled_lede(types), "bad"
+    if "order.cancel_requested" in types:
+        return "Calling it off", "We are putting everything back the way it was.", "bad"
+    if "order.paid" in types:
+        return "Paid", "Your payment is here; we are confirming the order.", "good"
+    if "payment.session_opened" in types:
+        return "Waiting for the bank", "Everything is set aside for you until the bank answers.", "wait"
+    if "stock.reserved" in types:
+        return "Set aside for you", "Next, we ask the bank.", "wait"
+    if "order.created" in types:
+        return "Order placed", "We are looking on the shelf.", "wait"
+    return "One moment", "Your order is written down; its story is about to begin.", "wait"
+
+
+def _canceled_lede(types: Sequence[str]) -> str:
+    if "payment.refunded" in types:
+        return "Your money is back with you, and the shelf is as it was."
+    if "payment.captured" in types:
+        return "The bank took your money too late; it is on its way back."
+    return "You were not charged, and the shelf is as it was."
+
+
+def _ended(types: Sequence[str]) -> bool:
+    if "order.confirmed" in types:
+        return "stock.sold" in types
+    return "order.canceled" in types
+
+
+def _complete(types: Sequence[str]) -> bool:
+    """Say whether nothing more is to be expected: a canceled order's money may still be on its way."""
+    if "order.confirmed" in types:
+        return {"stock.sold", "cart.settled"} <= set(types)
+    return "order.canceled" in types and (
+        "payment.session_opened" not in types or "payment.failed" in types or "payment.refunded" in types
+    )
+
+
+WAY = (
+    ("Placed", "order.created"),
+    ("Set aside", "stock.reserved"),
+    ("Paid", "order.paid"),
+    ("Confirmed", "order.confirmed"),
+)
+
+
+def _stages(types: Sequence[str]) -> tuple[Stage, ...]:
+    off = {"order.canceled", "order.cancel_requested"} & set(types)
+    stages: list[Stage] = []
+    for name, event in WAY:
+        if event in types:
+            stages.append(Stage(name, "undone" if off and event == "stock.reserved" else "done"))
+        elif off:
+            stages.append(Stage("Canceled", "broken"))
+            break
+        else:
+            ahead = any(stage.state == "now" for stage in stages)
+            stages.append(Stage(name, "ahead" if ahead else "now"))
+    return tuple(stages)

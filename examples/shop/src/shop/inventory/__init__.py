@@ -1,0 +1,1 @@
+"""How many of each thing there are, and for whom some are set aside."""

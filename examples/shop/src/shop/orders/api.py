@@ -1,0 +1,167 @@
+"""What the orders answer: place one, show it, list them, call one off."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from shop.events import OrderCreated, OrderLine, PaymentWindowClosed
+from shop.money import Money, total
+from shop.orders.app import tell
+from shop.orders.domain import Signal, decide
+from shop.orders.models import OrderRow
+from shop.ports import CartLine, NewOrder, Order, OrderPage
+from shop.problems import Problem
+from shop.sessions import writing
+from txpatterns import App, new_id
+
+
+class OrdersApi:
+    """Orders, over their own database.
+
+    Args:
+        app: The service's App.
+        window: How long an order waits for its payment.
+    """
+
+    def __init__(self, app: App, window: timedelta) -> None:
+        self.app = app
+        self.window = window
+
+    async def place(self, order: NewOrder) -> Order:
+        """Place an order. The same checkout again gives the order that it made the first time.
+
+        The order, its first event and the timer of its payment window are stored in one transaction.
+
+        Raises:
+            Problem: ``cart-empty``, or ``conflict`` when another visitor used this checkout.
+        """
+        found = await self._of_checkout(order)
+        if found is not None:
+            return found
+        if not order.lines:
+            raise Problem("cart-empty", "There is nothing to order.")
+        row = self._row(order)
+        try:
+            async with writing(self.app) as session:
+                session.add(row)
+                await session.flush()
+                self.app.outbox.add(session, _created(row))
+                self.app.outbox.add(session, PaymentWindowClosed(order_id=row.id), deliver_after=self.window)
+                return _view(row)
+        except IntegrityError:
+            found = await self._of_checkout(order)
+            if found is None:
+                raise
+            return found  # the same checkout came twice at once, and the other one was first
+
+    async def get(self, visitor_id: str, order_id: str) -> Order:
+        """Show an order to the visitor who placed it.
+
+        Raises:
+            Problem: ``not-found``, also for an order of somebody else.
+        """
+        async with self.app.session() as session:
+            row = await session.get(OrderRow, order_id)
+            if row is None or row.visitor_id != visitor_id:
+                raise Problem("not-found", "You have no such order.")
+            return _view(row)
+
+    async def list(self, visitor_id: str, after: str | None, limit: int) -> OrderPage:
+        """List a visitor's orders, newest first; ``next`` is where the following page starts, if there is one."""
+        query = select(OrderRow).where(OrderRow.visitor_id == visitor_id).order_by(OrderRow.id.desc())
+        if after is not None:
+            query = query.where(OrderRow.id < after)
+        async with self.app.session() as session:
+            rows = (await session.scalars(query.limit(limit + 1))).all()
+        items = [_view(row) for row in rows[:limit]]
+        return OrderPage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+    async def cancel(self, visitor_id: str, order_id: str) -> Order:
+        """Call an order off that is not paid yet. Again, or too late to matter, changes nothing.
+
+        Raises:
+            Problem: ``not-found``, or ``conflict`` once it is paid.
+        """
+        async with writing(self.app) as session:
+            row = await session.get(OrderRow, order_id, with_for_update=True)
+            if row is None or row.visitor_id != visitor_id:
+                raise Problem("not-found", "You have no such order.")
+            decision = decide(row.life, Signal.CANCEL_ASKED)
+            if not decision.facts and row.canceling is None:
+                raise Problem("conflict", "It is paid already, so it can no longer be called off.")
+            row.life = decision.life
+            for fact in decision.facts:
+                self.app.outbox.add(session, tell(fact, row))
+            return _view(row)
+
+    async def _of_checkout(self, order: NewOrder) -> Order | None:
+        async with self.app.session() as session:
+            row = await session.scalar(select(OrderRow).where(OrderRow.checkout_id == order.checkout_id))
+            if row is not None and row.visitor_id != order.visitor_id:
+                raise Problem("conflict", "This checkout belongs to somebody else.")
+            return None if row is None else _view(row)
+
+    def _row(self, order: NewOrder) -> OrderRow:
+        now = datetime.now(UTC)
+        sum_of_lines = total([line.unit_price * line.quantity for line in order.lines])
+        return OrderRow(
+            id=new_id(),
+            checkout_id=order.checkout_id,
+            visitor_id=order.visitor_id,
+            status="PENDING",
+            canceling=None,
+            lines=[_stored(line) for line in order.lines],
+            total_minor=sum_of_lines.minor,
+            currency=sum_of_lines.currency,
+            method=order.method,
+            created_at=now,
+            pay_by=now + self.window,
+        )
+
+
+def _stored(line: CartLine) -> dict[str, object]:
+    kept = OrderLine(
+        cart_line_id=line.id, sku=line.sku, name=line.name, quantity=line.quantity, unit_price=line.unit_price
+    )
+    return kept.model_dump(mode="json")
+
+
+def _created(row: OrderRow) -> OrderCreated:
+    return OrderCreated(
+        order_id=row.id,
+        visitor_id=row.visitor_id,
+        lines=tuple(OrderLine.model_validate(line) for line in row.lines),
+        total=Money.of_minor(row.total_minor, row.currency),
+        pay_by=row.pay_by,
+        method=row.method,
+    )
+
+
+def _view(row: OrderRow) -> Order:
+    lines = []
+    for stored in row.lines:
+        line = OrderLine.model_validate(stored)
+        lines.append(
+            CartLine(
+                id=line.cart_line_id,
+                sku=line.sku,
+                name=line.name,
+                quantity=line.quantity,
+                unit_price=line.unit_price,
+                line_total=line.unit_price * line.quantity,
+            )
+        )
+    return Order(
+        id=row.id,
+        visitor_id=row.visitor_id,
+        status=row.status,
+        canceling=row.canceling,
+        lines=lines,
+        total=Money.of_minor(row.total_minor, row.currency),
+        method=row.method,
+        created_at=row.created_at,
+        pay_by=row.pay_by,
+    )

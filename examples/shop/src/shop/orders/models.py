@@ -1,0 +1,42 @@
+"""The orders' table. One checkout makes one order, whatever happens on the way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shop.columns import Moment
+from shop.orders.domain import CancelReason, Life, Status
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class OrderRow(Base):
+    __tablename__ = "shop_order"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    checkout_id: Mapped[str] = mapped_column(String(80), unique=True)
+    visitor_id: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(String(16))
+    canceling: Mapped[str | None] = mapped_column(String(32))
+    lines: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    total_minor: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    method: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    pay_by: Mapped[datetime] = mapped_column(Moment)
+
+    @property
+    def life(self) -> Life:
+        """The order's state, as the pure rules see it."""
+        return Life(Status(self.status), CancelReason(self.canceling) if self.canceling else None)
+
+    @life.setter
+    def life(self, life: Life) -> None:
+        self.status = life.status.value
+        self.canceling = life.canceling.value if life.canceling else None

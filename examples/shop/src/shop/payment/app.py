@@ -1,0 +1,114 @@
+"""What the payment listens to: ask the bank once the stock is set aside, give back what came too late."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shop.events import (
+    OrderCanceled,
+    OrderCreated,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentSessionOpened,
+    RefundRequested,
+    StockReserved,
+)
+from shop.money import Money
+from shop.payment.domain import Answer, PaymentStatus, judge
+from shop.payment.models import PaymentRow
+from shop.ports import Bank
+from txpatterns import App, Event, Transaction, new_id
+
+
+class PaymentUnknown(Exception):
+    """An order's later event came before its first; the message is tried again."""
+
+
+def listen(app: App, bank: Bank) -> None:
+    """Connect the payment to the life of orders.
+
+    The bank is called inside the handler, with a key of its own: a handler that runs twice finds the charge that
+    the first run made.
+    """
+
+    @app.on(OrderCreated)
+    async def expect_payment(event: OrderCreated, tx: Transaction) -> None:
+        tx.session.add(
+            PaymentRow(
+                id=new_id(),
+                order_id=event.order_id,
+                status=PaymentStatus.WAITING.value,
+                amount_minor=event.total.minor,
+                currency=event.total.currency,
+                method=event.method,
+                charge_id=None,
+                pay_by=event.pay_by,
+                created_at=datetime.now(UTC),
+            )
+        )
+
+    @app.on(StockReserved)
+    async def open_session(event: StockReserved, tx: Transaction) -> None:
+        row = await find_payment(tx.session, event.order_id)
+        if row.status != PaymentStatus.WAITING:
+            return
+        left = (row.pay_by - datetime.now(UTC)).total_seconds()
+        charge = await bank.charge(row.id, _amount(row), row.method, max(left, 0.0))
+        row.status, row.charge_id = PaymentStatus.OPEN.value, charge.id
+        tx.emit(
+            PaymentSessionOpened(order_id=row.order_id, payment_id=row.id, charge_id=charge.id, amount=_amount(row))
+        )
+
+    @app.on(OrderCanceled)
+    async def settle_with_bank(event: OrderCanceled, tx: Transaction) -> None:
+        row = await find_payment(tx.session, event.order_id)
+        if row.status == PaymentStatus.WAITING:
+            row.status = PaymentStatus.DROPPED.value
+        elif row.status == PaymentStatus.OPEN and row.charge_id is not None:
+            # No answer came. Asking is the only way to know whether money moved: a lost webhook tells nothing.
+            charge = await bank.look_up(row.charge_id)
+            if charge.status == "captured":
+                for told in answer_payment(row, Answer.CAPTURED, charge.amount, "look-up"):
+                    tx.emit(told)
+
+    @app.on(RefundRequested)
+    async def refund(event: RefundRequested, tx: Transaction) -> None:
+        row = await find_payment(tx.session, event.order_id)
+        if row.status == PaymentStatus.CAPTURED and row.charge_id is not None:
+            await bank.refund(f"refund-{row.id}", row.charge_id)
+            row.status = PaymentStatus.REFUNDING.value
+
+
+def answer_payment(row: PaymentRow, answer: Answer, amount: Money, source: str) -> list[Event]:
+    """Apply an answer of the bank to a payment; gives the events that tell of it, none when it was known."""
+    verdict = judge(PaymentStatus(row.status), answer, amount == _amount(row))
+    row.status = verdict.status.value
+    if not verdict.tell:
+        return []
+    match answer:
+        case Answer.CAPTURED:
+            return [PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)]
+        case Answer.FAILED:
+            return [PaymentFailed(order_id=row.order_id, payment_id=row.id)]
+        case Answer.REFUNDED:
+            return [PaymentRefunded(order_id=row.order_id, payment_id=row.id, amount=amount)]
+
+
+async def find_payment(session: AsyncSession, order_id: str) -> PaymentRow:
+    """Find and lock an order's payment.
+
+    Raises:
+        PaymentUnknown: there is none yet.
+    """
+    row = await session.scalar(select(PaymentRow).where(PaymentRow.order_id == order_id).with_for_update())
+    if row is None:
+        raise PaymentUnknown(f"no payment is known for order {order_id} yet")
+    return row
+
+
+def _amount(row: PaymentRow) -> Money:
+    return Money.of_minor(row.amount_minor, row.currency)

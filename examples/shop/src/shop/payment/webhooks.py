@@ -1,0 +1,58 @@
+"""Webhooks of the bank: is it really the bank, is it fresh, what does it say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from shop.money import Money
+from shop.payment.domain import Answer
+from shop.problems import Problem
+
+
+class BankNews(BaseModel):
+    """A webhook's body. ``reference`` is the id of our payment, which we gave the bank."""
+
+    id: str
+    type: str
+    charge_id: str
+    reference: str
+    amount: Money
+
+    @property
+    def answer(self) -> Answer:
+        """What it says about the charge."""
+        return Answer(self.type)
+
+
+def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> BankNews:
+    """Check the signature over the raw bytes and the time stamp, and only then read the body.
+
+    The stamp may be at most five minutes old, or ahead. Several signatures in one header are fine, so that a
+    secret can be replaced without a gap.
+
+    Raises:
+        Problem: ``signature-invalid`` when it is not the bank's or not fresh, ``bad-request`` when it is, but cannot
+            be read.
+    """
+    try:
+        Webhook(secret).verify(body, dict(headers), json_parse=False)
+    except WebhookVerificationError as error:
+        raise Problem("signature-invalid", f"{error}.") from error
+    except (ValueError, KeyError) as error:  # what a malformed header or body makes the library raise
+        raise Problem("signature-invalid", "The signature cannot be read.") from error
+    try:
+        news = BankNews.model_validate_json(body)
+        Answer(news.type)
+    except (ValidationError, ValueError) as error:
+        raise Problem("bad-request", "The body is not one of the bank's events.") from error
+    if news.id != _header(headers, "webhook-id"):
+        raise Problem("bad-request", "The event's id is not that of its header.")
+    return news
+
+
+def _header(headers: Mapping[str, str], name: str) -> Any:
+    return next((value for key, value in headers.items() if key.lower() == name), None)

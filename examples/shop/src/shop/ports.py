@@ -1,0 +1,156 @@
+"""What the services offer each other directly: one protocol each, and the values that pass through.
+
+A service is written against these, never against another service. In one process the protocol is the service's own
+object; across processes it is a caller from ``shop.calls`` with the same methods.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from shop.money import Money
+
+
+class View(BaseModel):
+    """A value that one service shows to another."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Category(View):
+    slug: str
+    name: str
+
+
+class Product(View):
+    sku: str
+    name: str
+    blurb: str
+    description: str
+    category: str
+    seller: str
+    price: Money
+    art: str
+    hue: int
+
+
+class ProductPage(View):
+    items: list[Product]
+    next: str | None = None
+
+
+class CartLine(View):
+    id: str
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+    line_total: Money
+
+
+class Cart(View):
+    visitor_id: str
+    version: int
+    lines: list[CartLine]
+    total: Money
+
+    @property
+    def count(self) -> int:
+        """How many things are in it."""
+        return sum(line.quantity for line in self.lines)
+
+
+class StockLevel(View):
+    sku: str
+    available: int
+    reserved: int
+    sold: int
+
+
+class NewOrder(View):
+    checkout_id: str
+    visitor_id: str
+    lines: list[CartLine]
+    method: str
+
+
+class Order(View):
+    id: str
+    visitor_id: str
+    status: str
+    canceling: str | None
+    lines: list[CartLine]
+    total: Money
+    method: str
+    created_at: datetime
+    pay_by: datetime
+
+
+class OrderPage(View):
+    items: list[Order]
+    next: str | None = None
+
+
+class Charge(View):
+    id: str
+    status: str  # "pending", "captured", "failed", "refunded"
+    amount: Money
+
+
+class WebhookResult(View):
+    """What became of a webhook: whether it was new, and what it did, in words."""
+
+    webhook_id: str
+    first: bool
+    outcome: str
+
+
+class Catalog(Protocol):
+    async def categories(self) -> list[Category]: ...
+
+    async def products(self, category: str | None, words: str | None, after: str | None, limit: int) -> ProductPage: ...
+
+    async def product(self, sku: str) -> Product: ...
+
+    async def products_by_sku(self, skus: list[str]) -> list[Product]: ...
+
+
+class Carts(Protocol):
+    async def get(self, visitor_id: str) -> Cart: ...
+
+    async def add(self, visitor_id: str, sku: str, quantity: int) -> Cart: ...
+
+    async def update(self, visitor_id: str, line_id: str, quantity: int, version: int | None) -> Cart: ...
+
+    async def remove(self, visitor_id: str, line_id: str) -> None: ...
+
+    async def clear(self, visitor_id: str) -> None: ...
+
+
+class Inventory(Protocol):
+    async def levels(self, skus: list[str]) -> list[StockLevel]: ...
+
+
+class Orders(Protocol):
+    async def place(self, order: NewOrder) -> Order: ...
+
+    async def get(self, visitor_id: str, order_id: str) -> Order: ...
+
+    async def list(self, visitor_id: str, after: str | None, limit: int) -> OrderPage: ...
+
+    async def cancel(self, visitor_id: str, order_id: str) -> Order: ...
+
+
+class Payments(Protocol):
+    async def receive_webhook(self, body: bytes, headers: dict[str, str]) -> WebhookResult: ...
+
+
+class Bank(Protocol):
+    async def charge(self, key: str, amount: Money, method: str, window_seconds: float) -> Charge: ...
+
+    async def look_up(self, charge_id: str) -> Charge: ...
+
+    async def refund(self, key: str, charge_id: str) -> Charge: ...

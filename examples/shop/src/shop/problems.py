@@ -1,0 +1,102 @@
+"""Errors as problem details (RFC 9457): one catalogue, one exception, one shape on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+MEDIA_TYPE = "application/problem+json"
+BASE = "/api/v1/problems/"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem. Its page, under its ``type`` address, shows ``title`` and ``help``."""
+
+    slug: str
+    status: int
+    title: str
+    help: str
+
+    @property
+    def type(self) -> str:
+        """The address that names this kind and explains it."""
+        return BASE + self.slug
+
+
+KINDS = {
+    kind.slug: kind
+    for kind in (
+        Kind("not-found", 404, "Not found", "There is no such thing, or it is not yours to see."),
+        Kind("invalid", 422, "Invalid request", "Something in the request is missing or out of range; see `errors`."),
+        Kind("bad-request", 400, "Bad request", "The request could not be read."),
+        Kind("conflict", 409, "Conflict", "The thing is not in a state that allows this."),
+        Kind("cart-empty", 409, "The cart is empty", "Put something into the cart before checking out."),
+        Kind(
+            "price-changed", 409, "A price has changed", "See `prices`; put the thing in again to accept its new price."
+        ),
+        Kind(
+            "stale-version", 412, "Changed meanwhile", "The cart changed since you read it. Read it again, then retry."
+        ),
+        Kind(
+            "idempotency-key-reused",
+            422,
+            "Idempotency key used before",
+            "This Idempotency-Key came with another body. Use a new key for a new request.",
+        ),
+        Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
+        Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
+        Kind("method-not-allowed", 405, "Method not allowed", "This address does not take that method."),
+        Kind("unavailable", 503, "Not available", "A part of the shop does not answer. Try again in a moment."),
+        Kind("internal", 500, "Something broke", "The fault is ours, and it is in the log."),
+    )
+}
+
+BY_STATUS = {
+    400: "bad-request",
+    401: "signature-invalid",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+}
+
+
+class Problem(Exception):
+    """An error that a caller should see. Raised by services, shown by the gateway.
+
+    Args:
+        slug: Which kind, by its name in the catalogue.
+        detail: What happened this time, in one sentence.
+        extra: More members of the answer, JSON values.
+    """
+
+    def __init__(self, slug: str, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.kind = KINDS[slug]
+        self.detail = detail
+        self.extra = extra
+
+    def body(self, instance: str | None = None) -> dict[str, Any]:
+        """Give the members of the answer."""
+        members: dict[str, Any] = {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+        }
+        if instance is not None:
+            members["instance"] = instance
+        return members | self.extra
+
+
+def problem_of(body: dict[str, Any]) -> Problem:
+    """Make the exception again from an answer of another service."""
+    known = {"type", "title", "status", "detail", "instance"}
+    slug = str(body.get("type", "")).removeprefix(BASE)
+    extra = {name: value for name, value in body.items() if name not in known}
+    return Problem(slug if slug in KINDS else "internal", str(body.get("detail", "")), **extra)
+
+
+def problem_of_status(status: int, detail: str) -> Problem:
+    """Make a problem for a plain HTTP status, as frameworks raise it."""
+    return Problem(BY_STATUS.get(status, "internal" if status >= 500 else "bad-request"), detail)

@@ -1,0 +1,83 @@
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shop.bank.app import signed
+from shop.payment.webhooks import verify
+from shop.problems import Problem
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes, yes").decode()
+OTHER = "whsec_" + base64.b64encode(b"another one, just as long, of sorts").decode()
+BODY = json.dumps(
+    {
+        "id": "evt_1",
+        "type": "charge.captured",
+        "charge_id": "c",
+        "reference": "p",
+        "amount": {"amount": "12.30", "currency": "EUR"},
+    }
+)
+
+
+def headers(age=timedelta(0), secret=SECRET, webhook_id="evt_1", body=BODY):
+    return signed(secret, webhook_id, body, datetime.now(UTC) - age)
+
+
+def refused(body=BODY, **wrong):
+    with pytest.raises(Problem) as caught:
+        verify(SECRET, body.encode(), headers(**wrong))
+    return caught.value.kind.status
+
+
+def test_a_signed_webhook_is_read():
+    news = verify(SECRET, BODY.encode(), headers())
+    assert (news.reference, news.amount.minor) == ("p", 1230)
+
+
+def test_the_stamp_may_be_five_minutes_off():
+    """Not older and not further ahead; the half second is the test's own slack."""
+    assert verify(SECRET, BODY.encode(), headers(age=timedelta(minutes=4, seconds=58)))
+    assert refused(age=timedelta(minutes=5, seconds=2)) == 401
+    assert refused(age=-timedelta(minutes=5, seconds=2)) == 401
+
+
+def test_another_secret_or_another_byte_is_refused():
+    assert refused(secret=OTHER) == 401
+    assert refused(body=BODY.replace("12.30", "12.31")) == 401
+
+
+def test_a_secret_is_replaced_without_a_gap():
+    """Two signatures in one header: one of them fits."""
+    both = headers()
+    both["webhook-signature"] = headers(secret=OTHER)["webhook-signature"] + " " + both["webhook-signature"]
+    assert verify(SECRET, BODY.encode(), both)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"webhook-signature": "nonsense"},
+        {"webhook-signature": "v1,***"},
+        {"webhook-timestamp": "yesterday"},
+        {"webhook-id": ""},
+    ],
+)
+def test_malformed_headers_are_refused(broken):
+    with pytest.raises(Problem) as caught:
+        verify(SECRET, BODY.encode(), headers() | broken)
+    assert caught.value.kind.status == 401
+
+
+def test_a_body_that_is_not_text_is_refused():
+    with pytest.raises(Problem) as caught:
+        verify(SECRET, b"\xff\xfe", headers())
+    assert caught.value.kind.status == 401
+
+
+def test_a_signed_body_must_still_make_sense():
+    odd = BODY.replace("charge.captured", "charge.exploded")
+    with pytest.raises(Problem) as caught:
+        verify(SECRET, odd.encode(), headers(body=odd))
+    assert caught.value.kind.status == 400
