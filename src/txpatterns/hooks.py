@@ -41,6 +41,8 @@ def correlation_id_of(message: Message) -> str:
 
 
 def _header_safe(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:
+        return text[:128]
     return "".join(c for c in text if "!" <= c <= "~")[:128]
 
 
@@ -114,10 +116,11 @@ class HookList(Hooks):
         return found
 
     def publishing(self, messages: Sequence[Message]) -> AbstractContextManager[object]:
-        return self._within("publishing", messages)
+        return self._within(nullcontext(), "publishing", messages) if self.listeners else nullcontext()
 
     def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
-        return self._handling(message, consumer, attempt)
+        lineage = correlated(correlation_id_of(message), cause=message.id)
+        return self._within(lineage, "handling", message, consumer, attempt) if self.listeners else lineage
 
     def added(self, message: Message) -> None:
         self._tell("added", message)
@@ -155,27 +158,20 @@ class HookList(Hooks):
                 getattr(listener, moment)(*args)
 
     @contextmanager
-    def _handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
-        with (
-            correlated(correlation_id_of(message), cause=message.id),
-            self._within("handling", message, consumer, attempt),
-        ):
-            yield
-
-    @contextmanager
-    def _within(self, moment: str, *args: object) -> Iterator[None]:
+    def _within(self, outer: AbstractContextManager[object], moment: str, *args: object) -> Iterator[None]:
         entered: list[AbstractContextManager[object]] = []
-        for listener in self.listeners:
-            with _guarded(moment):
-                context: AbstractContextManager[object] = getattr(listener, moment)(*args)
-                context.__enter__()
-                entered.append(context)
-        try:
-            yield
-        except BaseException as error:
-            _leave(entered, moment, error)
-            raise
-        _leave(entered, moment, None)
+        with outer:
+            for listener in self.listeners:
+                with _guarded(moment):
+                    context: AbstractContextManager[object] = getattr(listener, moment)(*args)
+                    context.__enter__()
+                    entered.append(context)
+            try:
+                yield
+            except BaseException as error:
+                _leave(entered, moment, error)
+                raise
+            _leave(entered, moment, None)
 
 
 def _leave(entered: list[AbstractContextManager[object]], moment: str, error: BaseException | None) -> None:
