@@ -2,6 +2,6 @@
 
 from txpatterns.database.database import Database
 from txpatterns.database.leases import Held, Leases
-from txpatterns.database.schema import metadata
+from txpatterns.database.schema import attach, metadata, not_ours
 
-__all__ = ["Database", "Held", "Leases", "metadata"]
+__all__ = ["Database", "Held", "Leases", "attach", "metadata", "not_ours"]

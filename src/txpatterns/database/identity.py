@@ -51,8 +51,10 @@ def read_uid(connection: Connection) -> str:
         if _is_missing(error):
             raise SchemaError("The tables of txpatterns are missing in this database.") from error
         raise
-    if found is None or found.version < SCHEMA_VERSION:
-        raise SchemaError(f"The tables of txpatterns are older than version {SCHEMA_VERSION}.")
+    if found is None:
+        raise SchemaError("This database has no uid yet.", fix="Start the App once, or run: txp db upgrade")
+    if found.version < SCHEMA_VERSION - 1:
+        raise SchemaError(f"The tables of txpatterns are of version {found.version}, and {SCHEMA_VERSION} is needed.")
     return str(found.uid)
 
 

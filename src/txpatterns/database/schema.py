@@ -12,6 +12,17 @@ from sqlalchemy.types import TypeDecorator
 SCHEMA_VERSION = 1
 """Raised with each migration; an older or newer neighbour by one must still work."""
 
+SCHEMA_REVISION = "0001"
+"""The migration that made this version."""
+
+DISPENSABLE: frozenset[str] = frozenset()
+"""The tables, and ``table.column`` names, that came with this version: the release works without them, so that it
+can run before its migration does. A migration only adds, and what it adds may be left out of an INSERT, so that the
+release before works on the new tables."""
+
+VERSION_TABLE = "txp_alembic_version"
+"""Where ``txp db upgrade`` keeps its place: apart from your own chain of migrations."""
+
 metadata = sa.MetaData()
 """All our tables. ``App(metadata=Base.metadata)`` or ``attach(Base.metadata)`` makes them part of yours."""
 
@@ -68,9 +79,17 @@ lease_table = sa.Table(
 def attach(target: sa.MetaData) -> sa.MetaData:
     """Add our tables to your own metadata, so that your Alembic autogenerate makes one chain with them.
 
-    Gives ``target`` back. Tables that are there already stay as they are.
+    Gives ``target`` back. Tables that are there already stay as they are. The copies use only types of SQLAlchemy's
+    own, so that a generated migration needs no import of ours.
     """
     for table in metadata.sorted_tables:
         if table.name not in target.tables:
-            table.to_metadata(target)
+            for column in table.to_metadata(target).columns:
+                if isinstance(column.type, Instant):
+                    column.type = sa.DateTime(timezone=True)
     return target
+
+
+def not_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """Alembic's ``include_name``, for your own chain when ``txp db upgrade`` makes our tables: it leaves them out."""
+    return kind != "table" or not (name or "").startswith("txp_")

@@ -1,22 +1,93 @@
-"""Making the tables where they are missing."""
+"""Making the tables where they are missing, and refusing a database whose tables do not fit this version."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.database.schema import SCHEMA_VERSION, database_table, metadata
+from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.schema import (
+    DISPENSABLE,
+    SCHEMA_REVISION,
+    SCHEMA_VERSION,
+    VERSION_TABLE,
+    database_table,
+    metadata,
+)
+from txpatterns.errors import SchemaError
 from txpatterns.messages import new_id
 
+_VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+_CHAINS = frozenset(("alembic_version", VERSION_TABLE))
 
-def create_missing(connection: Connection) -> list[str]:
-    """Make our tables where they are missing and give the database its uid; gives the names of what was made.
 
-    Only tables of imported parts are known; ``txpatterns.app`` imports them all.
+def create_missing(connection: Connection, target: sa.MetaData | None = None) -> list[str]:
+    """Make the tables that are missing and give the database its uid; gives the names of what was made.
+
+    ``target`` is your own metadata with our tables attached; without it, our tables alone are made, as if by
+    ``txp db upgrade``. A database that Alembic looks after is left alone.
     """
     present = set(sa.inspect(connection).get_table_names())
-    missing = [table for table in metadata.sorted_tables if table.name not in present]
-    metadata.create_all(connection, tables=missing)
-    if connection.execute(sa.select(database_table.c.uid)).first() is None:
-        connection.execute(sa.insert(database_table).values(uid=new_id(), version=SCHEMA_VERSION))
+    if present & _CHAINS:
+        return []
+    missing = [table for table in (target or metadata).sorted_tables if table.name not in present]
+    (target or metadata).create_all(connection, tables=missing)
+    if target is None and not present & set(metadata.tables):
+        _VERSION.create(connection)
+        connection.execute(sa.insert(_VERSION).values(version_num=SCHEMA_REVISION))
+    ensure_identity(connection)
     return [table.name for table in missing]
+
+
+def verify(connection: Connection) -> None:
+    """Make sure that the tables fit this version: its own, and those of the release before and after it.
+
+    Raises:
+        SchemaError: what is missing, and the command that mends it.
+    """
+    found = sa.inspect(connection).get_multi_columns(filter_names=[*metadata.tables, VERSION_TABLE])
+    present = {table: {column["name"] for column in columns} for (_schema, table), columns in found.items()}
+    missing = [name for name in _parts() if not _is_there(name, present)]
+    needed = [name for name in missing if name not in DISPENSABLE and name.split(".")[0] not in DISPENSABLE]
+    if not needed:
+        version = ensure_identity(connection, complete=not missing)
+        if version > SCHEMA_VERSION + 1:
+            raise SchemaError(
+                f"The tables are of version {version}, and this release knows {SCHEMA_VERSION}.",
+                fix="Install the newer release: pip install --upgrade txpatterns",
+            )
+        return
+    what = "The tables of txpatterns are missing in this database" if "txp_database" not in present else "Missing here"
+    shown = ", ".join(needed[:5]) + (" ..." if len(needed) > 5 else "")
+    attached = "txp_database" in present and VERSION_TABLE not in present
+    fix = "alembic revision --autogenerate, then alembic upgrade head" if attached else SchemaError.fix
+    raise SchemaError(f"{what}: {shown}.", fix=fix)
+
+
+def ensure_identity(connection: Connection, *, complete: bool = True) -> int:
+    """Give the database its uid if it has none, and note the version if its tables are complete; gives the version."""
+    found = connection.execute(sa.select(database_table.c.version)).scalar()
+    if found is None:
+        # Two processes that start together must not give two uids; on SQLite there is one writer anyway.
+        if not is_sqlite(connection):
+            connection.execute(sa.text("LOCK TABLE txp_database IN SHARE ROW EXCLUSIVE MODE"))
+        if connection.execute(sa.select(database_table.c.uid)).first() is None:
+            connection.execute(sa.insert(database_table).values(uid=new_id(), version=SCHEMA_VERSION))
+        return SCHEMA_VERSION
+    if complete and found < SCHEMA_VERSION:
+        connection.execute(sa.update(database_table).values(version=SCHEMA_VERSION))
+        return SCHEMA_VERSION
+    return int(found)
+
+
+def _parts() -> list[str]:
+    """List our tables and columns in the order in which a reader wants to hear what is missing: tables first."""
+    columns = [f"{table.name}.{column.name}" for table in metadata.sorted_tables for column in table.columns]
+    return [table.name for table in metadata.sorted_tables] + columns
+
+
+def _is_there(name: str, present: dict[str, set[str]]) -> bool:
+    table, _, column = name.partition(".")
+    if table not in present:
+        return bool(column)  # the table itself is in the list already
+    return not column or column in present[table]

@@ -1,0 +1,113 @@
+"""The tables as Alembic migrations, under a version table of their own: never a second head in your chain.
+
+Alembic is imported here and nowhere else, so only a command that migrates loads it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection
+
+from txpatterns.database.schema import VERSION_TABLE, metadata
+from txpatterns.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """Where a database stands. ``differences`` tells, in words, how its tables differ from those of this version."""
+
+    current: str | None
+    head: str
+    differences: tuple[str, ...]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.differences
+
+
+def upgrade(connection: Connection) -> MigrationState:
+    """Bring the tables up to this version, in the connection's transaction; gives the state before and after.
+
+    Call it in a transaction that is committed by the caller. Several processes at once wait for each other, and on
+    PostgreSQL a table that is locked by others is waited for two seconds at most, so that a migration never stands
+    in the way of the application's own queue.
+    """
+    before = current_revision(connection)
+    if before is None and (present := _tables(connection)):
+        raise ConfigurationError(
+            f"The tables {', '.join(present[:3])} ... are here, but not made by `txp db upgrade`.",
+            fix="Go on with what made them: your own Alembic chain (see the how-to on migrations).",
+        )
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return MigrationState(before, head_revision(), ())
+
+
+def check(connection: Connection) -> MigrationState:
+    """Compare the tables with those that this version defines. Changes nothing."""
+    context = MigrationContext.configure(
+        connection,
+        opts={"version_table": VERSION_TABLE, "include_name": _is_ours, "compare_type": True},
+    )
+    found = compare_metadata(context, metadata)
+    return MigrationState(current_revision(connection), head_revision(), tuple(_words(found)))
+
+
+def sql(dialect: str) -> str:
+    """Give the statements of all migrations as text, for whoever runs them by hand: ``postgresql`` or ``sqlite``."""
+    written = io.StringIO()
+    config = _config(written)
+    config.attributes["dialect"] = dialect
+    command.upgrade(config, "head", sql=True)
+    return written.getvalue()
+
+
+def head_revision() -> str:
+    """Give the newest revision in the package."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Give the revision that the database stands at; None when ``txp db upgrade`` never ran there."""
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def _config(output: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output)
+    # Alembic expands percent signs as configuration files do.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _tables(connection: Connection) -> list[str]:
+    present = set(sa.inspect(connection).get_table_names())
+    return [table.name for table in metadata.sorted_tables if table.name in present]
+
+
+def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "table" or (name is not None and name in metadata.tables)
+
+
+def _words(found: list[object]) -> list[str]:
+    flat = [item for group in found for item in (group if isinstance(group, list) else [group])]
+    return [_word(item) for item in flat if isinstance(item, tuple)]
+
+
+def _word(item: tuple[object, ...]) -> str:
+    action = str(item[0]).replace("_", " ")
+    names = [part if isinstance(part, str) else getattr(part, "name", None) for part in item[1:]]
+    return f"{action} {'.'.join(str(name) for name in names if name)}"

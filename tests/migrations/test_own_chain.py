@@ -1,0 +1,89 @@
+"""A user's own Alembic project with our tables attached: real commands, one chain, no second head."""
+
+import subprocess
+import sys
+
+import pytest
+
+MODELS = """
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from txpatterns import attach
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+
+attach(Base.metadata)
+"""
+LATER = MODELS.replace("\nattach", "\nclass Refund(Base):\n    __tablename__ = 'refunds'\n"
+                       "    id: Mapped[str] = mapped_column(String(36), primary_key=True)\n\nattach")  # fmt: skip
+
+
+@pytest.fixture
+def alembic(tmp_path, sync_database):
+    """`alembic(...)` runs the command in a fresh project of a user's; returns what it printed."""
+
+    def run(*arguments, fails=False):
+        command = [sys.executable, "-W", "error", "-m", "alembic", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    run("init", "migrations")
+    ini, env = tmp_path / "alembic.ini", tmp_path / "migrations" / "env.py"
+    ini.write_text(ini.read_text().replace("driver://user:pass@localhost/dbname", sync_database))
+    env.write_text(
+        env.read_text().replace("target_metadata = None", "from models import Base\ntarget_metadata = Base.metadata")
+    )
+    (tmp_path / "models.py").write_text(MODELS)
+    return run
+
+
+def test_autogenerate_makes_one_chain(alembic, tmp_path):
+    """H100: our tables come in the user's own revision, `alembic check` is clean, and there is one head."""
+    assert "txp_outbox" in alembic("revision", "--autogenerate", "-m", "first")
+    alembic("upgrade", "head")
+    alembic("check")
+    assert len(alembic("heads").strip().splitlines()) == 1
+    (tmp_path / "models.py").write_text(LATER)
+    alembic("check", fails=True)
+    made = alembic("revision", "--autogenerate", "-m", "second")
+    assert "refunds" in made
+    assert "txp_" not in made  # the second revision is the user's change alone
+    alembic("upgrade", "head")
+    alembic("check")
+    assert len(alembic("heads").strip().splitlines()) == 1
+
+
+def test_a_generated_migration_needs_no_import_of_ours(alembic, tmp_path):
+    """H100: a migration from years ago still runs when our modules have moved."""
+    alembic("revision", "--autogenerate", "-m", "first")
+    (revision,) = (tmp_path / "migrations" / "versions").glob("*.py")
+    assert "txpatterns" not in revision.read_text()
+
+
+def test_both_ways_side_by_side(alembic, tmp_path, sync_database):
+    """H100: with `txp db upgrade` the user's chain does not know our tables, and its autogenerate drops none."""
+    (tmp_path / "models.py").write_text(MODELS.replace("attach(Base.metadata)", ""))
+    env = tmp_path / "migrations" / "env.py"
+    env.write_text(
+        env.read_text()
+        .replace("from models", "from txpatterns.database import not_ours\nfrom models")
+        .replace("target_metadata=target_metadata", "target_metadata=target_metadata, include_name=not_ours")
+    )
+    script = (
+        "import sqlalchemy as sa, sys\n"
+        "from txpatterns.database import engines, migrations\n"
+        "engine = sa.create_engine(sys.argv[1]); engines.prepare(engine)\n"
+        "with engine.begin() as connection: migrations.upgrade(connection)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, sync_database], check=True)
+    made = alembic("revision", "--autogenerate", "-m", "first")
+    assert "orders" in made
+    assert "txp_" not in made
+    alembic("upgrade", "head")
+    alembic("check")
