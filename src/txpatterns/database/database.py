@@ -83,9 +83,9 @@ class Database:
         raise AssertionError("unreachable")
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work``, which only reads, in a transaction of its own."""
+        """Run ``work``, which only reads. Each of its statements sees what is committed when it runs."""
         async with self._places:
-            return await self._run(work, {})
+            return await self._run(work, {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Run one writing statement that is a transaction by itself, in one round trip; gives the row count."""

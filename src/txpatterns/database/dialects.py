@@ -41,27 +41,28 @@ def now(offset: timedelta) -> ColumnElement[Any]:
     return _Now(sa.bindparam(None, offset.total_seconds(), sa.Float))
 
 
-class _Values(FunctionElement[Any]):
-    """A list of texts given as one parameter, so that the statement is always the same text."""
+class _Within(FunctionElement[bool]):
+    """A text column is in a list that is given as one parameter, so that the statement is always the same text."""
 
+    type = sa.Boolean()
     inherit_cache = True
 
 
-@compiles(_Values, "postgresql")
-def _values_postgresql(element: _Values, compiler: SQLCompiler, **kw: Any) -> str:
-    listed = compiler.process(element.clauses, **kw)
-    return f"(SELECT json_array_elements_text(CAST({listed} AS json)))"
+@compiles(_Within, "postgresql")
+def _within_postgresql(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} = ANY (ARRAY(SELECT json_array_elements_text(CAST({listed} AS json))))"
 
 
-@compiles(_Values, "sqlite")
-def _values_sqlite(element: _Values, compiler: SQLCompiler, **kw: Any) -> str:
-    listed = compiler.process(element.clauses, **kw)
-    return f"(SELECT value FROM json_each({listed}))"  # noqa: S608 - a bound parameter
+@compiles(_Within, "sqlite")
+def _within_sqlite(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({listed}))"
 
 
 def within(column: sa.Column[str], values: Iterable[str]) -> ColumnElement[bool]:
     """Say that a text column is one of the values, however many they are."""
-    return column.in_(_Values(sa.bindparam(None, json.dumps(list(values)), sa.Text)))
+    return _Within(column, sa.bindparam(None, json.dumps(list(values)), sa.Text))
 
 
 def is_sqlite(connection: Connection) -> bool:

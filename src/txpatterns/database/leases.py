@@ -207,7 +207,7 @@ class Leases:
         query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
             lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
         )
-        return dict(connection.execute(query).tuples().all())
+        return {row.slot: row.epoch for row in connection.execute(query)}
 
 
 def _insert_missing(connection: Connection, rows: list[dict[str, object]]) -> sa.Executable:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database.database import Database
+from txpatterns.database.engines import sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import Hooks
@@ -25,6 +27,7 @@ AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
 
 _COLUMNS = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 _HEADER_LIMIT = 16_384
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Outbox:
@@ -49,7 +52,7 @@ class Outbox:
         self.on_commit: Callable[[], None] = on_commit or (lambda: None)
         self.identity = Identity(database)
         watch_sessions()
-        watch(_sync_engine(database))
+        watch(sync_side(database.engine))
 
     def add(
         self,
@@ -85,14 +88,14 @@ class Outbox:
                 add_to_session(transaction.sync_session, entry)
             case Session():
                 add_to_session(transaction, entry)
-            case AsyncConnection():
+            case AsyncConnection() if transaction.sync_connection is not None:
                 add_to_connection(transaction.sync_connection, entry)
             case Connection():
                 add_to_connection(transaction, entry)
             case _:
                 raise AddRefused(
-                    f"{type(transaction).__name__} is no session and no connection.",
-                    fix="Give a Session, AsyncSession, Connection or AsyncConnection; of a scoped_session, call it first.",
+                    f"{type(transaction).__name__} is no session and no open connection.",
+                    fix="Give a Session, AsyncSession, Connection or AsyncConnection; call a scoped_session first.",
                 )
         return message.id
 
@@ -170,19 +173,15 @@ def _lock_keys(connection: Connection, keys: Sequence[str]) -> None:
     connection.execute(query)
 
 
-def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _checked(headers: Mapping[str, object]) -> dict[str, str]:
     """Refuse headers that a broker or a bridge could misread."""
+    checked: dict[str, str] = {}
     for name, value in headers.items():
         if not name.isascii() or not name.isprintable() or not name or " " in name or name.startswith("txp-"):
             raise AddRefused(f"Header name {name[:40]!r} is not allowed.", fix="Use ASCII names without spaces.")
-        if not isinstance(value, str) or any(ord(c) < 32 or ord(c) == 127 for c in value):
+        if not isinstance(value, str) or _CONTROL.search(value):
             raise AddRefused(f"Header {name} holds a control character or is no text.", fix="Use plain text.")
-    if sum(len(n) + len(v) for n, v in headers.items()) > _HEADER_LIMIT:
+        checked[name] = value
+    if sum(len(n) + len(v) for n, v in checked.items()) > _HEADER_LIMIT:
         raise AddRefused(f"The headers have more than {_HEADER_LIMIT} characters.", fix="Put data in the event.")
-    return headers
-
-
-def _sync_engine(database: Database) -> Engine:
-    engine = database.engine
-    return engine if isinstance(engine, Engine) else engine.sync_engine
-
+    return checked

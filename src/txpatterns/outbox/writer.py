@@ -31,6 +31,7 @@ _COLUMNS = (
     "occurred_at",
 )
 _TYPES = ("text", "text", "text", "text", "smallint", "bytea", "text", "text", "timestamptz")
+# Only our own names are put into the texts below; every value is bound.
 _INTO = f"INSERT INTO {{table}} ({', '.join(_COLUMNS)}) "
 
 _NUMBERED = ", ".join(f"${n}" for n in range(1, 10))

@@ -1,0 +1,265 @@
+"""What the relay has read and not finished: which message may go out next. Pure; it does no I/O.
+
+A lane is the messages of one key in one topic; a message without a key is a lane of its own. The table is read in
+passes, from a low position to the end. In each pass the rows of a lane are taken in order, and once one is left
+out, so are all that follow it, until a later pass begins at or below that position.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from txpatterns.messages import Message
+from txpatterns.transport import Outcome, Verdict
+
+Lane = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Row:
+    """One message as it was read: its place, and how often its publication ended without an answer."""
+
+    position: int
+    bucket: int
+    message: Message
+    lane: Lane
+    doubts: int = 0
+    confirmed_before: int = 0
+    """How many confirmations the relay had seen when this row's last doubt arose."""
+
+
+def lane_of(message: Message) -> Lane:
+    """Give the lane of a message."""
+    return (message.topic, "k" + message.key) if message.key is not None else ("", message.id)
+
+
+@dataclass(slots=True)
+class _LaneState:
+    rows: deque[Row] = field(default_factory=deque)
+    busy: bool = False
+    alone: bool = False
+    """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What a publication came to, row by row."""
+
+    settled: list[Row] = field(default_factory=list)
+    rejected: list[tuple[Row, Exception | None]] = field(default_factory=list)
+    doubtful: list[tuple[Row, Exception | None]] = field(default_factory=list)
+    """Never answered, while the broker answered others."""
+    trouble: Exception | None = None
+    """Something was not decided: pause before sending again."""
+    unavailable: bool = False
+
+
+class Backlog:
+    """The rows between reading and settling, and the rule of what may be sent.
+
+    ``limit`` bounds how many rows are kept, ``lane_limit`` how many of them may be of one lane.
+    """
+
+    def __init__(self, *, limit: int, lane_limit: int, ordered_prefix: bool) -> None:
+        self.limit = limit
+        self.lane_limit = lane_limit
+        self.ordered_prefix = ordered_prefix
+        self.known: dict[str, Row] = {}
+        self.held: set[Lane] = set()
+        self.releasing: set[Lane] = set()
+        self.dropped: dict[Lane, int] = {}
+        self.confirmations = 0
+        self._settled_lately: set[str] = set()
+        self._lanes: dict[Lane, _LaneState] = {}
+        self._ready: deque[Lane] = deque()
+
+    @property
+    def room(self) -> int:
+        """How many more rows may be read."""
+        return max(self.limit - len(self.known), 0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that was read is unfinished."""
+        return not self.known
+
+    @property
+    def ready(self) -> int:
+        """How many lanes have something to send."""
+        return len(self._ready)
+
+    @property
+    def has_lonely(self) -> bool:
+        """Whether a lane must send its first message all by itself, with nothing else under way."""
+        return any(self._lanes[lane].alone for lane in self._ready)
+
+    def next_pass_from(self) -> int | None:
+        """Say where a pass must begin to find what was left out, as far as there is room for it now."""
+        return min((p for lane, p in self.dropped.items() if self._has_room(lane)), default=None)
+
+    def _has_room(self, lane: Lane) -> bool:
+        state = self._lanes.get(lane)
+        return state is None or len(state.rows) <= self.lane_limit // 2
+
+    def begin_pass(self, low: int) -> None:
+        """Start reading from ``low``: what was left out at or above it will be found."""
+        self.dropped = {lane: position for lane, position in self.dropped.items() if position < low}
+
+    def take_in(self, rows: Iterable[Row]) -> list[Row]:
+        """Accept rows in the order of a pass; gives those of held lanes, which are to be set aside."""
+        behind: list[Row] = []
+        for row in rows:
+            if row.message.id in self.known or row.message.id in self._settled_lately:
+                continue
+            if row.lane in self.held:
+                behind.append(row)
+            elif row.lane in self.dropped or row.lane in self.releasing:
+                continue
+            else:
+                self._accept(row)
+        return behind
+
+    def _accept(self, row: Row) -> None:
+        state = self._lanes.get(row.lane)
+        if state is None:
+            state = self._lanes[row.lane] = _LaneState()
+        if len(state.rows) >= self.lane_limit:
+            self.dropped[row.lane] = row.position
+            return
+        self.known[row.message.id] = row
+        state.rows.append(row)
+        if len(state.rows) == 1 and not state.busy:
+            self._ready.append(row.lane)
+
+    def next_batch(self, size: int, max_bytes: int) -> list[Row]:
+        """Take what may be sent now, and mark its lanes busy until the outcomes are in."""
+        batch: list[Row] = []
+        room = max_bytes
+        while self._ready and len(batch) < size and room > 0:
+            lane = self._ready.popleft()
+            state = self._lanes[lane]
+            state.busy = True
+            for _ in range(min(len(state.rows), size - len(batch)) if self.ordered_prefix else 1):
+                row = state.rows.popleft()
+                batch.append(row)
+                room -= row.message.size
+        return batch
+
+    def next_lonely(self) -> list[Row]:
+        """Take one message that must be sent all by itself."""
+        lane = next(lane for lane in self._ready if self._lanes[lane].alone)
+        self._ready.remove(lane)
+        self._lanes[lane].busy = True
+        return [self._lanes[lane].rows.popleft()]
+
+    def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome]) -> Verdicts:
+        """Decide what each row of a publication came to, and put back what must go out again, in order.
+
+        In a lane, everything behind the first that was not confirmed counts as unknown. Where the transport
+        batches, a rejection is believed only of a message that was sent all by itself.
+        """
+        believed = len(rows) == 1 or not self.ordered_prefix
+        found = Verdicts()
+        again: dict[Lane, list[Row]] = {}
+        for row in rows:
+            outcome = outcomes.get(row.message.id, _UNTOLD)
+            if row.lane in again:
+                again[row.lane].append(row)
+            elif outcome.verdict is Verdict.CONFIRMED:
+                found.settled.append(row)
+            elif outcome.verdict is Verdict.REJECTED and believed:
+                found.rejected.append((row, outcome.error))
+                again[row.lane] = []
+            else:
+                again[row.lane] = [] if self._gives_up(row, outcome, found, believed) else [row]
+        self.confirmations += len(found.settled)
+        for lane in dict.fromkeys(row.lane for row in rows):
+            self._put_back(lane, again.get(lane, ()))
+        return found
+
+    def _gives_up(self, row: Row, outcome: Outcome, found: Verdicts, believed: bool) -> bool:
+        """Count a missing answer; against a message only when the broker took other messages meanwhile."""
+        found.trouble = outcome.error or ConnectionError("the broker gave no answer")
+        if outcome.verdict is Verdict.UNAVAILABLE:
+            found.unavailable = True
+            return False
+        if row.doubts == 0 or self.confirmations > row.confirmed_before:
+            row.doubts += 1
+        row.confirmed_before = self.confirmations
+        if believed and row.doubts >= _DOUBTS:
+            found.doubtful.append((row, outcome.error))
+            return True
+        if self.ordered_prefix and (outcome.verdict is Verdict.REJECTED or row.doubts >= _DOUBTS - 1):
+            self._lanes[row.lane].alone = True
+        return False
+
+    def _put_back(self, lane: Lane, rows: Sequence[Row]) -> None:
+        state = self._lanes[lane]
+        state.busy = False
+        state.rows.extendleft(reversed(rows))
+        if not rows:
+            state.alone = False
+        if state.rows:
+            self._ready.append(lane)
+        else:
+            del self._lanes[lane]
+
+    def finish(self, rows: Iterable[Row]) -> None:
+        """Forget rows that are settled in the database, but for a reading that began before."""
+        for row in rows:
+            self.known.pop(row.message.id, None)
+            self._settled_lately.add(row.message.id)
+
+    def reading_began(self) -> set[str]:
+        """Note a reading: what was settled before it cannot turn up in it. Give the note to ``reading_ended``."""
+        return set(self._settled_lately)
+
+    def reading_ended(self, settled_before: set[str]) -> None:
+        self._settled_lately -= settled_before
+
+    def hold(self, lane: Lane) -> list[Row]:
+        """Stop sending a lane; gives its rows that wait in memory, which are to be set aside."""
+        self.held.add(lane)
+        self.dropped.pop(lane, None)
+        state = self._lanes.pop(lane, None)
+        if lane in self._ready:
+            self._ready.remove(lane)
+        rows = list(state.rows) if state else []
+        for row in rows:
+            self.known.pop(row.message.id, None)
+        return rows
+
+    def begin_release(self, lane: Lane) -> None:
+        """The followers of a lane are on their way back into the outbox: leave its rows there until all have come."""
+        self.held.discard(lane)
+        self.releasing.add(lane)
+
+    def release(self, lane: Lane, position: int) -> None:
+        """Let a lane go on, from rows at ``position`` that a pass must find first."""
+        self.held.discard(lane)
+        self.releasing.discard(lane)
+        self.dropped[lane] = min(position, self.dropped.get(lane, position))
+
+    def forget_buckets(self, buckets: Iterable[int]) -> None:
+        """Drop what is not under way of buckets that are not ours any more."""
+        gone = set(buckets)
+        for lane, state in list(self._lanes.items()):
+            if state.rows and state.rows[0].bucket in gone:
+                for row in state.rows:
+                    self.known.pop(row.message.id, None)
+                state.rows.clear()
+                if lane in self._ready:
+                    self._ready.remove(lane)
+                if not state.busy:
+                    del self._lanes[lane]
+
+    def under_way(self, buckets: Iterable[int]) -> bool:
+        """Whether something of these buckets is read and not settled."""
+        wanted = set(buckets)
+        return any(row.bucket in wanted for row in self.known.values())
+
+
+_UNTOLD = Outcome(Verdict.UNKNOWN)
+_DOUBTS = 3

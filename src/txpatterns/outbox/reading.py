@@ -1,0 +1,96 @@
+"""Where the relay reads next: on from the last row, or again from a low position, to find what came late.
+
+A row may commit after rows with higher positions were read. So the table is read in passes. A pass begins at the
+position below which no transaction that ran at an earlier look still runs: that saves reading, and is a hint only,
+for once a minute a pass begins at the very start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from txpatterns.clock import Clock
+from txpatterns.outbox.backlog import Backlog, Row
+from txpatterns.outbox.store import Mark, OutboxStore
+
+_RESCAN = 0.2
+_FULL = 60.0
+_FIRST_POLL = 0.05
+
+
+def covers(looked_for: Sequence[asyncio.Future[None]], asked: Sequence[asyncio.Future[None]]) -> bool:
+    """Whether a look that began when ``looked_for`` had asked serves all who ask now."""
+    return all(any(one is other for other in looked_for) for one in asked)
+
+
+class Reading:
+    """The place of one relay in the table."""
+
+    def __init__(self, store: OutboxStore, backlog: Backlog, clock: Clock, poll: timedelta) -> None:
+        self.store = store
+        self.backlog = backlog
+        self.clock = clock
+        self.longest = poll.total_seconds()
+        self.next_at = 0.0
+        self._cursor = 0
+        self._low = 0
+        self._mark: Mark | None = None
+        self._at_end = True
+        self._rescan_at = self._full_at = 0.0
+        self._pause = _FIRST_POLL
+        self._asked: list[asyncio.Future[None]] = []
+        self.looked_for: list[asyncio.Future[None]] = []
+
+    def restart(self) -> None:
+        """Read everything again: buckets came to us with all that is in them."""
+        self._low, self._mark, self._full_at, self._rescan_at, self.next_at = 0, None, 0.0, 0.0, 0.0
+        self._at_end = True
+
+    def is_due(self, now: float, *, woken: bool) -> bool:
+        """Whether there is room and a reason to read."""
+        if not self.backlog.room:
+            return False
+        return not self._at_end or woken or now >= self.next_at or self.backlog.next_pass_from() is not None
+
+    async def page(self, buckets: Sequence[int], limit: int, asked: list[asyncio.Future[None]]) -> list[Row]:
+        """Read one page into the backlog; gives the rows of held lanes, which are to be set aside."""
+        now = self.clock.monotonic()
+        if self._at_end:
+            await self._begin_pass(now, asked)
+        note = self.backlog.reading_began()
+        limit = min(limit, max(self.backlog.room, 1))
+        rows = await self.store.page(self._cursor, buckets, limit)
+        aside = self.backlog.take_in(rows)
+        self.backlog.reading_ended(note)
+        if rows:
+            self._cursor, self._pause = rows[-1].position, _FIRST_POLL
+        if len(rows) < limit:
+            self._end_pass()
+        return aside
+
+    async def _begin_pass(self, now: float, asked: list[asyncio.Future[None]]) -> None:
+        left_out = self.backlog.next_pass_from()
+        if asked or now >= self._full_at:
+            self._cursor, self._full_at = 0, now + _FULL
+        elif left_out is not None:
+            self._cursor = left_out - 1
+        elif self.backlog.is_empty or now >= self._rescan_at:
+            await self._raise_low_mark()
+            self._cursor, self._rescan_at = self._low, now + _RESCAN
+        self._asked = asked
+        self._at_end = False
+        self.backlog.begin_pass(self._cursor + 1)
+
+    async def _raise_low_mark(self) -> None:
+        if self._mark is not None and await self.store.is_past(self._mark):
+            self._low, self._mark = self._mark.position, None
+        if self._mark is None and self._cursor > self._low:
+            self._mark = await self.store.mark(self._cursor)
+
+    def _end_pass(self) -> None:
+        self._at_end = True
+        self.looked_for = self._asked
+        self.next_at = self.clock.monotonic() + self._pause
+        self._pause = min(self._pause * 2, self.longest)

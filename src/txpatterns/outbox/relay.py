@@ -1,0 +1,140 @@
+"""The background part of the outbox: publishes what is committed, at least once and in order per key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from txpatterns.database.database import Database
+from txpatterns.errors import LeaseLost
+from txpatterns.hooks import Hooks
+from txpatterns.outbox.backlog import Row
+from txpatterns.outbox.serving import Serving
+from txpatterns.retries import FailurePolicies
+from txpatterns.transport import Publisher
+
+logger = logging.getLogger("txpatterns.relay")
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """How a relay works. The defaults suit most; durations are upper bounds.
+
+    ``batch`` messages go out together; ``read_ahead`` is how many are kept in memory. ``lease`` is how long a
+    silent relay keeps its buckets. ``deadline`` is how long a broker may take for a batch before its outcome
+    counts as unknown. ``poll`` is the longest wait between two looks at the table; wake-ups come sooner.
+    ``keep_sent`` keeps published messages in ``txp_outbox_sent`` for that long.
+    """
+
+    batch: int = 500
+    read_ahead: int = 2000
+    max_bytes: int = 8_000_000
+    poll: timedelta = timedelta(milliseconds=500)
+    lease: timedelta = timedelta(seconds=15)
+    deadline: timedelta = timedelta(seconds=30)
+    keep_sent: timedelta | None = None
+
+
+class Relay:
+    """Publishes the outbox. Any number may run: each owns a share of the keys, under a lease.
+
+    At least once: a message is forgotten only after the broker has confirmed it, so a crash in between sends it
+    again, with the same id and bytes. Per key, first publications keep the order of positions. No transaction is
+    open while the broker is awaited; memory is bounded by ``read_ahead``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Publisher,
+        *,
+        settings: RelaySettings | None = None,
+        policies: FailurePolicies | None = None,
+        hooks: Hooks | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.database = database
+        self.broker = broker
+        self.settings = settings or RelaySettings()
+        self.policies = policies or FailurePolicies()
+        self.hooks = hooks or Hooks()
+        self.random = random or Random()
+        self.confirmed: list[Row] = []
+        """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
+        self.changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._serving: Serving | None = None
+        self._drains: list[asyncio.Future[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stop.is_set()
+
+    def wake(self) -> None:
+        """Say that something was committed. May be called from any thread; costs next to nothing."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._serving is not None:
+            self._serving.woken = True
+        self.changed.set()
+
+    def stop(self) -> None:
+        """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once."""
+        self._stop.set()
+        self.changed.set()
+
+    async def run(self) -> None:
+        """Publish until ``stop`` is called. An outage of the database or broker is waited out."""
+        self._loop = asyncio.get_running_loop()
+        self._stop.clear()
+        failures = 0
+        while not self.stopping:
+            serving = self._serving = Serving(self, self._drains)
+            try:
+                await serving.run()
+            except LeaseLost as lost:
+                logger.warning("%s It joins again.", lost.message)
+            except (SQLAlchemyError, OSError) as error:
+                failures = 0 if serving.worked else failures + 1
+                await self._pause(failures, error)
+            finally:
+                self._serving = None
+                await serving.close()
+        for drain in self._drains:
+            drain.cancel()
+        self._drains.clear()
+
+    async def drained(self) -> None:
+        """Wait until a whole look at the table, begun after this call, has found nothing that is due.
+
+        Exact: everything committed before the call is then published or waits for a later time.
+        """
+        drain = asyncio.get_running_loop().create_future()
+        self._drains.append(drain)
+        self._wake()
+        await drain
+
+    async def run_once(self) -> None:
+        """Publish everything that is due now, and hand the buckets over again."""
+        running = asyncio.ensure_future(self.run())
+        drained = asyncio.ensure_future(self.drained())
+        await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
+        self.stop()
+        await running
+
+    async def _pause(self, failures: int, error: Exception) -> None:
+        if failures <= 1:
+            logger.warning("the database failed the relay, which goes on trying: %s", type(error).__name__)
+        seconds = min(0.2 * 2 ** min(failures, 8), 15.0) * (0.5 + self.random.random() / 2)
+        await self.database.clock.wait(self._stop, timedelta(seconds=seconds))
