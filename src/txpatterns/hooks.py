@@ -19,25 +19,38 @@ _lineage: ContextVar[Mapping[str, str]] = ContextVar("txpatterns_lineage", defau
 
 
 @contextmanager
-def correlated(correlation_id: str, *, cause: str | None = None) -> Iterator[str]:
+def correlated(correlation_id: str) -> Iterator[str]:
     """Store this correlation id with every message that is added inside, for example a request's own id.
 
-    A handler needs no call: what it adds carries the incoming message's correlation id (its message id, where it
-    has none) and its message id as causation id. Yields the id as it is stored: printable ASCII, at most 128
-    characters, a new one when nothing of the given id remains, so that a stranger's id never fails a transaction.
+    Yields the id as it is stored: printable ASCII, at most 128 characters, a new one when nothing of the given id
+    remains, so that a stranger's id never fails a transaction. A handler needs no call: see ``lineage_of``.
     """
     clean = _header_safe(correlation_id) or new_id()
-    cause = _header_safe(cause or "")
-    token = _lineage.set({CORRELATION_ID: clean, CAUSATION_ID: cause} if cause else {CORRELATION_ID: clean})
-    try:
+    with _lineage_set({CORRELATION_ID: clean}):
         yield clean
-    finally:
-        _lineage.reset(token)
+
+
+def lineage_of(message: Message) -> dict[str, str]:
+    """Give the headers of what is added while this message is handled: the same correlation id, its id as the cause.
+
+    Whatever a stranger wrote into the message, these can be stored and sent.
+    """
+    told = {CORRELATION_ID: _header_safe(correlation_id_of(message)), CAUSATION_ID: _header_safe(message.id)}
+    return {name: value for name, value in told.items() if value}
 
 
 def correlation_id_of(message: Message) -> str:
     """Give the id that joins all messages of one story: that of the message which began it, if none was given."""
     return message.headers.get(CORRELATION_ID) or message.id
+
+
+@contextmanager
+def _lineage_set(headers: Mapping[str, str]) -> Iterator[None]:
+    token = _lineage.set(headers)
+    try:
+        yield
+    finally:
+        _lineage.reset(token)
 
 
 def _header_safe(text: str) -> str:
@@ -119,7 +132,7 @@ class HookList(Hooks):
         return self._within(nullcontext(), "publishing", messages) if self.listeners else nullcontext()
 
     def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
-        lineage = correlated(correlation_id_of(message), cause=message.id)
+        lineage = _lineage_set(lineage_of(message))
         return self._within(lineage, "handling", message, consumer, attempt) if self.listeners else lineage
 
     def added(self, message: Message) -> None:

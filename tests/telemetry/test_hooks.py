@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from txpatterns.hooks import HookList, Hooks, correlated, correlation_id_of
+from txpatterns.hooks import HookList, Hooks, correlated, correlation_id_of, lineage_of
 
 
 class Faulty(Hooks):
@@ -98,7 +98,7 @@ def test_a_request_gives_its_own_correlation_id(make):
     with correlated("request-7") as stored:
         placed = make(headers=hooks.headers())
     with hooks.handling(placed, "packing", 1):
-        assert hooks.headers() == {"correlation-id": stored, "causation-id": placed.id}
+        assert hooks.headers() == {"correlation-id": stored, "causation-id": placed.id} == lineage_of(placed)
     assert stored == "request-7"
 
 

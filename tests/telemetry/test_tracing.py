@@ -201,6 +201,22 @@ def test_an_error_is_recorded_once_and_without_the_payload(hooks, spans, make):
     assert CANARY not in process.to_json()
 
 
+async def test_a_task_that_outlives_its_batch_marks_nothing_ended(hooks, spans, make, caplog):
+    """A task begun while a batch is sent inherits its context, and goes on when the span has ended."""
+    ended = asyncio.Event()
+
+    async def later():
+        await ended.wait()
+        hooks.dead(make(), None, "too large")
+
+    with hooks.publishing([make()]):
+        task = asyncio.create_task(later())
+    ended.set()
+    await task
+    assert len(spans.named("dead letter orders")) == 1
+    assert caplog.text == ""
+
+
 def test_a_wish_for_another_attempt_is_no_error(hooks, spans, make):
     """`raise Retry` is how a handler waits."""
     with pytest.raises(Retry), hooks.handling(make(), "packing", 1):
@@ -217,7 +233,21 @@ def test_refused_publications_are_seen_with_their_batch(hooks, spans, make):
     (event,) = send.events
     assert event.attributes["messaging.message.id"] == messages[1].id
     assert send.status.status_code is StatusCode.ERROR
-    assert send.attributes["error.type"] == "ValueError"
+    assert event.attributes["error.type"] == "ValueError"
+
+
+def test_what_ends_after_its_batch_is_seen_in_the_trace_of_its_message(hooks, spans, tracer, make):
+    """A refusal is stored before it is told, and a dead letter may come much later: both end the message's story."""
+    with tracer.start_as_current_span("request") as request:
+        message = added(hooks, make)
+    hooks.publish_failed(message, ValueError(f"too large\n{CANARY}"), 7)
+    hooks.dead(message, None, f"too large\n{CANARY}")
+    failed, dead = spans.named("publish failed orders") + spans.named("dead letter orders")
+    for span in (failed, dead):
+        assert span.parent.span_id == request.context.span_id
+        assert span.status.status_code is StatusCode.ERROR
+        assert CANARY not in span.to_json()
+    assert failed.attributes["txpatterns.attempt"] == 7
 
 
 def test_a_prevented_duplicate_is_marked(hooks, spans, make):

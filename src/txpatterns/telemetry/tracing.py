@@ -6,7 +6,7 @@ Spans follow OpenTelemetry's conventions for messaging (operations ``create``, `
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ STACK_LIMIT = 20
 @dataclass(slots=True)
 class _Open:
     span: Span
-    failures: int = 0
+    marks: int = 0
+    recorded: bool = False
 
 
 _open: ContextVar[_Open | None] = ContextVar("txpatterns_span", default=None)
@@ -130,19 +131,15 @@ class TracingHooks(Hooks):
             context.detach(token)
 
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        found = _open.get()
-        if found is None:
-            return
-        found.failures += 1
-        if found.failures <= self.max_links:
-            told = {**_identity(message), "error.type": _type(error), "txpatterns.attempt": attempt}
-            found.span.add_event("txpatterns.publish_failed", told)
-        _fail(found.span, error)
+        self._mark("publish failed", message, error, {"error.type": _type(error), "txpatterns.attempt": attempt})
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        told = {} if consumer is None else {"messaging.consumer.group.name": consumer}
+        self._mark("dead letter", message, error, told)
 
     def broker_unavailable(self, error: Exception | None) -> None:
         found = _open.get()
         if found is not None:
-            found.failures += 1
             _fail(found.span, error)
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
@@ -154,6 +151,22 @@ class TracingHooks(Hooks):
         found = _open.get()
         if found is not None:
             found.span.set_attribute("txpatterns.duplicate", value=True)
+
+    def _mark(self, name: str, message: Message, error: Exception | str | None, told: Mapping[str, str | int]) -> None:
+        found = _open.get()
+        if found is None or not found.span.is_recording():
+            # The batch's span has ended: a short span of its own shows it, in the trace of the message.
+            stored = self._stored(message)
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(stored)) if stored else None
+            attributes = {"messaging.destination.name": message.topic, **_identity(message), **told}
+            span = self._tracer.start_span(f"{name} {message.topic}", context=parent, attributes=attributes)
+            span.set_status(Status(StatusCode.ERROR, error_line(error)))
+            span.end()
+            return
+        found.marks += 1
+        if found.marks <= self.max_links:
+            found.span.add_event(f"txpatterns.{name.replace(' ', '_')}", {**_identity(message), **told})
+        found.span.set_status(Status(StatusCode.ERROR, error_line(error)))
 
     def _attributes(self, operation: str, topic: str | None = None) -> dict[str, str | int]:
         named: dict[str, str | int] = {
@@ -196,9 +209,9 @@ def _entered(span: Span) -> Iterator[None]:
 
 
 def _record(found: _Open, error: BaseException) -> None:
-    if found.failures or isinstance(error, Retry):  # told already; or the handler's own wish, no failure
+    if found.recorded or isinstance(error, Retry):  # told already; or the handler's own wish, no failure
         return
-    found.failures += 1
+    found.recorded = True
     _fail(found.span, error)
     frames = traceback.format_list(traceback.extract_tb(error.__traceback__)[-STACK_LIMIT:])
     found.span.add_event(
