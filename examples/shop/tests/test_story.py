@@ -79,7 +79,7 @@ def test_before_the_first_event_there_is_a_page():
 
 
 def test_names_are_escaped():
-    assert str(times("<b>{{2026-01-02T12:04:00+00:00}}")).startswith("&lt;b&gt;<time")
+    assert str(times("<b>{{minutes 2026-01-02T12:04:00+00:00}}")).startswith("&lt;b&gt;<time")
 
 
 def test_the_picture_joins_cause_and_effect():

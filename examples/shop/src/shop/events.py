@@ -17,6 +17,7 @@ PAYMENT_TOPIC = "payment-events"
 CART_TOPIC = "cart-events"
 TIMER_TOPIC = "order-timers"
 BANK_TOPIC = "bank-webhooks"
+NOTES_TOPIC = "shop-notes"
 
 
 class OrderLine(BaseModel):
@@ -151,6 +152,17 @@ class WebhookDue(Event, topic=BANK_TOPIC, type="bank.webhook_due", key="charge_i
     charge_id: str
     webhook_id: str
     body: str
+
+
+class HandlerStumbled(Event, topic=NOTES_TOPIC, type="handler.stumbled", key="order_id"):
+    """A handler failed and will be tried again: told for the engineer's view of the order's page."""
+
+    order_id: str
+    message_id: str
+    service: str
+    handler: str
+    attempt: int
+    error: str
 
 
 ALIASES = {

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from shop.gateway.story import Entry
 
 LANES = ("orders", "inventory", "payment", "bank", "cart")
-LANE_WIDTH = 30
+LANE_WIDTH = 38
 ROW_HEIGHT = 62
-HEAD = 74
-MARGIN = 22
+HEAD = 78
+MARGIN = 30
 
 EMITTERS = {
     "order": "orders",
@@ -62,6 +62,7 @@ class Picture:
     width: int
     height: int
     lanes: tuple[tuple[str, int], ...]
+    calls: tuple[tuple[int, int], ...]
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...]
 
@@ -76,6 +77,7 @@ def draw(entries: Sequence[Entry]) -> Picture:
     places = {entry.message_id: index for index, entry in enumerate(entries)}
     rows: list[Row] = []
     curves: list[Curve] = []
+    calls: list[tuple[int, int]] = []
     for index, entry in enumerate(entries):
         dot = Dot(_x(emitter(entry)), _y(index), emitter(entry), entry.type in UNDOING)
         cause_index = places.get(entry.headers.get("causation-id", ""))
@@ -86,12 +88,14 @@ def draw(entries: Sequence[Entry]) -> Picture:
             curves.append(Curve(_curve(cause.dot, dot), dot.undoing))
         elif entry.type in FROM_BANK:
             curves.append(Curve(f"M{_x('bank')} {dot.y}H{dot.x}", dot.undoing))
-        if entry.type == "payment.session_opened":
+        if entry.type in FROM_BANK | {"payment.session_opened"}:
+            calls.append((_x("bank"), dot.y))
+        if entry.type == "payment.session_opened" or (entry.type in FROM_BANK and cause is not None):
             curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", False))
         rows.append(Row(entry, dot, after, cause.entry.type if cause else None))
     width = MARGIN * 2 + LANE_WIDTH * (len(LANES) - 1)
     lanes = tuple((lane, _x(lane)) for lane in LANES)
-    return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(rows), tuple(curves))
+    return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(calls), tuple(rows), tuple(curves))
 
 
 def _x(lane: str) -> int:

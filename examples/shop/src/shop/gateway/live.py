@@ -12,11 +12,18 @@ class Bell:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closed = False
 
     def ring(self, order_id: str) -> None:
         """Wake everybody who waits for this order. To be called after the commit."""
         for waiting in self._waiting.get(order_id, ()):
             waiting.set()
+
+    def close(self) -> None:
+        """Wake everybody for the last time, so that open pages do not hold the process up."""
+        self.closed = True
+        for order_id in list(self._waiting):
+            self.ring(order_id)
 
     async def wait(self, order_id: str, timeout: timedelta) -> None:
         """Wait for the bell, or for the time to pass: news that another process wrote down rings no bell here."""

@@ -80,7 +80,7 @@ async def _follow(context: Context, visitor: Visitor, order_id: str, seen: int) 
     yield "retry: 1000\n\n"
     complete, quiet = tell(await context.timeline.entries(order_id)).complete, 0
     # A complete story is listened to a little longer: the bank may repeat itself.
-    while not (complete and quiet >= BEATS):
+    while not context.timeline.bell.closed:
         last = await context.timeline.last(order_id)
         if last > seen:
             seen, quiet = last, 0
@@ -91,8 +91,10 @@ async def _follow(context: Context, visitor: Visitor, order_id: str, seen: int) 
         quiet += 1
         if quiet % BEATS == 0:
             yield ": still here\n\n"
+        if complete and quiet > BEATS:
+            yield _event("end", str(seen), "complete")
+            return
         await context.timeline.bell.wait(order_id, LISTEN)
-    yield _event("end", str(seen), "complete")
 
 
 def _event(name: str, position: str, text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_MOMENT = re.compile(r"\{\{([0-9T:.+\-]+)\}\}")
+_MOMENT = re.compile(r"\{\{(\w+) ([0-9T:.+\-]+)\}\}")
 _SHAPES = {"minutes": "%H:%M", "seconds": "%H:%M:%S", "ms": "%H:%M:%S", "day": "%-d %B, %H:%M"}
 
 
@@ -23,11 +23,12 @@ def moment(when: datetime, shape: str = "minutes") -> Markup:
 
 def times(text: str) -> Markup:
     """Show the moments that a sentence of the story marks."""
-    # Splitting leaves plain text and moments in turn; joining escapes the text.
+    # Splitting leaves plain text, shape and moment in turn; joining escapes the text.
     pieces = _MOMENT.split(text)
-    return Markup("").join(
-        moment(datetime.fromisoformat(piece)) if index % 2 else piece for index, piece in enumerate(pieces)
-    )
+    told = [Markup("{}").format(pieces[0])]
+    for shape, when, after in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        told += [moment(datetime.fromisoformat(when), shape), Markup("{}").format(after)]
+    return Markup("").join(told)
 
 
 def pretty(value: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from shop.money import Money
@@ -63,7 +63,7 @@ def tell(entries: Sequence[Entry]) -> Story:
     names: dict[str, str] = {}
     for entry in entries:
         names.update({line["sku"]: line["name"] for line in entry.payload.get("lines", ()) if "name" in line})
-    steps = tuple(Step(*TELLERS[entry.type](entry.payload, names), entry) for entry in entries if entry.type in TELLERS)
+    steps = tuple(Step(*TELLERS[entry.type](entry, names), entry) for entry in entries if entry.type in TELLERS)
     types = [entry.type for entry in entries]
     by_type = {entry.type: entry for entry in entries}
     headline, lede, tone = _summary(types, by_type, names)
@@ -89,43 +89,44 @@ def things(lines: Sequence[Mapping[str, Any]], names: Names) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else "nothing"
 
 
-def clock(moment: str | datetime) -> str:
+def clock(when: datetime, shape: str) -> str:
     """Mark a moment for the page, which shows it in the reader's own time zone."""
-    when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
-    return f"{{{{{when.isoformat()}}}}}"
+    return f"{{{{{shape} {when.isoformat()}}}}}"
 
 
 def _money(value: Mapping[str, str]) -> str:
     return str(Money.model_validate(value))
 
 
-def _created(payload: Mapping[str, Any], names: Names) -> Telling:
-    return "calm", f"You ordered {things(payload['lines'], names)}.", f"{_money(payload['total'])} in all."
+def _created(entry: Entry, names: Names) -> Telling:
+    return "calm", f"You ordered {things(entry.payload['lines'], names)}.", f"{_money(entry.payload['total'])} in all."
 
 
-def _reserved(payload: Mapping[str, Any], names: Names) -> Telling:
-    what, until = things(payload["lines"], names), clock(payload["until"])
-    return "good", f"We reserved {what} for you until {until}.", "Nobody else can buy these now."
+def _reserved(entry: Entry, names: Names) -> Telling:
+    until = datetime.fromisoformat(entry.payload["until"])
+    shape = "minutes" if until - entry.occurred_at > timedelta(minutes=2) else "seconds"
+    what, until_when = things(entry.payload["lines"], names), clock(until, shape)
+    return "good", f"We reserved {what} for you until {until_when}.", "Nobody else can buy these now."
 
 
-def _rejected(payload: Mapping[str, Any], names: Names) -> Telling:
-    left = ", ".join(f"{line['quantity']} × {names.get(line['sku'], line['sku'])}" for line in payload["short"])
+def _rejected(entry: Entry, names: Names) -> Telling:
+    left = ", ".join(f"{line['quantity']} × {names.get(line['sku'], line['sku'])}" for line in entry.payload["short"])
     return "bad", "There is not enough on the shelf.", f"Left: {left}. Nothing was charged, nothing was set aside."
 
 
-def _asked(payload: Mapping[str, Any], names: Names) -> Telling:
+def _asked(entry: Entry, names: Names) -> Telling:
     detail = "It answers by a signed message when it is ready. That may take a moment."
-    return "wait", f"We asked the bank for {_money(payload['amount'])}.", detail
+    return "wait", f"We asked the bank for {_money(entry.payload['amount'])}.", detail
 
 
-def _captured(payload: Mapping[str, Any], names: Names) -> Telling:
-    amount = _money(payload["amount"])
-    if payload["source"] == "webhook":
+def _captured(entry: Entry, names: Names) -> Telling:
+    amount = _money(entry.payload["amount"])
+    if entry.payload["source"] == "webhook":
         return "good", f"The bank says you paid {amount}.", "Signature checked; counted once."
     return "wait", f"No answer came, so we asked the bank: it had taken {amount}.", "Asked, not guessed."
 
 
-def _failed(payload: Mapping[str, Any], names: Names) -> Telling:
+def _failed(entry: Entry, names: Names) -> Telling:
     return "bad", "The bank declined the payment.", "No money moved."
 
 
@@ -137,38 +138,38 @@ CANCEL_WORDS = {
 }
 
 
-def _cancel_requested(payload: Mapping[str, Any], names: Names) -> Telling:
-    says, detail = CANCEL_WORDS.get(payload["reason"], ("We are calling the order off.", ""))
+def _cancel_requested(entry: Entry, names: Names) -> Telling:
+    says, detail = CANCEL_WORDS.get(entry.payload["reason"], ("We are calling the order off.", ""))
     return "bad", says, detail
 
 
-def _released(payload: Mapping[str, Any], names: Names) -> Telling:
-    if not payload["lines"]:
+def _released(entry: Entry, names: Names) -> Telling:
+    if not entry.payload["lines"]:
         return "calm", "There was nothing to put back on the shelf.", ""
-    return "calm", f"We put {things(payload['lines'], names)} back on the shelf.", "Others can buy it again."
+    return "calm", f"We put {things(entry.payload['lines'], names)} back on the shelf.", "Others can buy it again."
 
 
-def _sold(payload: Mapping[str, Any], names: Names) -> Telling:
-    return "good", f"{things(payload['lines'], names)}: taken from the shelf and packed.", "It is yours now."
+def _sold(entry: Entry, names: Names) -> Telling:
+    return "good", f"{things(entry.payload['lines'], names)}: taken from the shelf and packed.", "It is yours now."
 
 
-def _repeated(payload: Mapping[str, Any], names: Names) -> Telling:
-    return "calm", "The bank told us something again, and it changed nothing.", f"Why: {payload['why']}."
+def _repeated(entry: Entry, names: Names) -> Telling:
+    return "calm", "The bank told us something again, and it changed nothing.", f"Why: {entry.payload['why']}."
 
 
-def _settled(payload: Mapping[str, Any], names: Names) -> Telling:
+def _settled(entry: Entry, names: Names) -> Telling:
     return "calm", "We took what you bought out of your cart.", "What you added meanwhile is still there."
 
 
-def _refunded(payload: Mapping[str, Any], names: Names) -> Telling:
-    return "good", f"{_money(payload['amount'])} went back to you.", "The books are even again."
+def _refunded(entry: Entry, names: Names) -> Telling:
+    return "good", f"{_money(entry.payload['amount'])} went back to you.", "The books are even again."
 
 
-def _fixed(tone: str, says: str, detail: str = "") -> Callable[[Mapping[str, Any], Names], Telling]:
-    return lambda payload, names: (tone, says, detail)
+def _fixed(tone: str, says: str, detail: str = "") -> Callable[[Entry, Names], Telling]:
+    return lambda entry, names: (tone, says, detail)
 
 
-TELLERS: dict[str, Callable[[Mapping[str, Any], Names], Telling]] = {
+TELLERS: dict[str, Callable[[Entry, Names], Telling]] = {
     "order.created": _created,
     "stock.reserved": _reserved,
     "stock.rejected": _rejected,

@@ -59,6 +59,19 @@ def listen(app: App, bell: Bell) -> None:
     for heard in HEARD:
         app.on(heard)(remember)
 
+    @app.on(events.HandlerStumbled)
+    async def remember_stumble(event: events.HandlerStumbled, tx: Transaction) -> None:
+        tx.session.add(
+            StumbleRow(
+                message_id=event.message_id,
+                service=event.service,
+                handler=event.handler,
+                attempt=event.attempt,
+                error=event.error,
+                at=tx.message.occurred_at,
+            )
+        )
+
 
 class Timeline:
     """Reads the stories back."""

@@ -18,7 +18,7 @@ from shop.events import (
     StockReserved,
 )
 from shop.money import Money
-from shop.payment.domain import Answer, PaymentStatus, judge
+from shop.payment.domain import Answer, PaymentStatus, Verdict, judge
 from shop.payment.models import PaymentRow
 from shop.ports import Bank
 from txpatterns import App, Event, Transaction, new_id
@@ -72,8 +72,9 @@ def listen(app: App, bank: Bank) -> None:
             # No answer came. Asking is the only way to know whether money moved: a lost webhook tells nothing.
             charge = await bank.look_up(row.charge_id)
             if charge.status == "captured":
-                for told in answer_payment(row, Answer.CAPTURED, charge.amount, "look-up"):
-                    tx.emit(told)
+                _, told = answer_payment(row, Answer.CAPTURED, charge.amount, "look-up")
+                for event_of_bank in told:
+                    tx.emit(event_of_bank)
 
     @app.on(RefundRequested)
     async def refund(event: RefundRequested, tx: Transaction) -> None:
@@ -83,19 +84,20 @@ def listen(app: App, bank: Bank) -> None:
             row.status = PaymentStatus.REFUNDING.value
 
 
-def answer_payment(row: PaymentRow, answer: Answer, amount: Money, source: str) -> list[Event]:
-    """Apply an answer of the bank to a payment; gives the events that tell of it, none when it was known."""
+def answer_payment(row: PaymentRow, answer: Answer, amount: Money, source: str) -> tuple[Verdict, list[Event]]:
+    """Apply an answer of the bank to a payment; gives the verdict, and the events that tell of it."""
     verdict = judge(PaymentStatus(row.status), answer, amount == _amount(row))
     row.status = verdict.status.value
     if not verdict.tell:
-        return []
+        return verdict, []
     match answer:
         case Answer.CAPTURED:
-            return [PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)]
+            told: Event = PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)
         case Answer.FAILED:
-            return [PaymentFailed(order_id=row.order_id, payment_id=row.id)]
+            told = PaymentFailed(order_id=row.order_id, payment_id=row.id)
         case Answer.REFUNDED:
-            return [PaymentRefunded(order_id=row.order_id, payment_id=row.id, amount=amount)]
+            told = PaymentRefunded(order_id=row.order_id, payment_id=row.id, amount=amount)
+    return verdict, [told]
 
 
 async def find_payment(session: AsyncSession, order_id: str) -> PaymentRow:

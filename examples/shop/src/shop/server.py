@@ -1,0 +1,53 @@
+"""The web server: a socket that listens before anything else starts, and a stop that waits for nobody's open page."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from typing_extensions import override
+
+LAST_REQUESTS = 5
+"""Seconds that running requests have to finish when the server stops."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that tells when it is asked to stop, so that endless answers can end."""
+
+    def __init__(self, app: ASGIApp, on_stop: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=LAST_REQUESTS,
+                lifespan="on",
+            )
+        )
+        self._on_stop = on_stop
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket: whoever connects from now on is answered once the shop is ready.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(128)
+    except OSError:
+        made.close()
+        raise
+    return made

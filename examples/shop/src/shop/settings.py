@@ -1,0 +1,111 @@
+"""Settings of the shop: from the command line and the environment, with safe secrets of its own making."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "bank": 50070}
+"""Where the services answer each other when each is a process of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the shop needs to know.
+
+    ``database`` has ``{service}`` where the service's name belongs: each has a database of its own.
+    """
+
+    data: Path
+    host: str
+    port: int
+    seed: int
+    window: timedelta
+    think: timedelta
+    database: str
+    broker: str
+    cookie_secret: str
+    webhook_secret: str
+    addresses: Mapping[str, str]
+
+    def database_of(self, service: str) -> str:
+        """Give the URL of a service's database."""
+        return self.database.replace("{service}", service)
+
+    @property
+    def webhook_url(self) -> str:
+        """Where the bank posts its webhooks."""
+        return f"http://{self.addresses['gateway']}/webhooks/payments/mock"
+
+
+class SettingsError(Exception):
+    """A setting is missing or makes no sense; the message says which and how to give it."""
+
+
+def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: Mapping[str, str]) -> Settings:
+    """Put the settings together; the command line goes before the environment.
+
+    Raises:
+        SettingsError: for separate processes the database and the broker must be given.
+    """
+    host = env.get("SHOP_HOST", "127.0.0.1")
+    port = port or int(env.get("SHOP_PORT") or env.get("HTTP_PORT") or 8080)
+    kept = _secrets(data, env)
+    database, broker = f"sqlite+aiosqlite:///{data.resolve()}/{{service}}.db", "memory://"
+    if not embedded:
+        database, broker = _servers(env)
+    addresses = {"gateway": env.get("GATEWAY_SERVICE_ADDR", f"{host}:{port}")}
+    for service, usual in PORTS.items():
+        addresses[service] = env.get(f"{service.upper()}_SERVICE_ADDR", f"127.0.0.1:{usual}")
+    return Settings(
+        data=data,
+        host=host,
+        port=port,
+        seed=seed,
+        window=timedelta(seconds=float(env.get("SHOP_PAYMENT_WINDOW", "30"))),
+        think=timedelta(seconds=float(env.get("SHOP_BANK_DELAY", "1.5"))),
+        database=database,
+        broker=broker,
+        cookie_secret=kept["cookie"],
+        webhook_secret=kept["webhook"],
+        addresses=addresses,
+    )
+
+
+def _servers(env: Mapping[str, str]) -> tuple[str, str]:
+    database = env.get("SHOP_DATABASE", "")
+    brokers = env.get("KAFKA_BROKERS") or env.get("KAFKA_ADDR")
+    broker = env.get("SHOP_BROKER") or (f"kafka://{brokers}" if brokers else "")
+    if "{service}" not in database:
+        raise SettingsError(
+            "SHOP_DATABASE must name a database for each service, for example "
+            "SHOP_DATABASE='postgresql+asyncpg://shop@localhost/shop_{service}'"
+        )
+    if not broker:
+        raise SettingsError("SHOP_BROKER must name the broker, for example SHOP_BROKER='kafka://localhost:9092'")
+    return database, broker
+
+
+def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Read the secrets, or make them once and keep them where only the owner reads."""
+    given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
+    if all(given.values()):
+        return {name: value for name, value in given.items() if value}
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "secrets.json"
+    if not file.exists():
+        made = {
+            "cookie": secrets.token_urlsafe(32),
+            "webhook": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+        }
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(made, out)
+    kept: dict[str, str] = json.loads(file.read_text())
+    return kept | {name: value for name, value in given.items() if value}
