@@ -109,10 +109,14 @@ class Hooks:
 
 
 class HookList(Hooks):
-    """Several listeners as one. What a listener raises is logged, and the others are still told."""
+    """Several listeners as one. What a listener raises is logged, and the others are still told.
+
+    The same fault of a listener at the same moment is logged once, not with every message.
+    """
 
     def __init__(self, listeners: Sequence[Hooks] = ()) -> None:
         self.listeners = list(listeners)
+        self._faults: set[tuple[type[Hooks], str, type[Exception]]] = set()
 
     @classmethod
     def of(cls, given: Hooks | Sequence[Hooks] | None) -> HookList:
@@ -124,7 +128,7 @@ class HookList(Hooks):
     def headers(self) -> dict[str, str]:
         found = dict(_lineage.get())
         for listener in self.listeners:
-            with _guarded("headers"):
+            with self._guarded(listener, "headers"):
                 found.update(listener.headers())
         return found
 
@@ -167,36 +171,39 @@ class HookList(Hooks):
 
     def _tell(self, moment: str, *args: object) -> None:
         for listener in self.listeners:
-            with _guarded(moment):
+            with self._guarded(listener, moment):
                 getattr(listener, moment)(*args)
 
     @contextmanager
     def _within(self, outer: AbstractContextManager[object], moment: str, *args: object) -> Iterator[None]:
-        entered: list[AbstractContextManager[object]] = []
+        entered: list[tuple[Hooks, AbstractContextManager[object]]] = []
         with outer:
             for listener in self.listeners:
-                with _guarded(moment):
+                with self._guarded(listener, moment):
                     context: AbstractContextManager[object] = getattr(listener, moment)(*args)
                     context.__enter__()
-                    entered.append(context)
+                    entered.append((listener, context))
             try:
                 yield
             except BaseException as error:
-                _leave(entered, moment, error)
+                self._leave(entered, moment, error)
                 raise
-            _leave(entered, moment, None)
+            self._leave(entered, moment, None)
 
+    def _leave(
+        self, entered: list[tuple[Hooks, AbstractContextManager[object]]], moment: str, error: BaseException | None
+    ) -> None:
+        # The answer of __exit__ is ignored: a listener that swallowed a handler's error would let its failure commit.
+        for listener, context in reversed(entered):
+            with self._guarded(listener, moment):
+                context.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
-def _leave(entered: list[AbstractContextManager[object]], moment: str, error: BaseException | None) -> None:
-    # The answer of __exit__ is ignored: a listener that swallowed a handler's error would let its failure commit.
-    for context in reversed(entered):
-        with _guarded(moment):
-            context.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
-
-
-@contextmanager
-def _guarded(moment: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception:
-        logger.exception("a listener failed at %s; it is told the next moments all the same", moment)
+    @contextmanager
+    def _guarded(self, listener: Hooks, moment: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            fault = (type(listener), moment, type(error))
+            if fault not in self._faults:
+                self._faults.add(fault)
+                logger.exception("listener %s failed at %s; it goes on being told", type(listener).__name__, moment)

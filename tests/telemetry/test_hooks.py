@@ -59,14 +59,20 @@ class Noting(Hooks):
 
 
 def test_a_listener_that_raises_is_harmless(make, caplog):
-    """P2: a fault of telemetry never reaches the runtime, and the other listeners are still told."""
+    """P2: a fault of telemetry never reaches the runtime; the others are still told, and the log is not flooded."""
     noting = Noting()
     hooks = HookList([Faulty(), FaultyAtTheEnd(), noting])
     assert hooks.headers() == {"noted": "yes"}
-    with hooks.handling(make(), "packing", 1):
-        hooks.handled(make(), "packing")
-    assert noting.notes == ["begin", "packing", "end"]
-    assert caplog.text.count("a listener failed at handling") == 2
+    for _ in range(100):
+        with hooks.handling(make(), "packing", 1):
+            hooks.handled(make(), "packing")
+    assert noting.notes == ["begin", "packing", "end"] * 100
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "listener Faulty failed at headers",
+        "listener Faulty failed at handling",
+        "listener Faulty failed at handled",
+        "listener FaultyAtTheEnd failed at handling",
+    ]
 
 
 def test_a_listener_cannot_swallow_the_error_of_a_handler(make):

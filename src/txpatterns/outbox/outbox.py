@@ -15,7 +15,7 @@ from txpatterns.database.database import Database
 from txpatterns.database.engines import sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.errors import AddRefused, PayloadTooLarge
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import NO_DELAY, Event, Message, describe, new_id
 from txpatterns.outbox.schema import Waiting, waiting_table
 from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, unit_of, watch, watch_sessions
@@ -47,7 +47,7 @@ class Outbox:
     ) -> None:
         self.database = database
         self.registry = registry or EventRegistry()
-        self.hooks = hooks or Hooks()
+        self.hooks = HookList.of(hooks)
         self.max_payload = max_payload
         self.on_commit: Callable[[], None] = on_commit or (lambda: None)
         self.identity = Identity(database)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from txpatterns.database.database import Database
 from txpatterns.errors import LeaseLost
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import HookList, Hooks
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.serving import Serving
 from txpatterns.retries import FailurePolicies
@@ -62,7 +62,7 @@ class Relay:
         self.broker = broker
         self.settings = settings or RelaySettings()
         self.policies = policies or FailurePolicies()
-        self.hooks = hooks or Hooks()
+        self.hooks = HookList.of(hooks)
         self.random = random or Random()
         self.confirmed: list[Row] = []
         """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
