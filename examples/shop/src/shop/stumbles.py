@@ -11,8 +11,8 @@ from typing_extensions import override
 from shop.events import ORDER_TOPIC, PAYMENT_TOPIC, HandlerStumbled
 from shop.sessions import writing
 from txpatterns import App
-from txpatterns.messages import Message
 from txpatterns.hooks import Hooks
+from txpatterns.messages import Message
 
 logger = logging.getLogger("shop.stumbles")
 MOST_WAITING = 1_000
