@@ -7,9 +7,10 @@ import os
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -64,18 +65,21 @@ def bucket_of(key: str) -> int:
     return zlib.crc32(key.encode()) % BUCKETS
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What is stored in the outbox, published, and given to a handler: the same id and bytes on every copy."""
 
     id: str
     topic: str
     type: str
-    payload: bytes = field(repr=False)  # personal data stays out of logs and tracebacks
+    payload: bytes
     key: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     content_type: str = "application/json"
     occurred_at: datetime = EPOCH
+
+    def __repr__(self) -> str:
+        # The payload may be personal data, which has no place in logs and tracebacks.
+        return f"Message(id={self.id!r}, topic={self.topic!r}, type={self.type!r}, key={self.key!r})"
 
     @property
     def bucket(self) -> int:

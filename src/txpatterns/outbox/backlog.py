@@ -35,12 +35,16 @@ def lane_of(message: Message) -> Lane:
     return (message.topic, "k" + message.key) if message.key is not None else ("", message.id)
 
 
-@dataclass(slots=True)
 class _LaneState:
-    rows: deque[Row] = field(default_factory=deque)
-    busy: bool = False
-    alone: bool = False
-    """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""
+    """The rows of one lane that wait, and whether something of it is under way."""
+
+    __slots__ = ("alone", "busy", "rows")
+
+    def __init__(self) -> None:
+        self.rows: deque[Row] = deque()
+        self.busy = False
+        self.alone = False
+        """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""
 
 
 @dataclass(slots=True)
@@ -110,28 +114,28 @@ class Backlog:
     def take_in(self, rows: Iterable[Row]) -> list[Row]:
         """Accept rows in the order of a pass; gives those of held lanes, which are to be set aside."""
         behind: list[Row] = []
+        known, lanes, limit = self.known, self._lanes, self.lane_limit
         for row in rows:
-            if row.message.id in self.known or row.message.id in self._settled_lately:
+            message_id, lane = row.message.id, row.lane
+            if message_id in known or message_id in self._settled_lately:
                 continue
-            if row.lane in self.held:
+            if lane in self.held:
                 behind.append(row)
-            elif row.lane in self.dropped or row.lane in self.releasing:
+            elif lane in self.dropped or lane in self.releasing:
                 continue
             else:
-                self._accept(row)
+                state = lanes.get(lane)
+                if state is None:
+                    state = lanes[lane] = _LaneState()
+                waiting = len(state.rows)
+                if waiting >= limit:
+                    self.dropped[lane] = row.position
+                    continue
+                known[message_id] = row
+                state.rows.append(row)
+                if not waiting and not state.busy:
+                    self._ready.append(lane)
         return behind
-
-    def _accept(self, row: Row) -> None:
-        state = self._lanes.get(row.lane)
-        if state is None:
-            state = self._lanes[row.lane] = _LaneState()
-        if len(state.rows) >= self.lane_limit:
-            self.dropped[row.lane] = row.position
-            return
-        self.known[row.message.id] = row
-        state.rows.append(row)
-        if len(state.rows) == 1 and not state.busy:
-            self._ready.append(row.lane)
 
     def next_batch(self, size: int, max_bytes: int) -> list[Row]:
         """Take what may be sent now, and mark its lanes busy until the outcomes are in."""
@@ -144,7 +148,7 @@ class Backlog:
             for _ in range(min(len(state.rows), size - len(batch)) if self.ordered_prefix else 1):
                 row = state.rows.popleft()
                 batch.append(row)
-                room -= row.message.size
+                room -= len(row.message.payload)
         return batch
 
     def next_lonely(self) -> list[Row]:

@@ -285,8 +285,7 @@ class Serving:
             except BrokerUnavailable as error:
                 untold = Outcome(Verdict.UNAVAILABLE, error)
                 outcomes = {message.id: untold for message in messages} | outcomes
-            except Exception as error:
-                # Whatever an adapter raises, nothing is known of the messages it had not told of.
+            except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the rest is unknown
                 logger.warning("publishing ended without an answer: %r", error)
                 untold = Outcome(Verdict.UNKNOWN, error)
                 outcomes = {message.id: untold for message in messages} | outcomes
@@ -362,5 +361,5 @@ class Serving:
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self.ownership.leave()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
             logger.info("the buckets are handed over when the lease ends: %s", type(error).__name__)

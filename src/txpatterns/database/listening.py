@@ -1,0 +1,188 @@
+"""Hearing wake-ups from other processes, and noticing when they stop coming."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from txpatterns.database.database import Database
+from txpatterns.database.engines import own_engine
+from txpatterns.database.wakeup import CHANNEL, notify_once
+from txpatterns.messages import new_id
+
+logger = logging.getLogger("txpatterns.wakeup")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """``heartbeat``: how long silence may last before a probe is sent; ``patience``: how long the probe may take."""
+
+    heartbeat: timedelta = timedelta(seconds=30)
+    patience: timedelta = timedelta(seconds=5)
+    longest_pause: timedelta = timedelta(seconds=30)
+
+
+class Listener:
+    """Calls ``on_wake`` when another process has committed a message. PostgreSQL only.
+
+    Listens on a direct connection: ``listen_url`` of the Database names it where the ordinary URL leads through a
+    pooler. A wake-up of our own, sent through the ordinary pool, shows at the start and in every silence whether
+    wake-ups arrive. When they do not, that is said once, the connection is opened again, and polling goes on.
+    """
+
+    def __init__(
+        self, database: Database, on_wake: Callable[[], None], *, settings: ListenSettings | None = None
+    ) -> None:
+        self._database = database
+        self._on_wake = on_wake
+        self._settings = settings or ListenSettings()
+        self._stopping = asyncio.Event()
+        self._news = asyncio.Event()
+        self._probe = ""
+        self._arrived = asyncio.Event()
+        self._lost = False
+        self._troubled = False
+        self._random = Random()
+        self.hears = False
+        """Whether wake-ups are known to arrive."""
+        self.checked = asyncio.Event()
+        """Set whenever ``hears`` has been found out anew: tests wait for it."""
+
+    def stop(self) -> None:
+        """End ``run``."""
+        self._stopping.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Listen until ``stop`` is called; what goes wrong is waited out."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                async with self._listening():
+                    failures = 0 if await self._hear() else failures + 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, polling goes on
+                self._trouble(f"{type(error).__name__}: {error}")
+                failures += 1
+            pause = min(2.0 ** min(failures, 10), self._settings.longest_pause.total_seconds())
+            await self._database.clock.wait(
+                self._stopping, timedelta(seconds=pause * (0.5 + self._random.random() / 2))
+            )
+
+    async def _hear(self) -> bool:
+        """Pass wake-ups on until the connection is lost; says whether any came."""
+        self._on_wake()  # something may have been committed while nobody listened
+        heard = False
+        while not self._stopping.is_set():
+            if not await self._arrives():
+                self._trouble("a wake-up of our own did not arrive")
+                return heard
+            self._well()
+            heard = True
+            await self._until_silence()
+        return heard
+
+    async def _until_silence(self) -> None:
+        """Return after a heartbeat's time without any wake-up, or at the end."""
+        while not self._stopping.is_set() and not self._lost:
+            self._news.clear()
+            if not await self._database.clock.wait(self._news, self._settings.heartbeat):
+                return
+
+    async def _arrives(self) -> bool:
+        """Send a wake-up that names itself, on another connection, and wait for it."""
+        self._probe = new_id()
+        self._arrived.clear()
+        await self._database.transact(lambda connection: notify_once(connection, self._probe))
+        return not self._lost and await self._database.clock.wait(self._arrived, self._settings.patience)
+
+    def _heard(self, payload: str) -> None:
+        if payload and payload == self._probe:
+            self._arrived.set()
+        elif not payload:
+            self._on_wake()
+        self._news.set()
+
+    def _closed(self) -> None:
+        self._lost = True
+        self._news.set()
+
+    def _well(self) -> None:
+        if self._troubled:
+            logger.info("wake-ups arrive again")
+        self._troubled, self.hears = False, True
+        self.checked.set()
+
+    def _trouble(self, what: str) -> None:
+        if not self._troubled and not self._stopping.is_set():
+            logger.warning(
+                "wake-ups do not arrive, new messages are found by polling: %s. If the database URL leads through "
+                "a pooler, name the direct one: listen_url=...",
+                what,
+            )
+        self._troubled, self.hears = True, False
+        self.checked.set()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        engine = self._engine()
+        self._lost = False
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                try:
+                    if engine.dialect.driver == "asyncpg":
+                        await self._listen_asyncpg(driver)
+                        yield
+                    else:
+                        await driver.execute(f"LISTEN {CHANNEL}")
+                        async with _beside(self._listen_psycopg(driver)):
+                            yield
+                finally:
+                    await connection.invalidate()  # it must never go back to a pool while it listens
+        finally:
+            await engine.dispose()
+
+    def _engine(self) -> AsyncEngine:
+        if self._database.listen_url is not None:
+            url = make_url(self._database.listen_url)
+            if url.drivername in ("postgresql", "postgres"):
+                url = url.set(drivername=self._database.engine.url.drivername)
+            return create_async_engine(url, poolclass=NullPool)
+        if isinstance(self._database.engine, Engine):
+            return create_async_engine(self._database.engine.url, poolclass=NullPool)
+        engine = own_engine(self._database.engine)
+        assert isinstance(engine, AsyncEngine)
+        return engine
+
+    async def _listen_asyncpg(self, driver: Any) -> None:
+        driver.add_termination_listener(lambda _connection: self._closed())
+        await driver.add_listener(CHANNEL, lambda _connection, _pid, _channel, payload: self._heard(payload))
+
+    async def _listen_psycopg(self, driver: Any) -> None:
+        try:
+            async for notification in driver.notifies():
+                self._heard(notification.payload)
+        finally:
+            self._closed()
+
+
+@asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[None]:
+    """Run a coroutine beside the block, and end it with the block."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
