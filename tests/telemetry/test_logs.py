@@ -78,6 +78,19 @@ def test_without_tracing_the_stored_trace_is_named(lines, make):
     assert [line.get("trace_id") for line in lines()] == ["4bf92f3577b34da6a3ce929d0e0e4736", None, None]
 
 
+def test_what_is_told_after_an_attempt_names_its_story_too(lines, make):
+    """A failure is told when its transaction is rolled back and nothing is bound any more."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    hooks, message = HookList([LoggingHooks()]), make(headers={"traceparent": parent, "correlation-id": "request-7"})
+    hooks.handler_failed(message, "packing", ValueError("x"), 1)
+    hooks.duplicate_prevented(message, "packing")
+    hooks.dead(message, "packing", "x")
+    hooks.publish_failed(message, None, 1)
+    expected = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "correlation_id": "request-7", "message_id": message.id}
+    assert [line | expected for line in lines()] == lines()
+    assert len(lines()) == 4
+
+
 def test_a_batch_is_named_while_it_is_sent(lines, make):
     """Lines of the broker's client tell which batch they are about."""
     hooks = HookList([LoggingHooks()])
@@ -103,6 +116,7 @@ def test_no_payload_in_any_line(lines, make):
         Card.model_validate({"number": CANARY})
     hooks.handler_failed(message, "packing", caught.value, 1)
     logging.getLogger("shop").error("odd message %r", message)
+    structlog.get_logger("shop").error("odd message", message=message)
     assert len(lines()) > 10
     assert CANARY not in json.dumps(lines())
 

@@ -8,6 +8,7 @@ from io import StringIO
 from typing import TextIO
 
 from txpatterns.errors import MissingExtra
+from txpatterns.messages import Message
 from txpatterns.telemetry.text import one_line
 
 try:
@@ -83,6 +84,8 @@ class _Traced:
 
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
+        if isinstance(value, Message):  # a tuple, which JSON would write out with its payload
+            value = repr(value)
         if isinstance(value, str):
             event[name] = one_line(value, LONGEST_VALUE)
     return event

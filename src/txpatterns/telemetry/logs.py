@@ -13,7 +13,7 @@ from txpatterns.telemetry.text import error_line, one_line
 
 try:
     import structlog
-    from structlog.contextvars import bound_contextvars
+    from structlog.contextvars import bound_contextvars, get_contextvars
 except ImportError as missing:
     raise MissingExtra("structlog is not installed.", fix="pip install 'txpatterns[telemetry]'") from missing
 
@@ -45,7 +45,7 @@ class LoggingHooks(Hooks):
         self._buckets: dict[str, int] = {}
 
     def added(self, message: Message) -> None:
-        self._log.debug("message added", **_named(message))
+        self._log.debug("message added", **_story(message))
 
     @contextmanager
     def publishing(self, messages: Sequence[Message]) -> Iterator[None]:
@@ -53,7 +53,7 @@ class LoggingHooks(Hooks):
         bound: dict[str, object] = {"batch": len(messages)}
         bound["topics"] = topics if len(topics) <= MOST_TOPICS else len(topics)
         if len(messages) == 1:
-            bound |= _named(messages[0]) | {"correlation_id": one_line(correlation_id_of(messages[0]))}
+            bound |= _named(messages[0])
         with bound_contextvars(**bound, **(self._trace() if self._trace else {})):
             yield
 
@@ -66,7 +66,7 @@ class LoggingHooks(Hooks):
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
         self._log.warning(
             "publication refused, waits for its next attempt",
-            **_named(message) | {"attempt": attempt, "error": error_line(error)},
+            **_story(message) | {"attempt": attempt, "error": error_line(error)},
         )
 
     def broker_unavailable(self, error: Exception | None) -> None:
@@ -78,24 +78,23 @@ class LoggingHooks(Hooks):
     @contextmanager
     def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
         bound = _named(message) | {"consumer": one_line(consumer), "attempt": attempt}
-        bound["correlation_id"] = one_line(correlation_id_of(message))
         with bound_contextvars(**bound, **(self._trace() if self._trace else _stored_trace(message))):
             yield
 
     def handled(self, message: Message, consumer: str) -> None:
-        self._log.debug("message handled", **_named(message), consumer=one_line(consumer))
+        self._log.debug("message handled", **_story(message), consumer=one_line(consumer))
 
     def duplicate_prevented(self, message: Message, consumer: str) -> None:
-        self._log.info("duplicate prevented", **_named(message), consumer=one_line(consumer))
+        self._log.info("duplicate prevented", **_story(message), consumer=one_line(consumer))
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         self._log.warning(
             "handler failed, the message waits for its next attempt",
-            **_named(message) | {"consumer": one_line(consumer), "attempt": attempt, "error": error_line(error)},
+            **_story(message) | {"consumer": one_line(consumer), "attempt": attempt, "error": error_line(error)},
         )
 
     def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        told = _named(message) | {"error": error_line(error)}
+        told = _story(message) | {"error": error_line(error)}
         if consumer is not None:
             told["consumer"] = one_line(consumer)
         self._log.error("message became a dead letter", **told)
@@ -113,8 +112,14 @@ def _named(message: Message) -> dict[str, object]:
         "message_id": one_line(message.id),
         "message_type": one_line(message.type),
         "topic": one_line(message.topic),
+        "correlation_id": one_line(correlation_id_of(message)),
     }
     return named if message.key is None else {**named, "key": one_line(message.key)}
+
+
+def _story(message: Message) -> dict[str, object]:
+    # A line told after the attempt or the batch has ended, when nothing is bound any more, names its trace too.
+    return _named(message) if "trace_id" in get_contextvars() else _named(message) | _stored_trace(message)
 
 
 def _stored_trace(message: Message) -> dict[str, str]:
