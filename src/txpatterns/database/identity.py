@@ -36,7 +36,7 @@ class Identity:
 
     async def learn(self) -> str:
         """Read the uid of the outbox's own database; the check of every engine compares with it."""
-        uid = await self.database.read(read_uid)
+        uid = await self.database.read(_uid_of_primary)
         if self._uid is not None and self._uid != uid:
             raise WrongDatabase("Messages were added in another database than the one the relay reads.")
         self._uid = uid
@@ -56,6 +56,14 @@ def read_uid(connection: Connection) -> str:
     if found.version < SCHEMA_VERSION - 1:
         raise SchemaError(f"The tables of txpatterns are of version {found.version}, and {SCHEMA_VERSION} is needed.")
     return str(found.uid)
+
+
+def _uid_of_primary(connection: Connection) -> str:
+    if connection.dialect.name == "postgresql" and connection.scalar(sa.text("SELECT pg_is_in_recovery()")):
+        raise WrongDatabase(
+            "This is a standby: it may be behind, and nothing can be settled there.", fix="Connect to the primary."
+        )
+    return read_uid(connection)
 
 
 def _is_missing(error: DBAPIError) -> bool:

@@ -68,7 +68,10 @@ class Serving:
     async def run(self) -> None:
         """Serve until the relay stops; raises LeaseLost or what the database raised."""
         await Identity(self.relay.database).learn()
+        if self.relay.confirmed:
+            await self._settle()
         await self._adopt(await self.ownership.join())
+        self.relay.hooks.ownership("outbox", len(self.ownership.held))
         self._tend_at = self.clock.monotonic() + self._tend_every
         while not self.relay.stopping:
             self.relay.changed.clear()
@@ -341,24 +344,31 @@ class Serving:
     # ------------------------------------------------------------------ ending
 
     async def _finish(self) -> None:
-        """Wait for what is under way, settle what was confirmed, and give the rest up."""
-        reading = self._tasks.pop("read", None)
-        if reading is not None:
-            reading.cancel()
-        if self._sends:
-            await asyncio.wait(self._sends, timeout=_GRACE)
-        settling = self._tasks.pop("settle", None)
-        if settling is not None:
-            await settling
+        """Let what is under way end, and settle what was confirmed."""
+        for name in ("read", "look"):
+            if name in self._tasks:
+                self._tasks[name].cancel()
+        under_way = [*self._tasks.values(), *self._sends]
+        if under_way:
+            await asyncio.wait(under_way, timeout=_GRACE)
         if self.relay.confirmed:
             await self._settle()
 
     async def close(self) -> None:
-        """End every task and hand the buckets over; the database may be away."""
-        tasks = [*self._tasks.values(), *self._sends]
+        """End every task and hand the buckets over; the database may be away.
+
+        Publications are awaited for a while: an answer that comes spares a duplicate, and the next stretch of
+        work begins by settling what was confirmed.
+        """
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sends:
+            await asyncio.wait(self._sends, timeout=_GRACE)
+        for task in self._sends:
+            task.cancel()
+        await asyncio.gather(*self._sends, return_exceptions=True)
         try:
             await self.ownership.leave()
         except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
