@@ -1,0 +1,170 @@
+"""Wake-ups between processes: after the commit, gathered, and only a hint."""
+
+import asyncio
+import logging
+import threading
+from datetime import timedelta
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from rig.waiting import wait_until
+from txpatterns.database import Database
+from txpatterns.database.listening import Listener, ListenSettings
+from txpatterns.database.wakeup import CHANNEL, Notifier
+
+QUICK = ListenSettings(timedelta(milliseconds=300), timedelta(milliseconds=300), timedelta(milliseconds=50))
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def driver(request):
+    return request.param
+
+
+class Heard:
+    """Counts wake-ups; a test waits for the next one."""
+
+    def __init__(self):
+        self.count = 0
+        self.news = asyncio.Event()
+
+    def __call__(self):
+        self.count += 1
+        self.news.set()
+
+    async def more(self):
+        self.news.clear()
+        await asyncio.wait_for(self.news.wait(), 20)
+
+
+async def checked(listener, *, hears):
+    while listener.hears is not hears:
+        listener.checked.clear()
+        await asyncio.wait_for(listener.checked.wait(), 20)
+
+
+async def test_a_commit_elsewhere_is_heard(database, driver):
+    """H10, H11: an empty NOTIFY on a connection of its own reaches a relay in another process."""
+    heard = Heard()
+    sender = create_async_engine(database.url(driver))
+    notifier = Notifier(sender)
+    async with Database(database.url(driver)) as db:
+        listener = Listener(db, heard, settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        for _ in range(3):
+            before = heard.count
+            notifier.notify()
+            while heard.count == before:
+                await heard.more()
+        listener.stop()
+        await running
+    notifier.close()
+    await sender.dispose()
+
+
+async def test_a_storm_of_commits_becomes_few_notifications(database, driver):
+    """H10: any number of calls from any thread are gathered; the last one is never lost."""
+    heard = Heard()
+    engine = create_async_engine(database.url(driver))
+    notifier = Notifier(engine)
+    async with Database(database.url(driver)) as db:
+        listener = Listener(db, heard, settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+
+        def storm():
+            for _ in range(5000):
+                notifier.notify()
+
+        threads = [threading.Thread(target=storm) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        notifier.close()
+        await heard.more() if heard.count < 2 else None
+        assert heard.count < 1000
+        listener.stop()
+        await running
+    await engine.dispose()
+
+
+async def test_a_killed_listener_listens_again(database, driver):
+    """H34: the server ends the connection; the relay is woken at once, and the wake-ups come again."""
+    heard = Heard()
+    notifier = Notifier(create_async_engine(database.url(driver)))
+    async with Database(database.url(driver)) as db:
+        listener = Listener(db, heard, settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s AND pid <> pg_backend_pid()"
+        with psycopg.connect(database.url(), autocommit=True) as connection:
+            cursor = connection.execute(kill, [f"LISTEN {CHANNEL};" if driver == "asyncpg" else f"LISTEN {CHANNEL}"])
+            if not cursor.rowcount:
+                cursor = connection.execute(kill.replace("query = %s", "query LIKE %s"), ["LISTEN%"])
+            assert cursor.rowcount == 1
+        await heard.more()  # the look after the new LISTEN
+        await checked(listener, hears=True)
+        before = heard.count
+        notifier.notify()
+        while heard.count == before:
+            await heard.more()
+        listener.stop()
+        await running
+    notifier.close()
+
+
+async def test_a_silent_line_is_noticed_and_said_once(database, driver, proxied, caplog):
+    """H34: a half-open connection looks healthy for ever; the probe of our own tells, and polling goes on."""
+    caplog.set_level(logging.INFO, "txpatterns.wakeup")
+    proxy = proxied(int(database.address.port))
+    through = database.url(driver, port=proxy.port)
+    async with Database(database.url(driver), listen_url=through) as db:
+        listener = Listener(db, Heard(), settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        proxy.silence()
+        await checked(listener, hears=False)
+        proxy.heal()
+        await checked(listener, hears=True)
+        listener.stop()
+        await running
+    said = [record.message for record in caplog.records if record.name == "txpatterns.wakeup"]
+    assert len([text for text in said if "do not arrive" in text]) == 1
+    assert len([text for text in said if "arrive again" in text]) == 1
+
+
+async def test_through_a_pooler_the_listener_says_what_to_do(database, pgbouncer, driver, caplog):
+    """H34, H98: PgBouncer in transaction mode swallows LISTEN; `listen_url` is the way round it."""
+    pooled = database.url(driver, port=pgbouncer.port)
+    if driver == "asyncpg":
+        pooled += "?prepared_statement_cache_size=0"
+    async with Database(pooled) as db:
+        listener = Listener(db, Heard(), settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await asyncio.wait_for(listener.checked.wait(), 20)
+        assert not listener.hears
+        assert "listen_url" in caplog.text
+        listener.stop()
+        await running
+    async with Database(pooled, listen_url=database.url(driver)) as db:
+        listener = Listener(db, Heard(), settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        listener.stop()
+        await running
+
+
+async def test_a_wake_up_never_fails_the_caller(caplog):
+    """H11: with the server away `notify` returns as always, and one line says so."""
+    engine = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    notifier = Notifier(engine)
+    for _ in range(100):
+        notifier.notify()
+    await asyncio.to_thread(wait_until, lambda: "cannot be sent" in caplog.text, what="the warning")
+    notifier.notify()
+    notifier.close()
+    assert caplog.text.count("cannot be sent") == 1
