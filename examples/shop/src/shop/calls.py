@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -52,7 +53,9 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=_BYTES) if hint is bytes else TypeAdapter(hint)
 
 
-def serve(port: type[P], api: P) -> Starlette:
+def serve(
+    port: type[P], api: P, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None
+) -> Starlette:
     """Make a web application that answers the calls of a protocol with an object's methods."""
     methods = methods_of(port)
 
@@ -74,7 +77,7 @@ def serve(port: type[P], api: P) -> Starlette:
             return JSONResponse(problem.body(), status_code=problem.kind.status, media_type=MEDIA_TYPE)
         return Response(method.result.dump_json(result), media_type="application/json")
 
-    return Starlette(routes=[Route("/{method}", answer, methods=["POST"])])
+    return Starlette(routes=[Route("/{method}", answer, methods=["POST"])], lifespan=lifespan)
 
 
 class Caller:

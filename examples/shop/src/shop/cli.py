@@ -1,0 +1,165 @@
+"""The command ``shop``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from fastapi import FastAPI
+
+from shop import wiring
+from shop.gateway.live import Bell
+from shop.server import Server, listen
+from shop.settings import PORTS, Settings, SettingsError, read_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
+
+
+class Profile(StrEnum):
+    """In which shape the shop runs."""
+
+    EMBEDDED = "embedded"
+    SERVICES = "services"
+
+
+DATA = Annotated[Path, typer.Option(help="The folder of the databases and secrets.")]
+PORT = Annotated[int | None, typer.Option(help="Where the store listens. [default: 8080]", show_default=False)]
+SEED = Annotated[int, typer.Option(help="Prices, stock and the bank's luck: the same number gives the same.")]
+
+
+@app.command(epilog="Examples: shop up  ·  shop up --port 9000 --data /tmp/shop --reset --headless")
+def up(
+    port: PORT = None,
+    data: DATA = Path(".shop"),
+    reset: Annotated[bool, typer.Option("--reset", help="Forget the folder's databases first.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    seed: SEED = 42,
+    profile: Annotated[Profile, typer.Option(help="One process, or one for each service.")] = Profile.EMBEDDED,
+) -> None:
+    """Open the shop: buy something, break it, watch it recover. Ctrl-C closes it."""
+    data.mkdir(parents=True, exist_ok=True)
+    with _alone_in(data):
+        if reset:
+            forget(data)
+        settings = _settings(data, port, seed, profile is Profile.EMBEDDED)
+        with _open_port(settings.host, settings.port) as door:
+            if profile is Profile.EMBEDDED:
+                _serve_store(settings, door, headless, *wiring.embedded(settings))
+            else:
+                with _services(settings, seed):
+                    _serve_store(settings, door, headless, *wiring.gateway(settings))
+
+
+@app.command(epilog="Examples: shop run orders  ·  shop run gateway --port 8080")
+def run(
+    service: Annotated[str, typer.Argument(help=f"One of {', '.join([*PORTS, 'gateway'])}.")],
+    data: DATA = Path(".shop"),
+    port: PORT = None,
+    seed: SEED = 42,
+) -> None:
+    """Run one service alone, on the servers that the environment names."""
+    if service not in {*PORTS, "gateway"}:
+        _refuse(f"There is no service {service}: choose one of {', '.join([*PORTS, 'gateway'])}.")
+    settings = _settings(data, port, seed, embedded=False)
+    if service == "gateway":
+        with _open_port(settings.host, settings.port) as door:
+            _serve_store(settings, door, True, *wiring.gateway(settings))
+        return
+    host, _, number = settings.addresses[service].rpartition(":")
+    with _open_port(host, int(number)) as door:
+        Server(wiring.service(settings, service), lambda: None).run([door])
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def forget(data: Path) -> None:
+    """Delete the shop's databases in a folder, and nothing else."""
+    for service in wiring.TABLES:
+        for ending in ("db", "db-wal", "db-shm"):
+            (data / f"{service}.{ending}").unlink(missing_ok=True)
+
+
+def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settings:
+    try:
+        return read_settings(data, port, seed, embedded, os.environ)
+    except (SettingsError, ValueError) as error:
+        _refuse(str(error))
+
+
+def _refuse(words: str) -> NoReturn:
+    print(f"shop: {words}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _alone_in(data: Path) -> Iterator[None]:
+    """Hold a folder for this process: two shops on the same files would take each other's messages."""
+    with (data / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _refuse(f"another shop is open on {data}. Close it, or choose another folder with --data.")
+        yield
+
+
+@contextmanager
+def _open_port(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        door = listen(host, port)
+    except OSError as error:
+        _refuse(f"{host}:{port} cannot be opened ({error.strerror}). Choose another port with --port.")
+    with door:
+        yield door
+
+
+def _serve_store(settings: Settings, door: socket.socket, headless: bool, web: FastAPI, bell: Bell) -> None:
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - only compared
+    store = f"http://{shown}:{door.getsockname()[1]}"
+    print(f"  Store      {store}/")
+    print(f"  Orders     {store}/orders")
+    print(f"  API        {store}/docs")
+    print(f"  Health     {store}/health")
+    print(f"  Data       {settings.data.resolve()} (Ctrl-C closes the shop; the same folder goes on)", flush=True)
+    if not headless and _has_screen():
+        webbrowser.open(store)
+    Server(web, bell.close).run([door])
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextmanager
+def _services(settings: Settings, seed: int) -> Iterator[None]:
+    """Run each service as a process of its own, and stop them all at the end."""
+    env = os.environ | {
+        "SHOP_COOKIE_SECRET": settings.cookie_secret,
+        "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
+        "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
+    }
+    processes = []
+    try:
+        for service in PORTS:
+            command = [sys.executable, "-m", "shop", "run", service, "--data", str(settings.data), "--seed", str(seed)]
+            processes.append(subprocess.Popen(command, env=env))  # noqa: S603 - our own module
+            print(f"  {service:<10} {settings.addresses[service]} (process {processes[-1].pid})")
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(timeout=30)

@@ -1,0 +1,233 @@
+"""Putting the shop together: the only place that knows all services, and in which shape they run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy import MetaData
+from sqlalchemy.engine import Connection
+from starlette.applications import Starlette
+
+import shop.bank.app
+import shop.bank.models
+import shop.cart.app
+import shop.cart.models
+import shop.catalog.models
+import shop.gateway.models
+import shop.gateway.timeline
+import shop.inventory.app
+import shop.inventory.models
+import shop.orders.app
+import shop.orders.models
+import shop.payment.app
+import shop.payment.models
+from shop import ports
+from shop.bank.api import BankApi, Temper
+from shop.bank.app import Post
+from shop.calls import caller, serve
+from shop.cart.api import CartApi
+from shop.catalog import seed
+from shop.catalog.api import CatalogApi
+from shop.gateway.app import create_app
+from shop.gateway.context import Context, Services
+from shop.gateway.idempotency import IdempotencyKeys
+from shop.gateway.live import Bell
+from shop.gateway.render import environment
+from shop.gateway.timeline import Timeline
+from shop.inventory.api import InventoryApi
+from shop.orders.api import OrdersApi
+from shop.payment.api import PaymentsApi
+from shop.settings import Settings
+from shop.stumbles import Stumbles
+from txpatterns import App
+from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.database.setup import create_missing
+
+PORTS: Mapping[str, type[Any]] = {
+    "catalog": ports.Catalog,
+    "cart": ports.Carts,
+    "inventory": ports.Inventory,
+    "orders": ports.Orders,
+    "bank": ports.Bank,
+    "payment": ports.Payments,
+}
+"""The services in an order in which each finds those that it calls."""
+
+TABLES: Mapping[str, MetaData] = {
+    "catalog": shop.catalog.models.Base.metadata,
+    "cart": shop.cart.models.Base.metadata,
+    "inventory": shop.inventory.models.Base.metadata,
+    "orders": shop.orders.models.Base.metadata,
+    "bank": shop.bank.models.Base.metadata,
+    "payment": shop.payment.models.Base.metadata,
+    "gateway": shop.gateway.models.Base.metadata,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One service in this process: its App, and its notes about failed attempts."""
+
+    name: str
+    app: App
+    stumbles: Stumbles
+
+
+class Builder:
+    """Builds services, each once, and gives each the others it calls: its neighbour's object, or a caller to it.
+
+    Args:
+        settings: The shop's settings.
+        broker: One broker that all Apps of this process share, or a URL.
+        client: What calls other processes.
+        post: How the bank posts its webhooks.
+        local: Which services live in this process.
+    """
+
+    def __init__(
+        self, settings: Settings, broker: Any, client: httpx.AsyncClient, post: Post, local: frozenset[str]
+    ) -> None:
+        self.settings = settings
+        self.broker = broker
+        self.client = client
+        self.post = post
+        self.local = local
+        self.units: list[Unit] = []
+        self.fills: list[Callable[[], Awaitable[None]]] = []
+        self._apis: dict[str, Any] = {}
+
+    def api(self, name: str) -> Any:
+        """Give what answers for a service, here or in another process."""
+        if name not in self._apis:
+            if name in self.local:
+                self._apis[name] = getattr(self, f"_{name}")()
+            else:
+                self._apis[name] = caller(PORTS[name], self.client, self.settings.addresses[name])
+        return self._apis[name]
+
+    def gateway(self) -> Context:
+        """Build the gateway."""
+        app, bell = self._app("gateway"), Bell()
+        shop.gateway.timeline.listen(app, bell)
+        services = Services(
+            catalog=self.api("catalog"),
+            carts=self.api("cart"),
+            inventory=self.api("inventory"),
+            orders=self.api("orders"),
+            payments=self.api("payment"),
+        )
+        return Context(app, services, Timeline(app, bell), IdempotencyKeys(app), environment(), self.settings.window)
+
+    def _app(self, name: str) -> App:
+        stumbles = Stumbles(name)
+        app = App(name, database=self.settings.database_of(name), broker=self.broker, hooks=[stumbles])
+        self.units.append(Unit(name, app, stumbles))
+        return app
+
+    def _catalog(self) -> CatalogApi:
+        api = CatalogApi(self._app("catalog"))
+        self.fills.append(partial(api.stock_shelves, self.settings.seed))
+        return api
+
+    def _inventory(self) -> InventoryApi:
+        app = self._app("inventory")
+        shop.inventory.app.listen(app)
+        api = InventoryApi(app)
+        stock = {product.sku: product.stock for product in seed.products(self.settings.seed)}
+        self.fills.append(partial(api.stock_shelves, stock))
+        return api
+
+    def _orders(self) -> OrdersApi:
+        app = self._app("orders")
+        shop.orders.app.listen(app)
+        return OrdersApi(app, self.settings.window)
+
+    def _bank(self) -> BankApi:
+        app = self._app("bank")
+        shop.bank.app.listen(app, self.settings.webhook_secret, self.post)
+        return BankApi(app, Temper(self.settings.seed, self.settings.think))
+
+    def _cart(self) -> CartApi:
+        app = self._app("cart")
+        shop.cart.app.listen(app)
+        return CartApi(app, self.api("catalog"))
+
+    def _payment(self) -> PaymentsApi:
+        app = self._app("payment")
+        shop.payment.app.listen(app, self.api("bank"))
+        return PaymentsApi(app, self.settings.webhook_secret)
+
+
+@asynccontextmanager
+async def running(builder: Builder) -> AsyncIterator[None]:
+    """Make missing tables, fill empty shelves, and run relays, consumers and timers for as long as the block lasts."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(builder.client)
+        for unit in builder.units:
+            await make_tables(unit.app, TABLES[unit.name])
+        for fill in builder.fills:
+            await fill()
+        for unit in builder.units:
+            await stack.enter_async_context(unit.app.running())
+        notes = [asyncio.create_task(unit.stumbles.tell(unit.app)) for unit in builder.units]
+        try:
+            yield
+        finally:
+            for task in notes:
+                task.cancel()
+            await asyncio.gather(*notes, return_exceptions=True)
+
+
+async def make_tables(app: App, tables: MetaData) -> None:
+    """Make what is missing of a service's own tables and of the library's."""
+
+    def make(connection: Connection) -> None:
+        tables.create_all(connection)
+        create_missing(connection)
+
+    await app.database.transact(make)
+
+
+def http_post(client: httpx.AsyncClient, url: str) -> Post:
+    """Make the bank's way to the shop: over HTTP."""
+
+    async def post(body: bytes, headers: dict[str, str]) -> int:
+        answer = await client.post(url, content=body, headers=headers, timeout=10.0)
+        return answer.status_code
+
+    return post
+
+
+def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bell]:
+    """Build the whole shop in one process, on one in-memory broker."""
+    client = httpx.AsyncClient()
+    everybody = frozenset(PORTS)
+    builder = Builder(settings, MemoryBroker(), client, post or http_post(client, settings.webhook_url), everybody)
+    return _web(builder)
+
+
+def gateway(settings: Settings) -> tuple[FastAPI, Bell]:
+    """Build the gateway alone; the services are other processes."""
+    client = httpx.AsyncClient()
+    return _web(Builder(settings, settings.broker, client, http_post(client, settings.webhook_url), frozenset()))
+
+
+def service(settings: Settings, name: str) -> Starlette:
+    """Build one service alone; the others are other processes."""
+    client = httpx.AsyncClient()
+    post = http_post(client, settings.webhook_url)
+    builder = Builder(settings, settings.broker, client, post, frozenset({name}))
+    return serve(PORTS[name], builder.api(name), lambda _: running(builder))
+
+
+def _web(builder: Builder) -> tuple[FastAPI, Bell]:
+    context = builder.gateway()
+    web = create_app(context, builder.settings.cookie_secret, lambda _: running(builder))
+    return web, context.timeline.bell

@@ -1,0 +1,115 @@
+import asyncio
+import json
+import sqlite3
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shop import wiring
+from shop.settings import Settings, read_settings
+
+PATIENCE = 30.0
+
+
+@dataclass
+class OpenShop:
+    """A whole shop in this process, without a socket: its web application, its bell, and the bank's post."""
+
+    web: object
+    bell: object
+    settings: Settings
+    stack: AsyncExitStack
+    posted: list[tuple[bytes, dict[str, str]]] = field(default_factory=list)
+    losing: bool = False
+
+    async def visitor(self) -> httpx.AsyncClient:
+        """Somebody new, with a cookie jar of their own."""
+        transport = httpx.ASGITransport(self.web, raise_app_exceptions=False)
+        return await self.stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://shop.test"))
+
+    async def post(self, body: bytes, headers: dict[str, str]) -> int:
+        """The bank's post; what it carried can be posted again by a test."""
+        self.posted.append((body, headers))
+        client = await self.visitor()
+        answer = await client.post("/webhooks/payments/mock", content=body, headers=headers)
+        return answer.status_code
+
+    async def buy(self, client: httpx.AsyncClient, method: str, sku: str = "PLAY-01", quantity: int = 1) -> str:
+        """Put something into the cart and order it; gives the order's id."""
+        added = await client.post("/api/v1/cart/items", json={"sku": sku, "quantity": quantity})
+        assert added.status_code == 201, added.text
+        ordered = await client.post("/api/v1/checkout", json={"method": method})
+        assert ordered.status_code == 202, ordered.text
+        return ordered.json()["id"]
+
+    async def until(self, client: httpx.AsyncClient, order_id: str, *types: str) -> list[str]:
+        """Wait until the order's timeline has these events; gives all it has."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                heard = await self.heard(client, order_id)
+                if set(types) <= set(heard):
+                    return heard
+                await self.bell.wait(order_id, timedelta(seconds=1))
+
+    async def heard(self, client: httpx.AsyncClient, order_id: str) -> list[str]:
+        answer = await client.get(f"/api/v1/orders/{order_id}/timeline")
+        assert answer.status_code == 200, answer.text
+        return [entry["type"] for entry in answer.json()["entries"]]
+
+    async def shelf(self, client: httpx.AsyncClient, sku: str) -> dict[str, int]:
+        stock = (await client.get(f"/api/v1/products/{sku}")).json()["stock"]
+        return {name: stock[name] for name in ("available", "reserved", "sold")}
+
+    def rows(self, service: str, query: str) -> list[tuple]:
+        return rows(self.settings.data, service, query)
+
+
+def rows(data: Path, service: str, query: str) -> list[tuple]:
+    """Ask a service's own database, past its service."""
+    with sqlite3.connect(data / f"{service}.db") as connection:
+        found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+@asynccontextmanager
+async def opened(data: Path, **env: str):
+    settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20"} | env)
+    async with AsyncExitStack() as stack:
+        made = OpenShop(None, None, settings, stack)
+        made.web, made.bell = wiring.embedded(settings, made.post)
+        await stack.enter_async_context(made.web.router.lifespan_context(made.web))
+        yield made
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    """A shop whose bank answers at once and whose orders wait for their payment for a while."""
+    async with opened(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def hasty_shop(tmp_path):
+    """A shop whose orders wait for their payment for a second only."""
+    async with opened(tmp_path, SHOP_PAYMENT_WINDOW="1") as made:
+        yield made
+
+
+@pytest.fixture
+def open_shop():
+    return opened
+
+
+@pytest.fixture
+def ask():
+    return rows
+
+
+@pytest.fixture
+def body_of():
+    return lambda posted: json.loads(posted[0])

@@ -1,0 +1,281 @@
+"""The REST routes, one promise a test."""
+
+import asyncio
+
+import pytest
+
+PROBLEM = "application/problem+json"
+ROUTES = {
+    ("GET", "/health"),
+    ("GET", "/api/v1/products"),
+    ("GET", "/api/v1/cart"),
+    ("POST", "/api/v1/cart/items"),
+    ("PUT", "/api/v1/cart/items/{item_id}"),
+    ("DELETE", "/api/v1/cart/items/{item_id}"),
+    ("DELETE", "/api/v1/cart"),
+    ("POST", "/api/v1/checkout"),
+    ("GET", "/api/v1/orders"),
+    ("GET", "/api/v1/orders/{order_id}"),
+}
+
+
+async def add(client, sku="DESK-01", quantity=1):
+    answer = await client.post("/api/v1/cart/items", json={"sku": sku, "quantity": quantity})
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+async def test_the_ten_routes_are_there(shop):
+    anybody = await shop.visitor()
+    paths = (await anybody.get("/openapi.json")).json()["paths"]
+    there = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert there >= ROUTES
+
+
+async def test_health(shop):
+    anybody = await shop.visitor()
+    for path in ("/health", "/live", "/ready"):
+        assert (await anybody.get(path)).json() == {"status": "ok"}
+
+
+async def test_products_come_in_pages(shop):
+    """Following `next` shows every product once."""
+    anybody = await shop.visitor()
+    url, seen = "/api/v1/products?limit=25", []
+    while url:
+        page = (await anybody.get(url)).json()
+        seen += [product["sku"] for product in page["items"]]
+        url = page["next"]
+    assert len(seen) == len(set(seen)) == 60
+    assert seen == sorted(seen)
+
+
+async def test_products_by_category_and_words(shop):
+    anybody = await shop.visitor()
+    tents = (await anybody.get("/api/v1/products", params={"q": "TENT two"})).json()["items"]
+    assert [product["name"] for product in tents] == ["Ridge tent for two"]
+    plants = (await anybody.get("/api/v1/products", params={"category": "plants"})).json()["items"]
+    assert {product["category"] for product in plants} == {"plants"}
+    assert (await anybody.get("/api/v1/products", params={"q": "100%"})).json()["items"] == []
+
+
+@pytest.mark.parametrize("bad", ["limit=0", "limit=101", "limit=many"])
+async def test_impossible_pages_are_refused(shop, bad):
+    anybody = await shop.visitor()
+    answer = await anybody.get(f"/api/v1/products?{bad}")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM)
+    assert answer.json()["errors"][0]["where"] == "query.limit"
+
+
+async def test_prices_are_text(shop):
+    anybody = await shop.visitor()
+    price = (await anybody.get("/api/v1/products/DESK-01")).json()["product"]["price"]
+    assert isinstance(price["amount"], str)
+    assert price["currency"] == "EUR"
+
+
+async def test_a_new_visitor_has_an_empty_cart(shop):
+    anybody = await shop.visitor()
+    answer = await anybody.get("/api/v1/cart")
+    assert (answer.status_code, answer.json()["lines"], answer.headers["etag"]) == (200, [], '"v0"')
+
+
+async def test_the_same_thing_twice_is_summed(shop):
+    alice = await shop.visitor()
+    await add(alice, quantity=2)
+    cart = (await add(alice, quantity=3)).json()
+    [line] = cart["lines"]
+    assert line["quantity"] == 5
+    assert cart["total"] == line["line_total"]
+
+
+@pytest.mark.parametrize(
+    "body", [{"sku": "DESK-01", "quantity": 0}, {"quantity": 1}, {"sku": "DESK-01", "quantity": 100}]
+)
+async def test_impossible_items_are_refused(shop, body):
+    alice = await shop.visitor()
+    answer = await alice.post("/api/v1/cart/items", json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM)
+
+
+async def test_more_than_a_cart_holds(shop):
+    alice = await shop.visitor()
+    await add(alice, quantity=99)
+    answer = await alice.post("/api/v1/cart/items", json={"sku": "DESK-01", "quantity": 1})
+    assert answer.status_code == 422
+    assert (await alice.get("/api/v1/cart")).json()["lines"][0]["quantity"] == 99
+
+
+async def test_an_unknown_product_is_a_problem(shop):
+    alice = await shop.visitor()
+    answer = await alice.post("/api/v1/cart/items", json={"sku": "NONE-01"})
+    assert answer.status_code == 404
+    body = answer.json()
+    assert body["type"] == "/api/v1/problems/not-found"
+    assert body["instance"] == "/api/v1/cart/items"
+    assert (await alice.get(body["type"])).status_code == 200
+
+
+async def test_a_stale_version_is_refused(shop):
+    """An update made from an old view of the cart changes nothing."""
+    alice = await shop.visitor()
+    old = await add(alice)
+    item = f"/api/v1/cart/items/{old.json()['lines'][0]['id']}"
+    fresh = await alice.put(item, json={"quantity": 2}, headers={"If-Match": old.headers["etag"]})
+    assert fresh.status_code == 200
+    stale = await alice.put(item, json={"quantity": 9}, headers={"If-Match": old.headers["etag"]})
+    assert (stale.status_code, stale.json()["type"]) == (412, "/api/v1/problems/stale-version")
+    assert (await alice.get("/api/v1/cart")).json()["lines"][0]["quantity"] == 2
+    again = await alice.put(item, json={"quantity": 3}, headers={"If-Match": fresh.headers["etag"]})
+    assert again.status_code == 200
+    assert (await alice.put(item, json={"quantity": 4}, headers={"If-Match": "junk"})).status_code == 412
+    assert (await alice.put(item, json={"quantity": 4})).status_code == 200
+
+
+async def test_taking_out_twice_is_fine(shop):
+    alice = await shop.visitor()
+    line = (await add(alice)).json()["lines"][0]["id"]
+    answers = [(await alice.delete(f"/api/v1/cart/items/{line}")).status_code for _ in range(2)]
+    assert answers == [204, 204]
+    assert (await alice.put(f"/api/v1/cart/items/{line}", json={"quantity": 1})).status_code == 404
+
+
+async def test_clearing_twice_is_told_once(shop):
+    """One cart.cleared event for two requests: the second found nothing to clear."""
+    alice = await shop.visitor()
+    await add(alice)
+    versions = []
+    for _ in range(2):
+        assert (await alice.delete("/api/v1/cart")).status_code == 204
+        versions.append((await alice.get("/api/v1/cart")).json()["version"])
+    assert versions == [2, 2]
+
+
+async def test_carts_are_each_visitor_s_own(shop):
+    alice, bob = await shop.visitor(), await shop.visitor()
+    line = (await add(alice)).json()["lines"][0]["id"]
+    assert (await bob.get("/api/v1/cart")).json()["lines"] == []
+    assert (await bob.put(f"/api/v1/cart/items/{line}", json={"quantity": 9})).status_code == 404
+    await bob.delete(f"/api/v1/cart/items/{line}")
+    assert (await alice.get("/api/v1/cart")).json()["lines"][0]["quantity"] == 1
+
+
+async def test_a_forged_cookie_is_a_new_visitor(shop):
+    alice, thief = await shop.visitor(), await shop.visitor()
+    await add(alice)
+    cookie = alice.cookies["shop_visitor"]
+    thief.cookies.set("shop_visitor", cookie[:-2] + "xx")
+    answer = await thief.get("/api/v1/cart")
+    assert answer.json()["lines"] == []
+    assert "shop_visitor" in answer.headers["set-cookie"]
+
+
+async def test_an_empty_cart_cannot_be_ordered(shop):
+    alice = await shop.visitor()
+    answer = await alice.post("/api/v1/checkout", json={})
+    assert (answer.status_code, answer.json()["type"]) == (409, "/api/v1/problems/cart-empty")
+
+
+async def test_the_same_key_gives_the_same_answer(shop):
+    """P2: fifty requests with one key at once make one order, and all get the same answer."""
+    alice = await shop.visitor()
+    await add(alice)
+    key = {"Idempotency-Key": "k-1"}
+    body = {"method": "silent"}
+    answers = await asyncio.gather(*(alice.post("/api/v1/checkout", json=body, headers=key) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.text for answer in answers}) == 1
+    assert len((await alice.get("/api/v1/orders")).json()["items"]) == 1
+    later = await alice.post("/api/v1/checkout", json=body, headers=key)
+    assert later.json() == answers[0].json()
+
+
+async def test_the_same_key_for_another_body_is_refused(shop):
+    alice = await shop.visitor()
+    await add(alice)
+    key = {"Idempotency-Key": "k-1"}
+    assert (await alice.post("/api/v1/checkout", json={"method": "silent"}, headers=key)).status_code == 202
+    other = await alice.post("/api/v1/checkout", json={"method": "succeed"}, headers=key)
+    assert (other.status_code, other.json()["type"]) == (422, "/api/v1/problems/idempotency-key-reused")
+
+
+async def test_keys_are_each_visitor_s_own(shop):
+    alice, bob = await shop.visitor(), await shop.visitor()
+    ids = []
+    for who in (alice, bob):
+        await add(who)
+        answer = await who.post("/api/v1/checkout", json={"method": "silent"}, headers={"Idempotency-Key": "k"})
+        ids.append(answer.json()["id"])
+    assert len(set(ids)) == 2
+
+
+async def test_an_unknown_way_to_pay_is_refused(shop):
+    alice = await shop.visitor()
+    await add(alice)
+    assert (await alice.post("/api/v1/checkout", json={"method": "shells"})).status_code == 422
+
+
+async def test_orders_are_each_visitor_s_own(shop):
+    """Somebody else's order is not found, rather than forbidden: its existence is nobody's business."""
+    alice, bob = await shop.visitor(), await shop.visitor()
+    order_id = await shop.buy(alice, "silent")
+    assert [order["id"] for order in (await alice.get("/api/v1/orders")).json()["items"]] == [order_id]
+    assert (await bob.get("/api/v1/orders")).json()["items"] == []
+    for path in ("", "/timeline", "/stream"):
+        assert (await bob.get(f"/api/v1/orders/{order_id}{path}")).status_code == 404
+    assert (await bob.get(f"/orders/{order_id}")).status_code == 404
+    assert (await bob.get(f"/orders/{order_id}/stream")).status_code == 404
+    assert (await bob.post(f"/api/v1/orders/{order_id}/cancel")).status_code == 404
+
+
+async def test_orders_come_in_pages_newest_first(shop):
+    alice = await shop.visitor()
+    made = [await shop.buy(alice, "silent") for _ in range(3)]
+    url, seen = "/api/v1/orders?limit=2", []
+    while url:
+        page = (await alice.get(url)).json()
+        seen += [order["id"] for order in page["items"]]
+        url = page["next"]
+    assert seen == made[::-1]
+
+
+async def test_an_order_is_there_at_once(shop):
+    alice = await shop.visitor()
+    await add(alice)
+    answer = await alice.post("/api/v1/checkout", json={"method": "silent"})
+    order = (await alice.get(answer.headers["location"])).json()
+    assert order["id"] == answer.json()["id"]
+    assert order["status"] in ("PENDING", "CANCELED")
+
+
+async def test_unknown_addresses_are_problems(shop):
+    anybody = await shop.visitor()
+    answer = await anybody.get("/api/v1/nowhere")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
+    wrong = await anybody.post("/api/v1/products")
+    assert (wrong.status_code, wrong.json()["type"]) == (405, "/api/v1/problems/method-not-allowed")
+
+
+async def test_every_kind_of_problem_has_its_page(shop):
+    anybody = await shop.visitor()
+    for problem in (await anybody.get("/api/v1/problems")).json():
+        page = await anybody.get(problem["type"], headers={"accept": "text/html"})
+        assert problem["help"].split(";")[0].split("`")[0] in page.text
+
+
+async def test_events_have_one_envelope_and_a_cause(shop):
+    """Each event of an order carries the id of the order's first as correlation, and its cause."""
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "succeed")
+    await shop.until(alice, order_id, "stock.sold")
+    entries = (await alice.get(f"/api/v1/orders/{order_id}/timeline")).json()["entries"]
+    by_type = {entry["type"]: entry for entry in entries}
+    for effect, cause in [
+        ("stock.reserved", "order.created"),
+        ("payment.session_opened", "stock.reserved"),
+        ("order.paid", "payment.captured"),
+        ("order.confirmed", "order.paid"),
+        ("stock.sold", "order.confirmed"),
+    ]:
+        assert by_type[effect]["headers"]["causation-id"] == by_type[cause]["message_id"]
+    assert len({entry["message_id"] for entry in entries}) == len(entries)

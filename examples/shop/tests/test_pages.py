@@ -1,0 +1,102 @@
+"""The storefront without a script: forms, links, and a stream."""
+
+import re
+
+import pytest
+
+
+def field(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found, name
+    return found[1]
+
+
+async def read(client, path, status=200):
+    answer = await client.get(path, headers={"accept": "text/html"})
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+async def put_in(client, sku="LIGHT-01", quantity="1"):
+    page = await read(client, f"/products/{sku}")
+    form = {"csrf": field(page, "csrf"), "sku": sku, "quantity": quantity}
+    answer = await client.post("/cart/items", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/cart")
+
+
+async def test_buying_without_a_script(shop):
+    """From the first page to a confirmed order with nothing but links and forms."""
+    alice = await shop.visitor()
+    home = await read(alice, "/")
+    assert "Quiet Hour headphones" in home
+    await put_in(alice, quantity="2")
+    assert "Anglepoint lamp" in await read(alice, "/cart")
+    checkout = await read(alice, "/checkout")
+    form = {"csrf": field(checkout, "csrf"), "checkout_id": field(checkout, "checkout_id"), "method": "succeed"}
+    ordered = await alice.post("/checkout", data=form)
+    assert ordered.status_code == 303
+    again = await alice.post("/checkout", data=form)
+    assert again.headers["location"] == ordered.headers["location"]
+    order_id = ordered.headers["location"].rpartition("/")[2]
+    await shop.until(alice, order_id, "stock.sold", "cart.settled")
+    page = await read(alice, f"/orders/{order_id}")
+    for words in ("Confirmed", "You ordered 2 × Anglepoint lamp", "We reserved", "Engineer"):
+        assert words in page
+    third = await alice.post("/checkout", data=form)
+    assert third.headers["location"] == ordered.headers["location"]
+    assert "Confirmed" in await read(alice, "/orders")
+
+
+async def test_changing_the_cart(shop):
+    alice = await shop.visitor()
+    await put_in(alice)
+    page = await read(alice, "/cart")
+    line = re.search(r'action="(/cart/items/[^"]+)"', page)[1]
+    form = {"csrf": field(page, "csrf"), "version": field(page, "version"), "quantity": "3", "act": "update"}
+    assert (await alice.post(line, data=form)).status_code == 303
+    stale = await alice.post(line, data=form | {"quantity": "9"})
+    assert stale.status_code == 412
+    assert "changed in another window" in stale.text
+    assert (await alice.post(line, data=form | {"act": "remove"})).status_code == 303
+    assert "Nothing in here yet" in await read(alice, "/cart")
+
+
+async def test_forms_of_others_are_refused(shop):
+    """A form that another visitor's page made, or that nobody made, changes nothing."""
+    alice, eve = await shop.visitor(), await shop.visitor()
+    token = field(await read(eve, "/products/LIGHT-01"), "csrf")
+    for csrf in (token, "", "nonsense"):
+        answer = await alice.post("/cart/items", data={"csrf": csrf, "sku": "LIGHT-01", "quantity": "1"})
+        assert answer.status_code in (403, 422)
+    assert "Nothing in here yet" in await read(alice, "/cart")
+
+
+async def test_searching(shop):
+    anybody = await shop.visitor()
+    assert "Stunt kite" in await read(anybody, "/?q=kite")
+    assert "Nothing by that name" in await read(anybody, "/?q=%3Cscript%3E")
+    assert "<script>" not in await read(anybody, "/?q=%3Cscript%3E")
+    assert "Day backpack" in await read(anybody, "/?category=bags")
+    await read(anybody, "/?category=boats", status=404)
+
+
+async def test_what_is_not_there_has_a_page_too(shop):
+    anybody = await shop.visitor()
+    assert "Not found" in await read(anybody, "/products/NONE-1", status=404)
+    assert "Not found" in await read(anybody, "/nowhere", status=404)
+
+
+async def test_nothing_but_our_own_files_may_run(shop):
+    """No inline script or style, and a policy that forbids them."""
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "silent")
+    for path in ("/", "/cart", f"/orders/{order_id}", "/orders", "/products/LIGHT-01"):
+        answer = await alice.get(path)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|javascript:", answer.text)
+
+
+@pytest.mark.parametrize("name", ["shop.css", "timeline.css", "shop.js", "art.svg", "icon.svg"])
+async def test_the_files_are_there(shop, name):
+    anybody = await shop.visitor()
+    assert (await anybody.get(f"/static/{name}")).status_code == 200

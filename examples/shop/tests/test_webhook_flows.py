@@ -1,0 +1,74 @@
+"""Webhooks that come twice, late, never, or in the wrong order: nobody pays twice, nobody pays for nothing."""
+
+import asyncio
+
+
+async def test_ten_times_at_once(shop, body_of):
+    """P2: the same webhook ten times in parallel has one effect, and every answer says that it was taken."""
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "succeed")
+    await shop.until(alice, order_id, "order.confirmed")
+    (body, headers) = shop.posted[0]
+    answers = await asyncio.gather(*(shop.post(body, headers) for _ in range(10)))
+    assert set(answers) == {200}
+    heard = await shop.until(alice, order_id, "webhook.repeated")
+    assert heard.count("payment.captured") == 1
+    event_id = body_of(shop.posted[0])["id"]
+    assert shop.rows("payment", f"select count(*) from webhook_event where event_id = '{event_id}'") == [(1,)]
+
+
+async def test_twice(shop):
+    """P2: what the bank repeats changes nothing, and the timeline shows that it was told again."""
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "twice")
+    heard = await shop.until(alice, order_id, "webhook.repeated", "stock.sold")
+    assert heard.count("payment.captured") == heard.count("order.paid") == 1
+
+
+async def test_in_the_wrong_order(shop):
+    """Declined first, charged then, the news the other way round: the money that moved counts."""
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "reordered")
+    heard = await shop.until(alice, order_id, "webhook.repeated", "stock.sold")
+    assert "payment.failed" not in heard
+    assert (await alice.get(f"/api/v1/orders/{order_id}")).json()["status"] == "CONFIRMED"
+
+
+async def test_too_late(hasty_shop):
+    """P4: a capture after the cancellation is refunded, once."""
+    shop, alice = hasty_shop, await hasty_shop.visitor()
+    before = await shop.shelf(alice, "PLAY-01")
+    order_id = await shop.buy(alice, "late")
+    heard = await shop.until(alice, order_id, "payment.refunded")
+    assert heard.index("order.canceled") < heard.index("payment.captured") < heard.index("refund.requested")
+    assert heard.count("payment.refunded") == 1
+    assert await shop.shelf(alice, "PLAY-01") == before
+    [(status,)] = shop.rows("payment", f"select status from payment where order_id = '{order_id}'")
+    assert status == "refunded"
+
+
+async def test_lost(hasty_shop):
+    """P4: the bank charged and its answer was lost. The bank is asked, and the money goes back."""
+    shop, alice = hasty_shop, await hasty_shop.visitor()
+    order_id = await shop.buy(alice, "lost")
+    heard = await shop.until(alice, order_id, "payment.refunded")
+    timeline = (await alice.get(f"/api/v1/orders/{order_id}/timeline")).json()["entries"]
+    captured = next(entry for entry in timeline if entry["type"] == "payment.captured")
+    assert captured["payload"]["source"] == "look-up"
+    assert heard.count("refund.requested") == 1
+
+
+async def test_forged_and_stale_webhooks_are_refused(shop):
+    alice = await shop.visitor()
+    order_id = await shop.buy(alice, "succeed")
+    await shop.until(alice, order_id, "order.confirmed")
+    body, headers = shop.posted[0]
+    anybody = await shop.visitor()
+    url = "/webhooks/payments/mock"
+    forged = await anybody.post(url, content=body, headers=headers | {"webhook-signature": "v1,AAAA"})
+    assert (forged.status_code, forged.headers["content-type"]) == (401, "application/problem+json")
+    changed = await anybody.post(url, content=body.replace(b"EUR", b"USD"), headers=headers)
+    assert changed.status_code == 401
+    unsigned = await anybody.post(url, content=body)
+    assert unsigned.status_code == 401
+    assert (await anybody.post("/webhooks/payments/other", content=body, headers=headers)).status_code == 404
