@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -83,6 +83,7 @@ class Unit:
             tell()
 
 
+_watched: WeakSet[Engine] = WeakSet()
 _units: WeakKeyDictionary[Connection, list[Unit]] = WeakKeyDictionary()
 """Which units a connection's commit writes; an entry goes with its connection."""
 
@@ -121,6 +122,9 @@ def unit_of(session: Session) -> Unit | None:
 
 def watch(engine: Engine) -> None:
     """Listen to an engine's commits and savepoints, once."""
+    if engine in _watched:
+        return
+    _watched.add(engine)
     if event.contains(engine, "commit", _on_commit):
         return
     event.listen(engine, "commit", _on_commit)

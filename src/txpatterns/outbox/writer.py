@@ -89,7 +89,7 @@ def refuse_unsafe_savepoints(connection: Connection) -> None:
 
 def _write_bare(connection: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
     driver: Any = connection.connection.driver_connection
-    way = _BARE.get(connection.dialect.driver)
+    way = BARE.get(connection.dialect.driver)
     if way is None or driver is None:
         return False
     try:
@@ -120,7 +120,7 @@ def _psycopg(driver: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
     return True
 
 
-_BARE: dict[str, Callable[[Any, str, Sequence[tuple[Any, ...]]], bool]] = {
+BARE: dict[str, Callable[[Any, str, Sequence[tuple[Any, ...]]], bool]] = {
     "asyncpg": _asyncpg,
     "psycopg": _psycopg,
     "psycopg_async": _psycopg,

@@ -14,16 +14,13 @@ class EnvelopeCodec:
     """``event_type, event_id, occurred_at, aggregate_id, schema_version, payload``, as one JSON object."""
 
     def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
-        head = json.dumps(
-            {
-                "event_type": spec.type,
-                "event_id": message_id,
-                "occurred_at": occurred_at.isoformat(),
-                "aggregate_id": event.key_of(),
-                "schema_version": spec.version,
-            }
+        key = event.key_of()
+        head = (
+            f'{{"event_type":{json.dumps(spec.type)},"event_id":{json.dumps(message_id)},'
+            f'"occurred_at":"{occurred_at.isoformat()}","aggregate_id":{json.dumps(key)},'
+            f'"schema_version":{json.dumps(spec.version)},"payload":'
         )
-        return Encoded(head[:-1].encode() + b', "payload": ' + to_json(event) + b"}", "application/json")
+        return Encoded(head.encode() + to_json(event) + b"}", "application/json")
 
     def decode(self, message: Message) -> Decoded:
         envelope = from_json(message.payload)

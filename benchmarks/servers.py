@@ -1,0 +1,22 @@
+"""The servers that the benchmarks run against: those of the tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from rig.servers.kafka import Kafka
+from rig.servers.postgres import Postgres
+
+__all__ = ["Kafka", "Postgres", "fresh_database"]
+
+
+@contextmanager
+def fresh_database(server: Postgres) -> Iterator[str]:
+    """Give the plain URL of an empty database."""
+    with server.database() as database:
+        yield database.url()
