@@ -86,7 +86,8 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """With pytest-xdist each worker has servers of its own, and tells here which it took."""
-    node.config.stash[taken].update(getattr(node, "workeroutput", {}).get("rig", []))
+    told: set[str] = node.config.stash[taken]
+    told.update(getattr(node, "workeroutput", {}).get("rig", []))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -95,9 +96,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash[taken]:
+    if servers := sorted(config.stash[taken]):
         terminalreporter.section("servers")
-        terminalreporter.write_line("\n".join(sorted(config.stash[taken])))
+        terminalreporter.write_line("\n".join(servers))
 
 
 def _kinds_of(item: pytest.Item) -> set[type[Server]]:

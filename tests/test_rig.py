@@ -380,6 +380,17 @@ def test_half_open_accepts_and_says_nothing(proxy: Proxy):
     talk.socket.close()
 
 
+def test_a_half_open_connection_is_cut(proxy: Proxy):
+    proxy.silence()
+    talk = Talk(proxy)
+    proxy.wait_fired("silence")
+    proxy.cut()
+    with pytest.raises(ConnectionResetError):
+        talk.hear(1)
+    proxy.heal()
+    talk.socket.close()
+
+
 def test_silence_in_one_direction(proxy: Proxy, talk: Talk):
     proxy.silence(TO_CLIENT)
     talk.say(b"held\n")
@@ -473,6 +484,7 @@ async def test_asyncpg_loses_a_commit_reply_too(database: Database, postgres: Po
     proxy.lose_reply(to=b"COMMIT")
     with pytest.raises((asyncpg.PostgresConnectionError, ConnectionError)):
         await transaction.commit()
+    connection.terminate()
     with psycopg.connect(database.url()) as direct:
         assert direct.execute("SELECT count(*) FROM paid").fetchone() == (0,)
 

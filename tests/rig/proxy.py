@@ -81,12 +81,17 @@ class Trap:
 class Link:
     """One client's connection and ours to the server."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
-        self.client = client
+    def __init__(self, accepted: socket.socket) -> None:
+        self.accepted = accepted
+        self.client: asyncio.StreamWriter | None = None
         self.server: asyncio.StreamWriter | None = None
         self.recent = b""
 
     def cut(self, *, reset: bool) -> None:
+        if self.client is None and self.accepted.fileno() >= 0:
+            if reset:
+                self.accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self.accepted.close()
         for writer in filter(None, (self.client, self.server)):
             if writer.transport.is_closing():
                 continue
@@ -99,6 +104,8 @@ class Link:
 
     def abandon(self) -> None:
         """Close without waiting until the other side has taken what was sent."""
+        if self.client is None:
+            self.accepted.close()
         for writer in filter(None, (self.client, self.server)):
             writer.transport.abort()
 
@@ -114,12 +121,13 @@ class Proxy:
         self._faults = Faults()
         self._trap: Trap | None = None
         self._links: set[Link] = set()
+        self._every_link: list[Link] = []  # a closed one may still wait for its client to read
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Condition()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
 
     def start(self) -> Self:
         self._thread.start()
@@ -217,13 +225,19 @@ class Proxy:
     # Everything below runs in the proxy's own loop.
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    async def _refuse(self) -> None:
+    def _stop_listening(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
+
+    async def _refuse(self) -> None:
+        self._stop_listening()
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except ConnectionRefusedError:
@@ -252,31 +266,39 @@ class Proxy:
             await self._listen()
 
     async def _end(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in self._every_link:
+            link.abandon()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        link = Link(writer)
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client has given up
+        link = Link(accepted)
         self._links.add(link)
+        self._every_link.append(link)
+        task = self._loop.create_task(self._serve(link))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, link: Link) -> None:
         try:
             await self._pass_silence(TO_SERVER)
+            reader, link.client = await asyncio.open_connection(sock=link.accepted)
             server_reader, link.server = await asyncio.open_connection(*self._upstream)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(link, reader, link.server, TO_SERVER))
-                pumps.create_task(self._pump(link, server_reader, writer, TO_CLIENT))
+                pumps.create_task(self._pump(link, server_reader, link.client, TO_CLIENT))
         except* (OSError, asyncio.CancelledError):
             link.cut(reset=True)  # the other side sees what this side saw
             link.abandon()
         finally:
             link.cut(reset=False)
             self._links.discard(link)
-            self._tasks.discard(task)
 
     async def _pump(
         self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
@@ -284,7 +306,7 @@ class Proxy:
         while data := await reader.read(CHUNK):
             await self._pass_silence(direction)
             await self._pass_delay()
-            self._pass_trap(link, direction, data)
+            self._pass_trap(link, writer, direction, data)
             for piece in self._pieces(direction, data):
                 await self._pass_throttle(piece)
                 writer.write(piece)
@@ -310,7 +332,7 @@ class Proxy:
             self.fired["throttle"] += 1
             await asyncio.sleep(len(piece) / rate)
 
-    def _pass_trap(self, link: Link, direction: Direction, data: bytes) -> None:
+    def _pass_trap(self, link: Link, writer: asyncio.StreamWriter, direction: Direction, data: bytes) -> None:
         trap = self._trap
         if trap is None:
             return
@@ -319,7 +341,7 @@ class Proxy:
         if trap.springs(link, direction, len(data)):
             self._trap = None
             if trap.allowed:
-                (link.client if direction is TO_CLIENT else link.server).write(data[: trap.allowed])
+                writer.write(data[: trap.allowed])
             self.fired["lose reply" if direction is TO_CLIENT else "lose request"] += 1
             raise ConnectionResetError("the proxy lost the rest on purpose")
 

@@ -79,7 +79,8 @@ class Postgres(Server):
         user = unprivileged()
         binaries = self._reachable(Path(self.found.where), user)
         data = own_folder(self.folder / "data", user)
-        initdb = [binaries / "initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", data]
+        options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", str(data)]
+        initdb = [str(binaries / "initdb"), *options]
         made = subprocess.run(initdb, capture_output=True, text=True, cwd="/", check=False, **as_user(user))
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stdout}{made.stderr}")
