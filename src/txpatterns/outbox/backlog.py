@@ -72,7 +72,7 @@ class Backlog:
         self.ordered_prefix = ordered_prefix
         self.known: dict[str, Row] = {}
         self.held: set[Lane] = set()
-        self.releasing: set[Lane] = set()
+        self.frozen: set[Lane] = set()
         self.dropped: dict[Lane, int] = {}
         self.confirmations = 0
         self._settled_lately: set[str] = set()
@@ -121,7 +121,7 @@ class Backlog:
                 continue
             if lane in self.held:
                 behind.append(row)
-            elif lane in self.dropped or lane in self.releasing:
+            elif lane in self.dropped or lane in self.frozen:
                 continue
             else:
                 state = lanes.get(lane)
@@ -223,27 +223,21 @@ class Backlog:
     def reading_ended(self, settled_before: set[str]) -> None:
         self._settled_lately -= settled_before
 
-    def hold(self, lane: Lane) -> list[Row]:
-        """Stop sending a lane; gives its rows that wait in memory, which are to be set aside."""
-        self.held.add(lane)
-        self.dropped.pop(lane, None)
+    def freeze(self, lane: Lane) -> None:
+        """Leave a lane's rows in the outbox for now, until it is written what becomes of it."""
+        self.held.discard(lane)
+        self.frozen.add(lane)
         state = self._lanes.pop(lane, None)
         if lane in self._ready:
             self._ready.remove(lane)
-        rows = list(state.rows) if state else []
-        for row in rows:
+        for row in state.rows if state else ():
             self.known.pop(row.message.id, None)
-        return rows
 
-    def begin_release(self, lane: Lane) -> None:
-        """The followers of a lane are on their way back into the outbox: leave its rows there until all have come."""
-        self.held.discard(lane)
-        self.releasing.add(lane)
-
-    def release(self, lane: Lane, position: int) -> None:
-        """Let a lane go on, from rows at ``position`` that a pass must find first."""
-        self.held.discard(lane)
-        self.releasing.discard(lane)
+    def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
+        """Let a pass find a frozen lane's rows again, from ``position`` on: to go out, or if held to be set aside."""
+        self.frozen.discard(lane)
+        if held:
+            self.held.add(lane)
         self.dropped[lane] = min(position, self.dropped.get(lane, position))
 
     def forget_buckets(self, buckets: Iterable[int]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -61,7 +60,7 @@ class OutboxStore:
             query = query.where(table.c.bucket.in_(sorted(buckets)))
 
         def work(connection: Connection) -> list[Row]:
-            return [_row(*found) for found in connection.execute(query).all()]
+            return [_row(found) for found in connection.execute(query).all()]
 
         return await self.database.read(work)
 
@@ -111,18 +110,9 @@ class OutboxStore:
         return await self.database.transact(work)
 
 
-def _row(  # noqa: PLR0913 - one parameter for each column, because this is the hottest line of the relay
-    position: int,
-    message_id: str,
-    topic: str,
-    type_: str,
-    key: str | None,
-    bucket: int,
-    payload: bytes,
-    headers: str,
-    content_type: str,
-    occurred_at: datetime,
-) -> Row:
+def _row(found: Any) -> Row:
+    # The hottest lines of the relay: unpacked by place, because every attribute of an SQL row costs a look-up.
+    position, message_id, topic, type_, key, bucket, payload, headers, content_type, occurred_at = found
     told = _NO_HEADERS if headers == "{}" else json.loads(headers)
     message = Message(message_id, topic, type_, payload, key, told, content_type, occurred_at)
     return Row(position, bucket, message, (topic, "k" + key) if key is not None else ("", message_id))

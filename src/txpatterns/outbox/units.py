@@ -1,8 +1,8 @@
 """What was added to a unit of work and is not written yet, kept right through savepoints.
 
-Nothing is written at ``add``. Entries wait with the savepoint that they were added under: releasing it hands them
-to the one around it, rolling it back drops them. The engine's ``commit`` event writes what is left, last of all,
-so that positions follow the order in which transactions locked their rows.
+Nothing is written at ``add``. Entries wait with the savepoints that they were added under: rolling one of these back
+drops them. The engine's ``commit`` event writes what is left, last of all, so that positions follow the order in
+which transactions locked their rows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from sqlalchemy.orm import Session, SessionTransaction
 from txpatterns.errors import NotTransactional, WrongDatabase
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.writer import refuse_unsafe_savepoints
+
+Scope = tuple[object, ...]
+"""The savepoints around an entry: a session's as objects, a connection's by name, which is never used again."""
 
 _UNIT = "txpatterns.outbox"
 _CONNECTIONS = "txpatterns.connections"
@@ -34,42 +38,55 @@ class Entry:
     strict: bool
     write: Callable[[Connection, Sequence[Entry]], None]
     committed: Callable[[], None]
+    at_home: Callable[[Connection], bool]
+    """Whether a connection is one of the outbox's own engine."""
 
 
 class Unit:
-    """The entries of one session's or connection's transaction, each with the savepoint it was added under."""
+    """The entries of one session's or connection's transaction, each with the savepoints around it.
+
+    A cancellation is kept in the same way: a savepoint that is rolled back takes it along.
+    """
 
     def __init__(self, session: Session | None = None) -> None:
         self.session = session
-        self.entries: list[tuple[object, Entry]] = []
-        self.savepoints: list[str] = []
+        self.entries: list[tuple[Scope, Entry]] = []
+        self.cancelled: list[tuple[Scope, str]] = []
         self.written: set[Callable[[], None]] = set()
 
-    def add(self, scope: object, entry: Entry) -> None:
-        self.entries.append((scope, entry))
+    @property
+    def live(self) -> list[Entry]:
+        """The entries that would be written now."""
+        if not self.cancelled:
+            return [entry for _, entry in self.entries]
+        gone = {message_id for _, message_id in self.cancelled}
+        return [entry for _, entry in self.entries if entry.message.id not in gone]
 
-    def remove(self, message_id: str) -> bool:
-        """Forget a message that is not written yet; says whether it was there."""
-        kept = [(scope, entry) for scope, entry in self.entries if entry.message.id != message_id]
-        found = len(kept) < len(self.entries)
-        self.entries[:] = kept
+    def cancel(self, message_id: str) -> bool:
+        """Do not write a message after all; says whether it was going to be written."""
+        found = any(entry.message.id == message_id for entry in self.live)
+        if found:
+            self.cancelled.append((_savepoints_of(self.session), message_id))
         return found
 
-    def release(self, scope: object, to: object) -> None:
-        self.entries[:] = [(to if at == scope else at, entry) for at, entry in self.entries]
+    def release(self, savepoint: object) -> None:
+        self.entries[:] = [(_without(scope, savepoint), entry) for scope, entry in self.entries]
+        self.cancelled[:] = [(_without(scope, savepoint), gone) for scope, gone in self.cancelled]
 
-    def drop(self, scopes: Sequence[object]) -> None:
-        self.entries[:] = [(at, entry) for at, entry in self.entries if at not in scopes]
+    def drop(self, savepoint: object) -> None:
+        self.entries[:] = [(scope, entry) for scope, entry in self.entries if savepoint not in scope]
+        self.cancelled[:] = [(scope, gone) for scope, gone in self.cancelled if savepoint not in scope]
 
     def clear(self) -> None:
         self.entries.clear()
-        self.savepoints.clear()
+        self.cancelled.clear()
         self.written.clear()
 
     def write(self, connection: Connection) -> None:
         """Write what is left, through the outbox that each entry came from."""
-        entries = [entry for _, entry in self.entries]
+        entries = self.live
         self.entries.clear()
+        self.cancelled.clear()
         while entries:
             write = entries[0].write
             write(connection, [entry for entry in entries if entry.write == write])
@@ -89,19 +106,26 @@ _units: WeakKeyDictionary[Connection, list[Unit]] = WeakKeyDictionary()
 
 
 def add_to_session(session: Session, entry: Entry) -> None:
-    """Keep an entry under the session's present savepoint, until the transaction commits."""
+    """Keep an entry under the session's present savepoints, until the transaction commits."""
+    transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
+    if not transaction.is_active:
+        raise NotTransactional("The session's transaction has failed or ended.", fix="Roll the session back first.")
     unit = unit_of(session)
     if unit is None:
         unit = session.info[_UNIT] = Unit(session)
-    unit.add(session.get_nested_transaction() or session.get_transaction() or session.begin(), entry)
+    scope = _savepoints_of(session)
+    connections: list[Connection] = session.info.get(_CONNECTIONS, [])
     if isinstance(session.bind, Connection):
         _attach(unit, session.bind)
-    for connection in session.info.get(_CONNECTIONS, ()):
+    for connection in connections:
+        if scope:
+            refuse_unsafe_savepoints(connection)
         _attach(unit, connection)
+    unit.entries.append((scope, entry))
 
 
 def add_to_connection(connection: Connection, entry: Entry) -> None:
-    """Keep an entry under the connection's present savepoint, until its transaction commits."""
+    """Keep an entry under the connection's present savepoints, until its transaction commits."""
     if not connection.in_transaction():
         raise NotTransactional("The connection has not begun a transaction.", fix="Use `with engine.begin() as conn`.")
     watch(connection.engine)
@@ -109,10 +133,13 @@ def add_to_connection(connection: Connection, entry: Entry) -> None:
     if unit is None:
         unit = Unit()
         _attach(unit, connection)
-    savepoint = getattr(connection.get_nested_transaction(), "_savepoint", None)
-    if savepoint is not None and savepoint not in unit.savepoints:
-        unit.savepoints.append(savepoint)
-    unit.add(savepoint, entry)
+    scope: list[object] = []
+    savepoint: Any = connection.get_nested_transaction()
+    while savepoint is not None:
+        refuse_unsafe_savepoints(connection)
+        scope.append(savepoint._savepoint)  # noqa: SLF001 - the events tell this name, and no public name leads to it
+        savepoint = savepoint._previous_nested  # noqa: SLF001
+    unit.entries.append((tuple(scope), entry))
 
 
 def unit_of(session: Session) -> Unit | None:
@@ -129,9 +156,9 @@ def watch(engine: Engine) -> None:
         return
     event.listen(engine, "commit", _on_commit)
     event.listen(engine, "prepare_twophase", _on_prepare)
+    event.listen(engine, "commit_twophase", _on_commit_twophase)
     event.listen(engine, "rollback", _on_rollback)
     event.listen(engine, "savepoint", _on_savepoint)
-    event.listen(engine, "release_savepoint", _on_release)
     event.listen(engine, "rollback_savepoint", _on_rollback_savepoint)
 
 
@@ -153,20 +180,57 @@ def _attach(unit: Unit, connection: Connection) -> None:
         units.append(unit)
 
 
+def _detach(unit: Unit, connections: Sequence[Connection]) -> None:
+    """Let go of a session: its connection may live longer than it, and must not keep it alive."""
+    for connection in connections:
+        units = _units.get(connection)
+        if units is not None and unit in units:
+            units.remove(unit)
+
+
 # What the engine tells: the connection is the sender, and a session's savepoints are the session's own business.
 
 
 def _on_commit(connection: Connection) -> None:
-    for unit in _units.get(connection, ()):
-        _refuse_two_transactions(unit, connection)
-        unit.write(connection)
+    units = _units.get(connection, ())
+    try:
+        for unit in units:
+            _refuse_two_transactions(unit, connection)
+            unit.write(connection)
+    except BaseException as error:
+        _abandon(connection, error)
+        raise
+    for unit in units:
         if unit.session is None or unit.session.bind is connection:
             unit.committed()
 
 
+def _abandon(connection: Connection, error: BaseException) -> None:
+    """End the transaction: SQLAlchemy takes a COMMIT that raised for one that was tried, and rolls nothing back."""
+    for unit in _units.get(connection, ()):
+        unit.clear()
+    if connection.invalidated:
+        return
+    if not isinstance(error, Exception):
+        connection.invalidate()  # cancelled in the middle of a statement: nobody knows what the driver is doing
+        return
+    try:
+        connection.dialect.do_rollback(connection.connection)
+    except connection.dialect.loaded_dbapi.Error:
+        connection.invalidate()
+
+
 def _on_prepare(connection: Connection, _xid: Any) -> None:
     for unit in _units.get(connection, ()):
-        unit.write(connection)
+        if not unit.entries or any(entry.at_home(connection) for _, entry in unit.entries):
+            unit.write(connection)
+        elif not any(unit.entries[0][1].at_home(other) for other in _connections_of(unit.session)):
+            unit.write(connection)
+
+
+def _on_commit_twophase(connection: Connection, _xid: Any, is_prepared: bool) -> None:
+    if not is_prepared:
+        _on_commit(connection)
 
 
 def _on_rollback(connection: Connection) -> None:
@@ -174,31 +238,15 @@ def _on_rollback(connection: Connection) -> None:
         unit.clear()
 
 
-def _on_savepoint(connection: Connection, name: str | None) -> None:
-    for unit in _units.get(connection, ()):
-        if unit.session is None and name is not None:
-            unit.savepoints.append(name)
-
-
-def _on_release(connection: Connection, name: str, _context: object) -> None:
-    for unit in _units.get(connection, ()):
-        if name in unit.savepoints:
-            place = unit.savepoints.index(name)
-            unit.release(name, unit.savepoints[place - 1] if place else None)
-            del unit.savepoints[place:]
+def _on_savepoint(connection: Connection, _name: str | None) -> None:
+    if any(unit.entries for unit in _units.get(connection, ())):
+        refuse_unsafe_savepoints(connection)
 
 
 def _on_rollback_savepoint(connection: Connection, name: str, _context: object) -> None:
     for unit in _units.get(connection, ()):
-        if unit.session is not None:
-            continue
-        if name in unit.savepoints:
-            place = unit.savepoints.index(name)
-            unit.drop(unit.savepoints[place:])
-            del unit.savepoints[place:]
-        else:
-            # It was opened before anything was added, so all that was added is inside it.
-            unit.clear()
+        if unit.session is None:
+            unit.drop(name)
 
 
 # What the session tells.
@@ -210,49 +258,80 @@ def _after_begin(session: Session, _transaction: SessionTransaction, connection:
         connections.append(connection)
     unit = unit_of(session)
     if unit is not None and unit.entries:
+        if session.get_nested_transaction() is not None:
+            refuse_unsafe_savepoints(connection)
         _attach(unit, connection)
 
 
 def _before_commit(session: Session) -> None:
+    joined = isinstance(session.bind, Connection) and session.get_nested_transaction() is None
+    if joined:
+        session.flush()  # a listener may add messages while it runs
     unit = unit_of(session)
-    if unit is None or session.get_nested_transaction() is not None:
+    if unit is None or not unit.entries:
         return
-    if isinstance(session.bind, Connection):
+    if joined:
         # Somebody else may commit this connection, or roll it back as test fixtures do: write now, and be seen.
-        session.flush()
         unit.write(session.connection())
-    elif unit.entries and not session.info.get(_CONNECTIONS):
+    elif not _connections_of(session):
         session.connection(bind_arguments={"clause": outbox_table})
 
 
 def _after_commit(session: Session) -> None:
-    unit = unit_of(session)
-    if unit is not None and session.get_nested_transaction() is None:
-        unit.committed()
+    unit, savepoint = unit_of(session), session.get_nested_transaction()
+    if unit is None:
+        return
+    if savepoint is not None:
+        unit.release(savepoint)
+        return
+    if unit.entries:
+        # The transaction goes on in other hands, and a listener added these during the last flush.
+        unit.write(_connections_of(session)[0])
+    unit.committed()
 
 
 def _after_rollback(session: Session) -> None:
     unit = unit_of(session)
     if unit is not None:
         nested = session.get_nested_transaction()
-        unit.drop([nested]) if nested is not None else unit.clear()
+        unit.drop(nested) if nested is not None else unit.clear()
 
 
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
     unit = unit_of(session)
     if transaction.parent is None:
-        session.info.pop(_CONNECTIONS, None)
+        connections = session.info.pop(_CONNECTIONS, ())
         if unit is not None:
             unit.clear()
+            _detach(unit, connections)
     elif unit is not None and transaction.nested:
-        unit.release(transaction, session.get_nested_transaction() or session.get_transaction())
+        unit.drop(transaction)  # it was closed without being released, which rolls it back
+
+
+def _connections_of(session: Session | None) -> list[Connection]:
+    found: list[Connection] = [] if session is None else session.info.get(_CONNECTIONS, [])
+    return found
+
+
+def _savepoints_of(session: Session | None) -> Scope:
+    found: list[object] = []
+    at = None if session is None else session.get_nested_transaction()
+    while at is not None:
+        if at.nested:
+            found.append(at)
+        at = at.parent
+    return tuple(found)
+
+
+def _without(scope: Scope, savepoint: object) -> Scope:
+    return tuple(one for one in scope if one is not savepoint) if savepoint in scope else scope
 
 
 def _refuse_two_transactions(unit: Unit, connection: Connection) -> None:
     session = unit.session
     if session is None or session.twophase or not unit.entries:
         return
-    others = [c for c in session.info.get(_CONNECTIONS, ()) if c is not connection]
+    others = [c for c in _connections_of(session) if c is not connection]
     if others:
         raise WrongDatabase(
             "This session commits on several databases one after the other, so a message could be lost between them.",

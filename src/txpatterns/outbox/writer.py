@@ -82,6 +82,8 @@ def refuse_autocommit(connection: Connection) -> None:
 
 def refuse_unsafe_savepoints(connection: Connection) -> None:
     """Raise SavepointsUnsafe on a SQLite connection whose driver begins transactions by itself."""
+    if connection.dialect.name != "sqlite":
+        return
     driver: Any = connection.connection.driver_connection
     if driver is not None and driver.isolation_level is not None:
         raise SavepointsUnsafe

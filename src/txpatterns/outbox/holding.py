@@ -1,0 +1,93 @@
+"""Lanes that do not flow: taking a failing message out, putting its followers aside, letting them back in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from txpatterns.hooks import Hooks
+from txpatterns.outbox.backlog import Backlog, Lane, Row
+from txpatterns.outbox.ownership import Ownership
+from txpatterns.outbox.waiting import WaitingStore
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A message that is to leave the outbox; ``permanent`` when no further attempt makes sense."""
+
+    row: Row
+    error: Exception | None
+    permanent: bool
+
+
+class Holding:
+    """What this relay still has to write about failing messages and their lanes."""
+
+    def __init__(self, backlog: Backlog, waiting: WaitingStore, ownership: Ownership, hooks: Hooks) -> None:
+        self.backlog = backlog
+        self.waiting = waiting
+        self.ownership = ownership
+        self.hooks = hooks
+        self.aside: list[Row] = []
+        self.failing: deque[Failure] = deque()
+        self.releases: deque[tuple[int, Lane]] = deque()
+        self._lowest: dict[Lane, int] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is left to write."""
+        return bool(self.aside or self.failing or self.releases)
+
+    def concerns(self, buckets: set[int]) -> bool:
+        """Whether something about these buckets is left to write."""
+        rows = [*self.aside, *(failure.row for failure in self.failing)]
+        return any(row.bucket in buckets for row in rows) or any(bucket in buckets for bucket, _ in self.releases)
+
+    async def adopt(self, buckets: Sequence[int]) -> None:
+        """Learn which lanes of newly owned buckets are held up, and go on with releases that a crash cut short."""
+        lanes = await self.waiting.lanes(buckets)
+        self.backlog.held |= lanes.held
+        for bucket, lane in lanes.orphaned:
+            self.begin_release(bucket, lane)
+
+    async def set_aside(self) -> None:
+        """Put the rows of held lanes behind the message that they wait for."""
+        rows = list(self.aside)
+        await self.waiting.set_aside(self.ownership.held, rows)
+        del self.aside[: len(rows)]
+
+    def fail(self, failure: Failure) -> None:
+        """Stop a message's lane until it is written what becomes of the message."""
+        self.backlog.freeze(failure.row.lane)
+        self.failing.append(failure)
+
+    async def write_failures(self) -> None:
+        """Take failing messages out of the outbox, and hold up their lanes or let them go on."""
+        while self.failing:
+            failure = self.failing[0]
+            row, error, permanent = failure.row, failure.error, failure.permanent
+            held = await self.waiting.fail(self.ownership.held, row, error, permanent=permanent)
+            self.failing.popleft()
+            self.backlog.finish([row])
+            self.backlog.thaw(row.lane, row.position, held=held)
+            self.hooks.publish_failed(row.message, error, 1)
+            if permanent:
+                self.hooks.dead(row.message, None, str(error))
+
+    def begin_release(self, bucket: int, lane: Lane) -> None:
+        """Let the followers of a lane back into the outbox."""
+        self.backlog.freeze(lane)
+        self.releases.append((bucket, lane))
+
+    async def release(self) -> None:
+        """Move followers back, a chunk at a time; a lane goes on when none is left, from the lowest that came back."""
+        while self.releases:
+            bucket, lane = self.releases[0]
+            position, free = await self.waiting.release(self.ownership.held, bucket, lane)
+            if position is not None:
+                self._lowest.setdefault(lane, position)
+            if free or position is None:
+                # Not free, and nothing came back: another failing message of the lane waits, or an operator decides.
+                self.releases.popleft()
+                self.backlog.thaw(lane, self._lowest.pop(lane, 0), held=not free)
