@@ -4,8 +4,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import inspect
 
-import txpatterns.deadletters.schema
-import txpatterns.outbox  # noqa: F401 - makes all tables known
+import txpatterns  # noqa: F401 - makes all tables known
 from txpatterns.database import Database, migrations
 from txpatterns.database.schema import SCHEMA_REVISION, VERSION_TABLE, attach, database_table, metadata
 from txpatterns.database.setup import create_missing, verify

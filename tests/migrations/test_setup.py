@@ -3,8 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-import txpatterns.deadletters.schema
-import txpatterns.outbox  # noqa: F401 - makes all tables known
+import txpatterns  # noqa: F401 - makes all tables known
 from txpatterns.database import Database, migrations, setup
 from txpatterns.database.identity import read_uid
 from txpatterns.database.schema import SCHEMA_VERSION, VERSION_TABLE, attach, database_table, metadata

@@ -122,6 +122,13 @@ class Database:
         if made is not None and made is not self.engine:
             made.dispose()
 
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's connections alone, and open new ones when they are needed."""
+        engines = {self._own, self.engine, self.__dict__.get("sync_engine", self.engine)}
+        for engine in engines:
+            sync_side(engine).dispose(close=False)
+        self._places, self._write_lock = asyncio.Semaphore(_OWN_CONNECTIONS), asyncio.Lock()
+
     async def __aenter__(self) -> Self:
         return self
 

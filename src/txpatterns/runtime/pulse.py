@@ -6,49 +6,62 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from txpatterns.clock import Clock
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import Message
 
 RELAY, CONSUMER = "relay", "consumer"
 
 
-class Pulse(Hooks):
-    """Listens to the parts of one process. A part that waits for a broker that is away is alive, too."""
+class Pulse(HookList):
+    """The listeners of one process, told as ever; on the way it notes which part has just got on.
 
-    def __init__(self, clock: Clock) -> None:
+    A part that waits for a broker that is away is alive, too. No listener by itself, so that a process without
+    listeners stays as cheap as one.
+    """
+
+    def __init__(self, clock: Clock, listeners: Sequence[Hooks] = ()) -> None:
+        super().__init__(listeners)
         self._clock = clock
         self._heard: dict[str, float] = {}
-        self.buckets: dict[str, int] = {}
+        self.owned: dict[str, int] = {}
         """How many slots of each scope this process owns."""
 
     def heard(self, part: str) -> Callable[[], float]:
         """Give a function that tells when a part was last heard of, by the monotonic clock."""
         return lambda: self._heard.get(part, float("-inf"))
 
-    def _note(self, part: str) -> None:
-        self._heard[part] = self._clock.monotonic()
-
     def idle(self, part: str) -> None:
         self._note(part)
+        super().idle(part)
 
     def ownership(self, scope: str, buckets: int) -> None:
-        self.buckets[scope] = buckets
+        self.owned[scope] = buckets
         self._note(RELAY)
+        super().ownership(scope, buckets)
 
     def published(self, messages: Sequence[Message], age: timedelta) -> None:
         self._note(RELAY)
+        super().published(messages, age)
 
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
         self._note(RELAY)
+        super().publish_failed(message, error, attempt)
 
     def broker_unavailable(self, error: Exception | None) -> None:
         self._note(RELAY)
+        super().broker_unavailable(error)
 
     def handled(self, message: Message, consumer: str) -> None:
         self._note(CONSUMER)
+        super().handled(message, consumer)
 
     def duplicate_prevented(self, message: Message, consumer: str) -> None:
         self._note(CONSUMER)
+        super().duplicate_prevented(message, consumer)
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         self._note(CONSUMER)
+        super().handler_failed(message, consumer, error, attempt)
+
+    def _note(self, part: str) -> None:
+        self._heard[part] = self._clock.monotonic()

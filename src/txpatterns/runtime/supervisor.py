@@ -101,23 +101,25 @@ class Supervisor:
         return Health(tuple(parts), patience)
 
     async def stop(self, deadline: timedelta) -> bool:
-        """Ask all parts to finish what is under way, in the order in which they were started.
+        """Ask the parts to finish what is under way, the last one started first, each after the one before.
 
         What has not ended at the deadline is cancelled, which loses nothing: it is done again after the next
         start. Says whether all ended by themselves.
         """
         self._stopping.set()
-        tasks = [part.task for part in self._parts if part.task is not None]
-        for part in self._parts:
+        until = self.clock.monotonic() + deadline.total_seconds()
+        late: list[str] = []
+        for part in reversed(self._parts):
             part.stop()
-        if not tasks:
-            return True
-        _, late = await asyncio.wait(tasks, timeout=deadline.total_seconds())
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            if part.task is None:
+                continue
+            await asyncio.wait([part.task], timeout=max(until - self.clock.monotonic(), 0))
+            if not part.task.done():
+                late.append(part.name)
+                part.task.cancel()
+                await asyncio.wait([part.task])
         if late:
-            logger.warning("not finished after %s and cancelled: %s", deadline, sorted(t.get_name() for t in late))
+            logger.warning("not finished after %s and cancelled: %s", deadline, ", ".join(late))
         return not late
 
     async def _keep(self, part: _Part) -> None:

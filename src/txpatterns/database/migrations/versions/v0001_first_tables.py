@@ -33,6 +33,7 @@ def message_columns() -> list[sa.Column[Any]]:
 def upgrade() -> None:
     the_database()
     the_outbox()
+    the_inbox()
     the_dead_letters()
     tune()
 
@@ -94,6 +95,50 @@ def the_outbox() -> None:
     op.create_index("ix_txp_outbox_sent_message", "txp_outbox_sent", ["message_id"])
 
 
+def the_inbox() -> None:
+    op.create_table(
+        "txp_inbox",
+        sa.Column("consumer", sa.String(200), primary_key=True),
+        sa.Column("message_id", sa.String(200), primary_key=True),
+        sa.Column("fingerprint", sa.String(64), comment="of the content; NULL: the claim gave none"),
+        sa.Column("processed_at", INSTANT, nullable=False),
+        comment="whose effect is committed, by consumer; a row commits with that effect and never without it",
+    )
+    op.create_index("ix_txp_inbox_processed_at", "txp_inbox", ["processed_at"])
+    op.create_table(
+        "txp_inbox_waiting",
+        sa.Column("id", NUMBER, sa.Identity(), primary_key=True),
+        sa.Column("consumer", sa.String(200), nullable=False),
+        sa.Column("message_id", sa.String(200), nullable=False),
+        sa.Column("lane", sa.String(64), nullable=False, comment="digest of topic and key: what is handled in order"),
+        sa.Column("fingerprint", sa.String(64), nullable=False),
+        sa.Column("topic", sa.String(200), nullable=False),
+        sa.Column("type", sa.String(200), nullable=False),
+        sa.Column("key", sa.Text),
+        sa.Column("payload", sa.LargeBinary, nullable=False),
+        sa.Column("headers", sa.Text, nullable=False),
+        sa.Column("content_type", sa.String(100), nullable=False),
+        sa.Column("occurred_at", INSTANT, nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, comment="written before each attempt"),
+        sa.Column("due_at", INSTANT, comment="NULL: it waits for what is before it in its lane"),
+        sa.Column("error", sa.Text),
+        sa.UniqueConstraint("consumer", "message_id", name="uq_txp_inbox_waiting_message"),
+        sqlite_autoincrement=True,
+        comment="received and not yet handled; the lowest id of a lane has a due time or is parked",
+    )
+    op.create_index("ix_txp_inbox_waiting_due", "txp_inbox_waiting", ["consumer", "due_at"])
+    op.create_index("ix_txp_inbox_waiting_lane", "txp_inbox_waiting", ["consumer", "lane", "id"])
+    op.create_index(
+        "uq_txp_inbox_waiting_head",
+        "txp_inbox_waiting",
+        ["consumer", "lane"],
+        unique=True,
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+    )
+
+
 def the_dead_letters() -> None:
     op.create_table(
         "txp_dead_letter",
@@ -121,7 +166,7 @@ def tune() -> None:
     """PostgreSQL: vacuum by the number of dead rows, not by a share of a table that is usually empty."""
     if op.get_context().dialect.name != "postgresql":
         return
-    for table in ("txp_outbox", "txp_outbox_waiting"):
+    for table in ("txp_outbox", "txp_outbox_waiting", "txp_inbox_waiting"):
         op.execute(
             f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, "
             "autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000)"

@@ -1,0 +1,223 @@
+"""App: wires the parts together. The only place that knows all of them; there is no global state."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from txpatterns.brokers import broker_from_url
+from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.database import Database, attach
+from txpatterns.database.engines import AnyEngine
+from txpatterns.database.setup import create_missing, verify
+from txpatterns.errors import ConfigurationError
+from txpatterns.hooks import Hooks
+from txpatterns.inbox.consumer import Consumer
+from txpatterns.inbox.handlers import E, On
+from txpatterns.messages import Event, describe
+from txpatterns.outbox import Outbox
+from txpatterns.retries import FailurePolicies, RetryLadder
+from txpatterns.running import Running
+from txpatterns.runtime import Health, Worker
+from txpatterns.runtime.pulse import Pulse
+from txpatterns.runtime.signals import stop_on_signals
+from txpatterns.serialization import EventRegistry
+from txpatterns.serialization.registry import Upcaster
+from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, masked
+from txpatterns.transport import Broker
+
+logger = logging.getLogger("txpatterns.app")
+
+
+class App:
+    """One application: its database, its broker, its events and handlers, and the background parts.
+
+    ``name`` is the consumer group: every process of the application has the same, and each message is handled by
+    one of them. ``database`` is a URL, an ``Engine``, an ``AsyncEngine`` or a ``Database``; ``broker`` a URL or a
+    broker object. Left out, they come from ``TXP_DATABASE_URL`` and ``TXP_BROKER_URL``, and without those are a
+    SQLite file and the broker inside this process.
+
+    ``metadata`` is your own: the library's tables join it, so that your migrations make them, and on SQLite what is
+    missing of it is made at the start. ``policies`` say what happens to a topic's failures, in sending and in
+    handling. ``hooks`` are told what happens.
+
+    Nothing is connected before it is used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        database: Database | AnyEngine | URL | str | None = None,
+        broker: Broker | str | None = None,
+        *,
+        metadata: sa.MetaData | None = None,
+        policies: FailurePolicies | None = None,
+        settings: AppSettings | None = None,
+        hooks: Sequence[Hooks] = (),
+    ) -> None:
+        self.name = name
+        self.settings = settings or AppSettings.from_environment()
+        self.policies = policies or FailurePolicies()
+        self.metadata = attach(metadata) if metadata is not None else None
+        if database is None:
+            database = from_environment(DATABASE_URL, f"sqlite+aiosqlite:///{name}.db")
+        if broker is None:
+            broker = from_environment(BROKER_URL, "memory://")
+        listen_url = self.settings.listen_url
+        self.database = database if isinstance(database, Database) else Database(database, listen_url=listen_url)
+        self.broker: Broker = broker_from_url(broker) if isinstance(broker, str) else broker
+        self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
+        self.hooks = Pulse(self.database.clock, hooks)
+        self.registry = EventRegistry()
+        self._running = Running(self.database, self.broker, self.settings, self.policies, self.hooks)
+        self.outbox = Outbox(
+            self.database,
+            self.registry,
+            hooks=self.hooks,
+            max_payload=_smallest(self.settings.max_payload, self.broker.capabilities.max_payload),
+            on_commit=self._running.committed,
+        )
+        self.consumer = Consumer(
+            self.database,
+            self.broker,
+            self.registry,
+            group=name,
+            emitter=self.outbox,
+            hooks=self.hooks,
+            settings=self.settings.consumer_with(self.policies),
+        )
+        self.inbox = self.consumer.inbox
+
+    def session(self, **options: Any) -> AsyncSession:
+        """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.
+
+        Objects stay readable after the commit. A session of your own making serves as well.
+
+        Raises:
+            ConfigurationError: the App was given a plain ``Engine``; use ``sync_session``.
+        """
+        if not isinstance(self.database.engine, AsyncEngine):
+            raise ConfigurationError("This App has a plain Engine.", fix="Use app.sync_session(), or an async URL.")
+        return AsyncSession(self.database.engine, **{"expire_on_commit": False, **options})
+
+    def sync_session(self, **options: Any) -> Session:
+        """Open a plain ``Session`` on the application's database, from any thread.
+
+        Raises:
+            MissingExtra: the App has an async driver, and the plain one for its database is not installed.
+        """
+        return Session(self.database.sync_engine, **{"expire_on_commit": False, **options})
+
+    def on(
+        self,
+        event: type[E],
+        *,
+        name: str | None = None,
+        permanent: Sequence[type[Exception]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+    ) -> On[E]:
+        """Register, as a decorator, a handler for an event.
+
+        It is an ``async def`` that takes the event and a ``Transaction``, or a ``def`` with a ``SyncTransaction``.
+        What it writes to ``tx.session`` commits together with the record that it was done: once. ``name`` is its
+        identity in the inbox, the function's own if left out. ``permanent`` errors make a dead letter at once;
+        ``retries`` gives other waits for some errors.
+
+        Raises:
+            HandlerDefinitionError: the function does not fit the event.
+        """
+        if isinstance(self.broker, MemoryBroker):
+            # Before anything is sent: what a handler waits for must not be confirmed without it.
+            self.broker.declare(self.name, [describe(event).topic])
+        return self.consumer.on(event, name=name, permanent=permanent, retries=retries)
+
+    def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
+        """Register, as a decorator, how the fields of an old version become those of a newer one."""
+        type_ = self.registry.register(event).type
+        return self.registry.upcast(type_, from_version=from_version, to_version=to_version)
+
+    async def prepare(self) -> list[str]:
+        """Make sure that the tables are there and fit this version; ``running`` does it first.
+
+        On SQLite what is missing is made, your own tables included when ``metadata`` was given; gives the names of
+        what was made. A database that Alembic looks after, and every other kind of database, is only checked.
+
+        Raises:
+            SchemaError: tables are missing or too old; the text has the command that mends it.
+        """
+        made: list[str] = []
+        if self.database.is_sqlite:
+            made = await self.database.transact(partial(create_missing, target=self.metadata))
+        await self.database.transact(verify)
+        if made:
+            logger.info("made the tables %s in %r", ", ".join(made), self.database)
+        return made
+
+    @asynccontextmanager
+    async def running(self, *, relay: bool = True, consume: bool = True) -> AsyncIterator[Self]:
+        """Run the background parts for as long as the block lasts.
+
+        Leaving finishes what is under way, within ``settings.stop_within``, and hands the rest to other processes
+        at once. What did not finish is done again later, by this process or another: nothing is lost.
+
+        Raises:
+            SchemaError: see ``prepare``.
+            UnsafeSettings: these parts cannot be run apart from each other on this broker.
+            ConfigurationError: this App runs in this process already.
+        """
+        self._running.check(relay=relay, consume=consume)
+        async with self, self._running.parts(self.consumer if consume else None, relay=relay):
+            yield self
+
+    async def run(self, *, relay: bool = True, consume: bool = True) -> None:
+        """Run the background parts until SIGTERM or SIGINT; a second signal ends the process at once."""
+        with stop_on_signals() as stopping:
+            async with self.running(relay=relay, consume=consume):
+                await stopping.wait()
+
+    def worker(self, *, relay: bool = True, consume: bool = True) -> Worker:
+        """Give the background parts for a program without an event loop: ``with app.worker().in_thread():``."""
+        return Worker(lambda: self.running(relay=relay, consume=consume))
+
+    def health(self) -> Health:
+        """Say how the background parts of this process are. Asks nobody; without any parts it is well."""
+        return self._running.health()
+
+    async def drained(self) -> None:
+        """Wait until everything committed before this call is published, or waits for a later time.
+
+        With the broker inside this process: published and handled. Only while ``running``.
+        """
+        await self._running.drained()
+
+    async def close(self) -> None:
+        """Close the connections that this App has opened; it opens new ones when it is used again."""
+        self._running.close()
+        await self.database.close()
+
+    async def __aenter__(self) -> Self:
+        """Make sure that the tables are there, as ``prepare`` does; leaving closes the connections."""
+        try:
+            await self.prepare()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"
+
+
+def _smallest(ours: int, brokers: int | None) -> int:
+    return ours if brokers is None else min(ours, brokers)

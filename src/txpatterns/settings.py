@@ -1,0 +1,163 @@
+"""What an App can be told, by its constructor or by the environment, and how secrets stay out of what is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any, get_type_hints
+
+from txpatterns.errors import ConfigurationError
+from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.outbox.relay import RelaySettings
+from txpatterns.retries import FailurePolicies
+
+PREFIX = "TXP_"
+DATABASE_URL, BROKER_URL, LISTEN_URL = "TXP_DATABASE_URL", "TXP_BROKER_URL", "TXP_LISTEN_URL"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SECRET = re.compile(r"(?i)pass|secret|token|credential|api.?key")
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """Everything about an App but its name, its two URLs and its failure policies.
+
+    ``max_payload`` is the largest message in bytes, headers included. ``wakeups`` sends and hears ``NOTIFY`` on
+    PostgreSQL. ``listen_url`` names a direct connection for that where the database URL leads through a pooler.
+    ``stop_within`` is how long a stop may take before what is under way is given up, to be done again later.
+    """
+
+    max_payload: int = 1_000_000
+    wakeups: bool = True
+    listen_url: str | None = field(default=None, repr=False)
+    stop_within: timedelta = timedelta(seconds=30)
+    relay: RelaySettings = field(default_factory=RelaySettings)
+    consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
+
+    def consumer_with(self, policies: FailurePolicies) -> ConsumerSettings:
+        """Give the consumer's settings with an App's failure policies."""
+        return replace(self.consumer, policies=policies)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> AppSettings:
+        """Read the settings from ``TXP_…`` variables; what is not there keeps its default.
+
+        Raises:
+            ConfigurationError: a value cannot be read, or a variable's name is no setting's.
+        """
+        given = os.environ if environment is None else environment
+        known = {variable.name: variable for variable in variables()}
+        for name in given:
+            if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_")) and name not in known:
+                raise ConfigurationError(f"{name} is no setting.", fix="See: txp config show")
+        found = {name: variable.read(given[name]) for name, variable in known.items() if given.get(name)}
+        own = _of_part(found, known, None)
+        relay = replace(cls().relay, **_of_part(found, known, "relay"))
+        consumer = replace(cls().consumer, **_of_part(found, known, "consumer"))
+        return cls(**own, relay=relay, consumer=consumer)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting as a variable of the environment."""
+
+    name: str
+    part: str | None
+    attribute: str
+    kind: type
+    default: object
+
+    def read(self, text: str) -> object:
+        """Make the value of a text. Raises ConfigurationError, without the text where it may be a secret."""
+        try:
+            return _READERS[self.kind](text.strip())
+        except ValueError as error:
+            shown = "its value" if _SECRET.search(self.name) or "URL" in self.name else repr(text)
+            example = f"For example: {self.name}={_EXAMPLES[self.kind]}"
+            raise ConfigurationError(f"{self.name}: {shown} is no {_NAMES[self.kind]}.", fix=example) from error
+
+    def value_in(self, settings: AppSettings) -> object:
+        """Give the value that an App has for it."""
+        return getattr(settings if self.part is None else getattr(settings, self.part), self.attribute)
+
+
+def _of_part(found: Mapping[str, object], known: Mapping[str, Variable], part: str | None) -> dict[str, Any]:
+    return {known[name].attribute: value for name, value in found.items() if known[name].part == part}
+
+
+def variables() -> Iterator[Variable]:
+    """List the settings that the environment can give, but for the two URLs."""
+    yield from _variables(AppSettings, None)
+    yield from _variables(RelaySettings, "relay")
+    yield from _variables(ConsumerSettings, "consumer")
+
+
+def _variables(settings: type, part: str | None) -> Iterator[Variable]:
+    hints = get_type_hints(settings)
+    for item in fields(settings):
+        kinds = getattr(hints[item.name], "__args__", (hints[item.name],))
+        kind = next((kind for kind in kinds if kind in _READERS), None)
+        if kind is not None:
+            prefix = PREFIX if part is None else f"{PREFIX}{part.upper()}_"
+            yield Variable(prefix + item.name.upper(), part, item.name, kind, _default(item))
+
+
+def _default(item: Field[Any]) -> object:
+    return None if item.default is MISSING else item.default
+
+
+def from_environment(variable: str, default: str) -> str:
+    """Give what the environment says, else the default."""
+    return os.environ.get(variable) or default
+
+
+def masked(url: str) -> str:
+    """Give a URL without its password, and without the values of parameters that look like secrets."""
+    address, mark, query = url.partition("?")
+    scheme, separator, rest = address.partition("://")
+    place, slash, path = rest.partition("/")
+    if "@" in place:
+        user, _, host = place.rpartition("@")
+        place = f"{user.split(':')[0]}:***@{host}" if ":" in user else place
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    hidden = "&".join(f"{name}=***" if _SECRET.search(name) else name + sign + value for name, sign, value in pairs)
+    return f"{scheme}{separator}{place}{slash}{path}{mark}{hidden}"
+
+
+def shown(value: object) -> str:
+    """Give a setting's value as it would be written into the environment."""
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def duration_text(value: timedelta) -> str:
+    """Write a duration as the environment takes it: 500ms, 30s, 14d."""
+    milliseconds = round(value.total_seconds() * 1000)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    return timedelta(**{_UNITS[found[2] or "s"]: float(found[1])})
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _SWITCHES:
+        raise ValueError(text)
+    return _SWITCHES[text.lower()]
+
+
+_SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_READERS: dict[type, Callable[[str], object]] = {int: int, bool: _boolean, str: str, timedelta: _duration}
+_NAMES: dict[type, str] = {int: "whole number", bool: "true or false", str: "text", timedelta: "duration"}
+_EXAMPLES: dict[type, str] = {int: "500", bool: "true", str: "text", timedelta: "30s"}
