@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
@@ -35,6 +35,7 @@ SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 taken = pytest.StashKey[set[str]]()
+"""The servers that this run has started or was given."""
 
 hypothesis.settings.register_profile("txpatterns", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("txpatterns")
@@ -45,7 +46,7 @@ hypothesis.settings.load_profile("txpatterns")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[taken] = set()
+    config.stash[taken] = set[str]()
     if config.getoption("randomly_seed", None) == "default":
         config.option.randomly_seed = SEED
     if config.getoption("hypothesis_seed", None) is None:
@@ -86,8 +87,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """With pytest-xdist each worker has servers of its own, and tells here which it took."""
-    told: set[str] = node.config.stash[taken]
-    told.update(getattr(node, "workeroutput", {}).get("rig", []))
+    node.config.stash[taken].update(getattr(node, "workeroutput", {}).get("rig", []))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -96,9 +96,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if servers := sorted(config.stash[taken]):
+    servers = config.stash[taken]
+    if servers:
         terminalreporter.section("servers")
-        terminalreporter.write_line("\n".join(servers))
+    for server in sorted(servers):
+        terminalreporter.write_line(server)
 
 
 def _kinds_of(item: pytest.Item) -> set[type[Server]]:
@@ -127,7 +129,7 @@ def _serve(make: Callable[[], S], config: pytest.Config) -> Iterator[S]:
     try:
         server = make()
     except Missing as missing:
-        _cannot(str(missing))
+        raise _unavailable(str(missing)) from None
     try:
         server.start()
         config.stash[taken].add(str(server))
@@ -138,15 +140,13 @@ def _serve(make: Callable[[], S], config: pytest.Config) -> Iterator[S]:
 
 def _to_break(server: S) -> Iterator[S]:
     if not server.ours:
-        _cannot(f"{server} may serve others too: this test would kill or pause it")
+        raise _unavailable(f"{server} may serve others too: this test would kill or pause it")
     yield server
     server.heal()
 
 
-def _cannot(reason: str) -> NoReturn:
-    if IN_CI:
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+def _unavailable(reason: str) -> BaseException:
+    return pytest.fail.Exception(reason, pytrace=False) if IN_CI else pytest.skip.Exception(reason)
 
 
 @pytest.fixture(scope="session")

