@@ -19,6 +19,7 @@
     │   ├── BrokerUnavailable
     │   └── PublishRejected
     ├── LeaseLost
+    ├── IdReused                     an inbox claim under an id that stands for something else
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
         └── Reject
@@ -166,6 +167,13 @@ class LeaseLost(TxPatternsError):
 
     code = "TXP-1400"
     fix = "Nothing to do: the new owner goes on. Frequent takeovers mean pauses longer than the lease."
+
+
+class IdReused(TxPatternsError):
+    """A message with this id, but with other content, was handled before."""
+
+    code = "TXP-1401"
+    fix = "Give each message an id of its own; a repeat must be the same byte for byte."
 
 
 class HandlerSignal(TxPatternsError):

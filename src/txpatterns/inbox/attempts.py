@@ -1,0 +1,134 @@
+"""Further attempts of waiting messages: written before they begin, fenced by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from txpatterns.database import Database
+from txpatterns.deadletters.store import scrub
+from txpatterns.inbox.entries import Waiting, solitary_lane
+from txpatterns.inbox.lane_store import LaneStore, waiting_of
+from txpatterns.inbox.schema import State, inbox_waiting_table
+from txpatterns.retries import OnFailure
+
+_waiting = inbox_waiting_table.c
+
+DIED_IN_ATTEMPT = "The process ended during the last attempt, without telling why."
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What may happen to a waiting message that is due."""
+
+    next_look: timedelta | None
+    """How long after the start of its attempt it is due again, should this process die in it; None: no attempt left."""
+    on_failure: OnFailure
+
+
+class Begun(Enum):
+    """What an attempt found when it began."""
+
+    RUN = "run"
+    DUPLICATE = "duplicate"
+    """The effect is committed already; the row is taken out and the lane goes on."""
+    GONE = "gone"
+    """Another attempt has been claimed, or has ended the matter."""
+
+
+class Attempts:
+    """The life of a waiting message from its due time to its effect, its next due time or its dead letter."""
+
+    def __init__(self, database: Database, lanes: LaneStore) -> None:
+        self.database = database
+        self.lanes = lanes
+
+    def claim(
+        self, connection: Connection, consumers: Sequence[str], most: int, plan_of: Callable[[Waiting], Plan]
+    ) -> tuple[list[Waiting], list[Waiting]]:
+        """Take messages that are due, with the attempt written already; gives those to run and those that died.
+
+        A process that dies from here on has used up this attempt; the message is due again after its plan's time.
+        A running attempt has its row locked, so it is never claimed a second time however long it takes. A message
+        whose process died in its last attempt becomes a dead letter here.
+        """
+        due = (
+            sa.select(*inbox_waiting_table.columns)
+            .where(_waiting.consumer.in_(consumers), _waiting.due_at <= self.database.now())
+            .order_by(_waiting.due_at)
+            .limit(most)
+            .with_for_update(skip_locked=True)
+        )
+        found = [waiting_of(row) for row in connection.execute(due).mappings()]
+        claimed: list[Waiting] = []
+        dead: list[Waiting] = []
+        for waiting in found:
+            plan = plan_of(waiting)
+            if plan.next_look is None:
+                self._end(connection, waiting, ("crashed", DIED_IN_ATTEMPT), plan.on_failure)
+                dead.append(waiting)
+                continue
+            waiting = replace(waiting, attempts=waiting.attempts + 1)
+            due_at = self.database.now(plan.next_look)
+            self._update(connection, waiting, attempts=waiting.attempts, due_at=due_at)
+            claimed.append(waiting)
+        return claimed, dead
+
+    def begin(self, connection: Connection, waiting: Waiting) -> Begun:
+        """Open the handler's transaction: take the row out, which locks it, and claim the message."""
+        fence = _waiting.attempts == waiting.attempts
+        gone = sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id, fence)
+        if connection.execute(gone).rowcount != 1:
+            return Begun.GONE
+        entry = waiting.entry
+        first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint)
+        self.lanes.promote(connection, entry)
+        return Begun.RUN if first else Begun.DUPLICATE
+
+    def postpone(
+        self, connection: Connection, waiting: Waiting, after: timedelta, *, error: str, on_failure: OnFailure
+    ) -> bool:
+        """Set the next due time after a failure; says whether the attempt was still the latest."""
+        if not self._fence(connection, waiting):
+            return False
+        self._update(connection, waiting, due_at=self.database.now(after), error=scrub(error))
+        if on_failure is OnFailure.SKIP and waiting.state != State.SKIPPED:
+            entry = waiting.entry
+            lane = solitary_lane(entry.message.topic, entry.message.id)
+            self._update(connection, waiting, state=State.SKIPPED, lane=lane)
+            self.lanes.promote(connection, entry)
+        return True
+
+    def give_back(self, connection: Connection, waiting: Waiting) -> None:
+        """Undo the claim of an attempt that could not begin: it is due now, and no attempt is used up."""
+        if self._fence(connection, waiting):
+            self._update(connection, waiting, attempts=waiting.attempts - 1, due_at=self.database.now())
+
+    def bury(self, connection: Connection, waiting: Waiting, *, reason: str, error: str, on_failure: OnFailure) -> bool:
+        """Make a dead letter and let the lane go on, or park it; says whether the attempt was still the latest."""
+        if not self._fence(connection, waiting):
+            return False
+        self._end(connection, waiting, (reason, error), on_failure)
+        return True
+
+    def _end(self, connection: Connection, waiting: Waiting, cause: tuple[str, str], on_failure: OnFailure) -> None:
+        entry, (reason, error) = waiting.entry, cause
+        self.lanes.bury(connection, entry, attempts=waiting.attempts, reason=reason, error=error)
+        if on_failure is OnFailure.PARK and waiting.state != State.SKIPPED:
+            self._update(connection, waiting, state=State.PARKED, due_at=None, error=scrub(error))
+            return
+        connection.execute(sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id))
+        self.lanes.promote(connection, entry)
+
+    def _fence(self, connection: Connection, waiting: Waiting) -> bool:
+        fence = (_waiting.id == waiting.id, _waiting.attempts == waiting.attempts)
+        query = sa.select(_waiting.id).where(*fence).with_for_update()
+        return connection.execute(query).first() is not None
+
+    def _update(self, connection: Connection, waiting: Waiting, **values: object) -> None:
+        connection.execute(sa.update(inbox_waiting_table).where(_waiting.id == waiting.id).values(**values))

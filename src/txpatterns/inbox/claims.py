@@ -1,0 +1,99 @@
+"""The one insert that decides whether an effect may happen, and the removal of what is old enough."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from txpatterns.database import Database
+from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.inbox.entries import Entry
+from txpatterns.inbox.schema import inbox_table, inbox_waiting_table
+
+_COLUMNS = [column.name for column in inbox_table.columns]
+
+
+class Claims:
+    """Who comes first: rows in the inbox, one for each consumer and message id.
+
+    The insert waits for another transaction that holds the same row, and decides only when that has ended.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+        self._built: tuple[timedelta, sa.Insert, sa.Insert] | None = None
+
+    def claim(self, connection: Connection, consumer: str, message_id: str, fingerprint: str | None) -> bool:
+        """Say whether this is the first time, in the caller's transaction."""
+        statement, _ = self._statements()
+        parameters = {"consumer": consumer, "message_id": message_id, "fingerprint": fingerprint}
+        return connection.execute(statement, parameters).rowcount == 1
+
+    def take(self, connection: Connection, entry: Entry) -> bool:
+        """Claim a message that came from the broker, unless it or its key waits in the database, or it is dead.
+
+        One statement, so that nothing comes between the look and the claim.
+        """
+        _, statement = self._statements()
+        parameters = {
+            "consumer": entry.consumer,
+            "message_id": entry.message.id,
+            "fingerprint": entry.fingerprint,
+            "lane": entry.lane,
+        }
+        return connection.execute(statement, parameters).rowcount == 1
+
+    def fingerprint(self, connection: Connection, consumer: str, message_id: str) -> str | None:
+        """Give the fingerprint that a handled message had: empty where none was given, None where there is no row."""
+        query = sa.select(sa.func.coalesce(inbox_table.c.fingerprint, "")).where(
+            inbox_table.c.consumer == consumer, inbox_table.c.message_id == message_id
+        )
+        return connection.execute(query).scalar_one_or_none()
+
+    def clean(self, connection: Connection, retention: timedelta, most: int) -> int:
+        """Forget the oldest handled messages beyond the retention; gives how many.
+
+        One whose id still waits or is a dead letter stays, however old it is: it may come again at any time.
+        """
+        inbox, waiting, dead = inbox_table.c, inbox_waiting_table.c, dead_letter_table.c
+        old = (
+            sa.select(inbox.consumer, inbox.message_id)
+            .where(
+                inbox.processed_at < self.database.now(-retention),
+                ~sa.exists().where(waiting.consumer == inbox.consumer, waiting.message_id == inbox.message_id),
+                ~sa.exists().where(dead.message_id == inbox.message_id),
+            )
+            .order_by(inbox.processed_at)
+            .limit(most)
+        )
+        rows = sa.tuple_(inbox.consumer, inbox.message_id)
+        return connection.execute(sa.delete(inbox_table).where(rows.in_(old))).rowcount
+
+    def _statements(self) -> tuple[sa.Insert, sa.Insert]:
+        """Give the inserts of ``claim`` and ``take``: built once, and again when the test kit has moved the clock."""
+        offset = self.database.clock.offset
+        if self._built is None or self._built[0] != offset:
+            self._built = (offset, *self._build())
+        return self._built[1:]
+
+    def _build(self) -> tuple[sa.Insert, sa.Insert]:
+        consumer, message_id = _text("consumer"), _text("message_id")
+        row: list[sa.ColumnElement[Any]] = [consumer, message_id, _text("fingerprint"), self.database.now()]
+        waiting, dead = inbox_waiting_table.c, dead_letter_table.c
+        free = (
+            ~sa.exists().where(waiting.consumer == consumer, waiting.lane == _text("lane")),
+            ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
+            ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
+        )
+        insert = self._insert(inbox_table).execution_options(preserve_rowcount=True)  # psycopg forgets it otherwise
+        claim = insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing()
+        return claim, insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing()
+
+
+def _text(name: str) -> sa.BindParameter[str]:
+    return sa.bindparam(name, type_=sa.String)

@@ -1,0 +1,222 @@
+"""The consumer: takes messages from the broker and runs their handlers, each effect once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+from txpatterns.database import Database, Leases
+from txpatterns.database.engines import sync_side
+from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from txpatterns.hooks import HookList, Hooks
+from txpatterns.inbox.decisions import FailureRules
+from txpatterns.inbox.deliveries import Deliveries
+from txpatterns.inbox.execution import Execution
+from txpatterns.inbox.handlers import AnyHandler, E, Handlers, On
+from txpatterns.inbox.inbox import Inbox
+from txpatterns.inbox.lanes import Lanes
+from txpatterns.inbox.outages import Outages, Stopped
+from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.retries import Retries
+from txpatterns.inbox.settings import ConsumerSettings, check_window, concurrency_for
+from txpatterns.inbox.suspicion import Suspicion
+from txpatterns.inbox.transaction import Emitter
+from txpatterns.inbox.upkeep import Membership, keep_clean
+from txpatterns.retries import RetryLadder
+from txpatterns.serialization import EventRegistry
+from txpatterns.transport import Delivery, Subscriber
+
+
+class Consumer:
+    """Runs handlers for the messages of a group, beside any number of other processes that do the same.
+
+    A handler's writes, its record in the inbox and what it emits commit together: its effect happens once for each
+    message, though the handler may run more than once. Messages of one topic and key are handled in order; a failing
+    one is tried again by its topic's ladder, timed in the database, and ends as a dead letter.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Subscriber,
+        registry: EventRegistry,
+        *,
+        group: str,
+        emitter: Emitter | None = None,
+        hooks: Hooks | None = None,
+        settings: ConsumerSettings | None = None,
+    ) -> None:
+        self.database = database
+        self.broker = broker
+        self.settings = settings or ConsumerSettings()
+        self.handlers = Handlers(group)
+        self.inbox = Inbox(database)
+        self._hooks = HookList.of(hooks)
+        self._stopping = asyncio.Event()
+        self._execution = Execution(database, emitter)
+        self._suspicion = Suspicion()
+        self._processing = Processing(
+            database,
+            registry,
+            self.handlers,
+            self.settings.policies,
+            self._hooks,
+            self._execution,
+            self._outages("handlers"),
+        )
+        self._retries = Retries(self._processing, self.settings.retry_interval)
+        deliveries = Deliveries(self._processing, self._retries, self._suspicion)
+        self._lanes = Lanes(
+            lambda delivery: self._processing.outages.insist(partial(deliveries.handle, delivery)),
+            max_in_flight=self.settings.max_in_flight,
+            max_bytes=self.settings.max_bytes,
+        )
+        self._prepared = False
+
+    def on(
+        self,
+        event: type[E],
+        *,
+        name: str | None = None,
+        permanent: Sequence[type[Exception]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+    ) -> On[E]:
+        """Register, as a decorator, a handler for an event.
+
+        ``name`` is its identity in the inbox, the function's own name if left out; ``permanent`` errors make a dead
+        letter at once, and ``retries`` gives other waits for some errors.
+
+        Raises:
+            HandlerDefinitionError: the function does not fit the event or the database.
+        """
+        rules = FailureRules(tuple(permanent), dict(retries or {}))
+
+        def keep(function: AnyHandler) -> None:
+            handler = self.handlers.add(event, function, name=name, rules=rules)
+            self._execution.accept(handler)
+            self._processing.registry.register(event)
+            self._prepared = False
+
+        return On(keep)
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages this process holds: from the broker and not acknowledged, or in a further attempt."""
+        return self._lanes.in_flight + self._retries.in_flight
+
+    def check(self) -> None:
+        """Refuse what would fail or be unsafe at run time; ``run`` does it first.
+
+        Raises:
+            UnsafeSettings: the retention is too short, or there are more handlers at a time than connections.
+            MissingExtra: a ``def`` handler has no driver to run on.
+        """
+        if self._prepared:
+            return
+        check_window(self.settings, self.handlers)
+        engines = []
+        if any(handler.is_async for handler in self.handlers):
+            engines.append(sync_side(self.database.engine))
+        has_plain = any(not handler.is_async for handler in self.handlers)
+        if has_plain:
+            engines.append(self.database.sync_engine)
+        concurrency = concurrency_for(self.settings, is_sqlite=self.database.is_sqlite, engines=engines)
+        if has_plain:
+            self._execution.prepare_threads(concurrency)
+        self._processing.slots = asyncio.Semaphore(concurrency)
+        self._prepared = True
+
+    async def run(self) -> None:
+        """Handle messages until ``stop`` is called, or until cancelled.
+
+        Outages of the database or the broker are waited out. What a cancellation interrupts is rolled back and comes
+        again.
+        """
+        self.check()
+        if not self.handlers.topics:
+            raise ConfigurationError("This consumer has no handlers.", fix="Register one with on(Event).")
+        self._stopping.clear()
+        leases = Leases(self.database, f"consumer:{self.handlers.group}", slots=0, ttl=self.settings.lease_ttl)
+        membership = Membership(leases, self._suspicion)
+        clock = self.database.clock
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            with suppress(Stopped):
+                await self._outages("joining").insist(membership.join)
+                clean = partial(keep_clean, self.inbox, self.settings.retention, clock, self._stopping)
+                keep = partial(membership.keep, clock, self._stopping)
+                for name, work in (("membership", keep), ("retries", self._retries.work), ("cleaning", clean)):
+                    tasks.append(asyncio.create_task(self._supervise(name, work), name=f"consumer {name}"))
+                await self._outages("intake").insist(self._take_in)
+                await self._retries.finished()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._lanes.cancel()
+            await self._retries.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(Exception):  # when the database is away, the lease runs out by itself
+                await asyncio.shield(membership.leave())
+
+    def stop(self) -> None:
+        """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""
+        self._stopping.set()
+        self._retries.wake()
+
+    async def retry_due(self) -> int:
+        """Make the further attempts that are due now and wait for them; says how many messages that were.
+
+        One pass: what became due through it needs another. Works with and without ``run``.
+        """
+        self.check()
+        return await self._retries.make_due()
+
+    async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        with suppress(Stopped):
+            await self._outages(name).insist(work)
+
+    async def _take_in(self) -> None:
+        topics, group = self.handlers.topics, self.handlers.group
+        try:
+            async with self.broker.subscribe(topics, group=group) as batches:
+                iterator = aiter(batches)
+                while (batch := await self._next(iterator)) is not None:
+                    for delivery in batch:
+                        if not self._stopping.is_set():
+                            await self._lanes.put(delivery)
+                await self._drain()
+        except BrokerError as error:
+            self._hooks.broker_unavailable(error)
+            raise
+
+    async def _next(self, batches: AsyncIterator[Sequence[Delivery]]) -> Sequence[Delivery] | None:
+        """Give the next batch, or None when the consumer stops."""
+        coming = asyncio.ensure_future(anext(batches, None))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                return None
+            batch = coming.result()
+        finally:
+            coming.cancel()
+            stopped.cancel()
+            await asyncio.wait({coming, stopped})
+        if batch is None:
+            raise BrokerUnavailable("The subscription ended by itself.")
+        return batch
+
+    async def _drain(self) -> None:
+        """Let what runs come to its end, within the deadline, while its acknowledgements still count."""
+        self._lanes.close_intake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.stop_within.total_seconds()):
+                await self._lanes.drained()
+                await self._retries.finished()
+        await self._lanes.cancel()
+        await self._retries.cancel()
+
+    def _outages(self, part: str) -> Outages:
+        return Outages(self.database.clock, f"{self.handlers.group}: {part}", self._stopping)

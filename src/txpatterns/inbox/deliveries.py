@@ -1,0 +1,168 @@
+"""What happens to a delivery from the broker until it is acknowledged."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from txpatterns.errors import DecodeError
+from txpatterns.inbox.decisions import Again, describe_error
+from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, storable
+from txpatterns.inbox.execution import Came, Result
+from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.lane_store import Admission, First
+from txpatterns.inbox.outages import Stopped
+from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.retries import Retries
+from txpatterns.inbox.schema import State
+from txpatterns.inbox.suspicion import Suspicion
+from txpatterns.messages import Event, Message, describe
+from txpatterns.retries import OnFailure
+from txpatterns.transport import Delivery
+
+logger = logging.getLogger("txpatterns")
+
+_LOOK_AGAIN = timedelta(milliseconds=50)
+
+
+class Deliveries:
+    """Hands a delivery to every handler of its type, and acknowledges it when each has committed or stored it."""
+
+    def __init__(self, processing: Processing, retries: Retries, suspicion: Suspicion) -> None:
+        self._processing = processing
+        self._retries = retries
+        self._suspicion = suspicion
+        self._unhandled: set[str] = set()
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Bring one delivery to its end. Raises Stopped when the consumer stops before that."""
+        message = storable(delivery.message)
+        if message is not delivery.message:
+            await self._bury(message, "malformed", "Its id, type, key or content type cannot be stored as it is.")
+        elif not message.type or self._processing.handlers.of(message.type):
+            await self._read(delivery, message)
+        else:
+            self._ignore(message.type)
+        try:
+            await delivery.ack()
+        except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
+            logger.info("an acknowledgement on %s failed: %r", message.topic, error)
+
+    async def _read(self, delivery: Delivery, message: Message) -> None:
+        try:
+            event = self._processing.registry.read(message)
+        except DecodeError as error:
+            await self._bury(message, "undecodable", describe_error(error))
+            return
+        type_ = describe(type(event)).type
+        if message.type != type_:  # its producer names the type only in the body
+            message = message._replace(type=type_)
+        suspect = self._suspicion.suspects(delivery)
+        for handler in self._processing.handlers.of(type_):
+            await self._deal(handler, event, entry_of(handler.consumer, message), suspect)
+        self._suspicion.clear(delivery)
+        if not self._processing.handlers.of(type_):
+            self._ignore(type_)
+
+    async def _deal(self, handler: Handler, event: Event, entry: Entry, suspect: bool) -> None:
+        """Bring a message to its end at one handler: its effect is committed, or it is stored, or dead."""
+        processing = self._processing
+        rounds = 0
+        while True:
+            error: Exception | None = None
+            if not suspect:
+                result = await processing.outages.insist(partial(self._try, handler, event, entry))
+                if result.came is Came.DONE:
+                    processing.hooks.handled(entry.message, entry.consumer)
+                    return
+                error = result.error
+            if suspect:
+                admission = await self._attempt_written_first(entry)
+            elif error is not None:
+                admission = await self._store_failure(handler, entry, error)
+            else:
+                admission = await self._admit(entry, None)
+            if admission is not Admission.AGAIN:
+                self._tell(admission, entry)
+                return
+            rounds += 1
+            if rounds > 1:
+                await processing.database.clock.wait(processing.freed, _LOOK_AGAIN)
+            if processing.outages.stopping.is_set():
+                raise Stopped
+
+    async def _try(self, handler: Handler, event: Event, entry: Entry) -> Result:
+        processing = self._processing
+        opening = partial(processing.lanes.claims.take, entry=entry)
+        async with processing.slots:
+            result = await processing.run(handler, event, entry, opening, 1)
+        if result.came is Came.OUTAGE and result.error is not None:
+            raise result.error
+        return result
+
+    async def _admit(self, entry: Entry, first: First | None) -> Admission:
+        processing = self._processing
+        admit = partial(processing.lanes.admit, entry=entry, first=first)
+        admission, _ = await processing.outages.insist(lambda: processing.database.transact(admit))
+        return admission
+
+    async def _attempt_written_first(self, entry: Entry) -> Admission:
+        """Store a suspect with its attempt counted, then make that attempt: if it kills us, the count remains."""
+        processing = self._processing
+        first = First(State.RETRYING, 1, processing.next_look(entry.message.topic, 1))
+        admit = partial(processing.lanes.admit, entry=entry, first=first)
+        admission, row = await processing.outages.insist(lambda: processing.database.transact(admit))
+        if row is not None:
+            async with processing.slots:
+                await self._retries.attempt(Waiting(row, entry, 1, State.RETRYING))
+            self._retries.wake()
+        return admission
+
+    async def _store_failure(self, handler: Handler, entry: Entry, error: Exception) -> Admission:
+        processing = self._processing
+        on_failure = processing.policies.of(entry.message.topic).on_failure
+        decision, text = processing.judge(entry, handler, error, 1), describe_error(error)
+        if isinstance(decision, Again):
+            state = State.RETRYING
+            if on_failure is OnFailure.SKIP:
+                state, lane = State.SKIPPED, solitary_lane(entry.message.topic, entry.message.id)
+                entry = replace(entry, lane=lane)
+            admission = await self._admit(entry, First(state, 1, decision.after, text))
+            if admission in (Admission.FIRST, Admission.BEHIND):
+                processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
+            return admission
+        bury = partial(
+            processing.lanes.bury_first,
+            entry=entry,
+            reason=decision.reason,
+            error=text,
+            park=on_failure is OnFailure.PARK,
+        )
+        known = await processing.outages.insist(lambda: processing.database.transact(bury))
+        if known is None:
+            processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
+            processing.hooks.dead(entry.message, entry.consumer, text)
+        return known or Admission.STORED
+
+    async def _bury(self, message: Message, reason: str, error: str) -> None:
+        processing = self._processing
+        entry = entry_of(processing.handlers.group, message)
+        bury = partial(processing.lanes.bury, entry=entry, attempts=0, reason=reason, error=error)
+        if await processing.outages.insist(lambda: processing.database.transact(bury)):
+            processing.hooks.dead(message, entry.consumer, error)
+
+    def _tell(self, admission: Admission, entry: Entry) -> None:
+        hooks = self._processing.hooks
+        if admission is Admission.DUPLICATE:
+            hooks.duplicate_prevented(entry.message, entry.consumer)
+        elif admission is Admission.REUSED:
+            hooks.dead(entry.message, entry.consumer, "id reused")
+
+    def _ignore(self, type_: str) -> None:
+        if type_ not in self._unhandled and len(self._unhandled) < 1000:  # a stranger may invent types without end
+            self._unhandled.add(type_)
+            logger.info(
+                "%s has no handler for %r; such messages are acknowledged", self._processing.handlers.group, type_
+            )

@@ -1,0 +1,213 @@
+"""Running a handler in its transaction, in the event loop or in a thread, and telling what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from txpatterns.database import Database
+from txpatterns.database.dialects import is_disconnect, is_repeatable
+from txpatterns.database.engines import WRITES
+from txpatterns.errors import HandlerDefinitionError
+from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
+from txpatterns.messages import Event, Message
+
+logger = logging.getLogger("txpatterns")
+
+_COMMIT_PATIENCE = 10.0
+_WRITES = {WRITES: True}
+
+
+class Came(Enum):
+    """What came of running a handler."""
+
+    DONE = "done"
+    """Its transaction is committed."""
+    REFUSED = "refused"
+    """The opening said no; nothing ran."""
+    FAILED = "failed"
+    """It raised, or what it wrote could not be committed; all is rolled back."""
+    REPEAT = "repeat"
+    """The database gave the transaction up for another's sake; all is rolled back, and it may run again at once."""
+    OUTAGE = "outage"
+    """The database could not be worked with. Whether a commit under way took place is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it, with the error where there was one."""
+
+    came: Came
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution: what opens the transaction, and what then runs in it."""
+
+    handler: Handler
+    event: Event
+    message: Message
+    opening: Callable[[Connection], bool]
+    around: Callable[[], AbstractContextManager[object]]
+
+
+class Execution:
+    """Runs handlers, each in a session and transaction of its own on the application's engine."""
+
+    def __init__(self, database: Database, emitter: Emitter | None) -> None:
+        self.database = database
+        self.emitter = emitter
+        self._async_engine: AsyncEngine | None = None
+        self._sync_engine: Engine | None = None
+        self._threads = anyio.CapacityLimiter(40)
+        if isinstance(database.engine, AsyncEngine):
+            self._async_engine = database.engine
+
+    def accept(self, handler: Handler) -> None:
+        """Refuse a handler that this database cannot run.
+
+        Raises:
+            HandlerDefinitionError: a coroutine on an engine that blocks.
+        """
+        if handler.is_async and self._async_engine is None:
+            raise HandlerDefinitionError(
+                f"{handler.consumer} is async def, but the database was given as an Engine, which blocks.",
+                fix="Write the handler as def with SyncTransaction, or give an AsyncEngine or an asynchronous URL.",
+            )
+
+    def prepare_threads(self, most: int) -> Engine:
+        """Make ready for ``def`` handlers. Raises MissingExtra where the driver for them is not installed."""
+        self._sync_engine = self.database.sync_engine
+        self._threads.total_tokens = most
+        return self.database.sync_engine
+
+    async def run(self, run: Run) -> Result:
+        """Run a handler once. Raises nothing but what cancels it."""
+        async with self.database.writing():
+            if run.handler.is_async:
+                return await self._in_loop(run)
+            return await anyio.to_thread.run_sync(self._in_thread, run, limiter=self._threads, abandon_on_cancel=True)
+
+    async def _in_loop(self, run: Run) -> Result:
+        session = AsyncSession(self._async_engine, expire_on_commit=False)
+        try:
+            result = await self._in_session(session, run)
+        except BaseException:
+            # Cancelled in mid-statement, nobody knows what the connection is doing: it must not go back to the pool.
+            await _finish(session.invalidate())
+            raise
+        with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
+            await _finish(session.close())
+        return result
+
+    async def _in_session(self, session: AsyncSession, run: Run) -> Result:
+        try:
+            connection = await session.connection(execution_options=_WRITES)
+            if not await connection.run_sync(run.opening):
+                # What an opening wrote besides its claim stays, for example that the next of the lane is due.
+                await _finish(session.commit())
+                return Result(Came.REFUSED)
+        except Exception as error:  # noqa: BLE001 - told in the result
+            return _of_opening(error)
+        transaction = Transaction(session, run.message, run.handler.consumer, self.emitter)
+        committing = False
+        try:
+            with run.around():
+                await _uncancelled(run.handler.call(run.event, transaction))
+                transaction.close()
+                committing = True
+                await _finish(session.commit())
+        except Exception as error:  # noqa: BLE001 - told in the result
+            return _of_handler(error, lost=committing or connection.invalidated)
+        finally:
+            transaction.close()
+        return Result(Came.DONE)
+
+    def _in_thread(self, run: Run) -> Result:
+        session = Session(self._sync_engine, expire_on_commit=False)
+        try:
+            result = self._in_plain_session(session, run)
+        except BaseException:
+            session.invalidate()
+            raise
+        with suppress(Exception):
+            session.close()
+        return result
+
+    def _in_plain_session(self, session: Session, run: Run) -> Result:
+        try:
+            connection = session.connection(execution_options=_WRITES)
+            if not run.opening(connection):
+                session.commit()
+                return Result(Came.REFUSED)
+        except Exception as error:  # noqa: BLE001 - told in the result
+            return _of_opening(error)
+        transaction = SyncTransaction(session, run.message, run.handler.consumer, self.emitter)
+        committing = False
+        try:
+            with run.around():
+                run.handler.call(run.event, transaction)
+                transaction.close()
+                committing = True
+                session.commit()
+        except Exception as error:  # noqa: BLE001 - told in the result
+            return _of_handler(error, lost=committing or connection.invalidated)
+        finally:
+            transaction.close()
+        return Result(Came.DONE)
+
+
+def _of_opening(error: Exception) -> Result:
+    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message."""
+    return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
+
+
+def _of_handler(error: Exception, *, lost: bool) -> Result:
+    """Only a lost connection of ours is an outage: a handler may well have talked to other servers."""
+    if lost and is_disconnect(error):
+        return Result(Came.OUTAGE, error)
+    return Result(Came.REPEAT if is_repeatable(error) else Came.FAILED, error)
+
+
+async def _uncancelled(handling: Awaitable[None]) -> None:
+    """Await a handler; a cancellation that comes from inside it, and not to us, is an error like any other."""
+    try:
+        await handling
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("Something that the handler awaited was cancelled.") from error
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Bring this to its end even when the caller is cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _settled(task)
+        raise
+
+
+async def _settled(task: asyncio.Task[None]) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _COMMIT_PATIENCE
+    while not task.done() and loop.time() < deadline:
+        with suppress(asyncio.CancelledError):  # told already; the one who waits raises it when this is over
+            await asyncio.wait({task}, timeout=deadline - loop.time())
+    if not task.cancel() and not task.cancelled() and task.exception() is not None:
+        logger.warning("a transaction that was cancelled in its commit ended with %r", task.exception())

@@ -1,0 +1,88 @@
+"""Deliveries in memory: serial in each lane, parallel across lanes, bounded in number and bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+
+from txpatterns.inbox.outages import Stopped
+from txpatterns.transport import Delivery
+
+Handle = Callable[[Delivery], Awaitable[None]]
+
+
+class Lanes:
+    """Takes deliveries as they come and hands each to ``handle``, one at a time for each topic and key."""
+
+    def __init__(self, handle: Handle, *, max_in_flight: int, max_bytes: int) -> None:
+        self._handle = handle
+        self._most = max_in_flight
+        self._most_bytes = max_bytes
+        self._waiting: dict[Hashable, deque[Delivery]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self.in_flight = 0
+        self.bytes_in_flight = 0
+
+    async def put(self, delivery: Delivery) -> None:
+        """Take one more delivery; waits while there are too many. One that is too large alone comes alone."""
+        size = len(delivery.message.payload)
+        await self._until(lambda: self._has_room(size))
+        self.in_flight += 1
+        self.bytes_in_flight += size
+        message = delivery.message
+        lane = (message.topic, "id", message.id) if message.key is None else (message.topic, "key", message.key)
+        queue = self._waiting.get(lane)
+        if queue is not None:
+            queue.append(delivery)
+            return
+        self._waiting[lane] = deque((delivery,))
+        task = asyncio.create_task(self._drain(lane), name=f"lane {message.topic}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drained(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._until(lambda: self.in_flight == 0)
+
+    def close_intake(self) -> None:
+        """Forget what has not begun; the broker gives it out again."""
+        for queue in self._waiting.values():
+            while len(queue) > 1:
+                self._forget(queue.pop())
+
+    async def cancel(self) -> None:
+        """Cancel what runs and wait until it has ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drain(self, lane: Hashable) -> None:
+        queue = self._waiting[lane]
+        try:
+            with suppress(Stopped):
+                while queue:
+                    await self._handle(queue[0])
+                    self._forget(queue.popleft())
+        finally:
+            for delivery in queue:
+                self._forget(delivery)
+            del self._waiting[lane]
+
+    def _forget(self, delivery: Delivery) -> None:
+        self.in_flight -= 1
+        self.bytes_in_flight -= len(delivery.message.payload)
+        self._changed.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _has_room(self, size: int) -> bool:
+        if self.in_flight == 0:
+            return True
+        return self.in_flight < self._most and self.bytes_in_flight + size <= self._most_bytes

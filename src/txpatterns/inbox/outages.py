@@ -1,0 +1,71 @@
+"""Waiting while the database is away: growing pauses, one log line when it goes and one when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from random import Random
+from typing import TypeVar
+
+from txpatterns.clock import Clock
+
+logger = logging.getLogger("txpatterns")
+
+T = TypeVar("T")
+
+_SHORTEST, _LONGEST = timedelta(milliseconds=50), timedelta(seconds=3)
+
+
+class Stopped(Exception):
+    """The consumer is stopping, so what could not be done now is left to whoever comes next."""
+
+
+class Outages:
+    """What the parts of a consumer share while what they need cannot be reached."""
+
+    def __init__(self, clock: Clock, name: str, stopping: asyncio.Event) -> None:
+        self.stopping = stopping
+        self._clock = clock
+        self._name = name
+        self._random = Random()
+        self._failures = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
+
+    async def insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a step until it raises nothing.
+
+        Raises:
+            Stopped: the consumer stops while the step still fails.
+        """
+        while True:
+            try:
+                result = await step()
+            except Stopped:
+                raise
+            except Exception as error:  # noqa: BLE001 - told in the log, then tried again
+                await self.pause(error)
+            else:
+                self.fine()
+                return result
+
+    async def pause(self, error: Exception | None) -> None:
+        """Wait before the next try. Raises Stopped when the consumer stops meanwhile."""
+        if self._failures == 0:
+            logger.warning("%s pauses: %s: %s", self._name, type(error).__name__, error)
+        self._failures += 1
+        # All lanes fail at once, so the failures are counted by the wait that follows them, not one by one.
+        wait = min(_LONGEST, _SHORTEST * 2 ** min(self._failures // 16, 10))
+        if await self._clock.wait(self.stopping, wait * (0.5 + self._random.random())):
+            raise Stopped
+
+    def fine(self) -> None:
+        """Something worked."""
+        if self._failures:
+            self._failures = 0
+            logger.warning("%s goes on", self._name)

@@ -1,0 +1,90 @@
+"""What live deliveries and retries have in common: running a handler, and judging its failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from random import Random
+
+from sqlalchemy.engine import Connection
+
+from txpatterns.database import Database
+from txpatterns.hooks import Hooks
+from txpatterns.inbox.attempts import Attempts, Plan
+from txpatterns.inbox.decisions import Decision, FailureRules, decide
+from txpatterns.inbox.entries import Entry, Waiting
+from txpatterns.inbox.execution import Came, Execution, Result, Run
+from txpatterns.inbox.handlers import Handler, Handlers
+from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.inbox.outages import Outages
+from txpatterns.messages import Event
+from txpatterns.retries import FailurePolicies
+from txpatterns.serialization import EventRegistry
+
+_REPEATS = 5
+_LAST_LOOK = timedelta(minutes=1)
+"""When to look again after a process began the last attempt; one that still runs has its row locked."""
+
+
+@dataclass(slots=True)
+class Processing:
+    """The parts that a consumer's work needs, and the two judgements about it."""
+
+    database: Database
+    registry: EventRegistry
+    handlers: Handlers
+    policies: FailurePolicies
+    hooks: Hooks
+    execution: Execution
+    outages: Outages
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Pulses when an attempt in this process has ended, for the lanes that wait for it."""
+    random: Random = field(default_factory=Random)
+    lanes: LaneStore = field(init=False)
+    attempts: Attempts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lanes = LaneStore(self.database)
+        self.attempts = Attempts(self.database, self.lanes)
+
+    async def run(
+        self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
+    ) -> Result:
+        """Run a handler; what the database gave up for another transaction's sake runs again at once, uncounted."""
+        around = partial(self.hooks.handling, entry.message, entry.consumer, attempt)
+        run = Run(handler, event, entry.message, opening, around)
+        result = await self.execution.run(run)
+        for _ in range(_REPEATS):
+            if result.came is not Came.REPEAT:
+                return result
+            result = await self.execution.run(run)
+        return Result(Came.FAILED, result.error) if result.came is Came.REPEAT else result
+
+    def judge(self, entry: Entry, handler: Handler | None, error: BaseException, attempts: int) -> Decision:
+        """Decide what follows a failed attempt."""
+        rules = handler.rules if handler else FailureRules()
+        ladder = self.policies.of(entry.message.topic).ladder
+        return decide(error, attempts, rules=rules, ladder=ladder, random=self.random)
+
+    def plan_of(self, waiting: Waiting) -> Plan:
+        """Say whether a waiting message may have another attempt, and when to look after it if its process dies."""
+        message = waiting.entry.message
+        policy = self.policies.of(message.topic)
+        handler = self.handlers.find(waiting.entry.consumer, message.type)
+        rules = handler.rules if handler else FailureRules()
+        if waiting.attempts >= rules.most_attempts(policy.ladder):
+            return Plan(None, policy.on_failure)
+        return Plan(self.next_look(message.topic, waiting.attempts + 1), policy.on_failure)
+
+    def next_look(self, topic: str, attempts: int) -> timedelta:
+        """Say when a message is due again whose process died in this attempt."""
+        return self.policies.of(topic).ladder.delay(attempts, self.random) or _LAST_LOOK
+
+    def attempt_ended(self) -> None:
+        """Wake the lanes that wait for a running attempt."""
+        self.freed.set()
+        self.freed.clear()

@@ -1,0 +1,168 @@
+"""The retry worker: makes the attempts that are due, timed by the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy.engine import Connection
+
+from txpatterns.errors import DecodeError
+from txpatterns.inbox.attempts import DIED_IN_ATTEMPT, Begun
+from txpatterns.inbox.decisions import Dead, describe_error
+from txpatterns.inbox.entries import Waiting
+from txpatterns.inbox.execution import Came, Result
+from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.outages import Stopped
+from txpatterns.inbox.processing import Processing
+
+logger = logging.getLogger("txpatterns")
+
+_AT_ONCE = 16
+
+
+class Retries:
+    """Claims what is due and runs it, as many at a time as there are free slots."""
+
+    def __init__(self, processing: Processing, interval: timedelta) -> None:
+        self._processing = processing
+        self._interval = interval
+        self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts run now."""
+        return len(self._running)
+
+    async def work(self) -> None:
+        """Make due attempts until the consumer stops."""
+        processing, stopping = self._processing, self._processing.outages.stopping
+        while not stopping.is_set():
+            self._wake.clear()
+            if await self.start_due() == 0:
+                processing.hooks.idle("consumer")
+                await processing.database.clock.wait(self._wake, self._interval)
+
+    async def make_due(self) -> int:
+        """Make the attempts that are due now, up to the number of free slots, and wait for them; says how many."""
+        before = set(self._running)
+        count = await self.start_due()
+        await asyncio.gather(*(self._running - before))
+        return count
+
+    async def start_due(self) -> int:
+        """Claim what is due and start it; says how many messages were dealt with."""
+        processing = self._processing
+        await processing.slots.acquire()
+        taken = 1
+        while taken < _AT_ONCE and not processing.slots.locked():
+            await processing.slots.acquire()
+            taken += 1
+        started = 0
+        try:
+            claim = partial(
+                processing.attempts.claim,
+                consumers=processing.handlers.consumers,
+                most=taken,
+                plan_of=processing.plan_of,
+            )
+            claimed, dead = await processing.database.transact(claim)
+            for waiting in claimed:
+                task = asyncio.create_task(self._attempt_in_slot(waiting), name=f"retry {waiting.entry.consumer}")
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                started += 1
+        finally:
+            for _ in range(taken - started):
+                processing.slots.release()
+        for waiting in dead:
+            processing.hooks.dead(waiting.entry.message, waiting.entry.consumer, DIED_IN_ATTEMPT)
+        return len(claimed) + len(dead)
+
+    def wake(self) -> None:
+        """Look for due messages now, or stop waiting."""
+        self._wake.set()
+
+    async def finished(self) -> None:
+        """Wait for the attempts that run."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    async def cancel(self) -> None:
+        """Cancel the attempts that run; each is due again after its step of the ladder."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def attempt(self, waiting: Waiting) -> None:
+        """Make one attempt that was claimed before; the caller holds a slot."""
+        processing, entry = self._processing, waiting.entry
+        handler = processing.handlers.find(entry.consumer, entry.message.type)
+        begun = Begun.GONE
+
+        def opening(connection: Connection) -> bool:
+            nonlocal begun
+            begun = processing.attempts.begin(connection, waiting)
+            return begun is Begun.RUN
+
+        try:
+            event = processing.registry.read(entry.message)
+        except DecodeError as error:
+            await self._fail(waiting, handler, error)
+            return
+        if handler is None:
+            await self._fail(waiting, None, DecodeError(f"{entry.consumer} handles no {type(event).__name__} now."))
+            return
+        result = await processing.run(handler, event, entry, opening, waiting.attempts)
+        await self._conclude(waiting, handler, result, begun)
+
+    async def _attempt_in_slot(self, waiting: Waiting) -> None:
+        try:
+            await self.attempt(waiting)
+        except Stopped:
+            return  # due again after its step of the ladder
+        except Exception:
+            logger.exception("an attempt of %s ended unexpectedly; it is due again", waiting.entry.consumer)
+        finally:
+            self._processing.slots.release()
+            self._processing.attempt_ended()
+            self._wake.set()
+
+    async def _conclude(self, waiting: Waiting, handler: Handler, result: Result, begun: Begun) -> None:
+        processing, entry = self._processing, waiting.entry
+        match result.came:
+            case Came.DONE:
+                processing.outages.fine()
+                processing.hooks.handled(entry.message, entry.consumer)
+            case Came.REFUSED:
+                if begun is Begun.DUPLICATE:
+                    processing.hooks.duplicate_prevented(entry.message, entry.consumer)
+            case Came.OUTAGE:
+                await processing.outages.pause(result.error)
+                give_back = partial(processing.attempts.give_back, waiting=waiting)
+                await processing.outages.insist(lambda: processing.database.transact(give_back))
+            case _:
+                assert result.error is not None
+                await self._fail(waiting, handler, result.error)
+
+    async def _fail(self, waiting: Waiting, handler: Handler | None, error: Exception) -> None:
+        processing, entry, attempts = self._processing, waiting.entry, self._processing.attempts
+        on_failure = processing.policies.of(entry.message.topic).on_failure
+        text = describe_error(error)
+        decision = processing.judge(entry, handler, error, waiting.attempts)
+        if isinstance(error, DecodeError):
+            decision = Dead("undecodable")
+        if isinstance(decision, Dead):
+            settle = partial(attempts.bury, waiting=waiting, reason=decision.reason, error=text, on_failure=on_failure)
+        else:
+            settle = partial(
+                attempts.postpone, waiting=waiting, after=decision.after, error=text, on_failure=on_failure
+            )
+        latest = await processing.outages.insist(lambda: processing.database.transact(settle))
+        processing.hooks.handler_failed(entry.message, entry.consumer, error, waiting.attempts)
+        if latest and isinstance(decision, Dead):
+            processing.hooks.dead(entry.message, entry.consumer, text)

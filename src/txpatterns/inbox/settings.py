@@ -1,0 +1,87 @@
+"""How a consumer works, and which combinations it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import QueuePool
+
+from txpatterns.errors import UnsafeSettings
+from txpatterns.inbox.handlers import Handler
+from txpatterns.retries import FailurePolicies
+
+_USUAL_CONCURRENCY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """How a consumer works.
+
+    ``concurrency`` is how many handlers run at a time, at most the connections of your pool; left out it is 16 or
+    the pool's size, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and ``max_bytes`` of
+    payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled message is
+    remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
+    ``retry_interval`` is how often the database is asked for due retries; ``lease_ttl`` how soon a process that
+    died is noticed; ``stop_within`` how long running handlers may go on after ``stop``.
+    """
+
+    policies: FailurePolicies = field(default_factory=FailurePolicies)
+    concurrency: int | None = None
+    max_in_flight: int = 1000
+    max_bytes: int = 64 * 1024 * 1024
+    retention: timedelta = timedelta(days=14)
+    redelivery_horizon: timedelta = timedelta(days=7)
+    retry_interval: timedelta = timedelta(milliseconds=500)
+    lease_ttl: timedelta = timedelta(seconds=15)
+    stop_within: timedelta = timedelta(seconds=30)
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight < 1 or self.max_bytes < 1 or (self.concurrency is not None and self.concurrency < 1):
+            raise UnsafeSettings("concurrency, max_in_flight and max_bytes must be at least 1.", fix="Raise them.")
+
+
+def check_window(settings: ConsumerSettings, handlers: Iterable[Handler]) -> None:
+    """Refuse a memory shorter than the time within which a message can come again.
+
+    Raises:
+        UnsafeSettings: a message could come after its row was removed, and have its effect twice.
+    """
+    policies = settings.policies
+    ladders = [policy.ladder for policy in (policies.default, *policies.topics.values())]
+    ladders += [ladder for handler in handlers for ladder in handler.rules.ladders.values()]
+    needed = settings.redelivery_horizon + max(ladder.total for ladder in ladders)
+    if settings.retention < needed:
+        raise UnsafeSettings(
+            f"Handled messages are remembered for {settings.retention}, but can come again within {needed}.",
+            fix=f"Set retention to at least {needed}, or a shorter redelivery_horizon if the broker keeps less.",
+        )
+
+
+def concurrency_for(settings: ConsumerSettings, *, is_sqlite: bool, engines: Iterable[Engine]) -> int:
+    """Say how many handlers may run at a time on these engines.
+
+    Raises:
+        UnsafeSettings: more than the pool has connections, so that handlers would wait for each other.
+    """
+    if is_sqlite:
+        return 1
+    wanted = settings.concurrency or _USUAL_CONCURRENCY
+    capacity = min((size for size in map(_capacity, engines) if size is not None), default=wanted)
+    if settings.concurrency is not None and wanted > capacity:
+        raise UnsafeSettings(
+            f"concurrency is {wanted}, but the connection pool has {capacity} connections.",
+            fix=f"Create the engine with pool_size={wanted}, or set concurrency to at most {capacity}.",
+        )
+    return min(wanted, capacity)
+
+
+def _capacity(engine: Engine) -> int | None:
+    """Give how many connections a pool can have; None when it has no limit."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool) or pool.size() == 0:
+        return None
+    overflow: int = pool._max_overflow  # noqa: SLF001 - the pool tells its limit in no other way
+    return None if overflow < 0 else pool.size() + overflow
