@@ -1,0 +1,59 @@
+"""Brokers, found by the scheme of a URL: ``memory://``, ``kafka://host:9092``, or one that somebody else wrote.
+
+An adapter is an entry point of the group ``txpatterns.brokers``: a callable ``(url, **options) -> Broker`` under
+the name of its scheme. ``docs/how-to/write-a-broker-adapter.md`` shows a whole one.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from txpatterns.errors import ConfigurationError, MissingExtra
+from txpatterns.transport import Broker
+
+GROUP = "txpatterns.brokers"
+
+__all__ = ["GROUP", "broker_from_url", "known_schemes"]
+
+
+def known_schemes() -> list[str]:
+    """Give the schemes for which an adapter is registered, whether or not its driver is installed."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def broker_from_url(url: str, **options: Any) -> Broker:
+    """Make the broker that a URL names; nothing is connected yet.
+
+    Options are handed to the adapter as they are. No error that this function raises by itself repeats the URL,
+    which may hold a password.
+
+    Raises:
+        MissingExtra: the adapter's driver is not installed; the text has the command that installs it.
+        ConfigurationError: no adapter is registered for the scheme, or the adapter refuses the URL.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or not scheme.replace("+", "").replace("-", "").isalnum():
+        raise ConfigurationError(
+            "A broker's URL begins with a scheme and ://.", fix='For example: "memory://" or "kafka://localhost:9092".'
+        )
+    points = [point for point in entry_points(group=GROUP) if point.name == scheme]
+    if not points:
+        raise ConfigurationError(
+            f"No broker adapter is registered for {scheme!r}.",
+            fix=f"Use one of {', '.join(known_schemes())}, or install the package that provides {scheme!r}.",
+        )
+    return cast("Broker", _load(points[0])(url, **options))
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").split(".")[0] == "txpatterns":
+            raise
+        distribution = point.dist.name if point.dist else "txpatterns"
+        raise MissingExtra(
+            f"The broker {point.name!r} needs {missing.name}, which is not installed.",
+            fix=f"pip install '{distribution}[{point.name}]'",
+        ) from missing

@@ -1,0 +1,129 @@
+"""Apache Kafka as a broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Self
+
+from confluent_kafka import KafkaException, Producer
+
+from txpatterns.brokers.kafka.consumer import ConsumerThread
+from txpatterns.brokers.kafka.failures import describe, error_of, translated
+from txpatterns.brokers.kafka.intake import Intake, KafkaDelivery
+from txpatterns.brokers.kafka.producer import KafkaPublisher
+from txpatterns.brokers.kafka.settings import KafkaSettings, settings_from_url
+from txpatterns.brokers.kafka.topics import Topics
+from txpatterns.clock import Clock, SystemClock
+from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from txpatterns.messages import Message
+from txpatterns.transport import Capabilities, Outcome
+
+
+class KafkaBroker:
+    """Publishes to Kafka and reads from it as members of groups.
+
+    Publishing: idempotent, acknowledged by all in-sync replicas, in order per key; what is stored of a key is
+    always a prefix of what was sent, because the first failure stops everything that is under way. The price: one
+    message that only the broker finds too large makes its neighbours unknown, and they are sent again.
+
+    Reading: offsets are committed up to the first message that is not acknowledged, never beyond. A message comes
+    again after a crash, a rebalance or a lost partition, so handlers need an inbox.
+
+    Keys go to partitions as Java's clients send them (murmur2). Belongs to one event loop.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.capabilities = Capabilities(ordered_prefix=True, max_batch=1000, max_payload=settings.max_payload)
+        self._clock: Clock = clock or SystemClock()
+        self._topics = Topics(settings, self._clock)
+        self._publisher = KafkaPublisher(settings, self._topics, self._clock)
+
+    @classmethod
+    def from_url(cls, url: str, *, clock: Clock | None = None, **options: object) -> KafkaBroker:
+        """Make a broker of ``kafka://host:port,host:port?option=value``; keyword options are `KafkaSettings`'.
+
+        Raises:
+            ConfigurationError: the URL or an option is not understood.
+            UnsafeSettings: an option would put the order of a key, or a message, at risk.
+        """
+        return cls(settings_from_url(url, **options), clock=clock)
+
+    def __repr__(self) -> str:
+        return f"KafkaBroker({self.settings.servers!r})"
+
+    async def __aenter__(self) -> Self:
+        """Check the driver's options; the connections are opened by the first use.
+
+        Raises:
+            ConfigurationError: the driver does not know an option.
+        """
+        for config in (self.settings.producer_config(), self.settings.consumer_config("check")):
+            self._check(config)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._publisher.close()
+
+    def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
+        """Send messages in order; every id is told, at the latest when the deadline has passed.
+
+        Rejected is only what was refused before it was sent (too large, no such topic) or failed with nothing else
+        under way; otherwise a failure makes everything that is under way unknown.
+        """
+        return self._publisher.publish(messages)
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, topics: Sequence[str], group: str
+    ) -> AsyncIterator[AsyncIterator[Sequence[KafkaDelivery]]]:
+        try:
+            unusable = await self._topics.check(topics)
+        except KafkaException as raised:
+            raise BrokerUnavailable(f"Kafka does not answer. {self._masked(raised)}") from raised
+        for name, error in unusable.items():
+            raise translated(error, what=f"The topic {name} cannot be read")
+        thread = ConsumerThread(topics, self.settings.consumer_config(group), self.settings, self._clock)
+        intake = Intake(thread, self._clock)
+        intake.start()
+        try:
+            yield intake.batches()
+        finally:
+            await intake.stop()
+
+    def subscribe(
+        self, topics: Sequence[str], *, group: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[KafkaDelivery]]]:
+        """Join a group; without a commit of the group it starts at the first message that Kafka still has.
+
+        Raises:
+            BrokerUnavailable: Kafka does not answer.
+            BrokerError: a topic does not exist and is not to be made, or may not be read.
+        """
+        return self._subscribe(topics, group)
+
+    async def check(self, topics: Sequence[str]) -> dict[str, BrokerError]:
+        """Look at topics before they are used, and give those that cannot be; weak ones are logged as warnings.
+
+        Raises:
+            BrokerUnavailable: Kafka does not answer.
+        """
+        try:
+            unusable = await self._topics.check(topics)
+        except KafkaException as raised:
+            raise BrokerUnavailable(f"Kafka does not answer. {self._masked(raised)}") from raised
+        return {name: translated(error, what=f"The topic {name}") for name, error in unusable.items()}
+
+    def _check(self, config: Mapping[str, object]) -> None:
+        bare = {name: value for name, value in config.items() if name != "bootstrap.servers"}
+        try:
+            Producer({**bare, "log_level": 0}).close()
+        except KafkaException as raised:
+            raise ConfigurationError(
+                f"Kafka's client does not accept its options. {self._masked(raised)}",
+                fix="Compare the option's name and value with librdkafka's CONFIGURATION.md.",
+            ) from None
+
+    def _masked(self, raised: KafkaException) -> str:
+        return self.settings.mask(describe(error_of(raised)))

@@ -1,0 +1,42 @@
+"""Messages to and from Kafka's form. Strict on the way out, tolerant on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import Message as KafkaMessage
+
+from txpatterns.messages import Message
+from txpatterns.transport import from_wire
+
+Header = tuple[str, str | bytes | None]
+
+
+def from_kafka(found: KafkaMessage) -> Message:
+    """Make a message of a record, whoever wrote it.
+
+    Its id is the header, or topic/partition/offset; its key the header, or the record's key as text.
+    """
+    topic, partition, offset = found.topic() or "", found.partition(), found.offset()
+    try:
+        headers = found.headers()
+    except UnicodeDecodeError:  # a header's name that is not UTF-8 spoils the whole list
+        headers = None
+    named = tolerant(headers.items() if isinstance(headers, dict) else headers or ())
+    key = found.key()
+    if key is not None and "ordering-key" not in named:
+        named["ordering-key"] = as_text(key)
+    return from_wire(topic, found.value() or b"", named, fallback_id=f"{topic}/{partition}/{offset}")
+
+
+def tolerant(headers: Iterable[Header]) -> dict[str, str]:
+    """Give headers as text: the last of a name counts, none is empty, and odd bytes are written out."""
+    return {name: as_text(value) for name, value in headers}
+
+
+def as_text(value: str | bytes | None) -> str:
+    """Read bytes as UTF-8; what is not, and NUL, which databases refuse, is written as an escape."""
+    if value is None:
+        return ""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return text if "\0" not in text else text.replace("\0", "\\x00")
