@@ -44,8 +44,7 @@ class Database:
         self.clock: Clock = clock or SystemClock()
         self.listen_url = listen_url
         self._own = own_engine(self.engine)
-        self._places = asyncio.Semaphore(_OWN_CONNECTIONS)
-        self._write_lock = asyncio.Lock()
+        self._make_locks()
 
     @property
     def dialect(self) -> str:
@@ -66,14 +65,14 @@ class Database:
         """Give the database's clock as an SQL expression, moved by ``plus`` and by the test kit's clock."""
         return dialects.now(self.clock.offset + plus)
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, urgent: bool = False) -> T:
         """Run ``work`` in a write transaction of the library's own and commit it.
 
         A deadlock, a serialisation failure or a busy file rolls back and runs ``work`` again at once, at most
         eight times; so it must do nothing but SQL. When the link fails during COMMIT the outcome is unknown
-        and the error is raised.
+        and the error is raised. ``urgent`` is for leases, which have a connection for themselves.
         """
-        async with self._places, self.writing():
+        async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
                     return await self._run(work, {WRITES: True})
@@ -127,7 +126,12 @@ class Database:
         engines = {self._own, self.engine, self.__dict__.get("sync_engine", self.engine)}
         for engine in engines:
             sync_side(engine).dispose(close=False)
-        self._places, self._write_lock = asyncio.Semaphore(_OWN_CONNECTIONS), asyncio.Lock()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._places = asyncio.Semaphore(_OWN_CONNECTIONS - 1)
+        self._urgent_place = asyncio.Semaphore(1)
+        self._write_lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self

@@ -63,18 +63,24 @@ class Leases:
         return bool(self.owner) and self.database.clock.monotonic() < self.safe_until
 
     async def join(self) -> Census:
-        """Become a member; says how many others live and how many died without leaving."""
-        self.owner, started = new_id(), self.database.clock.monotonic()
+        """Become a member; says how many live and how many died without leaving.
+
+        Who joins again after losing its lease did not die: its former membership ends here.
+        """
+        former, self.owner, started = self.owner, new_id(), self.database.clock.monotonic()
         label = f"{socket.gethostname()}:{os.getpid()}"
         member = {"scope": self.scope, "owner": self.owner, "label": label}
 
         def work(connection: Connection) -> Census:
             self._ensure_slots(connection)
+            if former:
+                self._free(connection, None, [former])
+                connection.execute(sa.delete(member_table).where(self._scope(), member_table.c.owner == former))
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
             return self._census(connection)
 
-        census = await self.database.transact(work)
+        census = await self.database.transact(work, urgent=True)
         self._renewed_at = started
         return census
 
@@ -96,7 +102,7 @@ class Leases:
                 raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
             return self._census(connection)
 
-        census = await self.database.transact(work)
+        census = await self.database.transact(work, urgent=True)
         self._renewed_at = started
         return census
 
@@ -116,7 +122,7 @@ class Leases:
             self._bury(connection)
             return self._take(connection, share)
 
-        return await self.database.transact(work)
+        return await self.database.transact(work, urgent=True)
 
     async def owned(self) -> dict[int, int]:
         """Ask the database which slots are ours now."""
@@ -149,7 +155,10 @@ class Leases:
         return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
 
     def _me(self) -> sa.ColumnElement[bool]:
-        return sa.and_(member_table.c.scope == self.scope, member_table.c.owner == self.owner)
+        return sa.and_(self._scope(), member_table.c.owner == self.owner)
+
+    def _scope(self) -> sa.ColumnElement[bool]:
+        return member_table.c.scope == self.scope
 
     def _census(self, connection: Connection) -> Census:
         live = member_table.c.expires_at > self.database.now()
