@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,6 +51,13 @@ def sync_side(engine: AnyEngine) -> Engine:
     return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
 
 
+def schema_of(bind: Connection | Engine) -> str | None:
+    """Give the schema that our tables, which name none, have on this connection or engine."""
+    options: Mapping[str, Any] = bind.get_execution_options()
+    schema: str | None = (options.get("schema_translate_map") or {}).get(None)
+    return schema
+
+
 def own_engine(engine: AnyEngine) -> AnyEngine:
     """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
     source = sync_side(engine)
@@ -57,6 +65,9 @@ def own_engine(engine: AnyEngine) -> AnyEngine:
     prepare(made)
     if source.dialect.name == "postgresql":
         made = made.execution_options(isolation_level="READ COMMITTED")
+    schema = schema_of(source)
+    if schema is not None:
+        made = made.execution_options(schema_translate_map={None: schema})
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
 
 
@@ -78,7 +89,8 @@ def sync_engine_for(engine: AnyEngine) -> Engine:
             fix="pip install 'txpatterns[psycopg]', or write the handler as `async def`.",
         ) from error
     prepare(made)
-    return made
+    schema = schema_of(sync_side(engine))
+    return made if schema is None else made.execution_options(schema_translate_map={None: schema})
 
 
 def prepare(engine: Engine) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import Pool
 
 from txpatterns.database.database import Database
+from txpatterns.database.engines import schema_of, sync_side
 from txpatterns.database.schema import SCHEMA_VERSION, database_table
 from txpatterns.errors import SchemaError, WrongDatabase
 
@@ -20,19 +21,30 @@ class Identity:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._uid: str | None = None
-        self._seen: WeakSet[Pool] = WeakSet()
+        self._seen: WeakKeyDictionary[Pool, set[str | None]] = WeakKeyDictionary()
+
+    def is_home(self, connection: Connection) -> bool:
+        """Whether a connection comes from the outbox's own engine."""
+        return connection.engine.pool is sync_side(self.database.engine).pool
 
     def check(self, connection: Connection) -> None:
         """Raise WrongDatabase for a transaction of another database, SchemaError where our tables are missing."""
-        pool = connection.engine.pool
-        if pool in self._seen:
+        pool, schema = connection.engine.pool, schema_of(connection)
+        if schema in self._seen.get(pool, ()):
             return
         uid = read_uid(connection)
         if self._uid is None:
-            self._uid = uid
-        elif uid != self._uid:
-            raise WrongDatabase("This transaction is in another database than the outbox.")
-        self._seen.add(pool)
+            self._uid = uid if self.is_home(connection) else self._read_own(connection)
+        if uid != self._uid:
+            raise WrongDatabase("This transaction is in another database, or another schema, than the outbox.")
+        self._seen.setdefault(pool, set()).add(schema)
+
+    def _read_own(self, beside: Connection) -> str:
+        """Read the uid of the outbox's own database, in whichever way the caller's world can wait for it."""
+        engine = self.database.engine
+        plain = engine if isinstance(engine, Engine) or beside.dialect.is_async else self.database.sync_engine
+        with sync_side(plain).connect() as connection:
+            return read_uid(connection)
 
     async def learn(self) -> str:
         """Read the uid of the outbox's own database; the check of every engine compares with it."""

@@ -27,7 +27,9 @@ AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
 
 _COLUMNS = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 _HEADER_LIMIT = 16_384
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_ID = re.compile(r"[!-~]{1,64}")
 
 
 class Outbox:
@@ -81,8 +83,8 @@ class Outbox:
             raise AddRefused("deliver_after is negative.", fix="Give a timedelta of zero or more.")
         spec = self.registry.register(type(event))
         message = self._message(event, message_id or new_id(), headers or {})
-        self.hooks.added(message)
-        entry = Entry(message, deliver_after, spec.order == "strict", self._write, self._committed)
+        strict = spec.order == "strict"
+        entry = Entry(message, deliver_after, strict, self._write, self._committed, self.identity.is_home)
         match transaction:
             case AsyncSession():
                 add_to_session(transaction.sync_session, entry)
@@ -97,6 +99,7 @@ class Outbox:
                     f"{type(transaction).__name__} is no session and no open connection.",
                     fix="Give a Session, AsyncSession, Connection or AsyncConnection; call a scoped_session first.",
                 )
+        self.hooks.added(message)
         return message.id
 
     def cancel(self, session: Session, message_id: str) -> bool:
@@ -105,7 +108,7 @@ class Outbox:
         True: it will not be sent if this transaction commits. False: it was sent, is being sent, or never was.
         """
         unit = unit_of(session)
-        if unit is not None and unit.remove(message_id):
+        if unit is not None and unit.cancel(message_id):
             return True
         scheduled = (waiting_table.c.message_id == message_id, waiting_table.c.state == Waiting.SCHEDULED)
         connection = session.connection(bind_arguments={"clause": waiting_table})
@@ -118,17 +121,24 @@ class Outbox:
     def pending(self, session: AnySession) -> list[Message]:
         """Give the messages that this session's transaction will send, in order: for tests."""
         unit = unit_of(session.sync_session if isinstance(session, AsyncSession) else session)
-        return [entry.message for _, entry in unit.entries] if unit else []
+        return [entry.message for entry in unit.live] if unit else []
 
     def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
         spec, now = describe(type(event)), self.database.clock.now()
+        key = event.key_of()
+        if not _ID.fullmatch(message_id):
+            raise AddRefused(
+                f"Message id {message_id[:40]!r} is not allowed.", fix="Use 1 to 64 printable ASCII characters."
+            )
+        if key is not None and _UNSTORABLE.search(key):
+            raise AddRefused(f"The key of {spec.type} holds characters that cannot be stored.", fix="Use plain text.")
         encoded = self.registry.codec.encode(event, spec, message_id, now)
         message = Message(
             id=message_id,
             topic=spec.topic,
             type=spec.type,
             payload=encoded.payload,
-            key=event.key_of(),
+            key=key,
             headers=_checked({**self.hooks.headers(), **headers, **encoded.headers}),
             content_type=encoded.content_type,
             occurred_at=now,
@@ -142,10 +152,10 @@ class Outbox:
 
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Write a transaction's messages, as the last thing before its COMMIT."""
-        if connection.dialect.name == "sqlite" and connection.in_nested_transaction():
+        if connection.in_nested_transaction():
             refuse_unsafe_savepoints(connection)
         self.identity.check(connection)
-        strict = sorted({f"{e.message.topic}\x00{e.message.key}" for e in entries if e.strict})
+        strict = sorted({f"{e.message.topic}\x1f{e.message.key}" for e in entries if e.strict})
         if strict and connection.dialect.name == "postgresql":
             _lock_keys(connection, strict)
         now = [entry.message for entry in entries if entry.delay is None]

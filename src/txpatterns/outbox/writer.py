@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from txpatterns.database.engines import schema_of
 from txpatterns.errors import NotTransactional, SavepointsUnsafe
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import outbox_table
@@ -130,8 +131,7 @@ BARE: dict[str, Callable[[Any, str, Sequence[tuple[Any, ...]]], bool]] = {
 
 
 def _table_name(connection: Connection) -> str:
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    schema = schemas.get(None)
+    schema = schema_of(connection)
     quote = connection.dialect.identifier_preparer.quote
     return f"{quote(schema)}.{outbox_table.name}" if schema else outbox_table.name
 
