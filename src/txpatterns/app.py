@@ -31,7 +31,7 @@ from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.serialization import EventRegistry
 from txpatterns.serialization.registry import Upcaster
-from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, masked
+from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, masked, source_of
 from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")
@@ -67,6 +67,8 @@ class App:
         self.settings = settings or AppSettings.from_environment()
         self.policies = policies or FailurePolicies()
         self.metadata = attach(metadata) if metadata is not None else None
+        self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
+        """Where each of the two came from: ``constructor``, ``environment`` or ``default``."""
         if database is None:
             database = from_environment(DATABASE_URL, f"sqlite+aiosqlite:///{name}.db")
         if broker is None:

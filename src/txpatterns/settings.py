@@ -115,6 +115,13 @@ def from_environment(variable: str, default: str) -> str:
     return os.environ.get(variable) or default
 
 
+def source_of(given: object | None, variable: str) -> str:
+    """Say where a value comes from: ``constructor``, ``environment`` or ``default``."""
+    if given is not None:
+        return "constructor"
+    return "environment" if os.environ.get(variable) else "default"
+
+
 def masked(url: str) -> str:
     """Give a URL without its password, and without the values of parameters that look like secrets."""
     address, mark, query = url.partition("?")

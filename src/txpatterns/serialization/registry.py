@@ -60,6 +60,10 @@ class EventRegistry:
         """Say whether a class reads this wire type."""
         return type_ in self._classes
 
+    def find(self, type_: str) -> type[Event] | None:
+        """Give the class that reads this wire type."""
+        return self._classes.get(type_)
+
     def read(self, message: Message) -> Event:
         """Make the event of a message, through the upcasters when it is of an older version.
 

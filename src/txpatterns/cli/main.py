@@ -1,0 +1,55 @@
+"""The command ``txp``: its parts, its version, and how its errors look."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from txpatterns.cli import config, db, explain, outbox, publish, run
+from txpatterns.cli.output import FAILED, report
+from txpatterns.errors import TxPatternsError
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"txpatterns {version('txpatterns')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+]
+
+app = typer.Typer(
+    name="txp",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+run.register(app)
+app.add_typer(db.group, name="db")
+app.add_typer(outbox.group, name="outbox")
+publish.register(app)
+app.add_typer(config.group, name="config")
+explain.register(app)
+
+
+@app.callback(
+    epilog="\b\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 not as asked (a difference, nothing found)."
+)
+def _txp(version: VersionOption = False) -> None:
+    """Reliable messages on your own database: run an App, look after its tables, see what it does."""
+
+
+def main() -> None:
+    """Run the command. An error of ours, or of the database, is one line with its code and fix."""
+    try:
+        app()
+    except (TxPatternsError, SQLAlchemyError, OSError) as error:
+        report(error)
+        sys.exit(FAILED)

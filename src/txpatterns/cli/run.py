@@ -1,0 +1,102 @@
+"""``txp run``, ``txp relay``, ``txp consume``: the background parts of an App as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from txpatterns.app import App
+from txpatterns.cli.loading import AppArgument, JsonOption, load_app
+from txpatterns.cli.output import as_json, examples
+from txpatterns.errors import UnsafeSettings
+from txpatterns.runtime.signals import stop_on_signals
+from txpatterns.settings import BROKER_URL, DATABASE_URL
+
+DrainOption = Annotated[bool, typer.Option("--drain", help="End as soon as everything that is due now is sent.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what goes wrong.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("run", epilog=examples("txp run orders:app", "txp run orders:app --drain"))(run)
+    app.command("relay", epilog=examples("txp relay orders:app", "txp relay orders:app --drain"))(relay)
+    app.command("consume", epilog=examples("txp consume orders:app", "txp consume shop.orders:app --json"))(consume)
+
+
+def run(app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False) -> None:
+    """Run everything of an App: relay and consumers.
+
+    Until SIGTERM or SIGINT: what is under way is finished, and the exit code is 0. On SQLite, missing tables are made.
+    """
+    _serve(app, relay=True, consume=True, drain=drain, verbose=verbose, json=json)
+
+
+def relay(
+    app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False
+) -> None:
+    """Run only the relay of an App: it publishes what is committed. Any number may run."""
+    _serve(app, relay=True, consume=False, drain=drain, verbose=verbose, json=json)
+
+
+def consume(app: AppArgument, verbose: VerboseOption = False, json: JsonOption = False) -> None:
+    """Run only the consumers of an App: they handle what arrives. Any number may run."""
+    _serve(app, relay=False, consume=True, drain=False, verbose=verbose, json=json)
+
+
+def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool, json: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    app = load_app(place)
+    if consume and not relay and app.broker.capabilities.confirms_handling:
+        raise UnsafeSettings(
+            "On memory:// nothing arrives in a process that does not relay.",
+            fix=f"txp run {place}, or name a broker that is a process of its own ({BROKER_URL}).",
+        )
+    asyncio.run(_until_stopped(app, relay=relay, consume=consume, drain=drain, json=json))
+
+
+async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> None:
+    with stop_on_signals() as stopping:
+        try:
+            _say(app, await app.prepare(), json=json)
+            async with app.running(relay=relay, consume=consume):
+                if drain:
+                    await _first(app.drained(), stopping.wait())
+                else:
+                    await stopping.wait()
+        finally:
+            await app.close()
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def _say(app: App, made: list[str], *, json: bool) -> None:
+    database = repr(app.database)[len("Database(") : -1].strip("'")
+    if json:
+        typer.echo(as_json({"app": app.name, "database": database, "broker": app.broker_name, "made_tables": made}))
+        return
+    if made:
+        typer.echo(f"made {len(made)} tables in {database}")
+    places = {"constructor": "App(database=..., broker=...)"}
+    change = ", ".join(
+        dict.fromkeys(
+            places.get(app.sources[part], name) for part, name in (("database", DATABASE_URL), ("broker", BROKER_URL))
+        )
+    )
+    typer.echo(f"{app.name} runs on {database} and {app.broker_name} (to change: {change})")

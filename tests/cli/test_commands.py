@@ -1,0 +1,130 @@
+"""The other commands: tables, outbox, publish, config, explain; JSON, exit codes, help."""
+
+import json
+
+import pytest
+
+URL = "sqlite+aiosqlite:///plain.db"
+
+
+def test_every_help_ends_with_two_examples(txp):
+    """Whoever forgets the syntax reads it where it is shortest."""
+    commands = [
+        ["run"], ["relay"], ["consume"], ["publish"], ["explain"], ["db", "upgrade"], ["db", "check"], ["db", "sql"],
+        ["outbox", "list"], ["outbox", "show"], ["config", "show"],
+    ]  # fmt: skip
+    for command in commands:
+        last = txp(*command, "--help").out.rstrip().splitlines()[-3:]
+        assert last[0].strip() == "Examples:", command
+        assert all("txp " + " ".join(command) in line for line in last[1:]), command
+
+
+def test_tables_from_nothing_to_current(txp):
+    """H100: upgrade, upgrade again, check; each says in words and in JSON where the database stands."""
+    assert txp("db", "check", "--database", URL, code=3).out.startswith("the tables differ:")
+    assert "upgraded from nothing to 0001" in txp("db", "upgrade", "--database", URL).out
+    assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0001", "now": "0001", "changed": False}
+    assert txp("db", "check", "--json", TXP_DATABASE_URL=URL).json["differences"] == []
+    assert "CREATE TABLE txp_outbox (" in txp("db", "sql", "--dialect", "sqlite").out
+    assert "autovacuum" in txp("db", "sql").out
+
+
+def test_no_database_is_said_in_one_line(txp):
+    """A command that does not know where to look says how to tell it."""
+    assert txp("db", "check", code=1).err.startswith("TXP-1001 Which database?")
+    assert txp("db", "check", "--frobnicate", code=2).err
+
+
+def test_a_database_that_is_away_is_one_line_without_its_password(txp):
+    """H151: the first failure must not print a secret, and no traceback."""
+    ran = txp("db", "check", "--database", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/x", code=1)
+    assert ran.err.count("\n") == 1
+    assert "hunter2" not in ran.err + ran.out
+
+
+def test_the_outbox_from_add_to_sent(txp, place):
+    """What waits is listed, shown in full, and gone when it was sent."""
+    order = place()
+    (entry,) = txp("outbox", "list", "--app", "orders:app", "--json").json
+    assert (entry["state"], entry["type"], entry["key"]) == ("pending", "order.placed", order)
+    assert entry["id"] in txp("outbox", "list", TXP_APP="orders:app").out
+    shown = txp("outbox", "show", entry["id"], "--app", "orders:app", "--json").json
+    assert json.loads(shown["payload"])["payload"]["order_id"] == order
+    assert order in txp("outbox", "show", entry["id"], "--app", "orders:app").out
+    txp("run", "orders:app", "--drain")
+    assert txp("outbox", "list", "--app", "orders:app", "--json").json == []
+    assert "not here" in txp("outbox", "show", entry["id"], "--app", "orders:app", code=3).out
+    assert txp("outbox", "list", "--state", "nonsense", "--app", "orders:app", code=2).err
+
+
+def test_publish_goes_through_the_outbox_and_is_handled(txp):
+    """P1, P2: an event by hand is an event like any other."""
+    fields = '{"order_id": "7", "total": "5.10"}'
+    message_id = txp("publish", "order-events", "order.placed", "--json", fields, "--app", "orders:app").out.strip()
+    shown = txp("outbox", "show", message_id, "--app", "orders:app", "--json").json
+    assert (shown["key"], shown["topic"]) == ("7", "order-events")
+    assert "packing 7" in txp("run", "orders:app", "--drain").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["order-events", "order.placed", "--json", '{"order_id": "7", "total": "x"}'], "total: "),
+        (["elsewhere", "order.placed", "--json", '{"order_id": "7", "total": "1"}'], "goes to 'order-events'"),
+        (["order-events", "order.placed", "--json", "{"], "--json is no JSON"),
+        (["order-events", "order.placed", "--json", "[]"], "must be an object"),
+        (["order-events", "order.placed", "--key", "8", "--json", "{}"], "is its field 'order_id'"),
+    ],
+)
+def test_publish_refuses_what_does_not_fit(txp, arguments, said):
+    """H12: a typing error on the command line does not become a dead letter."""
+    err = txp("publish", *arguments, "--app", "orders:app", code=1).err
+    assert err.startswith("TXP-1101")
+    assert said in err
+    # Not even the tables were made; the next command says what would make them.
+    assert txp("outbox", "list", "--app", "orders:app", code=1).err.startswith("TXP-1020")
+
+
+def test_publish_of_an_unknown_type(txp):
+    """An event for others needs no class here."""
+    arguments = ["audit", "note.taken", "--json", '{"text": "by hand"}', "--key", "7"]
+    message_id = txp("publish", *arguments, "--app", "orders:app").out.strip()
+    shown = txp("outbox", "show", message_id, "--app", "orders:app", "--json").json
+    assert (shown["key"], shown["type"]) == ("7", "note.taken")
+    assert json.loads(shown["payload"])["payload"] == {"text": "by hand"}
+
+
+def test_config_shows_values_and_sources_without_secrets(txp, project):
+    """H151: what is shown can be pasted into a ticket."""
+    (project / "plain.py").write_text("from txpatterns import App\napp = App('plain')\n")
+    environment = {
+        "TXP_DATABASE_URL": "postgresql+asyncpg://u:hunter2@h/x?sslpassword=hunter3",
+        "TXP_RELAY_POLL": "100ms",
+    }
+    ran = txp("config", "show", "--app", "plain:app", "--json", **environment)
+    rows = {row["setting"]: row for row in ran.json}
+    assert "hunter" not in ran.out
+    assert rows["TXP_DATABASE_URL"]["value"] == "postgresql+asyncpg://u:***@h/x?sslpassword=***"
+    assert rows["TXP_DATABASE_URL"]["from"] == "environment"
+    assert (rows["TXP_RELAY_POLL"]["value"], rows["TXP_RELAY_POLL"]["from"]) == ("100ms", "environment")
+    assert rows["TXP_BROKER_URL"]["from"] == "default"
+    assert "hunter" not in txp("config", "show", **environment).out
+    assert txp("config", "show", "--app", "orders:app").out.splitlines()[1].endswith("constructor")
+
+
+def test_a_wrong_setting_is_refused_by_name(txp):
+    """A mistyped variable is not ignored, and a value that cannot be read is named with an example."""
+    assert "TXP_RELAY_BACTH is no setting" in txp("config", "show", code=1, TXP_RELAY_BACTH="1").err
+    err = txp("config", "show", code=1, TXP_RELAY_POLL="soon").err
+    assert "TXP_RELAY_POLL: 'soon' is no duration" in err
+    assert "TXP_RELAY_POLL=30s" in err
+
+
+def test_explain_knows_every_code(txp):
+    """The code in a log line leads to its cause and its fix."""
+    known = txp("explain", "--json").json
+    assert {row["code"] for row in known} >= {"TXP-1020", "TXP-1103", "TXP-1301"}
+    assert len({row["code"] for row in known}) == len(known)
+    assert "AUTOCOMMIT" in txp("explain", "TXP-1103").out
+    assert txp("explain", "1103", "--json").json["error"] == "NotTransactional"
+    assert txp("explain", "TXP-9999", code=3).out

@@ -1,0 +1,90 @@
+"""`txp run`, `txp relay`, `txp consume` as processes."""
+
+import os
+import re
+import signal
+import sqlite3
+
+import pytest
+
+TXP = ("-c", "from txpatterns.cli import main; main()")
+
+
+def slips(project):
+    connection = sqlite3.connect(project / "orders.db")
+    try:
+        return connection.execute("SELECT count(*) FROM packing_slips").fetchone()[0]
+    finally:
+        connection.close()
+
+
+def test_run_drain_does_what_is_due_and_ends(txp_process, place, project):
+    """P1, P2: an order whose process is long gone is packed, once, however often the command runs."""
+    order = place()
+    ran = txp_process("run", "orders:app", "--drain")
+    assert "orders runs on sqlite+aiosqlite:///orders.db and memory://" in ran.out
+    assert f"packing {order}" in ran.out
+    assert "packing" not in txp_process("run", "orders:app", "--drain").out
+    assert slips(project) == 1
+
+
+def test_run_makes_missing_tables_and_says_so(txp):
+    """H100: the first start on SQLite needs no other command; the second says nothing of it."""
+    assert re.search(r"made \d+ tables in sqlite\+aiosqlite:///orders.db", txp("run", "orders:app", "--drain").out)
+    assert "made" not in txp("run", "orders:app", "--drain").out
+
+
+def test_run_says_in_json_what_it_runs_on(txp):
+    """One line for a program that starts others."""
+    said = txp("run", "orders:app", "--drain", "--json").json
+    assert said["app"] == "orders"
+    assert (said["database"], said["broker"]) == ("sqlite+aiosqlite:///orders.db", "memory://")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(child, project, number):
+    """H37: the exit code of a stop that was asked for is 0, and nothing is printed but the line of the start."""
+    running = child(*TXP, "run", "orders:app")
+    running.wait_for("orders runs on")
+    os.kill(running.pid, number)
+    assert running.wait() == 0
+    assert [line for line in running.lines if "runs on" not in line and "made" not in line] == []
+
+
+def test_an_order_placed_while_it_runs_is_packed(child, place):
+    """P1: another process commits; the running one finds it."""
+    running = child(*TXP, "run", "orders:app")
+    running.wait_for("orders runs on")
+    order = place()
+    running.wait_for(f"packing {order}")
+    running.sigterm()
+    assert running.wait() == 0
+
+
+@pytest.mark.parametrize("command", ["relay", "consume"])
+def test_half_of_it_on_the_broker_in_the_process_is_refused(txp, command):
+    """P1: a relay without handlers on memory:// would confirm what nobody handles."""
+    ran = txp(command, "orders:app", code=1)
+    assert ran.err.startswith("TXP-1013 On memory://")
+    assert ran.err.count("\n") == 1
+
+
+def test_an_app_that_is_not_there_is_one_line(txp):
+    """A mistyped name is the commonest first error."""
+    for name in ("ordres:app", "orders:ap", "orders"):
+        err = txp("run", name, code=1).err
+        assert err.startswith("TXP-1001 "), err
+        assert "Fix: " in err
+        assert err.count("\n") == 1
+
+
+def test_a_database_without_tables_is_refused_with_the_command(txp, database, project):
+    """H100: on PostgreSQL nothing is made behind anybody's back."""
+    (project / "plain.py").write_text("from txpatterns import App\napp = App('plain')\n")
+    url = database.url("asyncpg")
+    ran = txp("run", "plain:app", "--drain", code=1, TXP_DATABASE_URL=url)
+    assert ran.err.startswith("TXP-1020")
+    assert "txp db upgrade" in ran.err
+    txp("db", "upgrade", TXP_DATABASE_URL=url)
+    ran = txp("run", "plain:app", "--drain", TXP_DATABASE_URL=url)
+    assert "(to change: TXP_DATABASE_URL, TXP_BROKER_URL)" in ran.out
