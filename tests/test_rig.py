@@ -527,7 +527,7 @@ def test_what_an_ended_child_left_behind_ends_with_the_test(watchdog):
     with Child(["-c", WAITER], watchdog) as run:
         orphan = psutil.Process(int(run.wait_for("child ").split()[1]))
         run.sigterm()
-        run.wait_for("asked to end")
+        wait_until(lambda: psutil.Process(run.pid).status() == psutil.STATUS_ZOMBIE, what="the child to end")
     wait_until(lambda: not orphan.is_running(), what="the orphan to be gone")
 
 

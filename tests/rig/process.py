@@ -105,6 +105,8 @@ class Child:
         """End it, and whatever it started and left behind. Twice is harmless."""
         trees.kill(self._tree)
         self.wait()
+        if self._reader.is_alive():  # closing its pipe would then wait for ever
+            raise RuntimeError(f"something that the child {self.pid} started goes on, and has its output open")
         if self._process.stdout is not None:
             self._process.stdout.close()
 
