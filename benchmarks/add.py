@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
 import sqlalchemy as sa
-from benchmarks.harness import Case, Table, compare
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from benchmarks.harness import Case, Table, compare
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Event, new_id
@@ -75,7 +75,9 @@ async def one_event(url: str, driver: str, concurrency: int, rounds: int) -> Tab
     cases = [
         Case("ORM, no event", _rate(plain, concurrency)),
         Case("ORM and outbox.add", _rate(with_event, concurrency), "ORM, no event", goal),
-        Case("ORM and an insert through the session, as usually done", _rate(with_orm_row, concurrency), "ORM, no event"),
+        Case(
+            "ORM and an insert through the session, as usually done", _rate(with_orm_row, concurrency), "ORM, no event"
+        ),
         Case("Core, no event", _rate(core_plain, concurrency)),
         Case("Core and outbox.add", _rate(core_with_event, concurrency), "Core, no event", goal),
     ]
@@ -121,7 +123,9 @@ async def hundred_events(url: str, driver: str, rounds: int) -> Table:
     return table
 
 
-_orders = sa.Table("orders", sa.MetaData(), sa.Column("id", sa.String, primary_key=True), sa.Column("total", sa.Numeric))
+_orders = sa.Table(
+    "orders", sa.MetaData(), sa.Column("id", sa.String, primary_key=True), sa.Column("total", sa.Numeric)
+)
 _NAMES = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-from benchmarks.harness import Case, Table, compare
 from confluent_kafka import Producer
 
+from benchmarks.harness import Case, Table, compare
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Message
@@ -148,7 +148,8 @@ async def _select_and_update(connection: asyncpg.Connection) -> bool:
 
 
 async def _peer(url: str, pool: asyncpg.Pool) -> float:
-    from txoutbox import Relay as PeerRelay, RelayConfig
+    from txoutbox import Relay as PeerRelay
+    from txoutbox import RelayConfig
     from txoutbox.adapters.postgres import PostgresStorage
 
     storage = PostgresStorage(pool)
@@ -163,7 +164,9 @@ async def _peer(url: str, pool: asyncpg.Pool) -> float:
         nonlocal sent
         sent += 1
 
-    relay = PeerRelay(storage, publish, config=RelayConfig(batch_size=1000, concurrency=1000, lease=timedelta(minutes=5)))
+    relay = PeerRelay(
+        storage, publish, config=RelayConfig(batch_size=1000, concurrency=1000, lease=timedelta(minutes=5))
+    )
     started = time.perf_counter()
     while sent < MESSAGES // 4:
         await relay.run_once()

@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from rig.servers.kafka import Kafka
 from rig.servers.postgres import Postgres
+from rig.watchdog import Watchdog
 
-__all__ = ["Kafka", "Postgres", "fresh_database"]
+__all__ = ["Kafka", "Postgres", "Watchdog", "fresh_database"]
 
 
 @contextmanager

@@ -44,6 +44,9 @@ class Database:
         self.clock: Clock = clock or SystemClock()
         self.listen_url = listen_url
         self._own = own_engine(self.engine)
+        # An engine with options costs more to make than most statements cost to run.
+        self._writes = self._own.execution_options(**{WRITES: True})
+        self._reads = self._own if self.is_sqlite else self._own.execution_options(isolation_level="AUTOCOMMIT")
         self._make_locks()
 
     @property
@@ -75,7 +78,7 @@ class Database:
         async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
-                    return await self._run(work, {WRITES: True})
+                    return await _run(self._writes, work)
                 except sa.exc.DBAPIError as error:
                     if attempt + 1 == _REPEATS or not dialects.is_repeatable(error):
                         raise
@@ -84,17 +87,14 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads. Each of its statements sees what is committed when it runs."""
         async with self._places:
-            return await self._run(work, {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+            return await _run(self._reads, work)
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Run one writing statement that is a transaction by itself, in one round trip; gives the row count."""
         if self.is_sqlite:
             return await self.transact(lambda connection: connection.execute(statement, parameters).rowcount)
         async with self._places:
-            return await self._run(
-                lambda connection: connection.execute(statement, parameters).rowcount,
-                {"isolation_level": "AUTOCOMMIT"},
-            )
+            return await _run(self._reads, lambda connection: connection.execute(statement, parameters).rowcount)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -104,13 +104,6 @@ class Database:
             return
         async with self._write_lock:
             yield
-
-    async def _run(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
-        if isinstance(self._own, AsyncEngine):
-            async with self._own.execution_options(**options).begin() as connection:
-                return await connection.run_sync(work)
-        engine = self._own.execution_options(**options)
-        return await anyio.to_thread.run_sync(_begin_and, engine, work)
 
     async def close(self) -> None:
         """Close the connections that the library opened; the application's own engine stays as it is."""
@@ -141,6 +134,13 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({sync_side(self.engine).url.render_as_string(hide_password=True)!r})"
+
+
+async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:
+    if isinstance(engine, AsyncEngine):
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    return await anyio.to_thread.run_sync(_begin_and, engine, work)
 
 
 def _begin_and(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -20,7 +20,14 @@ from txpatterns.outbox.schema import outbox_table, sent_table
 
 _MESSAGE = ("topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_PAGE = [outbox_table.c[name] for name in ("position", "message_id", *_MESSAGE)]
+# Built once: making a statement costs more than running it.
+_PAGE = (
+    sa.select(*(outbox_table.c[name] for name in ("position", "message_id", *_MESSAGE)))
+    .where(outbox_table.c.position > sa.bindparam("after"))
+    .order_by(outbox_table.c.position)
+    .limit(sa.bindparam("limit"))
+)
+_PAGE_OF_BUCKETS = _PAGE.where(outbox_table.c.bucket.in_(sa.bindparam("buckets", expanding=True)))
 
 
 def message_of(row: SqlRow[Any]) -> Message:
@@ -35,6 +42,12 @@ def message_of(row: SqlRow[Any]) -> Message:
         content_type=row.content_type,
         occurred_at=row.occurred_at,
     )
+
+
+_HORIZON = sa.text(
+    "SELECT CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint) AS oldest, "
+    "CAST(CAST(pg_snapshot_xmax(s) AS text) AS bigint) AS newest FROM pg_current_snapshot() AS s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +67,12 @@ class OutboxStore:
 
     async def page(self, after: int, buckets: Sequence[int], limit: int) -> list[Row]:
         """Read the next rows of these buckets, in the order of their positions."""
-        table = outbox_table
-        query = sa.select(*_PAGE).where(table.c.position > after).order_by(table.c.position).limit(limit)
+        parameters: dict[str, Any] = {"after": after, "limit": limit}
+        query = _PAGE
         if len(buckets) < BUCKETS:
-            query = query.where(table.c.bucket.in_(sorted(buckets)))
-
-        def work(connection: Connection) -> list[Row]:
-            return [_row(found) for found in connection.execute(query).all()]
-
-        return await self.database.read(work)
+            query, parameters["buckets"] = _PAGE_OF_BUCKETS, sorted(buckets)
+        found = await self.database.read(lambda connection: connection.execute(query, parameters).all())
+        return [_row(row) for row in found]
 
     async def settle(self, rows: Sequence[Row]) -> None:
         """Delete confirmed rows, by message id: positions are only a hint, and SQLite may use them again.
@@ -82,20 +92,15 @@ class OutboxStore:
         connection.execute(sa.insert(sent_table).from_select([*columns, "sent_at"], chosen))
         connection.execute(sa.delete(outbox_table).where(mine))
 
-    async def mark(self, position: int) -> Mark:
-        """Note the present transaction horizon beside a position that was read up to."""
-        if self.database.is_sqlite:
-            return Mark(position, 0)
-        query = sa.text("SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)")
-        return Mark(position, await self.database.read(lambda connection: connection.execute(query).scalar_one()))
+    async def horizon(self) -> tuple[int, int]:
+        """Give the oldest transaction that still runs and the next one to come, by number.
 
-    async def is_past(self, mark: Mark) -> bool:
-        """Whether every transaction that ran at the mark has ended, so that nothing new can appear below it."""
+        On SQLite there is one writer, so that positions become visible in order: both are the same.
+        """
         if self.database.is_sqlite:
-            return True
-        query = sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
-        horizon = await self.database.read(lambda connection: connection.execute(query).scalar_one())
-        return bool(horizon >= mark.transaction)
+            return 0, 0
+        found = await self.database.read(lambda connection: connection.execute(_HORIZON).one())
+        return found.oldest, found.newest
 
     async def forget_sent(self, older_than: Any, limit: int) -> int:
         """Delete a small batch of kept rows that were sent before an instant."""
