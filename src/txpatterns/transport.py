@@ -134,7 +134,7 @@ def to_wire_headers(message: Message) -> dict[str, str]:
     }
     if message.key is not None:
         named[_KEY] = message.key
-    return {**message.headers, **named}
+    return {**message.headers, **named} if message.headers else named
 
 
 def from_wire(topic: str, payload: bytes, headers: Mapping[str, str], *, fallback_id: str) -> Message:

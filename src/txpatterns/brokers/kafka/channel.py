@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -24,16 +25,49 @@ logger = logging.getLogger("txpatterns.kafka")
 _DISPOSE_TRIES = 50
 
 
+Report = Callable[[KafkaError | None, object], None]
+
+Record = tuple[Message, bytes | None, dict[str, Any], Report]
+"""A message in the driver's form."""
+
+
 class Batch:
     """One publication: what is still open, and what was found out and is not told yet."""
 
     def __init__(self, messages: Sequence[Message], deadline: float) -> None:
-        self.open: dict[str, None] = {}
+        self.open: dict[str, bool] = {}
         self.told: dict[str, Outcome] = {}
         self.failed: list[tuple[str, KafkaError]] = []
         self.deadline = deadline
         self.lonely = len(messages) == 1
         """Nothing else was under way with it at any time, so an error is its own."""
+
+    def prepare(self, message: Message) -> Record:
+        """Count a message as open, and put it into the driver's form.
+
+        The driver makes requests of what comes quickly one after the other: all that can be done before is.
+
+        Raises:
+            UnicodeEncodeError: its key has no bytes.
+        """
+        message_id, is_open, told, failed = message.id, self.open, self.told, self.failed
+
+        def report(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                failed.append((message_id, error))
+            elif is_open.pop(message_id, False):
+                told[message_id] = CONFIRMED
+
+        key = message.key
+        record = message, None if key is None else key.encode(), to_wire_headers(message), report
+        is_open[message_id] = True
+        return record
+
+    def take_told(self) -> dict[str, Outcome]:
+        """Give what was found out since the last time."""
+        told = self.told.copy()
+        self.told.clear()
+        return told
 
     def give_up(self, error: Exception) -> None:
         """Whatever is open may or may not be stored."""
@@ -63,35 +97,21 @@ class Channel:
             for each in self._batches:
                 each.lonely = False
 
-    def send(self, batch: Batch, message: Message) -> None:
-        """Hand one message to the driver.
+    def send(self, records: Sequence[Record]) -> int:
+        """Hand records to the driver until it refuses one; gives how many it took.
 
         Raises:
-            BufferError: the driver's queue is full; try again after `poll`.
-            KafkaException, TypeError, ValueError: it was not taken.
+            BufferError, KafkaException, TypeError, ValueError: it did not take the first.
         """
-        message_id = message.id
-
-        def report(error: KafkaError | None, _: object) -> None:
-            if error is not None:
-                batch.failed.append((message_id, error))
-            elif message_id in batch.open:
-                del batch.open[message_id]
-                batch.told[message_id] = CONFIRMED
-
-        key = message.key
-        batch.open[message_id] = None
+        produce, taken = self._producer.produce, 0
         try:
-            self._producer.produce(
-                message.topic,
-                value=message.payload,
-                key=None if key is None else key.encode(),
-                headers=to_wire_headers(message),  # type: ignore[arg-type]  # the stub wants a list, the driver takes both
-                on_delivery=report,
-            )
-        except BaseException:
-            del batch.open[message_id]
-            raise
+            for message, key, headers, report in records:
+                produce(message.topic, message.payload, key, on_delivery=report, headers=headers)
+                taken += 1
+        except (BufferError, KafkaException, TypeError, ValueError):
+            if not taken:
+                raise
+        return taken
 
     def poll(self) -> bool:
         """Fetch what the driver has to say; says whether it was anything."""

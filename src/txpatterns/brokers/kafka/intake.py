@@ -18,6 +18,7 @@ from txpatterns.errors import BrokerUnavailable
 from txpatterns.messages import Message
 
 _BATCH = 100
+_TELL_AFTER = 200
 
 
 class Intake:
@@ -30,6 +31,7 @@ class Intake:
         self._ready: deque[KafkaDelivery] = deque()
         self._came: deque[tuple[Progress[KafkaDelivery], KafkaMessage]] = deque()
         self._news = asyncio.Event()
+        self._acknowledged = 0
         self._ended = False
         self._failure: Exception | None = None
         self._delays: set[asyncio.Task[None]] = set()
@@ -63,14 +65,20 @@ class Intake:
                     raise BrokerUnavailable(f"Kafka's consumer has ended: {self._failure}") from self._failure
                 return
             else:
+                self._tell_thread()
                 self._news.clear()
                 await self._news.wait()
 
     def acknowledge(self, progress: Progress[KafkaDelivery], offset: int) -> None:
         """The application is done with a record."""
         progress.acknowledge(offset)
-        if not self._consumer.acknowledged.is_set():
-            self._consumer.acknowledged.set()
+        self._acknowledged += 1
+        if self._acknowledged >= _TELL_AFTER:  # waking the thread for each one would cost more than handling it
+            self._tell_thread()
+
+    def _tell_thread(self) -> None:
+        self._acknowledged = 0
+        self._consumer.acknowledged.set()
 
     def again(self, delivery: KafkaDelivery, delay: timedelta | None) -> None:
         """Hand a record out again, after the delay, and nothing that follows it in its partition before that."""

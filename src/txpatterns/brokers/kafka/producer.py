@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from confluent_kafka import KafkaException
 
-from txpatterns.brokers.kafka.channel import Batch, Channel
+from txpatterns.brokers.kafka.channel import Batch, Channel, Record
 from txpatterns.brokers.kafka.failures import PERMANENT, describe, error_of
 from txpatterns.brokers.kafka.settings import KafkaSettings
 from txpatterns.brokers.kafka.topics import Topics
@@ -16,9 +16,12 @@ from txpatterns.errors import BrokerError, BrokerUnavailable, PublishRejected
 from txpatterns.messages import Message
 from txpatterns.transport import Outcome, Verdict
 
-_CHUNK = 100
-_SHORTEST, _LONGEST = 0.0005, 0.02
+_FEW = 16
+_SHORTEST, _LONGEST, _SOON = 0.0005, 0.01, 50
 _TELL_AFTER = 0.05
+
+
+_DOUBT = Outcome(Verdict.UNKNOWN, BrokerError("An earlier message of its key was refused."))
 
 
 class KafkaPublisher:
@@ -87,61 +90,78 @@ class KafkaPublisher:
     async def _send(
         self, channel: Channel, batch: Batch, messages: Sequence[Message], refused: Mapping[str, Outcome]
     ) -> None:
-        stopped: set[tuple[str, str | None]] = set()
-        doubt = Outcome(Verdict.UNKNOWN, BrokerError("An earlier message of its key was refused."))
+        stopped = _Stopped(batch)
+        records: list[Record] = []
         limit = self._settings.max_payload
-        for number, message in enumerate(messages, 1):
-            outcome = refused.get(message.id)
-            if outcome is None and (message.topic, message.key) in stopped:
-                outcome = doubt
-            elif outcome is None and message.size > limit:
-                outcome = _rejected(f"The message has {message.size} bytes, {limit} are allowed.")
-            if outcome is None:
-                outcome = await self._hand_over(channel, batch, message)
-            if outcome is not None:
-                batch.told[message.id] = outcome
-                if message.key is not None:
-                    stopped.add((message.topic, message.key))
-            if channel.finished:
-                untold = [m.id for m in messages[number:] if m.id not in batch.told]
-                batch.told.update(dict.fromkeys(untold, Outcome(Verdict.UNKNOWN, BrokerError("Kafka failed."))))
-                return
-            if number % _CHUNK == 0:
-                channel.poll()
-                await asyncio.sleep(0)
+        for message in messages:
+            # Adding up headers costs as much as sending; the driver refuses what they alone make too large.
+            may_be_large = len(message.payload) > limit // 2 or len(message.headers) > _FEW
+            if refused and message.id in refused:
+                stopped.at(message, refused[message.id])
+            elif may_be_large and message.size > limit:
+                stopped.at(message, _rejected(f"The message has {message.size} bytes, {limit} are allowed."))
+            elif not (stopped.keys and stopped.holds_up(message)):
+                try:
+                    records.append(batch.prepare(message))
+                except ValueError as error:  # half of a surrogate pair has no bytes
+                    stopped.at(message, _rejected(f"Kafka cannot carry it: {type(error).__name__}."))
+        await self._hand_over(channel, records, stopped)
 
-    async def _hand_over(self, channel: Channel, batch: Batch, message: Message) -> Outcome | None:
-        while True:
+    async def _hand_over(self, channel: Channel, records: list[Record], stopped: _Stopped) -> None:
+        while records and not channel.finished:  # then everything that is open was told already
             try:
-                channel.send(batch, message)
+                records = records[channel.send(records) :]
             except BufferError:  # the driver's queue is full: wait for room
-                if not channel.poll():
-                    await asyncio.sleep(_SHORTEST)
+                await asyncio.sleep(0 if channel.poll() else _SHORTEST)
             except KafkaException as raised:
                 error = error_of(raised)
                 if error.code() in PERMANENT:  # not even taken, so it is this very message
-                    return _rejected(f"Kafka's client refused it. {describe(error)}")
-                channel.finish(BrokerError(f"Kafka's producer is finished. {describe(error)}"))
+                    records = stopped.without(records, f"Kafka's client refused it. {describe(error)}")
+                else:
+                    channel.finish(BrokerError(f"Kafka's producer is finished. {describe(error)}"))
             except (TypeError, ValueError) as error:
-                return _rejected(f"Kafka cannot carry it: {type(error).__name__}.")
-            else:
-                return None
-            if channel.finished:
-                return Outcome(Verdict.UNKNOWN, BrokerError("Kafka failed before the message was taken."))
+                records = stopped.without(records, f"Kafka cannot carry it: {type(error).__name__}.")
 
     async def _outcomes(self, channel: Channel | None, batch: Batch) -> AsyncIterator[Mapping[str, Outcome]]:
-        pause, since = 0.0, self._clock.monotonic()
+        looks, since = 0, self._clock.monotonic()
         while batch.open and channel is not None:
             # Not the injected clock: this does not wait for a time, it looks whether the driver has news.
-            pause = 0.0 if channel.poll() else min(max(pause * 1.5, _SHORTEST), _LONGEST)
+            looks = 0 if channel.poll() else looks + 1
             if batch.told and self._clock.monotonic() - since > _TELL_AFTER:
-                told, batch.told = batch.told, {}
-                yield told
+                yield batch.take_told()
                 since = self._clock.monotonic()
             if batch.open:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(0 if not looks else _SHORTEST if looks < _SOON else _LONGEST)
         if batch.told:
-            yield batch.told
+            yield batch.take_told()
+
+
+class _Stopped:
+    """The keys of one publication of which a message was refused: what follows is not sent."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.keys: set[tuple[str, str]] = set()
+
+    def at(self, message: Message, outcome: Outcome) -> None:
+        """A message is not sent."""
+        self._batch.open.pop(message.id, None)
+        self._batch.told[message.id] = outcome
+        if message.key is not None:
+            self.keys.add((message.topic, message.key))
+
+    def holds_up(self, message: Message) -> bool:
+        """Whether an earlier message of its key was refused; then its own outcome is that nobody knows."""
+        if message.key is None or (message.topic, message.key) not in self.keys:
+            return False
+        self._batch.open.pop(message.id, None)
+        self._batch.told[message.id] = _DOUBT
+        return True
+
+    def without(self, records: list[Record], reason: str) -> list[Record]:
+        """Refuse the first record, and give the others that may still be sent."""
+        self.at(records[0][0], _rejected(reason))
+        return [record for record in records[1:] if not self.holds_up(record[0])]
 
 
 def _rejected(reason: str) -> Outcome:

@@ -31,7 +31,12 @@ def from_kafka(found: KafkaMessage) -> Message:
 
 def tolerant(headers: Iterable[Header]) -> dict[str, str]:
     """Give headers as text: the last of a name counts, none is empty, and odd bytes are written out."""
-    return {name: as_text(value) for name, value in headers}
+    given = list(headers)
+    try:
+        named = {name: value.decode() for name, value in given}  # type: ignore[union-attr]  # what is usual, at once
+    except (AttributeError, UnicodeDecodeError):
+        named = {name: as_text(value) for name, value in given}
+    return {name: as_text(text) for name, text in named.items()} if any("\0" in t for t in named.values()) else named
 
 
 def as_text(value: str | bytes | None) -> str:
