@@ -171,6 +171,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
         for unit in builder.units:
+            stack.push_async_callback(unit.app.close)
             await make_tables(unit.app, TABLES[unit.name])
         for fill in builder.fills:
             await fill()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
@@ -90,7 +90,7 @@ async def change_line(
     act: Annotated[str, Form()] = "update",
     quantity: Annotated[int, Form()] = 1,
     version: Annotated[int | None, Form()] = None,
-) -> HTMLResponse | RedirectResponse:
+) -> Response:
     """Change or take out a line."""
     visitor.check_form(csrf)
     try:
@@ -126,7 +126,7 @@ async def order(
     csrf: Annotated[str, Form()],
     checkout_id: Annotated[str, Form()],
     method: Annotated[str, Form()],
-) -> HTMLResponse | RedirectResponse:
+) -> Response:
     """Order. The page carries the checkout's id, so that pressing twice makes one order."""
     visitor.check_form(csrf)
     try:
