@@ -1,0 +1,192 @@
+"""Which faults there are at which points, and running one of them: strike, recover, look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from txpatterns.testing.explorer.flows import Flow
+from txpatterns.testing.explorer.invariants import State
+from txpatterns.testing.explorer.life import PREPARING, live
+from txpatterns.testing.explorer.points import KILLS, Injection, Mode, Point
+from txpatterns.testing.explorer.process import Child, Ending, warm_up
+from txpatterns.testing.explorer.world import World
+
+_TAKEOVER = 0.6
+"""Seconds for another process to take over from a paused one; it may have to wait for a lock that is held."""
+
+_ONLY = {
+    "connect": (Mode.KILL_BEFORE, Mode.ERROR_BEFORE),
+    "broker: deliver": (Mode.KILL_BEFORE, Mode.CANCEL),
+    "broker: confirm": (Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.ERROR_BEFORE, Mode.CANCEL, Mode.PAUSE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A flow that is struck once, or a second time in its recovery."""
+
+    flow: str
+    injection: Injection
+    second: Injection | None = None
+
+    def __str__(self) -> str:
+        return f"{self.flow}: {self.injection}" + (f" then {self.second}" if self.second else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a case: nothing wrong, or what."""
+
+    case: Case
+    fired: bool
+    wrong: str = ""
+    output: str = ""
+
+
+class Broken(AssertionError):
+    """A flow does not work even when nothing strikes it."""
+
+
+def modes_at(point: Point, wanted: Sequence[Mode]) -> list[Mode]:
+    """Say which of the faults make sense at a point."""
+    possible = _ONLY.get(point.name, tuple(Mode))
+    if point.name.split(": ")[-1].startswith(("begin", "select")):
+        # A lost reply of what changes nothing is an error like any other.
+        possible = tuple(mode for mode in possible if mode not in (Mode.REPLY_LOST, Mode.KILL_AFTER))
+    return [mode for mode in possible if mode in wanted]
+
+
+class Runner:
+    """Runs the cases of one flow in one world."""
+
+    def __init__(self, flow: Flow[Any], world: World, seed: int) -> None:
+        self.flow = flow
+        self.world = world
+        self.seed = seed
+        self._output = ""
+
+    def prepare(self) -> None:
+        """Make the tables and what the story begins with, and remember that."""
+        warm_up(self.world.url)
+        self.world.begin()
+        self._journal_clear()
+        self._undisturbed(_nothing)
+        self.world.keep()
+        if self.flow.prepare is not None:
+            self.world.restore()
+            self._undisturbed(self.flow.prepare)
+            self.world.keep()
+
+    def points(self) -> list[Point]:
+        """Run the story once without a fault, and give its points. Raises Broken when it fails even so."""
+        self._restore()
+        ending = self._life(0, self.flow.act)
+        if ending.code != 0 or any("ended" in record for record in self._journal()):
+            raise Broken(f"{self.flow.name} fails without a fault: {self._journal()}\n{ending.output}")
+        points = next(record["points"] for record in self._journal() if "points" in record)
+        self._recover()
+        wrong = self._check()
+        if wrong:
+            raise Broken(f"{self.flow.name} breaks an invariant without a fault: {wrong}\n{self._output}")
+        return [Point.parse(text) for text in points]
+
+    def recovery_points(self, first: Injection) -> list[Point]:
+        """Strike once, and give the points of the recovery."""
+        self._restore()
+        self._life(0, self.flow.act, first)
+        self._life(1, self.flow.recover)
+        found = [record["points"] for record in self._journal() if "points" in record and record["life"] == 1]
+        return [Point.parse(text) for text in found[0]] if found else []
+
+    def run(self, case: Case) -> Verdict:
+        """Strike, recover, look."""
+        self._restore()
+        if case.injection.mode is Mode.PAUSE:
+            self._pause(case.injection)
+        else:
+            self._life(0, self.flow.act, case.injection)
+        if case.second is not None:
+            self._life(1, self.flow.recover, case.second)
+        self._recover()
+        journal = self._journal()
+        fired = any(record.get("fired") == str(case.injection) for record in journal)
+        return Verdict(case, fired, self._check(), self._output)
+
+    def _pause(self, injection: Injection) -> None:
+        child = self._child(0, self.flow.act, injection)
+        if child.wait_until_stopped() is not None:
+            return
+        other = self._child(1, self.flow.recover)
+        if other.ended_within(_TAKEOVER) is None:
+            child.proceed()
+            self._output += other.wait().output
+        self._output += child.wait().output
+
+    def _recover(self) -> None:
+        self._life(2, self.flow.recover)
+
+    def _check(self) -> str:
+        wrong = []
+        with self.world.connection() as connection:
+            state = State(connection, self.world.log, self._journal())
+            for invariant in self.flow.invariants:
+                try:
+                    invariant(state)
+                except AssertionError as error:
+                    wrong.append(str(error) or invariant.__name__)
+        return "; ".join(wrong)
+
+    def _undisturbed(self, story: Any) -> None:
+        ending = self._life(PREPARING, story)
+        if ending.code != 0 or any("ended" in record for record in self._journal()):
+            raise Broken(f"{self.flow.name} cannot be prepared: {self._journal()}\n{ending.output}")
+
+    def _life(self, life: int, story: Any, injection: Injection | None = None) -> Ending:
+        ending = self._child(life, story, injection).wait()
+        self._output += f"--- life {life}\n{ending.output}"
+        killed = injection is not None and injection.mode in KILLS and ending.was_killed
+        if ending.code != 0 and not killed:
+            self._note({"ended": f"exit code {ending.code}: {ending.output[-2000:]}", "life": max(life, 1)})
+        return ending
+
+    def _child(self, life: int, story: Any, injection: Injection | None = None) -> Child:
+        work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, injection=injection)
+        return Child(work, self.world.folder / f"output-{life}")
+
+    def _restore(self) -> None:
+        self.world.restore()
+        self._journal_clear()
+        self._output = ""
+
+    def _journal_clear(self) -> None:
+        (self.world.folder / "journal").write_bytes(b"")
+
+    def _journal(self) -> list[dict[str, Any]]:
+        lines = (self.world.folder / "journal").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def _note(self, record: object) -> None:
+        with (self.world.folder / "journal").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def all_cases(flow: str, points: Sequence[Point], modes: Sequence[Mode]) -> list[Case]:
+    """Give every fault at every point."""
+    return [Case(flow, Injection(point, mode)) for point in points for mode in modes_at(point, modes)]
+
+
+def some_cases(cases: Sequence[Case], most: int | None, seed: int) -> list[Case]:
+    """Choose at most so many, always the same for a seed, in their order."""
+    if most is None or len(cases) <= most:
+        return list(cases)
+    chosen = sorted(Random(seed).sample(range(len(cases)), most))
+    return [cases[number] for number in chosen]
+
+
+async def _nothing(_system: object) -> None:
+    """Only make the system, and with it the tables."""

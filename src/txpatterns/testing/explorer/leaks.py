@@ -1,0 +1,49 @@
+"""What a life must not leave behind: tasks, connections that were not given back, open transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+_TURNS = 5
+
+
+class Connections:
+    """Watches every connection pool of the process."""
+
+    def __init__(self) -> None:
+        self._out: dict[int, Any] = {}
+        self._open_when_returned: list[str] = []
+        event.listen(Pool, "checkout", self._checkout)
+        event.listen(Pool, "checkin", self._checkin)
+
+    def _checkout(self, _dbapi: Any, record: Any, _proxy: Any) -> None:
+        self._out[id(record)] = record
+
+    def _checkin(self, dbapi: Any, record: Any) -> None:
+        self._out.pop(id(record), None)
+        if dbapi is not None and _in_transaction(record.driver_connection):
+            self._open_when_returned.append(f"a connection went back to its pool inside a transaction: {dbapi!r}")
+
+    def leaks(self) -> list[str]:
+        """Say what was not given back, or was given back inside a transaction."""
+        out = [f"a connection was never given back: {record.dbapi_connection!r}" for record in self._out.values()]
+        return out + self._open_when_returned
+
+
+async def tasks_left() -> list[str]:
+    """Give the tasks that still run, but for the calling one; what is just ending is let end."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    return [f"a task was left: {task!r}" for task in asyncio.all_tasks() - {asyncio.current_task()}]
+
+
+def _in_transaction(driver: Any) -> bool:
+    if hasattr(driver, "is_in_transaction"):
+        return not driver.is_closed() and bool(driver.is_in_transaction())
+    if hasattr(driver, "pgconn"):
+        return bool(driver.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE"))
+    return bool(getattr(driver, "in_transaction", False))

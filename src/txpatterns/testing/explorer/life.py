@@ -1,0 +1,62 @@
+"""One life of a system, as a child process lives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from txpatterns.testing.explorer import sql
+from txpatterns.testing.explorer.clock import HurriedClock
+from txpatterns.testing.explorer.flows import Flow, Surroundings
+from txpatterns.testing.explorer.leaks import Connections, tasks_left
+from txpatterns.testing.explorer.points import Injection, Points
+from txpatterns.testing.explorer.world import World
+
+PREPARING = -1
+"""The life before the story."""
+
+LONGER_THAN_A_LEASE = timedelta(hours=1)
+
+Story = Callable[[Any], Awaitable[object]]
+
+
+def live(
+    flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, injection: Injection | None = None
+) -> None:
+    """Be a process that makes the system, runs the story and ends.
+
+    What went wrong is noted in the journal: an error that nobody injected, and what was left open.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    points = Points(world.folder / "journal", injection)
+    connections = Connections()
+    sql.install(points)
+    clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0))
+    points.on_resume = lambda: clock.jump(LONGER_THAN_A_LEASE)
+    surroundings = Surroundings(world.url, world.log, points, clock, Random(seed), life)
+    try:
+        asyncio.run(_live(flow, surroundings, story))
+    except BaseException as error:  # noqa: BLE001 - told in the journal; an injected fault may end the story
+        points.note({"ended": "".join(traceback.format_exception(error))[-4000:], "life": life})
+    for leak in connections.leaks():
+        points.note({"leak": leak, "life": life})
+    points.note({"points": [str(point) for point in points.passed], "life": life})
+
+
+async def _live(flow: Flow[Any], surroundings: Surroundings, story: Story) -> None:
+    points = surroundings.points
+    try:
+        async with flow.make(surroundings) as system:
+            points.flow = asyncio.ensure_future(story(system))
+            try:
+                await points.flow
+            finally:
+                points.flow = None
+    finally:
+        for left in await tasks_left():
+            points.note({"leak": left, "life": surroundings.life})

@@ -1,0 +1,254 @@
+"""The canonical flows of the inbox and the consumer."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from crash.bank import BANK, HOLD, Bank, Moved, Noted, effect, opened
+from crash.outbox_flows import six_messages
+from txpatterns.errors import Reject
+from txpatterns.inbox.consumer import Consumer
+from txpatterns.inbox.inbox import Inbox
+from txpatterns.inbox.schema import inbox_waiting_table
+from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.retries import FailurePolicies
+from txpatterns.testing.explorer import Flow, State
+
+RUNS = "runs"
+
+
+@dataclass
+class Office:
+    """A process that handles what the bank tells."""
+
+    bank: Bank
+    consumer: Consumer
+
+    async def consume_until_nothing_waits(self, rounds: int = 8) -> None:
+        """Handle what the broker has, and what waits in the database, jumping from due time to due time."""
+        await self.consume()
+        for _ in range(rounds):
+            while await self.consumer.retry_due():
+                continue
+            if not await self.waits():
+                return
+            self.bank.around.clock.jump(timedelta(hours=1))
+        raise AssertionError("messages wait at the consumer on and on")
+
+    async def consume(self) -> None:
+        """Run until the broker has nothing more for the group."""
+        running = asyncio.ensure_future(self.consumer.run())
+        rested = asyncio.ensure_future(self.bank.broker.rested(self.consumer.handlers.group, {"moves", "notes"}))
+        try:
+            await asyncio.wait((running, rested), return_when=asyncio.FIRST_COMPLETED)
+            self.consumer.stop()
+            await running
+        finally:
+            running.cancel()
+            rested.cancel()
+            await asyncio.gather(running, rested, return_exceptions=True)
+
+    async def waits(self) -> bool:
+        due = inbox_waiting_table.c.due_at.is_not(None)
+        query = sa.select(sa.func.count()).select_from(inbox_waiting_table).where(due)
+        return bool(await self.bank.database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
+def noted(message_id: str, consumer: str, event: Moved | Noted) -> sa.Insert:
+    values = {"consumer": consumer, "message_id": message_id, "key": event.account, "number": event.number}
+    return sa.insert(effect).values(**values)
+
+
+def with_effect(office: Office) -> None:
+    @office.consumer.on(Moved)
+    async def write(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+
+
+def with_effect_in_a_thread(office: Office) -> None:
+    @office.consumer.on(Moved)
+    def write(event: Moved, tx: SyncTransaction) -> None:
+        tx.session.execute(noted(tx.message.id, tx.consumer, event))
+
+
+def that_emits(office: Office) -> None:
+    @office.consumer.on(Moved)
+    async def pass_on(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+        tx.emit(Noted(account=event.account, number=event.number))
+
+    @office.consumer.on(Noted)
+    async def keep(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+
+
+def that_fails_at_first(office: Office) -> None:
+    @office.consumer.on(Moved)
+    async def stumble(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+        if (event.account, event.number) == ("b", 1) and office.bank.runs(tx.message.id) <= 2:
+            raise ConnectionError("not yet")
+
+
+def that_never_succeeds(office: Office) -> None:
+    @office.consumer.on(Moved)
+    async def fail(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+        if (event.account, event.number) == ("b", 1):
+            office.bank.runs(tx.message.id)
+            raise ConnectionError("never")
+
+
+def that_rejects(office: Office) -> None:
+    @office.consumer.on(Moved)
+    async def reject(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+        if (event.account, event.number) == ("b", 1):
+            raise Reject("no such account")
+
+
+def office_with(register):
+    """Make a `make` for flows: the bank, and a consumer with these handlers."""
+    make_bank = opened()
+
+    @asynccontextmanager
+    async def make(around):
+        async with make_bank(around) as bank:
+            settings = ConsumerSettings(policies=FailurePolicies(HOLD))
+            consumer = Consumer(
+                bank.database,
+                bank.broker,
+                bank.outbox.registry,
+                group="office",
+                emitter=bank.outbox,
+                settings=settings,
+            )
+            office = Office(bank, consumer)
+            register(office)
+            yield office
+
+    return make
+
+
+async def published_messages(office: Office) -> None:
+    await six_messages(office.bank)
+    await office.bank.relay_until_nothing_waits()
+
+
+async def published_twice(office: Office) -> None:
+    """The broker has every message two times, and the second copies of a key are behind its later messages."""
+    await published_messages(office)
+    for sent in list(office.bank.broker.log.published):
+        async for _ in office.bank.broker.publish([sent.message]):
+            continue
+
+
+async def handled_messages(office: Office) -> None:
+    await published_messages(office)
+    await office.consume_until_nothing_waits()
+
+
+async def consume(office: Office) -> None:
+    await office.consume()
+
+
+async def finish(office: Office) -> None:
+    """Everything: handle, publish what was emitted, handle that."""
+    for _ in range(3):
+        await office.bank.relay_until_nothing_waits()
+        await office.consume_until_nothing_waits()
+
+
+async def clean(office: Office) -> None:
+    """Forget what was handled long ago; what may still come again is not touched."""
+    office.bank.around.clock.jump(timedelta(days=30))
+    inbox = Inbox(office.bank.database)
+    while await inbox.clean(timedelta(days=14)):
+        continue
+
+
+def all_is_handled(consumers: list[str], *, but: frozenset[tuple[str, int]] = frozenset()):
+    """I1: each committed transfer has its effect at each consumer, but for those that must be dead letters."""
+
+    def everything_is_handled(state: State) -> None:
+        for consumer in consumers:
+            query = f"SELECT key, number FROM effect WHERE consumer = '{consumer}'"
+            done = {(row["key"], row["number"]) for row in state.rows(query)}
+            told = {(row["key"], row["number"]) for row in state.rows("SELECT key, number FROM ledger")}
+            assert done == told - but, f"I1: {consumer} handled {sorted(done)} of {sorted(told)}"
+
+    return everything_is_handled
+
+
+def runs_are_bounded(state: State) -> None:
+    """I10: a failing handler runs at most as often as the ladder says, and once more for a crash."""
+    often = [r for r in state.log.records(RUNS) if r["times"] > 4]
+    assert not often, f"I10: ran too often: {often}"
+
+
+HANDLED = (*BANK, runs_are_bounded)
+DEAD = (*HANDLED, all_is_handled(["office.fail"], but=frozenset({("b", 1)})))
+
+INBOX_FLOWS = [
+    Flow(
+        "handle",
+        office_with(with_effect),
+        consume,
+        finish,
+        published_messages,
+        (*HANDLED, all_is_handled(["office.write"])),
+    ),
+    Flow(
+        "handle in a thread",
+        office_with(with_effect_in_a_thread),
+        consume,
+        finish,
+        published_messages,
+        (*HANDLED, all_is_handled(["office.write"])),
+    ),
+    Flow(
+        "redelivery",
+        office_with(with_effect),
+        consume,
+        finish,
+        published_twice,
+        (*HANDLED, all_is_handled(["office.write"])),
+    ),
+    Flow(
+        "handler that emits",
+        office_with(that_emits),
+        finish,
+        finish,
+        published_messages,
+        (*HANDLED, all_is_handled(["office.pass_on", "office.keep"])),
+    ),
+    Flow(
+        "handler fails, then succeeds",
+        office_with(that_fails_at_first),
+        finish,
+        finish,
+        published_messages,
+        (*HANDLED, all_is_handled(["office.stumble"])),
+    ),
+    Flow("handler fails for ever", office_with(that_never_succeeds), finish, finish, published_messages, DEAD),
+    Flow(
+        "handler rejects",
+        office_with(that_rejects),
+        finish,
+        finish,
+        published_messages,
+        (*HANDLED, all_is_handled(["office.reject"], but=frozenset({("b", 1)}))),
+    ),
+    Flow(
+        "cleanup",
+        office_with(with_effect),
+        clean,
+        finish,
+        handled_messages,
+        (*HANDLED, all_is_handled(["office.write"])),
+    ),
+]

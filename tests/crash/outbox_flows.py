@@ -1,0 +1,159 @@
+"""The canonical flows of the outbox and the relay."""
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from crash.bank import BANK, PARK, Bank, opened
+from txpatterns.messages import Message
+from txpatterns.retries import FailurePolicies
+from txpatterns.testing.explorer import Flow
+from txpatterns.transport import Capabilities, Verdict
+
+PREFIX = Capabilities(ordered_prefix=True)
+
+
+async def place_one(bank: Bank) -> None:
+    async with bank.session() as session:
+        await bank.transfer(session, "a", 1)
+
+
+async def place_several_keys(bank: Bank) -> None:
+    async with bank.session() as session:
+        await bank.transfer(session, "a", 1)
+        await bank.transfer(session, "b", 1)
+        await bank.transfer(session, "a", 2)
+    async with bank.session() as session:
+        await bank.transfer(session, "b", 2)
+
+
+async def place_with_savepoints(bank: Bank) -> None:
+    async with bank.session() as session:
+        await bank.transfer(session, "a", 1)
+        undone = await session.begin_nested()
+        await bank.transfer(session, "a", 99)
+        await undone.rollback()
+        async with session.begin_nested():
+            await bank.transfer(session, "a", 2)
+
+
+async def place_again_after_an_error(bank: Bank) -> None:
+    """What a caller does who looks first whether its last try was committed after all (H5)."""
+    for _ in range(2):
+        try:
+            async with bank.session() as session:
+                await bank.transfer(session, "a", 1)
+            return
+        except Exception:
+            if await _has_balance(bank):
+                return
+
+
+async def _has_balance(bank: Bank) -> bool:
+    async with AsyncSession(bank.database.engine) as session:
+        found = await session.connection()
+        return bool((await found.exec_driver_sql("SELECT balance FROM account WHERE name = 'a'")).scalar())
+
+
+async def six_messages(bank: Bank) -> None:
+    await bank.relay().run_once()  # the first relay ever makes the leases
+    for number in (1, 2):
+        for key in "abc":
+            async with bank.session() as session:
+                await bank.transfer(session, key, number)
+
+
+async def many_messages(bank: Bank) -> None:
+    """Enough others for the broker to answer while it never answers for one."""
+    await six_messages(bank)
+    for number in range(3, 9):
+        async with bank.session() as session:
+            await bank.transfer(session, "a", number)
+
+
+async def scheduled_messages(bank: Bank) -> None:
+    async with bank.session() as session:
+        await bank.transfer(session, "a", 1, after=timedelta(minutes=5))
+        await bank.transfer(session, "b", 1)
+        await bank.transfer(session, "b", 2)
+
+
+async def publish(bank: Bank) -> None:
+    await bank.relay().run_once()
+
+
+async def publish_and_wait_for_later(bank: Bank) -> None:
+    await bank.relay_until_nothing_waits()
+
+
+async def publish_until_stopped(bank: Bank) -> None:
+    """A graceful stop in the middle of the work."""
+    relay = bank.relay(batch=2)
+    running = asyncio.ensure_future(relay.run())
+    drained = asyncio.ensure_future(relay.drained())
+    await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
+    relay.stop()
+    await running
+
+
+async def two_relays_take_turns(bank: Bank) -> None:
+    """The second takes its share from the first, and all of it when the first stops."""
+    first, second = bank.relay(batch=2), bank.relay(batch=2)
+    running = [asyncio.ensure_future(relay.run()) for relay in (first, second)]
+    await first.drained()
+    first.stop()
+    await second.drained()
+    second.stop()
+    await asyncio.gather(*running)
+
+
+def refuses_first_of_b_once(message: Message, sent: int) -> Verdict | None:
+    return Verdict.UNKNOWN if message.key == "b" and b'"number":1' in message.payload and sent <= 3 else None
+
+
+def rejects_first_of_b(message: Message, sent: int) -> Verdict | None:
+    return Verdict.REJECTED if message.key == "b" and b'"number":1' in message.payload else None
+
+
+def never_answers_for_first_of_b(message: Message, sent: int) -> Verdict | None:
+    return Verdict.UNKNOWN if message.key == "b" and b'"number":1' in message.payload else None
+
+
+recover = publish_and_wait_for_later
+
+OUTBOX_FLOWS = [
+    Flow("enqueue one", opened(), place_one, recover, invariants=BANK),
+    Flow("enqueue several keys", opened(), place_several_keys, recover, invariants=BANK),
+    Flow("enqueue with savepoints", opened(), place_with_savepoints, recover, invariants=BANK),
+    Flow("enqueue again after an error", opened(), place_again_after_an_error, recover, invariants=BANK),
+    Flow("publish and settle", opened(), publish, recover, six_messages, BANK),
+    Flow("publish with prefix", opened(capabilities=PREFIX), publish, recover, six_messages, BANK),
+    Flow("graceful stop", opened(), publish_until_stopped, recover, six_messages, BANK),
+    Flow("takeover", opened(), two_relays_take_turns, recover, six_messages, BANK),
+    Flow("scheduled", opened(), publish_and_wait_for_later, recover, scheduled_messages, BANK),
+    Flow(
+        "hold, retry, release",
+        opened(refuses=refuses_first_of_b_once),
+        publish_and_wait_for_later,
+        recover,
+        six_messages,
+        BANK,
+    ),
+    Flow(
+        "rejected, dead letter",
+        opened(refuses=rejects_first_of_b),
+        publish_and_wait_for_later,
+        recover,
+        six_messages,
+        BANK,
+    ),
+    Flow(
+        "attempts used up, parked",
+        opened(refuses=never_answers_for_first_of_b, policies=FailurePolicies(PARK)),
+        publish_and_wait_for_later,
+        recover,
+        many_messages,
+        BANK,
+    ),
+]
