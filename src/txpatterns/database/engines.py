@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -97,8 +98,28 @@ def prepare(engine: Engine) -> None:
     """On SQLite: WAL, full durability, explicit BEGIN, and IMMEDIATE for transactions that say they write."""
     if engine.dialect.name != "sqlite" or event.contains(engine, "begin", _begin_sqlite):
         return
+    event.listen(engine, "do_connect", _choose_sqlite_connection)
     event.listen(engine, "connect", _connect_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+
+
+class _Unlocking(sqlite3.Connection):
+    """Gives its locks back when it is closed.
+
+    A connection whose task was cancelled in the middle of reading is closed with that statement unfinished. SQLite
+    then keeps it, and the lock of its transaction, for as long as anything refers to the cursor.
+    """
+
+    def close(self) -> None:
+        try:
+            if self.in_transaction:
+                self.rollback()
+        finally:
+            super().close()
+
+
+def _choose_sqlite_connection(_dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    options.setdefault("factory", _Unlocking)
 
 
 def _connect_sqlite(connection: DBAPIConnection, _record: Any) -> None:
