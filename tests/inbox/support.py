@@ -21,7 +21,8 @@ from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.serialization import EventRegistry
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+LONG = 500.0
 
 metadata = sa.MetaData()
 effects = sa.Table(
@@ -133,8 +134,8 @@ class Told(Hooks):
         self.counts[moment] += 1
         self._news.set()
 
-    async def until(self, condition: Callable[[Counter[str]], bool]) -> None:
-        async with asyncio.timeout(TIMEOUT):
+    async def until(self, condition: Callable[[Counter[str]], bool], within: float = TIMEOUT) -> None:
+        async with asyncio.timeout(within):
             while not condition(self.counts):
                 self._news.clear()
                 await self._news.wait()
@@ -190,6 +191,13 @@ class World:
     async def inbox(self) -> list[sa.Row[tuple[object, ...]]]:
         return await self.rows(inbox_table)
 
+    async def stranded(self) -> list[str]:
+        """Give the lanes whose first message has neither a due time nor an operator to wait for."""
+        first: dict[tuple[str, str], sa.Row[tuple[object, ...]]] = {}
+        for row in await self.waiting():
+            first.setdefault((row.consumer, row.lane), row)
+        return [row.message_id for row in first.values() if row.due_at is None and row.state != "parked"]
+
     async def settled(self, consumer: Consumer) -> None:
         """Make due attempts until nothing waits with a due time."""
         async with asyncio.timeout(TIMEOUT):
@@ -212,7 +220,7 @@ async def running(consumer: Consumer) -> AsyncIterator[asyncio.Task[None]]:
 
 async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(TIMEOUT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions of all kinds, not one event
             await asyncio.sleep(0.005)
 
 

@@ -61,7 +61,7 @@ class Consumer:
             database,
             registry,
             self.handlers,
-            self.settings.policies,
+            self.settings,
             self._hooks,
             self._execution,
             self._outages("handlers"),
@@ -94,8 +94,8 @@ class Consumer:
         rules = FailureRules(tuple(permanent), dict(retries or {}))
 
         def keep(function: AnyHandler) -> None:
-            handler = self.handlers.add(event, function, name=name, rules=rules)
-            self._execution.accept(handler)
+            self._execution.accept(function)
+            self.handlers.add(event, function, name=name, rules=rules)
             self._processing.registry.register(event)
             self._prepared = False
 

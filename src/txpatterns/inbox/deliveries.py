@@ -122,7 +122,7 @@ class Deliveries:
 
     async def _store_failure(self, handler: Handler, entry: Entry, error: Exception) -> Admission:
         processing = self._processing
-        on_failure = processing.policies.of(entry.message.topic).on_failure
+        on_failure = processing.settings.policies.of(entry.message.topic).on_failure
         decision, text = processing.judge(entry, handler, error, 1), describe_error(error)
         if isinstance(decision, Again):
             state = State.RETRYING

@@ -20,7 +20,7 @@ from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable
 from txpatterns.database.engines import WRITES
 from txpatterns.errors import HandlerDefinitionError
-from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
 
@@ -76,15 +76,15 @@ class Execution:
         if isinstance(database.engine, AsyncEngine):
             self._async_engine = database.engine
 
-    def accept(self, handler: Handler) -> None:
-        """Refuse a handler that this database cannot run.
+    def accept(self, function: AnyHandler) -> None:
+        """Refuse a function that this database cannot run.
 
         Raises:
             HandlerDefinitionError: a coroutine on an engine that blocks.
         """
-        if handler.is_async and self._async_engine is None:
+        if is_coroutine_function(function) and self._async_engine is None:
             raise HandlerDefinitionError(
-                f"{handler.consumer} is async def, but the database was given as an Engine, which blocks.",
+                f"{name_of(function)} is async def, but the database was given as an Engine, which blocks.",
                 fix="Write the handler as def with SyncTransaction, or give an AsyncEngine or an asynchronous URL.",
             )
 

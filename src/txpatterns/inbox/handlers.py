@@ -119,7 +119,7 @@ def check_signature(event: type[Event], function: AnyHandler) -> bool:
         HandlerDefinitionError: it cannot, or its annotations say that it is meant for something else.
     """
     name = name_of(function)
-    is_async = _is_coroutine_function(function)
+    is_async = is_coroutine_function(function)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise HandlerDefinitionError(f"{name} is a generator: it would never run.")
     try:
@@ -137,7 +137,8 @@ def check_signature(event: type[Event], function: AnyHandler) -> bool:
     return is_async
 
 
-def _is_coroutine_function(function: AnyHandler) -> bool:
+def is_coroutine_function(function: AnyHandler) -> bool:
+    """Whether calling it gives something to await."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -20,13 +20,11 @@ from txpatterns.inbox.execution import Came, Execution, Result, Run
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.outages import Outages
+from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import Event
-from txpatterns.retries import FailurePolicies
 from txpatterns.serialization import EventRegistry
 
 _REPEATS = 5
-_LAST_LOOK = timedelta(minutes=1)
-"""When to look again after a process began the last attempt; one that still runs has its row locked."""
 
 
 @dataclass(slots=True)
@@ -36,7 +34,7 @@ class Processing:
     database: Database
     registry: EventRegistry
     handlers: Handlers
-    policies: FailurePolicies
+    settings: ConsumerSettings
     hooks: Hooks
     execution: Execution
     outages: Outages
@@ -67,13 +65,13 @@ class Processing:
     def judge(self, entry: Entry, handler: Handler | None, error: BaseException, attempts: int) -> Decision:
         """Decide what follows a failed attempt."""
         rules = handler.rules if handler else FailureRules()
-        ladder = self.policies.of(entry.message.topic).ladder
+        ladder = self.settings.policies.of(entry.message.topic).ladder
         return decide(error, attempts, rules=rules, ladder=ladder, random=self.random)
 
     def plan_of(self, waiting: Waiting) -> Plan:
         """Say whether a waiting message may have another attempt, and when to look after it if its process dies."""
         message = waiting.entry.message
-        policy = self.policies.of(message.topic)
+        policy = self.settings.policies.of(message.topic)
         handler = self.handlers.find(waiting.entry.consumer, message.type)
         rules = handler.rules if handler else FailureRules()
         if waiting.attempts >= rules.most_attempts(policy.ladder):
@@ -82,7 +80,9 @@ class Processing:
 
     def next_look(self, topic: str, attempts: int) -> timedelta:
         """Say when a message is due again whose process died in this attempt."""
-        return self.policies.of(topic).ladder.delay(attempts, self.random) or _LAST_LOOK
+        # Not sooner than the takeover: a claim that still waits for a connection must not be claimed once more.
+        wait = self.settings.policies.of(topic).ladder.delay(attempts, self.random)
+        return max(wait or timedelta(0), self.settings.takeover)
 
     def attempt_ended(self) -> None:
         """Wake the lanes that wait for a running attempt."""

@@ -151,7 +151,7 @@ class Retries:
 
     async def _fail(self, waiting: Waiting, handler: Handler | None, error: Exception) -> None:
         processing, entry, attempts = self._processing, waiting.entry, self._processing.attempts
-        on_failure = processing.policies.of(entry.message.topic).on_failure
+        on_failure = processing.settings.policies.of(entry.message.topic).on_failure
         text = describe_error(error)
         decision = processing.judge(entry, handler, error, waiting.attempts)
         if isinstance(error, DecodeError):

@@ -24,8 +24,10 @@ class ConsumerSettings:
     the pool's size, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and ``max_bytes`` of
     payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled message is
     remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
-    ``retry_interval`` is how often the database is asked for due retries; ``lease_ttl`` how soon a process that
-    died is noticed; ``stop_within`` how long running handlers may go on after ``stop``.
+    ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
+    claimed may wait for a connection, and so the least time after which one whose process died is made again;
+    ``lease_ttl`` how soon a process that died is noticed; ``stop_within`` how long running handlers may go on after
+    ``stop``.
     """
 
     policies: FailurePolicies = field(default_factory=FailurePolicies)
@@ -35,6 +37,7 @@ class ConsumerSettings:
     retention: timedelta = timedelta(days=14)
     redelivery_horizon: timedelta = timedelta(days=7)
     retry_interval: timedelta = timedelta(milliseconds=500)
+    takeover: timedelta = timedelta(seconds=10)
     lease_ttl: timedelta = timedelta(seconds=15)
     stop_within: timedelta = timedelta(seconds=30)
 

@@ -1,0 +1,318 @@
+"""Databases that give up, go away or are busy; handlers that block, are cancelled or ask for too much."""
+
+import asyncio
+import threading
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from inbox.support import Echoed, Noted, World, effects, eventually, note, prepared, quick, running
+from txpatterns.database import Database
+from txpatterns.database.leases import Leases
+from txpatterns.errors import HandlerDefinitionError
+from txpatterns.inbox import SyncTransaction, Transaction
+
+SERIALIZATION_FAILURE = sa.text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$")
+
+
+@pytest.mark.parametrize("times", [3, 5])
+async def test_conflicts_are_repeated_at_once_and_use_up_no_attempt(postgres_world, times):
+    """P2, H45: a serialisation failure, at a statement of the handler, is not the message's fault."""
+    world, failures = postgres_world, iter(range(times))
+    consumer = world.consumer(policies=quick(1))
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+        if next(failures, None) is not None:
+            await tx.session.execute(SERIALIZATION_FAILURE)
+
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+    assert await world.effects() == [("a", 1)]
+    assert (world.told.counts["failed"], await world.dead()) == (0, [])
+
+
+async def test_conflicts_at_the_claim_and_at_the_commit_use_up_no_attempt(postgres_world):
+    """P2, H45: forced at the first and at the last statement of the transaction."""
+    world = postgres_world
+    consumer = world.consumer(policies=quick(1))
+    runs, fail_at = Counter(), iter(["INSERT INTO txp_inbox", "COMMIT"])
+    at = next(fail_at)
+    engine = world.database.engine.sync_engine
+
+    def conflict(connection):
+        connection.exec_driver_sql(str(SERIALIZATION_FAILURE))
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def before(connection, _cursor, statement, *_rest):
+        nonlocal at
+        if at and statement.startswith(at):
+            at = next(fail_at)
+            conflict(connection)
+
+    @sa.event.listens_for(engine, "commit")
+    def commit(connection):
+        nonlocal at
+        if at == "COMMIT":
+            at = None
+            conflict(connection)
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs["handler"] += 1
+        await tx.session.execute(note(event.book, event.number))
+
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+    assert (runs["handler"], await world.effects(), world.told.counts["failed"]) == (2, [("a", 1)], 0)
+    assert at is None
+
+
+async def test_an_outage_of_the_database_is_waited_out(own_postgres, postgres_world, caplog):
+    """P2, P7, H35, H101: killed under load and started again: every effect once, no attempt used, few log lines."""
+    world = postgres_world
+    consumer = world.consumer(policies=quick(1), lease_ttl=timedelta(seconds=3))
+    reached = asyncio.Event()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+        if event.number == 20:
+            reached.set()
+
+    world.put(*[Noted(book=str(number % 5), number=number) for number in range(100)])
+    async with running(consumer):
+        await reached.wait()
+        await asyncio.to_thread(own_postgres.kill)
+        await eventually(lambda: "handlers pauses" in caplog.text)
+        await asyncio.to_thread(own_postgres.start)
+        await world.broker.all_acked()
+    found = Counter(number for _, number in await world.effects())
+    assert found == Counter(range(100))
+    assert (world.told.counts["failed"], await world.dead()) == (0, [])
+    assert len([record for record in caplog.records if record.name == "txpatterns"]) <= 20
+
+
+async def test_a_blocking_handler_stalls_neither_loop_nor_lease(any_database):
+    """H144: a `def` handler that blocks for longer than the lease runs in a thread; the lease goes on."""
+    async with Database(any_database) as database:
+        world = await prepared(database)
+        consumer = world.consumer(lease_ttl=timedelta(milliseconds=900))
+        go, begun = threading.Event(), threading.Event()
+
+        @consumer.on(Noted)
+        def noted(event: Noted, tx: SyncTransaction) -> None:
+            begun.set()
+            assert go.wait(30)
+            tx.session.execute(note(event.book, event.number))
+            tx.emit(Echoed(book=event.book, number=event.number))
+
+        renewals = Counter()
+        renew = Leases.renew
+
+        async def counted(leases):
+            census = await renew(leases)
+            renewals["done"] += 1
+            return census
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Leases, "renew", counted)
+            world.put(Noted(book="a", number=1))
+            async with running(consumer):
+                await eventually(begun.is_set)
+                before = renewals["done"]
+                if not database.is_sqlite:  # there the one writer is the handler
+                    await eventually(lambda: renewals["done"] >= before + 4)
+                ticks = 0
+                while ticks < 100:
+                    await asyncio.sleep(0)
+                    ticks += 1
+                go.set()
+                await world.broker.all_acked()
+        assert await world.effects() == [("a", 1)]
+        assert len(await world.inbox()) == 1
+
+
+async def test_a_pool_of_one_connection_is_enough(database):
+    """H101, H145: handlers wait for it in turn; retries, leases and the rest use connections of their own."""
+    engine = create_async_engine(database.url("asyncpg"), pool_size=1, max_overflow=0, pool_timeout=0.2)
+    async with Database(engine) as ours:
+        world = await prepared(ours)
+        consumer = world.consumer(policies=quick(3))
+        failures = Counter(dict.fromkeys(range(0, 30, 3), 1))
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            await tx.session.execute(note(event.book, event.number))
+            failures[event.number] -= 1
+            if failures[event.number] == 0:
+                raise ValueError("once")
+
+        world.put(*[Noted(book=str(number % 10), number=number) for number in range(30)])
+        async with running(consumer):
+            await world.broker.all_acked()
+            await world.told.until(lambda counts: counts["handled"] == 30)
+        assert sorted(number for _, number in await world.effects()) == list(range(30))
+        assert await world.dead() == []
+    await engine.dispose()
+
+
+async def test_waiting_for_a_connection_uses_up_no_attempt(database):
+    """P2, H101: while the application holds all connections, messages wait and are not marked as failed."""
+    engine = create_async_engine(database.url("asyncpg"), pool_size=1, max_overflow=0, pool_timeout=0.1)
+    async with Database(engine) as ours:
+        world = await prepared(ours)
+        consumer = world.consumer(policies=quick(1))
+        pauses = Counter()
+        pause = consumer._processing.outages.pause
+
+        async def counted(error):
+            pauses[type(error).__name__] += 1
+            await pause(error)
+
+        consumer._processing.outages.pause = counted
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            await tx.session.execute(note(event.book, event.number))
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            async with engine.connect():
+                await eventually(lambda: pauses["TimeoutError"] >= 2)
+            await world.broker.all_acked()
+        assert await world.effects() == [("a", 1)]
+        assert (world.told.counts["failed"], await world.dead()) == (0, [])
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["live", "retry"])
+async def test_cancelled_at_every_await_nothing_stays_open(database, kind):
+    """H6, H142: the connection of a cancelled handler is not used again, no transaction stays open, and the message
+    is handled afterwards."""
+    for driver in ("asyncpg", "psycopg"):
+        engine = create_async_engine(database.url(driver), pool_size=1, max_overflow=0)
+        async with Database(engine) as ours:
+            world = await prepared(ours)
+            number = 0
+            while not await cancelled_after(world, number, kind):
+                number += 1
+                assert number < 400
+            assert number > 5
+            await ours.transact(lambda connection: connection.execute(sa.delete(effects)))
+        await engine.dispose()
+
+
+async def cancelled_after(world: World, steps: int, kind: str) -> bool:
+    """Cancel `run` that many turns of the loop after its handling began; says whether it had ended before that."""
+    consumer = world.consumer(policies=quick(3), takeover=timedelta(milliseconds=1))
+    began = asyncio.Event()
+    broken = kind == "retry"
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        nonlocal broken
+        if broken:
+            broken = False
+            raise ValueError("once")
+        began.set()
+        await tx.session.execute(note(event.book, event.number))
+        await tx.session.execute(sa.text("SELECT 1"))
+
+    message = world.message(Noted(book="a", number=steps))
+    world.broker.put(message)
+    task = asyncio.create_task(consumer.run())
+    await began.wait()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    ended = world.told.counts["handled"] > steps
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+    assert await world.database.read(lambda connection: connection.exec_driver_sql(open_ones).scalar_one()) <= 0
+    async with world.database.engine.begin() as connection:
+        assert (await connection.exec_driver_sql("SELECT 1")).scalar_one() == 1
+    world.broker.open.clear()
+    world.broker.put(message)
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] + counts["duplicate"] > steps)
+    await world.settled(consumer)
+    found = Counter(number for _, number in await world.effects())
+    assert found[steps] == 1
+    return ended
+
+
+async def test_a_handler_cancelled_from_inside_has_failed(world):
+    """P7, H142: a cancelled task that it awaited is its own error, and the lane goes on."""
+    consumer = world.consumer(policies=quick(1))
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+        if event.number == 1:
+            inner = asyncio.ensure_future(asyncio.sleep(3600))
+            inner.cancel()
+            await inner
+
+    world.put(*[Noted(book="a", number=number) for number in (1, 2)])
+    async with running(consumer):
+        await world.broker.all_acked()
+    assert await world.effects() == [("a", 2)]
+    assert len(await world.dead()) == 1
+
+
+async def test_a_graceful_stop_lets_the_running_handler_finish_and_leaves_the_rest(world):
+    """P2, P7: what runs is committed and acknowledged; what waits in memory comes again elsewhere."""
+    consumer = world.consumer()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        begun.set()
+        await go.wait()
+        await tx.session.execute(note(event.book, event.number))
+
+    world.put(*[Noted(book="a", number=number) for number in (1, 2, 3)])
+    task = asyncio.create_task(consumer.run())
+    await begun.wait()
+    consumer.stop()
+    go.set()
+    await task
+    assert await world.effects() == [("a", 1)]
+    assert (len(world.broker.acked), len(world.broker.open)) == (1, 2)
+    async with running(consumer):
+        world.broker.put(*[delivery.message for delivery in list(world.broker.open)])
+        await world.told.until(lambda counts: counts["handled"] == 3)
+
+
+async def test_a_blocking_engine_runs_plain_handlers_and_refuses_coroutines(sync_database):
+    """H144: a coroutine would block on it, and is refused where it is registered."""
+    async with Database(sa.create_engine(sync_database)) as database:
+        world = await prepared(database)
+        consumer = world.consumer(policies=quick(2))
+
+        async def coroutine(event: Noted, tx: Transaction) -> None:
+            raise AssertionError("never")
+
+        with pytest.raises(HandlerDefinitionError, match="an Engine, which blocks"):
+            consumer.on(Noted)(coroutine)
+        assert consumer.handlers.topics == []
+
+        @consumer.on(Noted)
+        def noted(event: Noted, tx: SyncTransaction) -> None:
+            tx.session.execute(note(event.book, event.number))
+            tx.emit(Echoed(book=event.book, number=event.number))
+
+        message = world.message(Noted(book="a", number=1))
+        world.broker.put(message, message)
+        async with running(consumer):
+            await world.broker.all_acked()
+        assert await world.effects() == [("a", 1)]
+        database.engine.dispose()
