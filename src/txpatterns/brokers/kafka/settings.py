@@ -109,9 +109,10 @@ class KafkaSettings:
 
     def mask(self, text: str) -> str:
         """Take every secret that we were given out of a text."""
-        for name, value in {**self.options, **self.producer, **self.consumer}.items():
-            if any(word in name for word in _SECRETS) and str(value):
-                text = text.replace(str(value), "***")
+        given = [*self.options.items(), *self.producer.items(), *self.consumer.items()]
+        secrets = {str(value) for name, value in given if any(word in name for word in _SECRETS)}
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may begin with another
+            text = text.replace(secret, "***")
         return text
 
 
