@@ -71,13 +71,16 @@ def serve(
             }
             result = await getattr(api, name)(**arguments)
         except Problem as problem:
-            return JSONResponse(problem.body(), status_code=problem.kind.status, media_type=MEDIA_TYPE)
+            return _refusal(problem)
         except (ValidationError, KeyError, json.JSONDecodeError) as error:
-            problem = Problem("bad-request", f"The call does not fit {name}: {error}")
-            return JSONResponse(problem.body(), status_code=problem.kind.status, media_type=MEDIA_TYPE)
+            return _refusal(Problem("bad-request", f"The call does not fit {name}: {error}"))
         return Response(method.result.dump_json(result), media_type="application/json")
 
     return Starlette(routes=[Route("/{method}", answer, methods=["POST"])], lifespan=lifespan)
+
+
+def _refusal(problem: Problem) -> Response:
+    return JSONResponse(problem.body(), status_code=problem.kind.status, media_type=MEDIA_TYPE)
 
 
 class Caller:

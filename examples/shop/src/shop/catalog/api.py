@@ -38,18 +38,24 @@ class CatalogApi:
             return [Category(slug=row.slug, name=row.name) for row in rows]
 
     async def products(self, category: str | None, words: str | None, after: str | None, limit: int) -> ProductPage:
-        """List products by sku, a page at a time; ``next`` is where the following page starts, if there is one."""
-        query = select(ProductRow).order_by(ProductRow.sku).limit(limit + 1)
+        """List products in the shop's order, a page at a time; ``next`` is where the following page starts, if any.
+
+        Raises:
+            Problem: ``invalid`` when ``after`` is no such place.
+        """
+        query = select(ProductRow).order_by(ProductRow.place).limit(limit + 1)
         if category is not None:
             query = query.where(ProductRow.category == category)
         if after is not None:
-            query = query.where(ProductRow.sku > after)
+            if not after.isdecimal():
+                raise Problem("invalid", "This is no place in the catalogue.")
+            query = query.where(ProductRow.place > int(after))
         for word in (words or "").lower().split():
             query = query.where(ProductRow.words.contains(word, autoescape=True))
         async with self.app.session() as session:
             rows = (await session.scalars(query)).all()
         items = [_view(row) for row in rows[:limit]]
-        return ProductPage(items=items, next=items[-1].sku if len(rows) > limit else None)
+        return ProductPage(items=items, next=str(rows[limit - 1].place) if len(rows) > limit else None)
 
     async def product(self, sku: str) -> Product:
         """Give one product.
@@ -83,6 +89,7 @@ def _row(product: seed.SeedProduct) -> ProductRow:
         currency=price.currency,
         art=product.art,
         hue=product.hue,
+        place=product.place,
     )
 
 

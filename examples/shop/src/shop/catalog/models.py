@@ -38,3 +38,4 @@ class ProductRow(Base):
     currency: Mapped[str] = mapped_column(String(3))
     art: Mapped[str] = mapped_column(String(40))
     hue: Mapped[int]
+    place: Mapped[int] = mapped_column(unique=True)

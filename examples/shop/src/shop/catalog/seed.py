@@ -116,13 +116,17 @@ class SeedProduct:
     art: str
     hue: int
     stock: int
+    place: int
 
 
 def products(seed: int) -> list[SeedProduct]:
-    """Make the sixty products. Prices and stock vary with the seed; names and skus do not."""
+    """Make the sixty products. Prices and stock vary with the seed; names and skus do not.
+
+    Their places take one of each category in turn, so that the first page shows a bit of everything.
+    """
     draw = random.Random(seed)
-    found = []
-    for category, _ in CATEGORIES:
+    found: list[SeedProduct] = []
+    for rank, (category, _) in enumerate(CATEGORIES):
         for number, row in enumerate(THINGS[category].strip().splitlines(), start=1):
             name, blurb, euros, art = row.strip().split("|")
             cents = draw.choice((0, 50, 90))
@@ -139,6 +143,7 @@ def products(seed: int) -> list[SeedProduct]:
                     art=art,
                     hue=(len(found) * 5) % 12,
                     stock=draw.choice((3, 5, 8, 12, 20, 40)),
+                    place=number * len(CATEGORIES) + rank,
                 )
             )
     return found

@@ -92,10 +92,17 @@ def draw(entries: Sequence[Entry]) -> Picture:
             calls.append((_x("bank"), dot.y))
         if entry.type == "payment.session_opened" or (entry.type in FROM_BANK and cause is not None):
             curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", False))
-        rows.append(Row(entry, dot, after, cause.entry.type if cause else None))
+        rows.append(Row(entry, dot, after, cause.entry.type if cause else _outside(entry)))
     width = MARGIN * 2 + LANE_WIDTH * (len(LANES) - 1)
     lanes = tuple((lane, _x(lane)) for lane in LANES)
     return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(calls), tuple(rows), tuple(curves))
+
+
+def _outside(entry: Entry) -> str | None:
+    """Name a cause that is no event of the order: the bank's webhook, or the timer."""
+    if entry.type in FROM_BANK:
+        return "a webhook"
+    return "a timer" if entry.type == "order.cancel_requested" and "causation-id" in entry.headers else None
 
 
 def _x(lane: str) -> int:

@@ -16,6 +16,7 @@ from shop.ports import CartLine, NewOrder, Order, OrderPage
 from shop.problems import Problem
 from shop.sessions import writing
 from txpatterns import App, new_id
+from txpatterns.hooks import CORRELATION_ID
 
 
 class OrdersApi:
@@ -48,8 +49,13 @@ class OrdersApi:
             async with writing(self.app) as session:
                 session.add(row)
                 await session.flush()
-                self.app.outbox.add(session, _created(row))
-                self.app.outbox.add(session, PaymentWindowClosed(order_id=row.id), deliver_after=self.window)
+                first = self.app.outbox.add(session, _created(row))
+                self.app.outbox.add(
+                    session,
+                    PaymentWindowClosed(order_id=row.id),
+                    headers={CORRELATION_ID: first},
+                    deliver_after=self.window,
+                )
                 return _view(row)
         except IntegrityError:
             found = await self._of_checkout(order)

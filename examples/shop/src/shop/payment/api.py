@@ -13,7 +13,8 @@ from shop.payment.webhooks import BankNews, verify
 from shop.ports import WebhookResult
 from shop.problems import Problem
 from shop.sessions import writing
-from txpatterns import App
+from txpatterns import App, Event
+from txpatterns.hooks import CORRELATION_ID
 
 CONSUMER = "webhook:mock"
 
@@ -49,7 +50,7 @@ class PaymentsApi:
                 return WebhookResult(webhook_id=news.id, first=False, outcome=why)
             verdict, told = answer_payment(payment, news.answer, news.amount, "webhook")
             for event in told:
-                self.app.outbox.add(session, event)
+                self._tell(session, payment, event)
             if not verdict.tell:
                 self._tell_repeated(session, payment, news, verdict.why)
             session.add(
@@ -65,5 +66,7 @@ class PaymentsApi:
             return WebhookResult(webhook_id=news.id, first=True, outcome=verdict.why)
 
     def _tell_repeated(self, session: AsyncSession, payment: PaymentRow, news: BankNews, why: str) -> None:
-        told = WebhookRepeated(order_id=payment.order_id, webhook_id=news.id, why=why)
-        self.app.outbox.add(session, told)
+        self._tell(session, payment, WebhookRepeated(order_id=payment.order_id, webhook_id=news.id, why=why))
+
+    def _tell(self, session: AsyncSession, payment: PaymentRow, event: Event) -> None:
+        self.app.outbox.add(session, event, headers={CORRELATION_ID: payment.correlation_id})

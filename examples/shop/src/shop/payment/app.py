@@ -22,6 +22,7 @@ from shop.payment.domain import Answer, PaymentStatus, Verdict, judge
 from shop.payment.models import PaymentRow
 from shop.ports import Bank
 from txpatterns import App, Event, Transaction, new_id
+from txpatterns.hooks import correlation_id_of
 
 
 class PaymentUnknown(Exception):
@@ -46,6 +47,7 @@ def listen(app: App, bank: Bank) -> None:
                 currency=event.total.currency,
                 method=event.method,
                 charge_id=None,
+                correlation_id=correlation_id_of(tx.message),
                 pay_by=event.pay_by,
                 created_at=datetime.now(UTC),
             )
@@ -92,12 +94,11 @@ def answer_payment(row: PaymentRow, answer: Answer, amount: Money, source: str) 
         return verdict, []
     match answer:
         case Answer.CAPTURED:
-            told: Event = PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)
+            return verdict, [PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)]
         case Answer.FAILED:
-            told = PaymentFailed(order_id=row.order_id, payment_id=row.id)
+            return verdict, [PaymentFailed(order_id=row.order_id, payment_id=row.id)]
         case Answer.REFUNDED:
-            told = PaymentRefunded(order_id=row.order_id, payment_id=row.id, amount=amount)
-    return verdict, [told]
+            return verdict, [PaymentRefunded(order_id=row.order_id, payment_id=row.id, amount=amount)]
 
 
 async def find_payment(session: AsyncSession, order_id: str) -> PaymentRow:

@@ -35,7 +35,7 @@ async def list_products(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ProductList:
-    """List products by sku, a page at a time."""
+    """List products in the shop's order, a page at a time."""
     page = await context.services.catalog.products(category, q, after, limit)
     following = None
     if page.next is not None:

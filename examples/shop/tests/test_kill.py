@@ -1,0 +1,152 @@
+"""The whole shop as one process, killed at random moments and started again on the same folder."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "lost", "card"]
+KILLS = 4
+PATIENCE = 120.0
+
+
+class Process:
+    """`shop up` in a process of its own."""
+
+    def __init__(self, data):
+        self.data = data
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.running = None
+
+    def start(self):
+        env = os.environ | {"SHOP_PAYMENT_WINDOW": "4", "SHOP_BANK_DELAY": "0.2"}
+        command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
+        with (self.data.parent / "log").open("a") as log:
+            self.running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert "Store" in self.running.stdout.readline()
+
+    def end(self, how):
+        self.running.send_signal(how)
+        self.running.stdout.close()
+        return self.running.wait(30)
+
+
+@pytest.fixture
+def process(tmp_path):
+    made = Process(tmp_path / "shop")
+    made.start()
+    yield made
+    if made.running.poll() is None:
+        made.end(signal.SIGKILL)
+
+
+class Customer(threading.Thread):
+    """Buys one thing after another, and asks again with the same key when no answer comes."""
+
+    def __init__(self, url, seed, done):
+        super().__init__(daemon=True)
+        self.url, self.random, self.done = url, random.Random(seed), done
+        self.orders = {}
+        self.client = httpx.Client(base_url=url, timeout=20)
+
+    def run(self):
+        number = 0
+        while not self.done.is_set():
+            number += 1
+            item = {"sku": f"PLAY-0{self.random.randint(1, 3)}", "quantity": self.random.randint(1, 2)}
+            body = {"method": self.random.choice(METHODS)}
+            self.ask("POST", "/api/v1/cart/items", item)
+            answer = self.ask("POST", "/api/v1/checkout", body, {"Idempotency-Key": f"k{number}"})
+            if answer is not None and answer.status_code == 202:
+                self.orders[f"k{number}"] = answer.json()["id"]
+            self.ask("DELETE", "/api/v1/cart", None)
+            self.done.wait(self.random.random() / 4)
+        self.client.close()
+
+    def ask(self, method, path, body, headers=None):
+        while not self.done.is_set():
+            try:
+                answer = self.client.request(method, path, json=body, headers=headers)
+            except httpx.TransportError:
+                self.done.wait(0.1)
+                continue
+            if answer.status_code < 500:
+                return answer
+        return None
+
+
+def unsettled(ask, data):
+    waiting = ask(data, "orders", "select count(*) from shop_order where status in ('PENDING', 'PAID')")[0][0]
+    refunds = ask(data, "payment", "select count(*) from payment where status in ('waiting', 'captured', 'refunding')")
+    orders = dict(ask(data, "orders", "select id, status from shop_order"))
+    paid = ask(data, "payment", "select order_id from payment where status in ('captured', 'refunding')")
+    owed = sum(1 for (order,) in paid if orders[order] != "CONFIRMED")
+    reserved = ask(data, "inventory", "select sum(reserved) from stock")[0][0]
+    rows = sum(ask(data, name, "select count(*) from txp_outbox")[0][0] for name in ("orders", "inventory", "payment"))
+    return waiting + owed + reserved + rows if refunds else waiting
+
+
+@pytest.mark.timeout(300)
+def test_killed_again_and_again(process, ask, tmp_path):
+    """P1, P2, P5, P7: whatever the moment, nothing is lost and nothing is done twice."""
+    data, moments, done = process.data, random.Random(20), threading.Event()
+    customers = [Customer(f"http://127.0.0.1:{process.port}", seed, done) for seed in range(3)]
+    for customer in customers:
+        customer.start()
+    for _ in range(KILLS):
+        done.wait(moments.uniform(0.5, 4))
+        process.end(signal.SIGKILL)
+        process.start()
+    done.wait(2)
+    done.set()
+    for customer in customers:
+        customer.join(30)
+    deadline = time.monotonic() + PATIENCE
+    while (left := unsettled(ask, data)) and time.monotonic() < deadline:
+        threading.Event().wait(0.5)
+    log = (tmp_path / "log").read_text()[-3000:]
+    assert left == 0, log
+    assert process.end(signal.SIGTERM) == 0, log
+    check_books(ask, data, {order for customer in customers for order in customer.orders.values()})
+
+
+def check_books(ask, data, accepted):
+    """Everything that was accepted has ended, the shelf adds up, and the money is where it belongs."""
+    orders = {row[0]: row[1:] for row in ask(data, "orders", "select id, status, total_minor from shop_order")}
+    assert accepted
+    assert accepted <= set(orders)
+    assert {status for status, _ in orders.values()} <= {"CONFIRMED", "CANCELED"}
+    assert any(status == "CONFIRMED" for status, _ in orders.values())
+    ledger = {}
+    for order, sku, movement, quantity in ask(
+        data, "inventory", "select order_id, sku, movement, quantity from ledger"
+    ):
+        ledger.setdefault(order, []).append((movement, sku, quantity))
+    for order, (status, _) in orders.items():
+        movements = sorted(ledger.get(order, []))
+        skus = [(sku, quantity) for movement, sku, quantity in movements if movement == "reserve"]
+        ends = [(sku, quantity) for movement, sku, quantity in movements if movement != "reserve"]
+        assert ends == skus, order
+        kinds = {movement for movement, _, _ in movements}
+        assert kinds == {"reserve", "sell"} if status == "CONFIRMED" else kinds in (set(), {"reserve", "release"})
+    charged = ask(
+        data, "bank", "select sum(amount_minor) from charge where captured_at is not null and refund_key is null"
+    )
+    confirmed = sum(total for status, total in orders.values() if status == "CONFIRMED")
+    assert charged[0][0] == confirmed
+    stocked = ask(data, "inventory", "select sku, available + reserved + sold, reserved from stock")
+    from shop.catalog.seed import products
+
+    assert {sku: stock for sku, stock, _ in stocked} == {product.sku: product.stock for product in products(42)}
+    assert all(reserved == 0 for _, _, reserved in stocked)
+    told = ask(data, "gateway", "select order_id, type, count(*) from timeline group by 1, 2 having count(*) > 1")
+    assert [row for row in told if row[1] != "webhook.repeated"] == []
