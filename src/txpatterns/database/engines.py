@@ -107,13 +107,16 @@ class _Unlocking(sqlite3.Connection):
     """Gives its locks back when it is closed.
 
     A connection whose task was cancelled in the middle of reading is closed with that statement unfinished. SQLite
-    then keeps it, and the lock of its transaction, for as long as anything refers to the cursor.
+    then keeps it, and the lock of its transaction, for as long as anything refers to the cursor. Closing it twice
+    is harmless, as with any connection: a cancelled task's connection is closed by the driver and by the pool.
     """
 
     def close(self) -> None:
         try:
             if self.in_transaction:
                 self.rollback()
+        except sqlite3.ProgrammingError:
+            return  # closed before, with nothing left to give back
         finally:
             super().close()
 
