@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -154,7 +155,7 @@ def business_and_messages_agree(state: State) -> None:
     assert told == messages, f"I1, I2: transfers without message {told - messages}, the reverse {messages - told}"
     order = {row["message_id"]: row["position"] for row in state.committed}
     numbered = state.rows("SELECT * FROM ledger WHERE number IS NOT NULL ORDER BY key, number")
-    for earlier, later in zip(numbered, numbered[1:], strict=False):
+    for earlier, later in pairwise(numbered):
         if earlier["key"] == later["key"]:
             assert order[earlier["message_id"]] < order[later["message_id"]], "I4: positions do not follow the business"
 

@@ -1,7 +1,10 @@
 """The canonical flows of the outbox and the relay."""
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -45,7 +48,7 @@ async def place_again_after_an_error(bank: Bank) -> None:
             async with bank.session() as session:
                 await bank.transfer(session, "a", 1)
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the caller has to look
             if await _has_balance(bank):
                 return
 
@@ -87,25 +90,38 @@ async def publish_and_wait_for_later(bank: Bank) -> None:
     await bank.relay_until_nothing_waits()
 
 
+@asynccontextmanager
+async def going_on(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run these beside the block; none is left when it ends."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def publish_until_stopped(bank: Bank) -> None:
-    """A graceful stop in the middle of the work."""
+    """A graceful stop when the work is done."""
     relay = bank.relay(batch=2)
-    running = asyncio.ensure_future(relay.run())
-    drained = asyncio.ensure_future(relay.drained())
-    await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
-    relay.stop()
-    await running
+    async with going_on(relay.run(), relay.drained()) as (running, drained):
+        await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
+        relay.stop()
+        await running
 
 
 async def two_relays_take_turns(bank: Bank) -> None:
     """The second takes its share from the first, and all of it when the first stops."""
     first, second = bank.relay(batch=2), bank.relay(batch=2)
-    running = [asyncio.ensure_future(relay.run()) for relay in (first, second)]
-    await first.drained()
-    first.stop()
-    await second.drained()
-    second.stop()
-    await asyncio.gather(*running)
+    async with going_on(first.run(), second.run(), first.drained()) as (one, two, drained):
+        await asyncio.wait((one, drained), return_when=asyncio.FIRST_COMPLETED)
+        first.stop()
+        await one
+        async with going_on(second.drained()) as (rested,):
+            await asyncio.wait((two, rested), return_when=asyncio.FIRST_COMPLETED)
+        second.stop()
+        await two
 
 
 def refuses_first_of_b_once(message: Message, sent: int) -> Verdict | None:

@@ -48,6 +48,22 @@ class Verdict:
     output: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to explore.
+
+    ``most`` bounds the cases of a flow, chosen by the ``seed``; with ``every_effect`` the kills around every COMMIT
+    and every call of the broker come on top. ``only`` is one case, by its name.
+    """
+
+    modes: Sequence[Mode] = tuple(Mode)
+    most: int | None = None
+    every_effect: bool = False
+    seed: int = 1
+    only: str | None = None
+    stop_at_first: bool = False
+
+
 class Broken(AssertionError):
     """A flow does not work even when nothing strikes it."""
 
@@ -55,7 +71,7 @@ class Broken(AssertionError):
 def modes_at(point: Point, wanted: Sequence[Mode]) -> list[Mode]:
     """Say which of the faults make sense at a point."""
     possible = _ONLY.get(point.name, tuple(Mode))
-    if point.name.split(": ")[-1].startswith(("begin", "select")):
+    if _only_reads(point.name):
         # A lost reply of what changes nothing is an error like any other.
         possible = tuple(mode for mode in possible if mode not in (Mode.REPLY_LOST, Mode.KILL_AFTER))
     return [mode for mode in possible if mode in wanted]
@@ -180,12 +196,30 @@ def all_cases(flow: str, points: Sequence[Point], modes: Sequence[Mode]) -> list
     return [Case(flow, Injection(point, mode)) for point in points for mode in modes_at(point, modes)]
 
 
-def some_cases(cases: Sequence[Case], most: int | None, seed: int) -> list[Case]:
-    """Choose at most so many, always the same for a seed, in their order."""
-    if most is None or len(cases) <= most:
+def some_cases(cases: Sequence[Case], options: Options) -> list[Case]:
+    """Choose what the options allow, always the same for a seed, in order."""
+    if options.only is not None:
+        return [case for case in cases if str(case) == options.only]
+    if options.most is None:
         return list(cases)
-    chosen = sorted(Random(seed).sample(range(len(cases)), most))
-    return [cases[number] for number in chosen]
+    kept = {number for number, case in enumerate(cases) if options.every_effect and is_at_an_effect(case)}
+    rest = [number for number in range(len(cases)) if number not in kept]
+    kept |= set(Random(options.seed).sample(rest, min(options.most, len(rest))))
+    return [cases[number] for number in sorted(kept)]
+
+
+def is_at_an_effect(case: Case) -> bool:
+    """Whether a case kills before or after something that others can see: a COMMIT that writes, or a broker's call.
+
+    A kill at any other point leaves the same behind as one of these.
+    """
+    name = case.injection.point.name
+    seen = name.startswith("broker: ") or (name.startswith("commit after") and not _only_reads(name))
+    return seen and case.injection.mode in KILLS
+
+
+def _only_reads(name: str) -> bool:
+    return name.rsplit(": ", maxsplit=1)[-1].removeprefix("commit after ").startswith(("begin", "select", "pragma"))
 
 
 async def _nothing(_system: object) -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from txpatterns.testing.explorer.cases import Case, Runner, Verdict, all_cases, some_cases
+from txpatterns.testing.explorer.cases import Case, Options, Runner, Verdict, all_cases, some_cases
 from txpatterns.testing.explorer.flows import Flow
-from txpatterns.testing.explorer.points import Injection, Mode, Point
+from txpatterns.testing.explorer.points import Injection, Point
 from txpatterns.testing.explorer.process import fork
 from txpatterns.testing.explorer.world import World, world_for
 
@@ -62,25 +62,15 @@ class Report:
 
     def __str__(self) -> str:
         by_mode = ", ".join(f"{mode} {times}" for mode, times in sorted(self.executed.items()))
-        lines = [
+        summary = (
             f"{self.total} crash points executed of {sum(self.points.values())} points in {len(self.points)} flows "
             f"({by_mode}); {len(self.failures)} failed, {len(self.unfired)} not reached; "
             f"{self.seconds:.0f} s, seed {self.seed}"
-        ]
+        )
+        lines = [summary]
         for verdict in self.failures[:5]:
             lines += [f"FAILED {verdict.case}", f"  {verdict.wrong}", f"  repeat: only={str(verdict.case)!r}"]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What to explore. ``most`` bounds the cases of a flow, chosen by the seed; ``only`` is one case by its name."""
-
-    modes: Sequence[Mode] = tuple(Mode)
-    most: int | None = None
-    seed: int = 1
-    only: str | None = None
-    stop_at_first: bool = False
 
 
 def explore_flow(flow: Flow[Any], urls: Sequence[str] = ("sqlite", "sqlite"), options: Options | None = None) -> Report:
@@ -93,11 +83,8 @@ def explore_flow(flow: Flow[Any], urls: Sequence[str] = ("sqlite", "sqlite"), op
     began = time.monotonic()
     with _worlds(urls) as worlds:
         points = _apart(lambda: [str(point) for point in _count(flow, worlds[0], options.seed)])
-        cases = some_cases(
-            all_cases(flow.name, [Point.parse(p) for p in points], options.modes), options.most, options.seed
-        )
-        if options.only is not None:
-            cases = [case for case in cases if str(case) == options.only]
+        every = all_cases(flow.name, [Point.parse(point) for point in points], options.modes)
+        cases = some_cases(every, options)
         report = Report(options.seed, Counter({flow.name: len(points)}))
         for verdict in _run_all(flow, worlds, cases, options):
             report.note(verdict)

@@ -49,3 +49,5 @@ class Flow(Generic[S]):
     recover: Callable[[S], Awaitable[object]]
     prepare: Callable[[S], Awaitable[object]] | None = None
     invariants: Sequence[Invariant] = field(default=INVARIANTS)
+    plant: Callable[[Surroundings], None] | None = None
+    """Puts a bug into each process, to see that the explorer finds it."""

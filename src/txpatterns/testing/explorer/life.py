@@ -39,6 +39,8 @@ def live(
     clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0))
     points.on_resume = lambda: clock.jump(LONGER_THAN_A_LEASE)
     surroundings = Surroundings(world.url, world.log, points, clock, Random(seed), life)
+    if flow.plant is not None and life >= 0:
+        flow.plant(surroundings)
     try:
         asyncio.run(_live(flow, surroundings, story))
     except BaseException as error:  # noqa: BLE001 - told in the journal; an injected fault may end the story

@@ -92,8 +92,8 @@ def _live(work: Callable[[], None], output: Path) -> None:
     code = 70
     try:
         _redirect(output)
-        faulthandler.enable(sys.__stderr__)
-        faulthandler.dump_traceback_later(_HANG, exit=True, file=sys.__stderr__)
+        faulthandler.enable(2)
+        faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
         work()
         code = 0
     except BaseException:  # noqa: BLE001 - the parent reads it in the log
