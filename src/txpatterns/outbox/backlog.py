@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from txpatterns.messages import Message
+from txpatterns.messages import Message, bucket_of
 from txpatterns.transport import Outcome, Verdict
 
 Lane = tuple[str, str]
@@ -33,6 +33,12 @@ class Row:
 def lane_of(message: Message) -> Lane:
     """Give the lane of a message."""
     return (message.topic, "k" + message.key) if message.key is not None else ("", message.id)
+
+
+def bucket_of_lane(lane: Lane) -> int:
+    """Give the bucket that a lane belongs to."""
+    topic, name = lane
+    return bucket_of(name[1:] if topic else name)
 
 
 class _LaneState:
@@ -149,6 +155,8 @@ class Backlog:
                 row = state.rows.popleft()
                 batch.append(row)
                 room -= len(row.message.payload)
+                if room <= 0:
+                    break
         return batch
 
     def next_lonely(self) -> list[Row]:
@@ -196,11 +204,17 @@ class Backlog:
             found.doubtful.append((row, outcome.error))
             return True
         if self.ordered_prefix and (outcome.verdict is Verdict.REJECTED or row.doubts >= _DOUBTS - 1):
-            self._lanes[row.lane].alone = True
+            state = self._lanes.get(row.lane)
+            if state is not None:
+                state.alone = True
         return False
 
     def _put_back(self, lane: Lane, rows: Sequence[Row]) -> None:
-        state = self._lanes[lane]
+        state = self._lanes.get(lane)
+        if state is None:  # frozen meanwhile: what was not confirmed is read again
+            for row in rows:
+                self.known.pop(row.message.id, None)
+            return
         state.busy = False
         state.rows.extendleft(reversed(rows))
         if not rows:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from txpatterns.hooks import Hooks
-from txpatterns.outbox.backlog import Backlog, Lane, Row
+from txpatterns.outbox.backlog import Backlog, Lane, Row, bucket_of_lane
 from txpatterns.outbox.ownership import Ownership
 from txpatterns.outbox.waiting import WaitingStore
 
@@ -33,6 +34,7 @@ class Holding:
         self.failing: deque[Failure] = deque()
         self.releases: deque[tuple[int, Lane]] = deque()
         self._lowest: dict[Lane, int] = {}
+        self._moving = asyncio.Lock()
 
     @property
     def is_busy(self) -> bool:
@@ -47,15 +49,21 @@ class Holding:
     async def adopt(self, buckets: Sequence[int]) -> None:
         """Learn which lanes of newly owned buckets are held up, and go on with releases that a crash cut short."""
         lanes = await self.waiting.lanes(buckets)
-        self.backlog.held |= lanes.held
+        mine = set(buckets)
+        before = {lane for lane in self.backlog.held if bucket_of_lane(lane) in mine}
+        self.backlog.held -= before - lanes.held  # another relay may have let them go meanwhile
+        self.backlog.held |= lanes.held - self.backlog.frozen
         for bucket, lane in lanes.orphaned:
-            self.begin_release(bucket, lane)
+            if lane not in self.backlog.frozen:
+                self.begin_release(bucket, lane)
 
     async def set_aside(self) -> None:
         """Put the rows of held lanes behind the message that they wait for."""
-        rows = list(self.aside)
-        await self.waiting.set_aside(self.ownership.held, rows)
-        del self.aside[: len(rows)]
+        async with self._moving:
+            rows = list(self.aside)
+            if rows:
+                await self.waiting.set_aside(self.ownership.held, rows)
+                del self.aside[: len(rows)]
 
     def fail(self, failure: Failure) -> None:
         """Stop a message's lane until it is written what becomes of the message."""
@@ -84,6 +92,8 @@ class Holding:
         """Move followers back, a chunk at a time; a lane goes on when none is left, from the lowest that came back."""
         while self.releases:
             bucket, lane = self.releases[0]
+            while any(row.lane == lane for row in self.aside):
+                await self.set_aside()  # put aside after the last chunk came back, they would wait for ever
             position, free = await self.waiting.release(self.ownership.held, bucket, lane)
             if position is not None:
                 self._lowest.setdefault(lane, position)

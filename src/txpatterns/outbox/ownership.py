@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from txpatterns.database.database import Database
@@ -19,11 +19,13 @@ class Ownership:
         self.leases = Leases(database, SCOPE, slots=BUCKETS, ttl=ttl)
         self.held: dict[int, int] = {}
         self.leaving: set[int] = set()
+        self.arriving: set[int] = set()
+        """Ours already, but it is not known yet what is held up in them."""
 
     @property
     def active(self) -> list[int]:
-        """The buckets to read and publish now: those of ours that are not being handed over."""
-        return [bucket for bucket in self.held if bucket not in self.leaving]
+        """The buckets to read and publish now: those of ours that are neither coming nor going."""
+        return [bucket for bucket in self.held if bucket not in self.leaving and bucket not in self.arriving]
 
     @property
     def is_safe(self) -> bool:
@@ -31,27 +33,33 @@ class Ownership:
         return self.leases.is_safe
 
     async def join(self) -> list[int]:
-        """Become a member and take a fair share; gives the buckets taken."""
+        """Become a member and take a fair share; gives the buckets taken, for ``begin``."""
         census = await self.leases.join()
-        self.held = await self.leases.acquire(census.live)
-        return list(self.held)
+        self._hold(await self.leases.acquire(census.live), set())
+        return sorted(self.arriving)
 
-    async def tend(self, under_way: Callable[[set[int]], bool]) -> list[int]:
-        """Renew, and move towards a fair share; gives the buckets that are newly ours.
+    async def tend(self) -> list[int]:
+        """Renew, and move towards a fair share; gives the buckets that are newly ours, for ``begin``.
 
-        A bucket is handed over only when nothing of it is under way. Raises LeaseLost.
+        Those above the share are ``leaving`` afterwards, for ``hand_over``. Raises LeaseLost.
         """
         census = await self.leases.renew()
-        self.leaving = set(self.leases.surplus(self.held, census.live))
-        if self.leaving:
-            await self.hand_over(under_way)
-            return []
-        before = dict(self.held)
-        self.held = await self.leases.acquire(census.live)
-        return [bucket for bucket, epoch in self.held.items() if before.get(bucket) != epoch]
+        going = set(self.leases.surplus(self.held, census.live))
+        staying, self.leaving = self.leaving - going, going  # who stays after all was not read meanwhile
+        held = self.held if going else await self.leases.acquire(census.live)
+        self._hold(held, staying)
+        return sorted(self.arriving)
+
+    def _hold(self, held: dict[int, int], staying: set[int]) -> None:
+        new = {bucket for bucket, epoch in held.items() if self.held.get(bucket) != epoch}
+        self.held, self.arriving = held, (self.arriving | new | staying) & held.keys()
+
+    def begin(self, buckets: Iterable[int]) -> None:
+        """Go to work on buckets that are newly ours."""
+        self.arriving.difference_update(buckets)
 
     async def hand_over(self, under_way: Callable[[set[int]], bool]) -> None:
-        """Give up the buckets that are leaving, as soon as nothing of them is under way."""
+        """Give up those buckets that are leaving of which nothing is under way."""
         free = {bucket for bucket in self.leaving if not under_way({bucket})}
         if free:
             await self.leases.release(free)
@@ -60,5 +68,5 @@ class Ownership:
 
     async def leave(self) -> None:
         """Hand everything over at once."""
-        self.held, self.leaving = {}, set()
+        self.held, self.leaving, self.arriving = {}, set(), set()
         await self.leases.leave()

@@ -90,14 +90,25 @@ class Relay:
         self.changed.set()
 
     def stop(self) -> None:
-        """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once."""
+        """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once.
+
+        Before ``run``, it lets that end at once.
+        """
         self._stop.set()
         self.changed.set()
 
     async def run(self) -> None:
         """Publish until ``stop`` is called. An outage of the database or broker is waited out."""
         self._loop = asyncio.get_running_loop()
-        self._stop.clear()
+        try:
+            await self._serve()
+        finally:
+            self._stop.clear()
+            for drain in self._drains:
+                drain.cancel()
+            self._drains.clear()
+
+    async def _serve(self) -> None:
         failures = 0
         while not self.stopping:
             serving = self._serving = Serving(self, self._drains)
@@ -111,9 +122,6 @@ class Relay:
             finally:
                 self._serving = None
                 await serving.close()
-        for drain in self._drains:
-            drain.cancel()
-        self._drains.clear()
 
     async def drained(self) -> None:
         """Wait until a whole look at the table, begun after this call, has found nothing that is due.
@@ -127,11 +135,18 @@ class Relay:
 
     async def run_once(self) -> None:
         """Publish everything that is due now, and hand the buckets over again."""
+        self._stop.clear()
         running = asyncio.ensure_future(self.run())
         drained = asyncio.ensure_future(self.drained())
-        await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
-        self.stop()
-        await running
+        try:
+            await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            await running
+        finally:
+            # Cancelled, or failed: nothing goes on behind the caller's back.
+            running.cancel()
+            drained.cancel()
+            await asyncio.gather(running, drained, return_exceptions=True)
 
     async def _pause(self, failures: int, error: Exception) -> None:
         if failures <= 1:

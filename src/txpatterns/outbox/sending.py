@@ -37,6 +37,8 @@ class Sending:
         self.waiting = waiting
         self.holding = holding
         self.retries: deque[Due] = deque()
+        self.retrying: dict[str, int] = {}
+        """The messages that are in ``retries`` or out for another attempt, with their buckets."""
         self.under_way: set[asyncio.Task[None]] = set()
         self.paused_until = 0.0
         self._ordered = capabilities.ordered_prefix
@@ -49,7 +51,9 @@ class Sending:
         if self._ordered and (self.retries or self.backlog.has_lonely):
             # One message all by itself: a transport that batches must not blame it for its neighbours.
             if not self.under_way:
-                self._spawn(self._retry(self.retries.popleft()) if self.retries else self._publish_lonely())
+                self._spawn(
+                    self._retry(self.retries.popleft()) if self.retries else self._publish(self.backlog.next_lonely())
+                )
             return
         # A broker that confirms handling may take long over one message; the others do not wait for it.
         most = self.relay.settings.read_ahead if self._patient else _TOGETHER
@@ -77,8 +81,15 @@ class Sending:
         self.under_way.add(task)
         task.add_done_callback(lambda _: self.relay.changed.set())
 
-    async def _publish_lonely(self) -> None:
-        await self._publish(self.backlog.next_lonely())
+    def try_again(self, claimed: Sequence[Due]) -> None:
+        """Give failing messages another attempt; those whose attempts were used up in a crash are dead already."""
+        for due in claimed:
+            if due.dead:
+                self.relay.hooks.dead(due.row.message, None, "attempts used up")
+                self._let_go(due)
+            else:
+                self.retrying[due.row.message.id] = due.row.bucket
+                self.retries.append(due)
 
     async def _publish(self, rows: Sequence[Row]) -> None:
         untold = {row.message.id: row for row in rows}
@@ -132,11 +143,19 @@ class Sending:
         """Pause before sending again, a little longer each time in a row."""
         if unavailable and self._trouble == 0:
             self.relay.hooks.broker_unavailable(error)
+        if self.clock.monotonic() < self.paused_until:
+            return  # the same trouble, told of another message of the batch
         seconds = min(0.05 * 2**self._trouble, 15.0) * (0.5 + self.relay.random.random() / 2)
         self._trouble = min(self._trouble + 1, 12)
         self.paused_until = self.clock.monotonic() + seconds
 
     async def _retry(self, due: Due) -> None:
+        try:
+            await self._attempt(due)
+        finally:
+            self.retrying.pop(due.row.message.id, None)
+
+    async def _attempt(self, due: Due) -> None:
         """Try a failing message once more; its attempt is counted already, and uncounted when nothing was decided."""
         before, held, row = self.backlog.confirmations, self.holding.ownership.held, due.row
         outcome = (await self._outcomes([row], lambda _: None)).get(row.message.id, _UNTOLD)

@@ -28,6 +28,7 @@ logger = logging.getLogger("txpatterns.relay")
 
 _GRACE = 10.0
 _LOOK_EVERY = 1.0
+_LOCKED = 0.2
 _HAND_OVER_EVERY = 0.05
 
 
@@ -67,8 +68,8 @@ class Serving:
         self._tend_at = self.clock.monotonic() + self._tend_every
         while not self.relay.stopping:
             self.relay.changed.clear()
-            self._start_what_is_due()
             self._raise_failures()
+            self._start_what_is_due()
             if self._is_drained():
                 self.relay.hooks.idle("relay")
             await self.clock.wait(self.relay.changed, timedelta(seconds=self._until_next()))
@@ -92,8 +93,11 @@ class Serving:
             self._start("release", self.holding.release)
         if now >= self._look_at or not covers(self._looked_for, self._drains):
             self._start("look", self._look)
-        if self.reading.is_due(now, woken=self.woken or not covers(self.reading.looked_for, self._drains)):
+        woken = self.woken or not covers(self.reading.looked_for, self._drains)
+        if len(self.holding.aside) < self.batch and self.reading.is_due(now, woken=woken):
             self._start("read", self._read)
+        if self.reading.horizon_is_due(now):
+            self._start("horizon", self.reading.look_at_horizon)
         if now >= self.sending.paused_until and self.ownership.is_safe:
             self.sending.start()
 
@@ -134,8 +138,12 @@ class Serving:
                 task.result()
 
     async def _tend(self) -> None:
-        await self._adopt(await self.ownership.tend(self._under_way))
-        self.backlog.forget_buckets(self.ownership.leaving)
+        arriving = await self.ownership.tend()
+        if self.ownership.leaving:
+            self.backlog.forget_buckets(self.ownership.leaving)
+            self.reading.forget_page()
+            await self.ownership.hand_over(self._under_way)
+        await self._adopt(arriving)
         pause = _HAND_OVER_EVERY if self.ownership.leaving else self._tend_every
         self._tend_at = self.clock.monotonic() + pause
         self.relay.hooks.ownership("outbox", len(self.ownership.held))
@@ -144,7 +152,7 @@ class Serving:
             await self.store.forget_sent(self.relay.database.now(-keep), 1000)
 
     def _under_way(self, buckets: set[int]) -> bool:
-        retrying = any(due.row.bucket in buckets for due in self.sending.retries)
+        retrying = any(bucket in buckets for bucket in self.sending.retrying.values())
         return retrying or self.backlog.under_way(buckets) or self.holding.concerns(buckets)
 
     async def _adopt(self, buckets: Sequence[int]) -> None:
@@ -152,6 +160,7 @@ class Serving:
         if buckets:
             await self.holding.adopt(buckets)
             self.reading.restart()
+            self.ownership.begin(buckets)
             self._look_at = 0.0
 
     async def _read(self) -> None:
@@ -169,21 +178,22 @@ class Serving:
         """See what waits for a time that has come."""
         asked = list(self._drains)
         held = {bucket: self.ownership.held[bucket] for bucket in self.ownership.active}
-        buckets, seconds = await self.waiting.due(held)
+        retrying = self.sending.retrying
+        buckets, seconds = await self.waiting.due(held, retrying)
         if buckets:
             mine = {bucket: held[bucket] for bucket in buckets}
-            if await self.waiting.enter_scheduled(mine, self.batch):
-                self.woken = True
-            self.sending.retries.extend(await self.waiting.claim_due(mine, self.batch))
+            entered = await self.waiting.enter_scheduled(mine, self.batch)
+            claimed = await self.waiting.claim_due(mine, self.batch, retrying)
+            self.sending.try_again(claimed)
+            self.woken = self.woken or entered > 0
+            # What is due and could not be taken is locked by somebody who may be cancelling it.
+            seconds = 0.0 if entered or claimed else _LOCKED
         else:
             self._looked_for = asked
-        self._look_at = self.clock.monotonic() + (0.0 if buckets else min(seconds, _LOOK_EVERY))
+        self._look_at = self.clock.monotonic() + min(seconds, _LOOK_EVERY)
 
     async def _finish(self) -> None:
         """Let what is under way end, and settle what was confirmed."""
-        for name in ("read", "look"):
-            if name in self._tasks:
-                self._tasks[name].cancel()
         under_way = [*self._tasks.values(), *self.sending.under_way]
         if under_way:
             await asyncio.wait(under_way, timeout=_GRACE)
@@ -193,6 +203,9 @@ class Serving:
     async def close(self) -> None:
         """End every task and hand the buckets over; the database may be away."""
         tasks = list(self._tasks.values())
+        if tasks:
+            # Cancelled in the middle of a statement, a connection could only be thrown away.
+            await asyncio.wait(tasks, timeout=_GRACE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -222,9 +222,11 @@ def _abandon(connection: Connection, error: BaseException) -> None:
 
 def _on_prepare(connection: Connection, _xid: Any) -> None:
     for unit in _units.get(connection, ()):
-        if not unit.entries or any(entry.at_home(connection) for _, entry in unit.entries):
-            unit.write(connection)
-        elif not any(unit.entries[0][1].at_home(other) for other in _connections_of(unit.session)):
+        if (
+            not unit.entries
+            or any(entry.at_home(connection) for _, entry in unit.entries)
+            or not any(unit.entries[0][1].at_home(other) for other in _connections_of(unit.session))
+        ):
             unit.write(connection)
 
 

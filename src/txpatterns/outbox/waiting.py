@@ -6,7 +6,7 @@ paused and replaced changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -20,8 +20,7 @@ from txpatterns.database.dialects import is_sqlite, within
 from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
-from txpatterns.messages import Message
-from txpatterns.outbox.backlog import Lane, Row, lane_of
+from txpatterns.outbox.backlog import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
 from txpatterns.outbox.store import message_of
 from txpatterns.retries import FailurePolicies, OnFailure
@@ -50,6 +49,8 @@ class Due:
     row: Row
     attempts: int
     state: Waiting
+    dead: bool = False
+    """It had no attempt left, because processes died during the last ones; it is a dead letter already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,17 @@ class WaitingStore:
             orphaned=[(row.bucket, (row.topic, "k" + row.key)) for row in found if not row.blocked],
         )
 
-    async def due(self, held: Held) -> tuple[set[int], float]:
-        """Say which buckets have something due, and in how many seconds the next thing is due (at most 60)."""
+    async def due(self, held: Held, but: Iterable[str]) -> tuple[set[int], float]:
+        """Say which buckets have something due, and in how many seconds the next thing is due (at most 60).
+
+        ``but`` are messages that are being tried again at this moment.
+        """
         if not held:
             return set(), _LONGEST_LOOK
         table, limit = waiting_table, self.database.now(timedelta(seconds=_LONGEST_LOOK))
         query = (
             sa.select(table.c.bucket, table.c.due_at, self.database.now().label("now"))
-            .where(table.c.due_at <= limit, table.c.bucket.in_(sorted(held)))
+            .where(table.c.due_at <= limit, table.c.bucket.in_(sorted(held)), *_not_in(but))
             .order_by(table.c.due_at)
             .limit(_CHUNK)
         )
@@ -106,7 +110,16 @@ class WaitingStore:
         """Put rows behind the failing message of their lane. Raises LeaseLost."""
         slots = {row.bucket: held.get(row.bucket, -1) for row in rows}
         ids = [row.message.id for row in rows]
-        await self._guarded(slots, lambda connection: self._move_out(connection, ids, Waiting.BEHIND))
+        lanes = {row.lane for row in rows if self._parks(row.message.topic)}
+
+        def work(connection: Connection) -> None:
+            self._move_out(connection, ids, Waiting.BEHIND)
+            for lane in lanes:
+                waits = sa.select(sa.literal(1)).where(_in_lane(lane, (Waiting.RETRYING,)))
+                if connection.execute(waits.limit(1)).first() is None:
+                    self._park(connection, lane)  # what they would wait for is a dead letter already
+
+        await self._guarded(slots, work)
 
     async def fail(self, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
         """Take a failing message out of the outbox; gives whether its lane is held up now. Raises LeaseLost."""
@@ -116,8 +129,8 @@ class WaitingStore:
         def work(connection: Connection) -> bool:
             if delay is None:
                 self._delete_from_outbox(connection, row)
-                self._bury(connection, row.message, row.position, 1, error, permanent=permanent)
-                return policy.on_failure is OnFailure.PARK and row.message.key is not None
+                self._bury(connection, row, 1, _said(error), permanent=permanent)
+                return self._parks(row.message.topic) and row.message.key is not None
             state = Waiting.SKIPPED if policy.on_failure is OnFailure.SKIP else Waiting.RETRYING
             self._move_out(connection, [row.message.id], state)
             connection.execute(
@@ -141,18 +154,26 @@ class WaitingStore:
 
         return await self._guarded(held, work) if held else 0
 
-    async def claim_due(self, held: Held, limit: int) -> list[Due]:
-        """Take failing messages whose attempt is due, and count the attempt before it is made."""
+    async def claim_due(self, held: Held, limit: int, but: Iterable[str]) -> list[Due]:
+        """Take failing messages whose attempt is due, and count the attempt before it is made.
+
+        One that was counted to the end, by processes that died before they could tell, is buried.
+        """
 
         def work(connection: Connection) -> list[Due]:
             claimed = []
-            for row in self._due(connection, held, (Waiting.RETRYING, Waiting.SKIPPED), limit):
-                message, attempts = message_of(row), row.attempts + 1
-                delay = self.policies.of(row.topic).ladder.delay(attempts, self.random) or timedelta(minutes=1)
-                connection.execute(
-                    self._update(row.message_id).values(attempts=attempts, due_at=self.database.now(delay))
-                )
-                claimed.append(Due(Row(row.position, row.bucket, message, lane_of(message)), attempts, row.state))
+            for row in self._due(connection, held, (Waiting.RETRYING, Waiting.SKIPPED), limit, but):
+                message, policy = message_of(row), self.policies.of(row.topic)
+                found = Row(row.position, row.bucket, message, lane_of(message))
+                if row.attempts >= policy.ladder.attempts:
+                    due = Due(found, row.attempts, Waiting(row.state), dead=True)
+                    self._end(connection, due, row.error or _said(None), permanent=False)
+                else:
+                    due = Due(found, row.attempts + 1, Waiting(row.state))
+                    delay = policy.ladder.delay(due.attempts, self.random) or timedelta(minutes=1)
+                    values = {"attempts": due.attempts, "due_at": self.database.now(delay)}
+                    connection.execute(self._update(row.message_id).values(**values))
+                claimed.append(due)
             return claimed
 
         return await self._guarded(held, work) if held else []
@@ -176,10 +197,7 @@ class WaitingStore:
                 values = {"due_at": self.database.now(delay), "error": _said(error)}
                 connection.execute(self._update(due.row.message.id).values(**values))
                 return False
-            self._delete(connection, [due.row.message.id])
-            self._bury(connection, due.row.message, due.row.position, due.attempts, error, permanent=permanent)
-            if policy.on_failure is OnFailure.PARK:
-                self._park(connection, due.row.lane)
+            self._end(connection, due, _said(error), permanent=permanent)
             return True
 
         return await self._guarded(_slot(held, due), work)
@@ -216,12 +234,15 @@ class WaitingStore:
 
         return await self.database.transact(guarded)
 
-    def _due(self, connection: Connection, held: Held, states: Sequence[Waiting], limit: int) -> Sequence[sa.Row[Any]]:
+    def _due(
+        self, connection: Connection, held: Held, states: Sequence[Waiting], limit: int, but: Iterable[str] = ()
+    ) -> Sequence[sa.Row[Any]]:
         table = waiting_table
         query = (
             sa.select(table)
             .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), table.c.bucket.in_(sorted(held)))
-            .order_by(table.c.due_at)
+            .where(*_not_in(but))
+            .order_by(table.c.due_at, table.c.message_id)
             .limit(limit)
         )
         if not is_sqlite(connection):
@@ -234,24 +255,22 @@ class WaitingStore:
         connection.execute(sa.insert(waiting_table).inline().from_select([*_SHARED, "state"], chosen))
         connection.execute(sa.delete(outbox_table).where(mine))
 
-    def _bury(
-        self,
-        connection: Connection,
-        message: Message,
-        position: int,
-        attempts: int,
-        error: Exception | None,
-        *,
-        permanent: bool,
-    ) -> None:
+    def _end(self, connection: Connection, due: Due, error: str, *, permanent: bool) -> None:
+        """Make a failing message a dead letter; its followers wait on where the policy says so."""
+        self._delete(connection, [due.row.message.id])
+        self._bury(connection, due.row, due.attempts, error, permanent=permanent)
+        if self._parks(due.row.message.topic):
+            self._park(connection, due.row.lane)
+
+    def _bury(self, connection: Connection, row: Row, attempts: int, error: str, *, permanent: bool) -> None:
         bury(
             connection,
-            message,
+            row.message,
             now=self.database.now(),
             attempts=attempts,
             reason="rejected" if permanent else "attempts used up",
-            error=_said(error),
-            origin=position,
+            error=error,
+            origin=row.position,
         )
 
     def _delete_from_outbox(self, connection: Connection, row: Row) -> None:
@@ -264,6 +283,9 @@ class WaitingStore:
     def _update(self, message_id: str) -> sa.Update:
         return sa.update(waiting_table).where(waiting_table.c.message_id == message_id)
 
+    def _parks(self, topic: str) -> bool:
+        return self.policies.of(topic).on_failure is OnFailure.PARK
+
     def _park(self, connection: Connection, lane: Lane) -> None:
         behind = _in_lane(lane, (Waiting.BEHIND,))
         connection.execute(sa.update(waiting_table).where(behind).values(state=Waiting.PARKED))
@@ -271,7 +293,13 @@ class WaitingStore:
 
 def _in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:
     topic, key = lane
-    return sa.and_(waiting_table.c.topic == topic, waiting_table.c.key == key[1:], waiting_table.c.state.in_(states))
+    place = (waiting_table.c.bucket == bucket_of_lane(lane), waiting_table.c.topic == topic)
+    return sa.and_(*place, waiting_table.c.key == key[1:], waiting_table.c.state.in_(states))
+
+
+def _not_in(ids: Iterable[str]) -> list[sa.ColumnElement[bool]]:
+    listed = list(ids)
+    return [sa.not_(within(waiting_table.c.message_id, listed))] if listed else []
 
 
 def _slot(held: Held, due: Due) -> dict[int, int]:

@@ -1,0 +1,420 @@
+"""The relay on real databases, before a broker that follows a script: nothing lost, order per key, few duplicates."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from itertools import permutations
+from random import Random
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from outbox.broker import AWAY, LOST, REFUSED, REPLY_LOST, STORED, ScriptedBroker
+from outbox.support import WAITING, Keyless, Placed, ids, open_database, rows, session_of
+from txpatterns.database.engines import sync_side
+from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.messages import bucket_of, new_id
+from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.schema import outbox_table, sent_table
+from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
+
+QUICK = RelaySettings(batch=50, read_ahead=200, poll=timedelta(milliseconds=50), lease=timedelta(seconds=5))
+BOTH = pytest.mark.parametrize("ordered", [False, True], ids=["one by one", "ordered prefix"])
+
+
+@pytest.fixture
+async def store(any_database):
+    async with open_database(any_database) as store:
+        yield store
+
+
+@pytest.fixture
+def outbox(store):
+    return Outbox(store)
+
+
+async def fill(store, outbox, keys, each, **given):
+    """Messages in one transaction after the other; their ids by key, in order."""
+    added = {key: [] for key in keys}
+    for n in range(each):
+        async with session_of(store) as session, session.begin():
+            for key in keys:
+                added[key].append(outbox.add(session, Placed(order_id=key, n=n), **given))
+    return added
+
+
+@asynccontextmanager
+async def running(*relays):
+    tasks = [asyncio.ensure_future(relay.run()) for relay in relays]
+    try:
+        yield
+    finally:
+        for relay in relays:
+            relay.stop()
+        await asyncio.gather(*tasks)
+
+
+async def drained(*relays, within=30):
+    async with asyncio.timeout(within):
+        for relay in relays:
+            await relay.drained()
+
+
+async def until(condition, what="it", within=30):
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@BOTH
+async def test_everything_goes_out_once_and_in_order(store, outbox, ordered):
+    """P1, P3: without faults each message is published once, in order per key, and the outbox is empty then."""
+    added = await fill(store, outbox, ["a", "b", "c"], 30)
+    async with session_of(store) as session, session.begin():
+        keyless = [outbox.add(session, Keyless(n=n)) for n in range(30)]
+    broker = ScriptedBroker(ordered=ordered)
+    await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key == {**added, None: keyless} or {
+        k: sorted(v) if k is None else v for k, v in broker.first_of_key.items()
+    } == {**added, None: sorted(keyless)}
+    assert set(broker.copies.values()) == {1}
+    assert await ids(store) == []
+
+
+async def test_a_relay_finds_what_is_added_while_it_runs(store, outbox):
+    """P1, P7: a wake-up or a poll finds it; drained() is exact."""
+    broker = ScriptedBroker()
+    relay = Relay(store, broker, settings=QUICK)
+    outbox.on_commit = relay.wake
+    async with running(relay):
+        for n in range(20):
+            async with session_of(store) as session, session.begin():
+                added = outbox.add(session, Placed(order_id="k", n=n))
+            await drained(relay)
+            assert broker.wire[-1].id == added
+    assert len(broker.wire) == 20
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+async def test_all_orders_of_commits_and_polls(postgres, order):
+    """P1, P3, H7, H9, H33: three writers draw positions in one order and commit in any other, a poll between each two."""
+    with postgres.database() as made:
+        async with open_database(made.url("asyncpg")) as store:
+            outbox, broker = Outbox(store), ScriptedBroker()
+            relay = Relay(store, broker, settings=QUICK)
+            async with running(relay):
+                writers = []
+                for n in range(3):
+                    connection = await store.engine.connect()
+                    transaction = await connection.begin()
+                    await connection.execute(_raw_insert(outbox, f"k{n}"))  # its position is drawn now
+                    writers.append((connection, transaction))
+                for n in order:
+                    await writers[n][1].commit()
+                    await drained(relay)
+                    assert broker.wire[-1].key == f"k{n}"
+                for connection, _ in writers:
+                    await connection.close()
+            assert len(broker.wire) == 3
+            assert await ids(store) == []
+
+
+def _raw_insert(outbox, key):
+    from txpatterns.outbox.outbox import _COLUMNS
+    from txpatterns.outbox.writer import row_of
+
+    message = outbox._message(Placed(order_id=key), new_id(), {})
+    return sa.insert(outbox_table).inline().values(**dict(zip(_COLUMNS, row_of(message), strict=True)))
+
+
+async def test_a_late_commit_is_found_without_being_asked(database):
+    """P1, H7: a row that appears below what was read already is found by the rescan of an idle relay."""
+    async with open_database(database.url("asyncpg")) as store:
+        outbox, broker = Outbox(store), ScriptedBroker()
+        async with running(Relay(store, broker, settings=QUICK)), store.engine.connect() as late:
+            transaction = await late.begin()
+            await late.execute(_raw_insert(outbox, "late"))
+            await fill(store, outbox, ["early"], 3)
+            await until(lambda: len(broker.wire) == 3)
+            await transaction.commit()
+            await until(lambda: len(broker.wire) == 4)
+        assert broker.wire[-1].key == "late"
+
+
+async def test_shared_row_lock_makes_positions_follow_commits(database):
+    """P3, H7: two transactions that lock one row send in the order in which they commit, whenever they added."""
+    from outbox.support import Order
+
+    async with open_database(database.url("asyncpg")) as store:
+        outbox = Outbox(store)
+        async with session_of(store) as session, session.begin():
+            session.add(Order(id="o"))
+        lock = sa.select(Order).where(Order.id == "o").with_for_update()
+        async with session_of(store) as second, session_of(store) as first:
+            late = outbox.add(second, Placed(order_id="o", n=2))  # added first, but it waits for the row
+            early = outbox.add(first, Placed(order_id="o", n=1))
+            await first.execute(lock)
+            waiting = asyncio.ensure_future(second.execute(lock))
+            await asyncio.sleep(0)
+            await first.commit()
+            await waiting
+            await second.commit()
+        assert await ids(store) == [early, late]
+
+
+@BOTH
+async def test_no_transaction_is_open_while_the_broker_is_awaited(database, ordered):
+    """H27, I14: with a broker that does not answer, no session of ours is in a transaction."""
+    async with open_database(database.url("asyncpg")) as store:
+        outbox, broker = Outbox(store), ScriptedBroker(ordered=ordered)
+        go = asyncio.Event()
+        broker.before = lambda _: go.wait()
+        await fill(store, outbox, ["a", "b"], 5)
+        relay = Relay(store, broker, settings=QUICK)
+        async with running(relay):
+            await until(lambda: broker.under_way)
+            busy = sa.text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND state = 'idle in transaction'"
+            )
+            for _ in range(20):
+                assert await store.read(lambda c: c.execute(busy).scalar_one()) == 0
+            go.set()
+            await drained(relay)
+        assert await ids(store) == []
+
+
+async def test_a_batch_costs_one_statement_to_settle(any_database):
+    """H28: 50 messages are deleted by one statement, and reading them took one more."""
+    async with open_database(any_database) as store:
+        outbox, broker = Outbox(store), ScriptedBroker()
+        await fill(store, outbox, [f"k{n}" for n in range(50)], 1)
+        said = []
+        event.listen(
+            sync_side(store._own), "before_cursor_execute", lambda _c, _cu, text, *_: said.append(text), named=False
+        )
+        await Relay(store, broker, settings=QUICK).run_once()
+    assert len([text for text in said if text.startswith("DELETE FROM txp_outbox ")]) == 1
+    assert len(broker.wire) == 50
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+async def test_kept_messages_are_moved(store, outbox, copies):
+    """H28, H29: with keep_sent a message is in the outbox or among the sent ones, never in both or neither."""
+    settings = RelaySettings(keep_sent=timedelta(days=1), poll=timedelta(milliseconds=50))
+    added = await fill(store, outbox, ["a"], 10)
+    relay = Relay(store, ScriptedBroker(), settings=settings)
+    for _ in range(copies):
+        await relay.run_once()
+    sent = await rows(store, sa.select(sent_table).order_by(sent_table.c.position))
+    assert [row.message_id for row in sent] == added["a"]
+    assert await ids(store) == []
+
+
+@BOTH
+async def test_replies_lost_cost_duplicates_only(store, outbox, ordered):
+    """P1, P3, H20, H22, H23: stored but not answered, or not stored: sent again in order, the same bytes."""
+    added = await fill(store, outbox, ["a", "b", "c", "d"], 12)
+    broker, dice = ScriptedBroker(ordered=ordered), Random(7)
+    broker.decide = lambda _: dice.choice([STORED] * 8 + [LOST, REPLY_LOST])
+    policies = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=20),) * 20)))
+    await asyncio.wait_for(Relay(store, broker, settings=QUICK, policies=policies).run_once(), 60)
+    async with asyncio.timeout(60):
+        while await rows(store, WAITING) or await ids(store):
+            await Relay(store, broker, settings=QUICK, policies=policies).run_once()
+    assert broker.first_of_key == added
+    for message_id in broker.copies:
+        assert len({message.payload for message in broker.wire if message.id == message_id}) == 1
+
+
+@BOTH
+async def test_one_rejected_message_among_a_thousand(store, outbox, ordered):
+    """P3, H23, H24, H26: a message that can never go is a dead letter at once, byte for byte; its key goes on."""
+    keys = [f"k{n}" for n in range(200)]
+    added = await fill(store, outbox, keys, 3)
+    poison = added["k7"][1]
+    broker = ScriptedBroker(ordered=ordered)
+    broker.decide = lambda message: REFUSED if message.id == poison else STORED
+    before = {row.message_id: row for row in await rows(store)}
+    await Relay(store, broker, settings=QUICK).run_once()
+    expected = {key: [one for one in each if one != poison] for key, each in added.items()}
+    assert broker.first_of_key == expected
+    assert await ids(store) == []
+    assert await rows(store, WAITING) == []
+    (dead,) = await rows(store, sa.select(dead_letter_table))
+    for name in ("message_id", "topic", "type", "key", "payload", "content_type", "occurred_at", "position"):
+        assert getattr(dead, name) == getattr(before[poison], name), name
+    assert json.loads(dead.headers) == json.loads(before[poison].headers)
+    assert (dead.attempts, dead.reason) == (1, "rejected")
+    assert "too large" in dead.error
+
+
+async def test_a_rejection_in_company_is_believed_only_alone(store, outbox):
+    """H23: a batching transport blames healthy neighbours; sent by themselves they are confirmed, in order."""
+    added = await fill(store, outbox, ["a", "b"], 4)
+    broker = ScriptedBroker(ordered=True)
+    broker.decide = lambda _: STORED if len(broker.calls[-1]) == 1 else REFUSED
+    await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key == added
+    assert await rows(store, sa.select(dead_letter_table)) == []
+
+
+async def test_policies_decide_for_the_key(store, outbox):
+    """P3, H24: after a permanent failure hold and skip let the followers go on, park keeps them."""
+    for policy, goes_on in ((OnFailure.HOLD, True), (OnFailure.SKIP, True), (OnFailure.PARK, False)):
+        key = policy.value
+        added = await fill(store, outbox, [key], 4)
+        broker = ScriptedBroker()
+        broker.decide = lambda message, bad=added[key][1]: REFUSED if message.id == bad else STORED
+        relay = Relay(store, broker, settings=QUICK, policies=FailurePolicies(FailurePolicy(policy)))
+        await relay.run_once()
+        await relay.run_once()
+        went = added[key][:1] + (added[key][2:] if goes_on else [])
+        assert broker.first_of_key == {key: went}
+        parked = [row.message_id for row in await rows(store, WAITING)]
+        assert parked == ([] if goes_on else added[key][2:])
+
+
+@BOTH
+async def test_stop_hands_over_at_once_and_repeats_nothing(store, outbox, ordered):
+    """P7, H37: a relay that stops lets the batch under way end; the next one starts without waiting for a lease."""
+    added = await fill(store, outbox, [f"k{n}" for n in range(20)], 5)
+    broker, dice = ScriptedBroker(ordered=ordered), Random(3)
+
+    async def slow(_messages):
+        await asyncio.sleep(dice.random() / 200)
+
+    broker.before = slow
+    settings = RelaySettings(batch=7, read_ahead=40, lease=timedelta(minutes=5))
+    async with asyncio.timeout(60):
+        while await ids(store):
+            relay = Relay(store, broker, settings=settings)
+            task = asyncio.ensure_future(relay.run())
+            until_call = len(broker.calls) + dice.randrange(4)
+            with suppress(TimeoutError):
+                await until(lambda at=until_call: len(broker.calls) > at, within=1)
+            relay.stop()
+            await task
+    assert broker.first_of_key == added
+    assert set(broker.copies.values()) == {1}
+
+
+async def test_stop_before_run_is_not_forgotten(store):
+    """H37: a stop that comes before the task had its first turn ends it."""
+    relay = Relay(store, ScriptedBroker(), settings=QUICK)
+    task = asyncio.ensure_future(relay.run())
+    relay.stop()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_waiting_for_drained_ends_with_the_relay(store):
+    """Nobody waits for ever for a relay that has ended, however it ended."""
+
+    class Broken(ScriptedBroker):
+        def __getattribute__(self, name):
+            if name == "capabilities" and object.__getattribute__(self, "calls") is not None:
+                raise LookupError("misconfigured")
+            return super().__getattribute__(name)
+
+    relay = Relay(store, Broken(), settings=QUICK)
+    waiting = asyncio.ensure_future(relay.drained())
+    await asyncio.sleep(0)
+    with pytest.raises(LookupError):
+        await relay.run()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 10)
+
+
+@pytest.mark.parametrize("relays", [2, 4])
+async def test_relays_joining_and_leaving_keep_the_order(store, outbox, relays):
+    """P1, P3, H15, H17, H18, H31: relays come, go and pause under load: order of first publications, nothing lost."""
+    if store.is_sqlite and relays == 4:
+        pytest.skip("one process relays a SQLite file")
+    broker, dice, keys = ScriptedBroker(), Random(11), [f"k{n}" for n in range(40)]
+
+    async def slow(_messages):
+        await asyncio.sleep(dice.random() / 100)
+
+    broker.before = slow
+    settings = RelaySettings(batch=5, read_ahead=50, poll=timedelta(milliseconds=20), lease=timedelta(seconds=0.6))
+    added = {key: [] for key in keys}
+    writing = True
+
+    async def write():
+        for n in range(25):
+            for key in keys:
+                async with session_of(store) as session, session.begin():
+                    added[key].append(outbox.add(session, Placed(order_id=key, n=n)))
+
+    async def come_and_go(seed):
+        own = Random(seed)
+        while writing:
+            relay = Relay(store, broker, settings=settings)
+            task = asyncio.ensure_future(relay.run())
+            await asyncio.sleep(own.random())
+            relay.stop()
+            await task
+
+    async with asyncio.timeout(90):
+        coming = [asyncio.ensure_future(come_and_go(seed)) for seed in range(relays)]
+        await write()
+        writing = False
+        await asyncio.gather(*coming)
+        await Relay(store, broker, settings=settings).run_once()
+    assert broker.first_of_key == added
+    assert await ids(store) == []
+
+
+async def test_a_late_relay_takes_its_share_and_gives_it_back(store, outbox):
+    """P3, H15: a second relay gets half of the buckets; when it leaves, the first has all and knows what is held."""
+    broker = ScriptedBroker()
+    settings = RelaySettings(poll=timedelta(milliseconds=20), lease=timedelta(seconds=0.6))
+    bad, policies = set(), FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=300),) * 50)))
+    broker.decide = lambda message: LOST if message.id in bad else STORED
+    first = Relay(store, broker, settings=settings, policies=policies)
+    second = Relay(store, broker, settings=settings, policies=policies)
+    key = next(f"k{n}" for n in range(1000) if bucket_of(f"k{n}") > 200)  # its bucket goes to the second relay
+    async with running(first):
+        async with running(second):
+            await until(lambda: first._serving and len(first._serving.ownership.held) == 128)
+            await until(lambda: second._serving and len(second._serving.ownership.active) == 128)
+            added = await fill(store, outbox, [key, "other"], 1)
+            await drained(second)
+        await until(lambda: len(first._serving.ownership.active) == 256)
+        more = await fill(store, outbox, [key], 3)
+        await drained(first)
+    assert broker.first_of_key[key] == added[key] + more[key]
+
+
+async def test_slow_lanes_do_not_stop_others(store, outbox):
+    """H24, H36: a broker that confirms handling may take for ever over some messages; the others go on."""
+    added = await fill(store, outbox, ["slow", "quick"], 40)
+    broker, go = ScriptedBroker(patient=True), asyncio.Event()
+
+    async def handle(messages):
+        if messages[0].key == "slow":
+            await go.wait()
+
+    broker.before = handle
+    relay = Relay(store, broker, settings=RelaySettings(batch=1, poll=timedelta(milliseconds=20)))
+    async with running(relay):
+        await until(lambda: len([m for m in broker.wire if m.key == "quick"]) == 40)
+        go.set()
+        await drained(relay)
+    assert broker.first_of_key == added
+
+
+async def test_memory_is_bounded(store, outbox):
+    """H36, I16: with the broker away, no more than read_ahead rows are kept, however many wait."""
+    await fill(store, outbox, [f"k{n}" for n in range(100)], 10)
+    broker = ScriptedBroker()
+    broker.decide = lambda _: AWAY
+    relay = Relay(store, broker, settings=QUICK)
+    async with running(relay):
+        await until(lambda: len(broker.calls) > 3)
+        assert len(relay._serving.backlog.known) <= QUICK.read_ahead
+        broker.decide = lambda _: STORED
+        await drained(relay)
+    assert len(broker.wire) == 1000
