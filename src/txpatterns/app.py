@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database import Database, attach
-from txpatterns.database.engines import AnyEngine
+from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
-from txpatterns.inbox.handlers import E, On
+from txpatterns.inbox.handlers import E, Handler, On
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, RetryLadder
@@ -87,15 +87,7 @@ class App:
             max_payload=_smallest(self.settings.max_payload, self.broker.capabilities.max_payload),
             on_commit=self._running.committed,
         )
-        self.consumer = Consumer(
-            self.database,
-            self.broker,
-            self.registry,
-            group=name,
-            emitter=self.outbox,
-            hooks=self.hooks,
-            settings=self.settings.consumer_with(self.policies),
-        )
+        self.consumer = self._make_consumer(())
         self.inbox = self.consumer.inbox
 
     def session(self, **options: Any) -> AsyncSession:
@@ -109,6 +101,24 @@ class App:
         if not isinstance(self.database.engine, AsyncEngine):
             raise ConfigurationError("This App has a plain Engine.", fix="Use app.sync_session(), or an async URL.")
         return AsyncSession(self.database.engine, **{"expire_on_commit": False, **options})
+
+    @asynccontextmanager
+    async def transaction(self, **options: Any) -> AsyncIterator[AsyncSession]:
+        """Open a session in a transaction that is going to write; it commits at the end of the block.
+
+        On SQLite it takes the one writer's place at once. There, a transaction of ``session()`` that reads first and
+        writes later fails as "database is locked" when anybody wrote in between; elsewhere the two are the same.
+        """
+        async with self.session(**options) as session, session.begin():
+            await session.connection(execution_options={WRITES: True})
+            yield session
+
+    @contextmanager
+    def sync_transaction(self, **options: Any) -> Iterator[Session]:
+        """Do what ``transaction`` does, with a plain ``Session``."""
+        with self.sync_session(**options) as session, session.begin():
+            session.connection(execution_options={WRITES: True})
+            yield session
 
     def sync_session(self, **options: Any) -> Session:
         """Open a plain ``Session`` on the application's database, from any thread.
@@ -176,6 +186,8 @@ class App:
             ConfigurationError: this App runs in this process already.
         """
         self._running.check(relay=relay, consume=consume)
+        # A consumer of its own for each run: it belongs to the event loop that it runs in.
+        self.consumer = self._make_consumer(self.consumer.handlers)
         async with self, self._running.parts(self.consumer if consume else None, relay=relay):
             yield self
 
@@ -216,6 +228,21 @@ class App:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+    def _make_consumer(self, handlers: Iterable[Handler]) -> Consumer:
+        made = Consumer(
+            self.database,
+            self.broker,
+            self.registry,
+            group=self.name,
+            emitter=self.outbox,
+            hooks=self.hooks,
+            settings=self.settings.consumer_with(self.policies),
+        )
+        for handler in handlers:
+            name, rules = handler.consumer.removeprefix(f"{self.name}."), handler.rules
+            made.on(handler.event, name=name, permanent=rules.permanent, retries=rules.ladders)(handler.call)
+        return made
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"

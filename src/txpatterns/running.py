@@ -20,7 +20,7 @@ from txpatterns.outbox.relay import Relay
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch
-from txpatterns.runtime.pulse import RELAY, Pulse
+from txpatterns.runtime.pulse import CONSUMER, RELAY, Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
 from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
@@ -95,7 +95,7 @@ class Running:
 
     def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
         if consumer is not None:
-            supervisor.start("consumer", consumer.run, stop=consumer.stop)
+            supervisor.start("consumer", consumer.run, stop=consumer.stop, heard=self._pulse.heard(CONSUMER))
         if relay:
             made = self._relay = Relay(
                 self._database,

@@ -113,6 +113,8 @@ class Database:
         made = self.__dict__.pop("sync_engine", None)
         if made is not None and made is not self.engine:
             made.dispose()
+        # The next use may be in another event loop.
+        self._places, self._write_lock = asyncio.Semaphore(_OWN_CONNECTIONS), asyncio.Lock()
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone, and open new ones when they are needed."""

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import Pool
 
 from txpatterns.database.database import Database
+from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.engines import schema_of, sync_side
 from txpatterns.database.schema import SCHEMA_VERSION, database_table
 from txpatterns.errors import SchemaError, WrongDatabase
@@ -32,7 +33,7 @@ class Identity:
         pool, schema = connection.engine.pool, schema_of(connection)
         if schema in self._seen.get(pool, ()):
             return
-        uid = read_uid(connection)
+        uid = read_uid(connection, will_write=True)
         if self._uid is None:
             self._uid = uid if self.is_home(connection) else self._read_own(connection)
         if uid != self._uid:
@@ -55,9 +56,12 @@ class Identity:
         return uid
 
 
-def read_uid(connection: Connection) -> str:
+def read_uid(connection: Connection, *, will_write: bool = False) -> str:
     """Read the uid of the database. Raises SchemaError where our tables are missing or of another time."""
     try:
+        if will_write and is_sqlite(connection):
+            # A transaction that begins by reading fails at its first write if another wrote in between.
+            connection.execute(sa.delete(database_table).where(sa.false()))
         found = connection.execute(sa.select(database_table.c.uid, database_table.c.version)).first()
     except DBAPIError as error:
         if _is_missing(error):
