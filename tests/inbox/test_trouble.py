@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from inbox.support import Echoed, Noted, World, effects, eventually, note, prepared, quick, running
+from inbox.support import Echoed, Noted, eventually, note, prepared, quick, running
 from txpatterns.database import Database
 from txpatterns.database.leases import Leases
 from txpatterns.errors import HandlerDefinitionError
@@ -190,63 +190,6 @@ async def test_waiting_for_a_connection_uses_up_no_attempt(database):
         assert await world.effects() == [("a", 1)]
         assert (world.told.counts["failed"], await world.dead()) == (0, [])
     await engine.dispose()
-
-
-@pytest.mark.parametrize("kind", ["live", "retry"])
-async def test_cancelled_at_every_await_nothing_stays_open(database, kind):
-    """H6, H142: the connection of a cancelled handler is not used again, no transaction stays open, and the message
-    is handled afterwards."""
-    for driver in ("asyncpg", "psycopg"):
-        engine = create_async_engine(database.url(driver), pool_size=1, max_overflow=0)
-        async with Database(engine) as ours:
-            world = await prepared(ours)
-            number = 0
-            while not await cancelled_after(world, number, kind):
-                number += 1
-                assert number < 400
-            assert number > 5
-            await ours.transact(lambda connection: connection.execute(sa.delete(effects)))
-        await engine.dispose()
-
-
-async def cancelled_after(world: World, steps: int, kind: str) -> bool:
-    """Cancel `run` that many turns of the loop after its handling began; says whether it had ended before that."""
-    consumer = world.consumer(policies=quick(3), takeover=timedelta(milliseconds=1))
-    began = asyncio.Event()
-    broken = kind == "retry"
-
-    @consumer.on(Noted)
-    async def noted(event: Noted, tx: Transaction) -> None:
-        nonlocal broken
-        if broken:
-            broken = False
-            raise ValueError("once")
-        began.set()
-        await tx.session.execute(note(event.book, event.number))
-        await tx.session.execute(sa.text("SELECT 1"))
-
-    message = world.message(Noted(book="a", number=steps))
-    world.broker.put(message)
-    task = asyncio.create_task(consumer.run())
-    await began.wait()
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    ended = world.told.counts["handled"] > steps
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
-    assert await world.database.read(lambda connection: connection.exec_driver_sql(open_ones).scalar_one()) <= 0
-    async with world.database.engine.begin() as connection:
-        assert (await connection.exec_driver_sql("SELECT 1")).scalar_one() == 1
-    world.broker.open.clear()
-    world.broker.put(message)
-    async with running(consumer):
-        await world.broker.all_acked()
-        await world.told.until(lambda counts: counts["handled"] + counts["duplicate"] > steps)
-    await world.settled(consumer)
-    found = Counter(number for _, number in await world.effects())
-    assert found[steps] == 1
-    return ended
 
 
 async def test_a_handler_cancelled_from_inside_has_failed(world):

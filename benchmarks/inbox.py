@@ -1,0 +1,143 @@
+"""What the inbox costs a handler's transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from benchmarks.harness import Case, Table, compare
+from txpatterns.database import Database
+from txpatterns.database.setup import create_missing
+from txpatterns.inbox import Consumer, Transaction
+from txpatterns.inbox.deliveries import Deliveries
+from txpatterns.inbox.suspicion import Suspicion
+from txpatterns.messages import Event, Message, describe, new_id
+from txpatterns.serialization import EventRegistry
+
+MESSAGES = 240
+GOAL = 0.75
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class PackingSlip(Base):
+    __tablename__ = "packing_slip"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    order_id: Mapped[str]
+
+
+class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id"):
+    order_id: str
+    note: str = "n" * 300
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A delivery of a broker that costs nothing."""
+
+    message: Message
+    redelivered: bool = False
+
+    async def ack(self) -> None:
+        return None
+
+    async def nack(self, *, delay: timedelta | None = None) -> None:
+        return None
+
+
+class NoBroker:
+    """The consumer is driven from here."""
+
+    @asynccontextmanager
+    async def subscribe(self, topics: Any, *, group: str) -> Any:
+        yield
+
+
+async def handler(url: str, rounds: int) -> Table:
+    """Messages per second with one ORM row each, beside the same handler called without a consumer."""
+    engine = create_async_engine(_asyncpg(url), pool_size=16, max_overflow=0)
+    database, registry = Database(engine), EventRegistry()
+    await database.transact(create_missing)
+    await database.transact(Base.metadata.create_all)
+    consumer = Consumer(database, NoBroker(), registry, group="bench")
+
+    async def pack(event: OrderPlaced, tx: Transaction) -> None:
+        tx.session.add(PackingSlip(id=new_id(), order_id=event.order_id))
+
+    consumer.on(OrderPlaced)(pack)
+    consumer.check()
+    deliveries = Deliveries(consumer._processing, consumer._retries, Suspicion())
+
+    async def plain() -> None:
+        event = registry.read(_message(registry))
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+            session.add(PackingSlip(id=new_id(), order_id=event.order_id))
+
+    async def with_orm_row() -> None:
+        message = _message(registry)
+        event = registry.read(message)
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+            await session.execute(sa.insert(_seen).values(id=message.id))
+            session.add(PackingSlip(id=new_id(), order_id=event.order_id))
+
+    async def with_inbox() -> None:
+        await deliveries.handle(Given(_message(registry)))
+
+    await database.transact(_metadata.create_all)
+    cases = []
+    for concurrency in (1, 16):
+        base = f"the handler alone, {concurrency} at a time"
+        cases += [
+            Case(base, _rate(plain, concurrency)),
+            Case(f"a row of ids by hand, {concurrency} at a time", _rate(with_orm_row, concurrency), base),
+            Case(f"through the consumer, {concurrency} at a time", _rate(with_inbox, concurrency), base, GOAL),
+        ]
+    table = await compare("Inbox: one handler's transaction", "messages/s", cases, rounds)
+    table.notes.append(
+        "All decode the message. The consumer also takes its fingerprint, looks whether the key waits or the message "
+        "is dead, and keeps the books for hooks and retries."
+    )
+    await database.close()
+    await engine.dispose()
+    return table
+
+
+_metadata = sa.MetaData()
+_seen = sa.Table("seen", _metadata, sa.Column("id", sa.String(36), primary_key=True))
+
+
+def _asyncpg(url: str) -> sa.URL:
+    return sa.make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def _message(registry: EventRegistry) -> Message:
+    spec, id_, now = describe(OrderPlaced), new_id(), datetime.now(UTC)
+    event = OrderPlaced(order_id=id_)
+    encoded = registry.codec.encode(event, spec, id_, now)
+    return Message(id_, spec.topic, spec.type, encoded.payload, id_, dict(encoded.headers), encoded.content_type, now)
+
+
+def _rate(work: Callable[[], Awaitable[None]], concurrency: int) -> Callable[[], Awaitable[float]]:
+    async def run() -> float:
+        share = MESSAGES // concurrency
+
+        async def one() -> None:
+            for _ in range(share):
+                await work()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(concurrency)))
+        return share * concurrency / (time.perf_counter() - started)
+
+    return run
