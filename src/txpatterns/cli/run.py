@@ -17,7 +17,7 @@ from txpatterns.errors import UnsafeSettings
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.settings import BROKER_URL, DATABASE_URL
 
-DrainOption = Annotated[bool, typer.Option("--drain", help="End as soon as everything that is due now is sent.")]
+DrainOption = Annotated[bool, typer.Option("--drain", help="End as soon as everything that is committed now is sent.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what goes wrong.")]
 
 
