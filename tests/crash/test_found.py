@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from txpatterns.database.engines import make_engine
+from txpatterns.outbox.backlog import Backlog
 
 
 def test_a_connection_that_is_closed_in_the_middle_of_reading_gives_its_lock_back(tmp_path):
@@ -25,3 +26,13 @@ def test_a_connection_that_is_closed_in_the_middle_of_reading_gives_its_lock_bac
     with pytest.raises(sqlite3.ProgrammingError):
         unfinished.fetchone()
     engine.dispose()
+
+
+def test_a_pass_from_the_start_clears_a_lane_that_was_let_go_without_followers():
+    """P7: nothing had come back into the outbox, and whoever waited for the relay to be done waited for ever."""
+    backlog = Backlog(limit=10, lane_limit=10, ordered_prefix=False)
+    backlog.freeze(("moves", "ka"))
+    backlog.thaw(("moves", "ka"), 0, held=False)
+    assert backlog.next_pass_from() is not None
+    backlog.begin_pass(1)
+    assert backlog.next_pass_from() is None

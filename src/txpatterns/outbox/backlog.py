@@ -252,7 +252,8 @@ class Backlog:
         self.frozen.discard(lane)
         if held:
             self.held.add(lane)
-        self.dropped[lane] = min(position, self.dropped.get(lane, position))
+        first = max(position, _FIRST_POSITION)  # a pass begins there at the lowest, and would not clear what is below
+        self.dropped[lane] = min(first, self.dropped.get(lane, first))
 
     def forget_buckets(self, buckets: Iterable[int]) -> None:
         """Drop what is not under way of buckets that are not ours any more."""
@@ -275,3 +276,4 @@ class Backlog:
 
 _UNTOLD = Outcome(Verdict.UNKNOWN)
 _DOUBTS = 3
+_FIRST_POSITION = 1

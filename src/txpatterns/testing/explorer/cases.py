@@ -61,6 +61,8 @@ class Options:
     every_effect: bool = False
     seed: int = 1
     only: str | None = None
+    at: str = ""
+    """Explore only points whose name has this in it."""
     stop_at_first: bool = False
 
 
@@ -200,6 +202,7 @@ def some_cases(cases: Sequence[Case], options: Options) -> list[Case]:
     """Choose what the options allow, always the same for a seed, in order."""
     if options.only is not None:
         return [case for case in cases if str(case) == options.only]
+    cases = [case for case in cases if options.at in case.injection.point.name]
     if options.most is None:
         return list(cases)
     kept = {number for number, case in enumerate(cases) if options.every_effect and is_at_an_effect(case)}

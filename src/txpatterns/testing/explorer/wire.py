@@ -118,7 +118,7 @@ class WireBroker:
         refusal = self.refuses(message, sent)
         if refusal is not None:
             return Outcome(refusal, PublishRejected(f"{refusal} by the broker model"))
-        self.log.write("stored", **_record(message))
+        self.log.write("stored", **record_of(message))
         self._news.set()
         self.points.leave(fault)
         if fault is Mode.REPLY_LOST:
@@ -207,7 +207,8 @@ class WireDelivery:
         self.broker.points.leave(fault)
 
 
-def _record(message: Message) -> dict[str, object]:
+def record_of(message: Message) -> dict[str, object]:
+    """Give a message as the log keeps it."""
     return {
         "id": message.id,
         "topic": message.topic,

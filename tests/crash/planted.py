@@ -1,0 +1,253 @@
+"""Bugs that people do write, each put into a process of the explorer to see that it is found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from crash.inbox_flows import INBOX_FLOWS
+from crash.outbox_flows import OUTBOX_FLOWS
+from txpatterns.database.leases import Leases
+from txpatterns.database.schema import lease_table
+from txpatterns.inbox.attempts import Attempts
+from txpatterns.inbox.claims import Claims
+from txpatterns.inbox.deliveries import Deliveries
+from txpatterns.inbox.execution import Execution
+from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.outbox.outbox import Outbox
+from txpatterns.outbox.schema import Waiting as OutboxWaiting
+from txpatterns.outbox.schema import waiting_table
+from txpatterns.outbox.sending import Sending
+from txpatterns.outbox.serving import Serving
+from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.units import Unit
+from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.testing.explorer import Flow, Mode, Surroundings
+from txpatterns.testing.explorer.wire import record_of
+from txpatterns.transport import CONFIRMED, Verdict
+
+_FLOWS = {flow.name: flow for flow in (*OUTBOX_FLOWS, *INBOX_FLOWS)}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A bug, the flow and faults that show it, and the invariants of which one must break."""
+
+    name: str
+    plant: Callable[[Surroundings], None]
+    flow: Flow
+    breaks: str
+    modes: Sequence[Mode] = (Mode.KILL_BEFORE, Mode.KILL_AFTER)
+    points: str = ""
+    postgresql: bool = False
+
+    @property
+    def story(self) -> Flow:
+        return replace(self.flow, plant=self.plant)
+
+
+def acknowledges_first(_: Surroundings) -> None:
+    handle = Deliveries.handle
+
+    async def early(self: Deliveries, delivery: Any) -> None:
+        await delivery.ack()
+        await handle(self, delivery)
+
+    Deliveries.handle = early
+
+
+def settles_before_the_confirmation(_: Surroundings) -> None:
+    outcomes = Sending._outcomes
+
+    async def early(self: Sending, rows: Any, told: Any) -> Any:
+        await OutboxStore(self.relay.database).settle(rows)
+        return await outcomes(self, rows, told)
+
+    Sending._outcomes = early
+
+
+def takes_silence_for_a_confirmation(_: Surroundings) -> None:
+    outcomes = Sending._outcomes
+
+    async def hopeful(self: Sending, rows: Any, told: Any) -> Any:
+        found = await outcomes(self, rows, told)
+        return {i: CONFIRMED if o.verdict is not Verdict.REJECTED else o for i, o in found.items()}
+
+    Sending._outcomes = hopeful
+
+
+def does_not_look_at_the_epoch(_: Surroundings) -> None:
+    Leases.guard = lambda self, connection, slots: set(slots)
+
+
+def does_not_lock_the_lease(_: Surroundings) -> None:
+    def guard(self: Leases, connection: sa.Connection, slots: Any) -> set[int]:
+        mine = (lease_table.c.scope == self.scope, lease_table.c.owner == self.owner)
+        found = connection.execute(sa.select(lease_table.c.slot, lease_table.c.epoch).where(*mine))
+        return {row.slot for row in found if slots.get(row.slot) == row.epoch}
+
+    Leases.guard = guard
+
+
+def claims_in_a_transaction_of_its_own(_: Surroundings) -> None:
+    in_session = Execution._in_session
+
+    async def split(self: Execution, session: AsyncSession, run: Any) -> Any:
+        def opening(connection: sa.Connection) -> bool:
+            first = run.opening(connection)
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return first
+
+        return await in_session(self, session, replace(run, opening=opening))
+
+    Execution._in_session = split
+
+
+def sends_after_the_commit(around: Surroundings) -> None:
+    kept: list[Any] = []
+    Outbox._write = lambda self, connection, entries: kept.extend(entries)
+
+    def committed(self: Outbox) -> None:
+        for entry in kept:
+            around.points.leave(around.points.arrive("after the commit"))
+            around.log.write("stored", **record_of(entry.message))
+
+    Outbox._committed = committed
+
+
+def remembers_only_a_cursor(around: Surroundings) -> None:
+    page, place = OutboxStore.page, around.log.path.with_name("cursor")
+
+    async def onward(self: OutboxStore, after: int, buckets: Any, limit: int) -> Any:
+        before = int(place.read_text()) if place.exists() and around.life > 0 else 0
+        rows = await page(self, max(after, before), buckets, limit)
+        if rows:
+            place.write_text(str(rows[-1].position))
+        return rows
+
+    OutboxStore.page = onward
+
+
+def forgets_the_followers_of_a_dead_letter(_: Surroundings) -> None:
+    end = WaitingStore._end
+
+    def harsh(self: WaitingStore, connection: sa.Connection, due: Any, error: str, *, permanent: bool) -> None:
+        end(self, connection, due, error, permanent=permanent)
+        key = due.row.message.key
+        connection.execute(sa.delete(waiting_table).where(waiting_table.c.key == key))
+
+    WaitingStore._end = harsh
+
+
+def lets_followers_overtake(_: Surroundings) -> None:
+    move_out = WaitingStore._move_out
+
+    def loose(self: WaitingStore, connection: sa.Connection, ids: Any, state: Any) -> None:
+        move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
+
+    fail = WaitingStore.fail
+
+    async def free(self: WaitingStore, held: Any, row: Any, error: Any, *, permanent: bool) -> bool:
+        await fail(self, held, row, error, permanent=permanent)
+        return False
+
+    WaitingStore._move_out = loose
+    WaitingStore.fail = free
+
+
+def counts_attempts_in_memory(_: Surroundings) -> None:
+    update, counts = Attempts._update, {}
+
+    def forgetful(self: Attempts, connection: sa.Connection, waiting: Any, **values: Any) -> None:
+        if "attempts" in values:
+            counts[waiting.id] = values.pop("attempts")
+        update(self, connection, waiting, **values)
+
+    claim = Attempts.claim
+
+    def remembering(self: Attempts, connection: sa.Connection, consumers: Any, most: int, plan_of: Any) -> Any:
+        claimed, dead = claim(self, connection, consumers, most, lambda w: plan_of(recalled(w)))
+        return [recalled(w) for w in claimed], dead
+
+    def recalled(waiting: Any) -> Any:
+        return replace(waiting, attempts=counts.get(waiting.id, waiting.attempts))
+
+    Attempts._update = forgetful
+    Attempts.claim = remembering
+    Attempts._fence = lambda self, connection, waiting: True
+    begin = Attempts.begin
+    Attempts.begin = lambda self, connection, waiting: begin(self, connection, replace(waiting, attempts=1))
+
+
+def does_not_promote_the_next(_: Surroundings) -> None:
+    LaneStore.promote = lambda self, connection, entry: False
+
+
+def does_not_look_who_waits(_: Surroundings) -> None:
+    """Takes a message from the broker although an earlier one of its key waits in the database."""
+    Claims.take = lambda self, connection, entry: self.claim(
+        connection, entry.consumer, entry.message.id, entry.fingerprint
+    )
+
+
+def keeps_what_a_savepoint_undid(_: Surroundings) -> None:
+    Unit.drop = lambda self, scopes: None
+
+
+def never_settles(_: Surroundings) -> None:
+    async def settle(self: Serving) -> None:
+        rows = list(self.relay.confirmed)
+        self.relay.confirmed.clear()
+        self.backlog.finish(rows)
+
+    Serving._settle = settle
+
+
+PAUSE = (Mode.PAUSE,)
+PLANTED = [
+    Planted("acknowledge before the commit", acknowledges_first, _FLOWS["handle"], "I1"),
+    Planted("settle before the confirmation", settles_before_the_confirmation, _FLOWS["publish and settle"], "I1"),
+    Planted(
+        "take silence for a confirmation",
+        takes_silence_for_a_confirmation,
+        _FLOWS["publish and settle"],
+        "I1",
+        (Mode.ERROR_BEFORE,),
+        "broker",
+    ),
+    Planted(
+        "write under a stale epoch",
+        does_not_look_at_the_epoch,
+        _FLOWS["attempts used up, parked"],
+        "I9",
+        PAUSE,
+        "broker: publish",
+    ),
+    Planted(
+        "look at the epoch without a lock",
+        does_not_lock_the_lease,
+        _FLOWS["attempts used up, parked"],
+        "I9",
+        PAUSE,
+        "_end",
+        postgresql=True,
+    ),
+    Planted("claim in a transaction of its own", claims_in_a_transaction_of_its_own, _FLOWS["handle"], "I1"),
+    Planted("send after the commit", sends_after_the_commit, _FLOWS["enqueue one"], "I1"),
+    Planted("remember only a cursor", remembers_only_a_cursor, _FLOWS["publish and settle"], "I1"),
+    Planted(
+        "forget the followers of a dead letter",
+        forgets_the_followers_of_a_dead_letter,
+        _FLOWS["attempts used up, parked"],
+        "I1",
+    ),
+    Planted("let followers overtake", lets_followers_overtake, _FLOWS["hold, retry, release"], "I4"),
+    Planted("count attempts in memory", counts_attempts_in_memory, _FLOWS["handler fails for ever"], "I10"),
+    Planted("promote nobody", does_not_promote_the_next, _FLOWS["handler fails, then succeeds"], "I1"),
+    Planted("pass by those who wait", does_not_look_who_waits, _FLOWS["handler fails, then succeeds"], "I4"),
+    Planted("keep what a savepoint undid", keeps_what_a_savepoint_undid, _FLOWS["enqueue with savepoints"], "I1"),
+    Planted("never settle", never_settles, _FLOWS["publish and settle"], "I15"),
+]
