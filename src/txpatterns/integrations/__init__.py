@@ -1,0 +1,1 @@
+"""Hosts that run an App: one module for each, imported by whoever uses it."""

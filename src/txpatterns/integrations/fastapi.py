@@ -1,0 +1,96 @@
+"""An App inside a FastAPI application: started and stopped with it, a session for each request, health for probes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from txpatterns.app import App
+from txpatterns.settings import duration_text
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+
+_ANSWER_WITHIN = timedelta(seconds=2)
+
+
+def txpatterns_lifespan(
+    app: App, *, inner: Lifespan | None = None, relay: bool = True, consume: bool = True
+) -> Lifespan:
+    """Make the ``lifespan=`` of a FastAPI application that runs an App: ``FastAPI(lifespan=txpatterns_lifespan(app))``.
+
+    ``inner`` is your own lifespan: it starts after the App and ends before it, so it may use it. With ``relay`` and
+    ``consume`` false nothing runs in the background here: messages are stored, and other processes send them.
+
+    The application does not start when the tables are missing, and stops within ``settings.stop_within``.
+    """
+
+    @asynccontextmanager
+    async def lifespan(host: FastAPI) -> AsyncIterator[Any]:
+        async with app.running(relay=relay, consume=consume):
+            if inner is None:
+                yield
+                return
+            async with inner(host) as state:
+                yield state
+
+    return lifespan
+
+
+def session_dependency(app: App) -> Callable[[], AsyncIterator[AsyncSession]]:
+    """Make a dependency that gives each request a session in a transaction.
+
+    ``Depends(session_dependency(app), scope="function")``: it commits when the path operation has returned, and rolls
+    back when it raised. Without that scope FastAPI sends the answer before the commit, which may still fail.
+    """
+
+    async def session() -> AsyncIterator[AsyncSession]:
+        async with app.transaction() as opened:
+            yield opened
+
+    return session
+
+
+def health_router(app: App, *, prefix: str = "/health") -> APIRouter:
+    """Make ``GET {prefix}/live`` and ``GET {prefix}/ready`` for an orchestrator's probes: 200, or 503 and why.
+
+    Live: every background part runs or is being restarted; asks nobody. Ready: they also make progress, and the
+    database answers within two seconds. A broker that is away changes neither: messages are kept until it is back.
+    """
+    router = APIRouter(prefix=prefix, tags=["health"])
+
+    @router.get("/live")
+    async def live() -> JSONResponse:
+        health = app.health()
+        return _answer(app, health.alive)
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        database = await _answers(app)
+        return _answer(app, app.health().ready and database, database=database)
+
+    return router
+
+
+async def _answers(app: App) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()):
+            await app.database.read(lambda connection: connection.scalar(sa.select(1)))
+    except (sa.exc.SQLAlchemyError, OSError, TimeoutError):
+        return False
+    return True
+
+
+def _answer(app: App, good: bool, **more: bool) -> JSONResponse:
+    parts = [{**asdict(part), "quiet_for": duration_text(part.quiet_for)} for part in app.health().parts]
+    # The error's text may hold what a probe must not show.
+    shown = [{name: value for name, value in part.items() if name != "error"} for part in parts]
+    return JSONResponse({"ok": good, **more, "parts": shown}, status_code=200 if good else 503)
