@@ -1,0 +1,192 @@
+"""What keeps background parts alive: supervision, health, stopping, lag, forks."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from txpatterns.clock import SystemClock
+from txpatterns.runtime.lag import LagWatch
+from txpatterns.runtime.pulse import CONSUMER, RELAY, Pulse
+from txpatterns.runtime.supervisor import Supervisor
+from txpatterns.runtime.worker import Worker
+
+SNIPPET = Path(__file__).resolve().parent.parent.parent / "docs" / "snippets" / "orders.py"
+
+
+class MovedClock(SystemClock):
+    """The real clock, with a steady time that a test moves and pauses that do not last."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def monotonic(self):
+        return super().monotonic() + self.ahead
+
+    async def wait(self, event, timeout):
+        self.ahead += timeout.total_seconds()
+        await asyncio.sleep(0)
+        return event.is_set()
+
+
+class Part:
+    """A background part that fails as often as it is told to, then runs until stopped."""
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.started = 0
+        self.well = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.ended = []
+
+    async def run(self):
+        self.started += 1
+        if self.failures:
+            failure = self.failures.pop(0)
+            if failure is not None:
+                raise failure
+            return
+        self.well.set()
+        await self.stopping.wait()
+        self.ended.append(self)
+
+    def stop(self):
+        self.stopping.set()
+
+
+async def test_a_part_that_dies_is_started_again_and_told_of(caplog):
+    """H143: a loop that raises, or simply ends, is restarted with growing pauses; health and log say why."""
+    supervisor = Supervisor(clock=MovedClock())
+    part = Part(ValueError("first"), None, OSError("third"))
+    supervisor.start("relay", part.run, stop=part.stop)
+    await asyncio.wait_for(part.well.wait(), 20)
+    (health,) = supervisor.health().parts
+    assert (health.running, health.restarts, health.error) == (True, 3, "OSError: third")
+    assert caplog.text.count("started again") == 3
+    assert await supervisor.stop(timedelta(seconds=5))
+    assert part.started == 4
+
+
+async def test_ready_is_judged_by_progress():
+    """H143: a part that runs and does not get on looks healthy to everybody but its progress."""
+    clock = MovedClock()
+    supervisor, pulse, part = Supervisor(clock=clock), Pulse(clock), Part()
+    supervisor.start("relay", part.run, stop=part.stop, heard=pulse.heard(RELAY))
+    await part.well.wait()
+    assert supervisor.health().ready
+    clock.ahead += 100
+    stuck = supervisor.health()
+    assert (stuck.alive, stuck.ready) == (True, False)
+    assert stuck.parts[0].quiet_for >= timedelta(seconds=100)
+    pulse.idle(RELAY)
+    assert supervisor.health().ready
+    assert pulse.heard(CONSUMER)() == float("-inf")
+    await supervisor.stop(timedelta(seconds=5))
+
+
+async def test_parts_stop_one_after_the_other_last_started_first():
+    """H37: the relay ends while the consumer still handles what it waits for."""
+    supervisor = Supervisor()
+    first, second, order = Part(), Part(), []
+    for name, part in (("consumer", first), ("relay", second)):
+        part.ended = order
+        supervisor.start(name, part.run, stop=part.stop)
+    await asyncio.gather(first.well.wait(), second.well.wait())
+    assert await supervisor.stop(timedelta(seconds=5))
+    assert order == [second, first]
+
+
+async def test_what_does_not_stop_in_time_is_cancelled(caplog):
+    """H37: a stop has a deadline, and says what it had to leave."""
+    supervisor, part = Supervisor(), Part()
+    supervisor.start("relay", part.run, stop=lambda: None)
+    await part.well.wait()
+    assert not await supervisor.stop(timedelta(milliseconds=10))
+    assert "cancelled: relay" in caplog.text
+    assert not supervisor.health().alive
+
+
+async def test_a_cancelled_part_is_not_restarted():
+    """H142: cancellation ends a part; it is not mistaken for a failure."""
+    supervisor, part = Supervisor(), Part()
+    supervisor.start("relay", part.run, stop=part.stop)
+    await part.well.wait()
+    for task in asyncio.all_tasks():
+        if task.get_name() == "txpatterns relay":
+            task.cancel()
+    await asyncio.wait([task for task in asyncio.all_tasks() if task.get_name() == "txpatterns relay"])
+    assert (part.started, supervisor.health().alive) == (1, False)
+
+
+def test_a_blocked_loop_is_said_with_its_cure(caplog):
+    """H144: the log tells of a handler that waits without await, and what to write instead."""
+    caplog.set_level(logging.WARNING, "txpatterns.runtime")
+    watch = LagWatch(timedelta(seconds=1))
+    watch.note(0.4)
+    assert not caplog.records
+    watch.note(3.2)
+    assert "blocked for 3.2 s" in caplog.text
+    assert watch.longest == timedelta(seconds=3.2)
+
+
+async def test_the_lag_watch_measures_the_loop():
+    """H144: the time is that of the loop's turns, by the clock given."""
+    noted = asyncio.Event()
+
+    class Watch(LagWatch):
+        def note(self, late):
+            super().note(late)
+            noted.set()
+
+    times = iter([0.0, 5.0])
+    watch = Watch(monotonic=lambda: next(times, 100.0))
+    running = asyncio.create_task(watch.run())
+    await asyncio.wait_for(noted.wait(), 20)
+    watch.stop()
+    await running
+    assert watch.longest >= timedelta(seconds=4.7)
+
+
+def test_stopping_a_worker_twice_is_harmless():
+    """A server's hooks may call it in any order."""
+    worker = Worker(lambda: pytest.fail("never started"))
+    worker.stop()
+    worker.stop()
+
+
+FORKED = """
+import logging, os
+logging.basicConfig()
+import orders
+
+app = orders.app
+with app.worker().in_thread():
+    parent = [part.name for part in app.health().parts]
+    assert "relay" in parent, parent
+    pid = os.fork()
+    if pid == 0:
+        try:
+            assert app.health().parts == (), app.health()
+            with app.sync_session() as session, session.begin():
+                app.outbox.add(session, orders.OrderPlaced(order_id="child", total=1))
+            print("child committed", flush=True)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert "relay" in [part.name for part in app.health().parts]
+    with app.sync_session() as session, session.begin():
+        app.outbox.add(session, orders.OrderPlaced(order_id="parent", total=1))
+    print("parent committed", flush=True)
+"""
+
+
+def test_a_forked_child_shares_nothing_with_its_parent(child, tmp_path):
+    """H38: a server forks after start: the child runs no parts and opens its own connections; the parent goes on."""
+    (tmp_path / "orders.py").write_text(SNIPPET.read_text())
+    (tmp_path / "forked.py").write_text(FORKED)
+    running = child(tmp_path / "forked.py")
+    assert running.wait() == 0, running.output
+    assert "child committed" in running.output
+    assert "parent committed" in running.output
