@@ -41,6 +41,6 @@ def committed(bootstrap, group, topic, partition=0):
 
 async def eventually(condition):
     """Wait for a condition, asking in a thread because it may ask a server. The test's own time-out bounds it."""
-    while not (found := await asyncio.to_thread(condition)):
+    while not (found := await asyncio.to_thread(condition)):  # noqa: ASYNC110 - it may be a server's
         await asyncio.sleep(0.02)
     return found

@@ -1,4 +1,5 @@
 import pytest
+
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.testing.conformance import BrokerSuite
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from brokers.kafka_tools import broker_at, ids_of, stored
+from brokers.kafka_tools import broker_at, eventually, ids_of, stored
 from rig.ports import free_port
 from txpatterns.brokers.kafka.topics import weaknesses
 from txpatterns.errors import BrokerUnavailable, PublishRejected
@@ -211,8 +211,7 @@ async def test_a_killed_broker_loses_nothing_that_was_confirmed(kafka, own_kafka
                 batches += 1
 
         publishing = asyncio.create_task(keep_publishing())
-        while batches < 5:
-            await asyncio.sleep(0)
+        await eventually(lambda: batches >= 5)
         await asyncio.to_thread(own_kafka.kill)
         await asyncio.to_thread(own_kafka.start)
         await publishing
@@ -220,7 +219,7 @@ async def test_a_killed_broker_loses_nothing_that_was_confirmed(kafka, own_kafka
     assert set(came) == confirmed
     for ids in order.values():
         mine = set(ids)
-        assert [id for id in came if id in mine] == ids
+        assert [one for one in came if one in mine] == ids
 
 
 async def test_a_broker_paused_beyond_the_deadline(kafka, own_kafka):

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import random
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -211,8 +212,8 @@ async def test_members_come_and_go_while_working(kafka, strategy):
             for _ in range(4):
                 async with broker.subscribe([topic], group="g") as batches:
                     visitor, before = asyncio.create_task(work(batches)), len(handled)
-                    while len(handled) < before + 300 and len(handled) < len(sent):
-                        await asyncio.sleep(0.01)
+                    enough = min(before + 300, len(sent))
+                    await eventually(functools.partial(_has, handled, enough))
                 visitor.cancel()
 
         steady = asyncio.create_task(work(await stack.enter_async_context(broker.subscribe([topic], group="g"))))
@@ -220,8 +221,7 @@ async def test_members_come_and_go_while_working(kafka, strategy):
         for start in range(0, len(sent), 100):
             assert await BrokerSuite().publish_stubbornly(broker, sent[start : start + 100]) == []
         await asyncio.gather(*visits)
-        while len(handled) < len(sent):
-            await asyncio.sleep(0.01)
+        await eventually(functools.partial(_has, handled, len(sent)))
         steady.cancel()
     assert handled == number.keys()
     ends = [committed(kafka.bootstrap, "g", topic, partition) or 0 for partition in range(6)]
@@ -229,6 +229,10 @@ async def test_members_come_and_go_while_working(kafka, strategy):
     for seen in stays:
         for came in seen.values():
             assert list(dict.fromkeys(came)) == sorted(set(came))
+
+
+def _has(handled, number):
+    return len(handled) >= number
 
 
 async def test_a_partition_that_is_taken_away_waits_for_what_is_handled(kafka):

@@ -169,9 +169,15 @@ class BrokerSuite:
         """Id, type, bytes, key, headers, content type and time are the same on the other side."""
         topic = self.new_topic()
         sent = Message(
-            new_id(), topic, "order.placed", bytes(range(256)), "Zoë/东京 #1", {"traceparent": "00-ab-cd-01", "note": "né"},
-            "application/octet-stream", datetime(2024, 2, 29, 12, 30, 45, 123456, UTC),
-        )  # fmt: skip
+            id=new_id(),
+            topic=topic,
+            type="order.placed",
+            payload=bytes(range(256)),
+            key="Zoë/东京 #1",
+            headers={"traceparent": "00-ab-cd-01", "note": "né"},
+            content_type="application/octet-stream",
+            occurred_at=datetime(2024, 2, 29, 12, 30, 45, 123456, UTC),
+        )
         bare = Message(new_id(), topic, "order.placed", b"", None)
         async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
             publishing = Publishing(broker, [sent, bare])
@@ -192,7 +198,7 @@ class BrokerSuite:
                 await publishing
                 for key in keys:
                     mine = [each.id for each in part if each.key == key]
-                    assert [id for id in came if id in mine] == mine
+                    assert [one for one in came if one in mine] == mine
 
     @scenario
     async def test_each_outcome_is_told_once(self) -> None:
@@ -305,7 +311,7 @@ class BrokerSuite:
                     await taken[index].ack()
             async with self.reading(broker, topic, "suite") as reader:
                 came = await reader.until([sent[2].id, sent[4].id])
-                assert [id for id in came if id in (sent[2].id, sent[4].id)] == [sent[2].id, sent[4].id]
+                assert [one for one in came if one in (sent[2].id, sent[4].id)] == [sent[2].id, sent[4].id]
             await publishing.confirmed()
 
     @scenario
@@ -436,4 +442,4 @@ class BrokerSuite:
                 await again.confirmed()
         for key in {each.key for each in sent}:
             mine = [each.id for each in sent if each.key == key]
-            assert [id for id in came if id in mine] == mine
+            assert [one for one in came if one in mine] == mine

@@ -22,8 +22,13 @@ _BOTH = {"client.id": "txpatterns", "socket.keepalive.enable": True}
 _PRODUCER_FIXED = {"enable.idempotence": True, "acks": "all", "enable.gapless.guarantee": True}
 _CONSUMER_FIXED = {"enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "earliest"}
 _PRODUCER = {"partitioner": "murmur2_random", "linger.ms": 0, "statistics.interval.ms": 0}
-# Without the short back-off a consumer that empties its local queue waits a second for more.
-_CONSUMER = {"fetch.queue.backoff.ms": 10, "partition.assignment.strategy": "cooperative-sticky"}
+# Without the short back-off a consumer that empties its local queue waits a second for more; and a partition that is
+# resumed waits until the fetch that was sent without it has ended.
+_CONSUMER = {
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 100,
+    "partition.assignment.strategy": "cooperative-sticky",
+}
 
 _SAME = {"request.required.acks": "acks", "retries": "message.send.max.retries"} | {
     "delivery.timeout.ms": "message.timeout.ms",
