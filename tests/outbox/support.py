@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from txpatterns.clock import SystemClock
 from txpatterns.database import Database
 from txpatterns.database.engines import prepare, sync_side
 from txpatterns.database.setup import create_missing
@@ -113,3 +115,16 @@ def sync_orders(engine: Engine) -> set[str]:
 
 def sessions_of(engine: Engine, **given) -> Session:
     return Session(engine, expire_on_commit=False, **given)
+
+
+class OffsetClock(SystemClock):
+    """The real clock, moved ahead by hand; the database's clock goes along."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.offset.total_seconds()

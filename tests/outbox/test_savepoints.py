@@ -114,7 +114,7 @@ def test_connection(world, steps, end):
     around=st.booleans(),
 )
 def test_joined_session(world, steps, end, outer, mode, around):
-    """P1, H2: a session joined to somebody else's transaction, in every mode, with and without a savepoint around it."""
+    """P1, H2: a session joined to a transaction of somebody else, in every mode, with a savepoint around or not."""
     world.empty()
     with world.engine.connect() as connection:
         transaction = connection.begin()
@@ -272,7 +272,7 @@ def test_two_phase(database):
 
 
 def test_two_phase_over_two_databases_writes_where_the_outbox_is(postgres):
-    """P1, H3: of the databases of a two-phase session, the outbox's own gets the message, in whichever order they prepare."""
+    """P1, H3: of the databases of a two-phase session the outbox's own gets the message, in any order of preparing."""
     with postgres.database() as ours, postgres.database() as theirs:
         engine, other = sa.create_engine(ours.url("psycopg")), sa.create_engine(theirs.url("psycopg"))
         outbox = Outbox(Database(engine))

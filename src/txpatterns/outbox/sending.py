@@ -149,6 +149,12 @@ class Sending:
         self._trouble = min(self._trouble + 1, 12)
         self.paused_until = self.clock.monotonic() + seconds
 
+    async def give_back_unused(self) -> None:
+        """Uncount the attempts that were claimed and not begun."""
+        while self.retries:
+            await self.waiting.give_back(self.holding.ownership.held, self.retries[0], timedelta(0))
+            self.retrying.pop(self.retries.popleft().row.message.id, None)
+
     async def _retry(self, due: Due) -> None:
         try:
             await self._attempt(due)

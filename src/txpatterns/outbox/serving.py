@@ -183,7 +183,8 @@ class Serving:
         if buckets:
             mine = {bucket: held[bucket] for bucket in buckets}
             entered = await self.waiting.enter_scheduled(mine, self.batch)
-            claimed = await self.waiting.claim_due(mine, self.batch, retrying)
+            paused = self.clock.monotonic() < self.sending.paused_until  # a claim counts, so it must be used
+            claimed = [] if paused else await self.waiting.claim_due(mine, self.batch, retrying)
             self.sending.try_again(claimed)
             self.woken = self.woken or entered > 0
             # What is due and could not be taken is locked by somebody who may be cancelling it.
@@ -199,6 +200,7 @@ class Serving:
             await asyncio.wait(under_way, timeout=_GRACE)
         if self.relay.confirmed:
             await self._settle()
+        await self.sending.give_back_unused()
 
     async def close(self) -> None:
         """End every task and hand the buckets over; the database may be away."""

@@ -1,0 +1,207 @@
+"""The backlog alone, driven through random passes, outcomes, failures and releases: the order of each lane holds."""
+
+from collections import defaultdict
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from txpatterns.messages import Message, bucket_of
+from txpatterns.outbox.backlog import Backlog, Row, bucket_of_lane, lane_of
+from txpatterns.transport import CONFIRMED, Outcome, Verdict
+
+
+def row(position, key):
+    message = Message(id=f"m{position}", topic="t", type="x", payload=b"{}", key=key)
+    return Row(position, message.bucket, message, lane_of(message))
+
+
+class Simulation:
+    """The table, a broker and what the relay does with the backlog, a step at a time and in any order."""
+
+    def __init__(self, random, *, keys, rows, ordered) -> None:
+        self.random = random
+        self.ordered = ordered
+        self.backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=ordered)
+        self.table = {n: row(n, f"k{random.randrange(keys)}" if keys else None) for n in range(1, rows + 1)}
+        self.all = dict(self.table)
+        self.cursor, self.at_end = 0, True
+        self.page = None
+        self.flying, self.confirmed, self.aside, self.failing, self.releases = [], [], [], [], []
+        self.behind, self.retrying, self.dead, self.first = {}, {}, [], []
+        self.calm = False
+
+    def step(self) -> None:
+        moves = [self.begin_read, self.end_read, self.send, self.answer, self.settle, self.set_aside, self.write_failure]
+        self.random.choice([*moves, self.retry, self.release])()
+        assert len(self.backlog.known) <= self.backlog.limit, "memory is bounded"
+
+    def begin_read(self) -> None:
+        if self.page is not None or not self.backlog.room:
+            return
+        if self.at_end:
+            left_out = self.backlog.next_pass_from()
+            if self.random.random() < 0.2:
+                self.cursor = 0
+            elif left_out is not None:
+                self.cursor = left_out - 1
+            elif self.calm:
+                self.cursor = 0
+            self.at_end = False
+            self.backlog.begin_pass(self.cursor + 1)
+        limit = min(5, self.backlog.room)
+        found = [self.table[n] for n in sorted(self.table) if n > self.cursor][:limit]
+        self.page = (self.backlog.reading_began(), limit, [row(one.position, one.message.key) for one in found])
+
+    def end_read(self) -> None:
+        if self.page is None:
+            return
+        note, limit, found = self.page
+        self.page = None
+        self.aside += self.backlog.take_in(found)
+        self.backlog.reading_ended(note)
+        if found:
+            self.cursor = found[-1].position
+        self.at_end = len(found) < limit
+
+    def send(self) -> None:
+        if self.backlog.has_lonely:
+            if not self.flying:
+                self.flying.append(self.backlog.next_lonely())
+        elif self.backlog.ready and len(self.flying) < 2:
+            self.flying.append(self.backlog.next_batch(4, 1000))
+
+    def answer(self) -> None:
+        if not self.flying:
+            return
+        rows = self.flying.pop(self.random.randrange(len(self.flying)))
+        outcomes, broken = {}, set()
+        for one in rows:
+            verdict = CONFIRMED if self.calm else self.random.choice([CONFIRMED] * 4 + FAILURES)
+            if self.ordered and one.lane in broken:
+                verdict = self.random.choice([Outcome(Verdict.UNKNOWN), CONFIRMED])  # it may even say so
+            if verdict is not CONFIRMED:
+                broken.add(one.lane)
+            if verdict is CONFIRMED and one.lane not in broken:
+                self.publish(one)
+            if verdict.verdict is not Verdict.UNKNOWN or self.random.random() < 0.5:
+                outcomes[one.message.id] = verdict
+            else:
+                broken.add(one.lane)
+        found = self.backlog.conclude(rows, outcomes)
+        self.confirmed += found.settled
+        for one, _ in [*found.rejected, *found.doubtful]:
+            self.backlog.freeze(one.lane)
+            self.failing.append((one, bool(found.rejected)))
+
+    def publish(self, one) -> None:
+        if one.message.id not in self.first:
+            self.first.append(one.message.id)
+
+    def settle(self) -> None:
+        for one in self.confirmed:
+            self.table.pop(one.position, None)
+        self.backlog.finish(self.confirmed)
+        self.confirmed = []
+
+    def set_aside(self) -> None:
+        for one in self.aside:
+            if self.table.pop(one.position, None) is not None:
+                self.behind[one.position] = one
+        self.aside = []
+
+    def write_failure(self) -> None:
+        if not self.failing:
+            return
+        one, permanent = self.failing.pop(0)
+        self.table.pop(one.position)
+        if permanent:
+            self.dead.append(one.message.id)
+        else:
+            self.retrying[one.position] = one
+        self.backlog.finish([one])
+        self.backlog.thaw(one.lane, one.position, held=not permanent)
+
+    def retry(self) -> None:
+        if not self.retrying:
+            return
+        one = self.retrying.pop(self.random.choice(sorted(self.retrying)))
+        if self.calm or self.random.random() < 0.5:
+            self.publish(one)
+        else:
+            self.dead.append(one.message.id)
+        self.backlog.freeze(one.lane)
+        self.releases.append((one.lane, []))
+
+    def release(self) -> None:
+        if not self.releases:
+            return
+        lane, came = self.releases[0]
+        if any(one.lane == lane for one in self.aside):
+            return
+        back = sorted(n for n, one in self.behind.items() if one.lane == lane)[:3]
+        came += back
+        for n in back:
+            self.table[n] = self.behind.pop(n)
+        if not any(one.lane == lane for one in self.behind.values()):
+            self.releases.pop(0)
+            self.backlog.thaw(lane, min(came, default=0), held=False)
+
+    def finish(self) -> None:
+        self.calm = True
+        for _ in range(1000):
+            if not self.table and not self.behind and not self.retrying and self.backlog.is_empty:
+                break
+            for move in (self.begin_read, self.end_read, self.send, self.answer, self.settle, self.set_aside):
+                move()
+            for move in (self.write_failure, self.retry, self.release):
+                move()
+
+
+FAILURES = [Outcome(Verdict.UNKNOWN), Outcome(Verdict.REJECTED), Outcome(Verdict.UNAVAILABLE)]
+
+
+@settings(max_examples=1500)
+@given(
+    seed=st.integers(0, 2**32),
+    keys=st.integers(0, 4),
+    rows=st.integers(1, 40),
+    ordered=st.booleans(),
+    steps=st.integers(0, 250),
+)
+def test_order_and_completeness(seed, keys, rows, ordered, steps):
+    """P1, P3, H23, H24, I4, I16: first confirmations of a lane in the order of positions, nothing lost, memory bounded."""
+    simulation = Simulation(Random(seed), keys=keys, rows=rows, ordered=ordered)
+    for _ in range(steps):
+        simulation.step()
+    simulation.finish()
+    ended = set(simulation.first) | set(simulation.dead)
+    assert ended == {one.message.id for one in simulation.all.values()}
+    assert simulation.backlog.is_empty
+    lanes = defaultdict(list)
+    for message_id in simulation.first:
+        one = simulation.all[int(message_id[1:])]
+        lanes[one.lane].append(one.position)
+    assert all(positions == sorted(positions) for positions in lanes.values())
+
+
+def test_bytes_bound_a_batch():
+    """H36: a batch ends with the message that fills it, in one lane or over many."""
+    for ordered in (True, False):
+        backlog = Backlog(limit=100, lane_limit=100, ordered_prefix=ordered)
+        message = Message(id="", topic="t", type="x", payload=b"x" * 100)
+        backlog.take_in(
+            [
+                Row(n, 0, message._replace(id=str(n), key="k" if ordered else str(n)), ("t", "kk" if ordered else str(n)))
+                for n in range(1, 51)
+            ]
+        )
+        assert len(backlog.next_batch(50, 1000)) == 10
+
+
+def test_a_lane_knows_its_bucket():
+    """H16: the bucket of a lane is that of its messages, with a key and without."""
+    for key in ("order-1", "", "k", "käse", None):
+        message = Message(id="an-id", topic="t", type="x", payload=b"", key=key)
+        assert bucket_of_lane(lane_of(message)) == message.bucket
+    assert bucket_of("order-1") == Message(id="x", topic="t", type="x", payload=b"", key="order-1").bucket
