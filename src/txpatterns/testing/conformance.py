@@ -11,104 +11,19 @@ What a broker does not claim in its ``capabilities`` is not asked of it, and sho
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import ClassVar
 
 import pytest
 
 from txpatterns.messages import Message, new_id
-from txpatterns.transport import Broker, Delivery, Outcome, Verdict
+from txpatterns.testing.scenarios import Publishing, Reader, message, scenario
+from txpatterns.transport import Broker, Verdict
 
-S = TypeVar("S", bound="BrokerSuite")
-P = ParamSpec("P")
-
-
-def scenario(test: Callable[Concatenate[S, P], Awaitable[None]]) -> Callable[Concatenate[S, P], None]:
-    """Run an async test method in a new event loop, for at most the suite's ``patience``."""
-
-    @functools.wraps(test)
-    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(self.patience.total_seconds()):
-                await test(self, *args, **kwargs)
-
-        asyncio.run(bounded())
-
-    return run
-
-
-def message(
-    topic: str, key: str | None = None, *, payload: bytes = b"{}", headers: Mapping[str, str] | None = None
-) -> Message:
-    """Make a message with an id of its own."""
-    return Message(new_id(), topic, "suite.happened", payload, key, headers or {})
-
-
-class Reader:
-    """A member of a group, reading one delivery after the other."""
-
-    def __init__(self, batches: AsyncIterator[Sequence[Delivery]]) -> None:
-        self._batches = batches
-        self._came: list[Delivery] = []
-
-    async def next(self) -> Delivery:
-        """Give the next delivery, waiting for it."""
-        while not self._came:
-            self._came.extend(await anext(self._batches))
-        return self._came.pop(0)
-
-    async def take(self, count: int, *, ack: bool) -> list[Delivery]:
-        """Give so many deliveries, each acknowledged as it comes, or none."""
-        taken: list[Delivery] = []
-        while len(taken) < count:
-            taken.append(await self.next())
-            if ack:
-                await taken[-1].ack()
-        return taken
-
-    async def until(self, wanted: Iterable[str]) -> list[str]:
-        """Acknowledge what comes until each wanted id was among it; gives the ids, each where it came first."""
-        missing, came = set(wanted), dict[str, None]()
-        while missing:
-            delivery = await self.next()
-            await delivery.ack()
-            came[delivery.message.id] = None
-            missing.discard(delivery.message.id)
-        return list(came)
-
-
-class Publishing:
-    """A publication in a task of its own, because some brokers confirm only what was handled."""
-
-    def __init__(self, broker: Broker, messages: Sequence[Message]) -> None:
-        self.messages = messages
-        self.outcomes: dict[str, Outcome] = {}
-        self.first = asyncio.Event()
-        self.task = asyncio.create_task(self._run(broker))
-
-    async def _run(self, broker: Broker) -> dict[str, Outcome]:
-        async for told in broker.publish(self.messages):
-            repeated = told.keys() & self.outcomes.keys()
-            assert not repeated, f"told more than once: {sorted(repeated)}"
-            unknown = told.keys() - {each.id for each in self.messages}
-            assert not unknown, f"told of messages that were not given: {sorted(unknown)}"
-            self.outcomes.update(told)
-            self.first.set()
-        return self.outcomes
-
-    async def verdicts(self) -> list[Verdict]:
-        """Wait for the end; an id that was not told is unknown."""
-        outcomes = await self.task
-        return [outcomes[m.id].verdict if m.id in outcomes else Verdict.UNKNOWN for m in self.messages]
-
-    async def confirmed(self) -> None:
-        """Wait for the end, and insist that everything is confirmed."""
-        verdicts = await self.verdicts()
-        assert set(verdicts) == {Verdict.CONFIRMED}, f"not everything was confirmed: {self.outcomes}"
+__all__ = ["BrokerSuite", "Publishing", "Reader", "message", "scenario"]
 
 
 class BrokerSuite:
