@@ -28,11 +28,13 @@ class Process:
         self.running = None
 
     def start(self):
-        env = os.environ | {"SHOP_PAYMENT_WINDOW": "4", "SHOP_BANK_DELAY": "0.2"}
+        env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"}
         command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
         with (self.data.parent / "log").open("a") as log:
             self.running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
         assert "Store" in self.running.stdout.readline()
+        # The socket listens already, so this waits until the shop answers.
+        httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=60).raise_for_status()
 
     def end(self, how):
         self.running.send_signal(how)
@@ -106,7 +108,10 @@ def test_killed_again_and_again(process, ask, tmp_path):
         done.wait(moments.uniform(0.5, 4))
         process.end(signal.SIGKILL)
         process.start()
-    done.wait(2)
+    deadline = time.monotonic() + PATIENCE
+    sold = "select count(*) from shop_order where status = 'CONFIRMED'"
+    while ask(data, "orders", sold)[0][0] < 5 and time.monotonic() < deadline:
+        done.wait(0.5)
     done.set()
     for customer in customers:
         customer.join(30)

@@ -37,7 +37,7 @@ def test_other_names_for_the_same_thing(tmp_path):
         "CART_SERVICE_ADDR": "cart:1",
     }
     settings = read_settings(tmp_path, None, 42, False, env)
-    assert (settings.port, settings.broker) == (9090, "kafka://k:9092")
+    assert (settings.port, settings.broker) == (9090, "kafka://k:9092?create_topics=6")
     assert settings.database_of("cart").endswith("/shop_cart")
     assert settings.addresses["cart"] == "cart:1"
     assert read_settings(tmp_path, 9091, 42, False, env).port == 9091

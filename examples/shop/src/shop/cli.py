@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from shop import wiring
 from shop.gateway.live import Bell
-from shop.server import Server, listen
+from shop.server import Server, listen, serve_until_stopped
 from shop.settings import PORTS, Settings, SettingsError, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
@@ -78,7 +78,7 @@ def run(
         return
     host, _, number = settings.addresses[service].rpartition(":")
     with _open_port(host, int(number)) as door:
-        Server(wiring.service(settings, service), lambda: None).run([door])
+        serve_until_stopped(Server(wiring.service(settings, service), lambda: None), door)
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def _serve_store(settings: Settings, door: socket.socket, headless: bool, web: F
     print(f"  Data       {settings.data.resolve()} (Ctrl-C closes the shop; the same folder goes on)", flush=True)
     if not headless and _has_screen():
         webbrowser.open(store)
-    Server(web, bell.close).run([door])
+    serve_until_stopped(Server(web, bell.close), door)
 
 
 def _has_screen() -> bool:

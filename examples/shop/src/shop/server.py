@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -51,3 +52,15 @@ def listen(host: str, port: int) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def serve_until_stopped(server: Server, door: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C, finish what runs, and return."""
+    # Once stopped, uvicorn raises the signal again for whoever cared before it; we have nothing left to do then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stopped_already)
+    server.run([door])
+
+
+def _stopped_already(number: int, frame: FrameType | None) -> None:
+    return None

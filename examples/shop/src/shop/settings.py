@@ -14,6 +14,9 @@ from pathlib import Path
 PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "bank": 50070}
 """Where the services answer each other when each is a process of its own."""
 
+PARTITIONS = 6
+"""How many partitions a topic has that the shop makes on Kafka."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -89,6 +92,8 @@ def _servers(env: Mapping[str, str]) -> tuple[str, str]:
         )
     if not broker:
         raise SettingsError("SHOP_BROKER must name the broker, for example SHOP_BROKER='kafka://localhost:9092'")
+    if broker.startswith("kafka://") and "create_topics=" not in broker:
+        broker += f"{'&' if '?' in broker else '?'}create_topics={PARTITIONS}"
     return database, broker
 
 

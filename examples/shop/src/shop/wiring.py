@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData
-from sqlalchemy.engine import Connection
+from sqlalchemy import MetaData, text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 
 import shop.bank.app
@@ -46,7 +48,7 @@ from shop.orders.api import OrdersApi
 from shop.payment.api import PaymentsApi
 from shop.settings import Settings
 from shop.stumbles import Stumbles
-from txpatterns import App
+from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
 
@@ -59,6 +61,9 @@ PORTS: Mapping[str, type[Any]] = {
     "payment": ports.Payments,
 }
 """The services in an order in which each finds those that it calls."""
+
+SHORT_LEASE = timedelta(seconds=4)
+"""How soon the one process of the embedded shop takes up the work of its killed predecessor."""
 
 TABLES: Mapping[str, MetaData] = {
     "catalog": shop.catalog.models.Base.metadata,
@@ -99,6 +104,7 @@ class Builder:
         self.client = client
         self.post = post
         self.local = local
+        self.app_settings = AppSettings.from_environment()
         self.units: list[Unit] = []
         self.fills: list[Callable[[], Awaitable[None]]] = []
         self._apis: dict[str, Any] = {}
@@ -127,7 +133,13 @@ class Builder:
 
     def _app(self, name: str) -> App:
         stumbles = Stumbles(name)
-        app = App(name, database=self.settings.database_of(name), broker=self.broker, hooks=[stumbles])
+        app = App(
+            name,
+            database=self.settings.database_of(name),
+            broker=self.broker,
+            hooks=[stumbles],
+            settings=self.app_settings,
+        )
         self.units.append(Unit(name, app, stumbles))
         return app
 
@@ -172,6 +184,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
         await stack.enter_async_context(builder.client)
         for unit in builder.units:
             stack.push_async_callback(unit.app.close)
+            await make_database(builder.settings.database_of(unit.name))
             await make_tables(unit.app, TABLES[unit.name])
         for fill in builder.fills:
             await fill()
@@ -184,6 +197,22 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             for task in notes:
                 task.cancel()
             await asyncio.gather(*notes, return_exceptions=True)
+
+
+async def make_database(url: str) -> None:
+    """Make a service's database where it is missing; SQLite makes its files by itself."""
+    wanted = make_url(url)
+    if wanted.get_backend_name() != "postgresql":
+        return
+    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
+            if await connection.scalar(query, {"name": wanted.database}) is None:
+                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
+                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
+    finally:
+        await engine.dispose()
 
 
 async def make_tables(app: App, tables: MetaData) -> None:
@@ -211,6 +240,13 @@ def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bel
     client = httpx.AsyncClient()
     everybody = frozenset(PORTS)
     builder = Builder(settings, MemoryBroker(), client, post or http_post(client, settings.webhook_url), everybody)
+    # Nobody else works on these files, so after a crash there is nobody to wait for.
+    usual = builder.app_settings
+    builder.app_settings = replace(
+        usual,
+        relay=replace(usual.relay, lease=SHORT_LEASE),
+        consumer=replace(usual.consumer, lease_ttl=SHORT_LEASE),
+    )
     return _web(builder)
 
 
