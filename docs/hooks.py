@@ -1,10 +1,17 @@
-"""Fill `{tests H7}` in a page with the test files whose docstrings name that id: the page cannot fall behind."""
+"""What pages are filled with when the site is built, so that they cannot fall behind.
+
+`{tests H7}` becomes the test files whose docstrings name that id; `{errors}` every error class, from the classes.
+"""
 
 import ast
+import inspect
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from txpatterns.errors import TxPatternsError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"\{tests ([HPI]\d+)\}")
@@ -14,7 +21,29 @@ NONE_YET = "*no test yet*"
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by MkDocs for each page."""
+    if "\n{errors}\n" in markdown:
+        markdown = markdown.replace("\n{errors}\n", f"\n{errors()}\n")
     return MARK.sub(lambda mark: ", ".join(f"`{file}`" for file in sorted(cited()[mark[1]])) or NONE_YET, markdown)
+
+
+def errors() -> str:
+    """One section for each error class, by code."""
+    return "\n\n".join(section(error) for error in sorted(set(family(TxPatternsError)), key=lambda error: error.code))
+
+
+def section(error: type[TxPatternsError]) -> str:
+    """What one error means and how to mend it."""
+    heading = f"## {error.code} {error.__name__} {{ #{error.code.lower()} }}"
+    kind = "" if error is TxPatternsError else f"\n\n*A kind of `{error.__mro__[1].__name__}`.*"
+    fix = "" if error.fix == TxPatternsError.fix else f"\n\n**Fix.** {error.fix}"
+    return f"{heading}\n\n{inspect.cleandoc(error.__doc__ or '')}{fix}{kind}"
+
+
+def family(error: type[TxPatternsError]) -> Iterator[type[TxPatternsError]]:
+    """A class and all that derive from it."""
+    yield error
+    for child in error.__subclasses__():
+        yield from family(child)
 
 
 @cache

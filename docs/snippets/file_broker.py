@@ -67,7 +67,7 @@ class FileBroker:
 
     async def _deliveries(self, shares: "list[Share]") -> Batches:
         for share in shares:  # in the order of topics, so that two members do not wait for each other
-            while not share.join():  # noqa: ASYNC110 - one member of a group reads a topic, the others look again
+            while not share.join():  # one member of a group reads a topic, the others look again
                 await asyncio.sleep(LOOK_AGAIN)
         while True:
             batch = [delivery for share in shares for delivery in share.next()]

@@ -1,0 +1,112 @@
+"""Every piece of code on the site is a file that runs, and does what is shown beside it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import textwrap
+
+import pytest
+
+from docs.reader import DOCS, SNIPPETS, expanded
+from txpatterns.outbox.schema import outbox_table
+
+SHOWN = sorted(SNIPPETS.rglob("*.out"))
+ELSEWHERE = {
+    "orders.py": "tests/cli",
+    "telemetry.py": "tests/telemetry/test_page.py",
+    "tutorial/orders.py": "test_tutorial.py",
+    "tutorial/parcels.py": "test_tutorial.py",
+    "postgresql.py": "test_snippets.py",
+    "kafka.py": "test_snippets.py",
+}
+"""Snippets without a file of expected output beside them, and who runs those."""
+
+FRAGMENTS = {
+    "how-to/fastapi.md",
+    "how-to/wsgi.md",
+    "how-to/migrations.md",
+    "how-to/deploy.md",
+    "how-to/write-a-broker-adapter.md",
+    "how-to/test-your-handlers.md",
+}
+"""Pages that may show code of the reader's own, beside what is included."""
+
+OURS = ("existing", "ordering", "scheduled", "failing", "event_versions", "codecs", "sqlite", "parts")
+
+
+@pytest.mark.parametrize("expected", SHOWN, ids=lambda path: path.stem)
+def test_a_snippet_says_what_is_shown(expected, reader):
+    """The whole file, not only the parts that a page shows."""
+    reader.type(f"python {expected.with_suffix('.py')}", expected.read_text(encoding="utf-8"))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("way", ["direct", "asyncpg", "psycopg"])
+def test_the_engines_for_postgresql_work(way, reader, database, pgbouncer):
+    """H98: straight, and through PgBouncer in transaction mode with what the page says for each driver."""
+    driver = "asyncpg" if way == "direct" else way
+    reader.environment = {
+        "TXP_DATABASE_URL": database.url("asyncpg"),
+        "DATABASE_URL": database.url(driver),
+        "POOLER_URL": database.url(driver, port=pgbouncer.port),
+    }
+    reader.type("txp db upgrade", "upgraded from nothing to ...")
+    reader.type(f"python {SNIPPETS / 'postgresql.py'} {way}", "packing 1")
+
+
+@pytest.mark.server
+def test_the_settings_for_kafka_work(reader, kafka):
+    """H58, H63: they are taken as shown, and the unsafe one is refused."""
+    reader.environment = {"KAFKA_SERVERS": kafka.bootstrap, "TOPIC": kafka.create("docs", partitions=3)}
+    refused = "[TXP-1013] Kafka: acks must be all. Fix: Leave the option out: order per key, or every message, ..."
+    reader.type(f"python {SNIPPETS / 'kafka.py'}", f"{refused}\npacking 1")
+
+
+def test_every_snippet_is_run_by_some_test():
+    """A snippet without expected output needs a test of its own."""
+    alone = {
+        str(path.relative_to(SNIPPETS)) for path in SNIPPETS.rglob("*.py") if not path.with_suffix(".out").exists()
+    }
+    named = {name for name in alone if name in ELSEWHERE or _is_named_by_a_test(name)}
+    assert alone - named == set()
+
+
+def test_every_snippet_of_a_page_is_shown():
+    """Code that nobody reads is no documentation."""
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md"))
+    assert [name for name in OURS if f"docs/snippets/{name}.py" not in pages] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_python_on_a_page_is_included_from_a_file(page):
+    """Code that is typed into a page is run by nobody; a few pages show fragments, which must at least be Python."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [
+        textwrap.dedent(block)
+        for block in re.findall(r"^ *```python[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    ]
+    typed = [block for block in blocks if not block.startswith("--8<--")]
+    for block in typed:
+        compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert not typed or page.relative_to(DOCS).as_posix() in FRAGMENTS
+    expanded(text)
+
+
+def test_debezium_is_told_columns_that_exist():
+    """The connector's configuration names the outbox's own columns."""
+    told = json.loads((SNIPPETS / "debezium.json").read_text(encoding="utf-8"))["config"]
+    router = {name.removeprefix("transforms.outbox."): value for name, value in told.items()}
+    columns = [router[name] for name in ("table.field.event.id", "table.field.event.key", "route.by.field")]
+    columns += [placed.split(":")[0] for placed in router["table.fields.additional.placement"].split(",")]
+    assert set(columns) <= {column.name for column in outbox_table.columns}
+    assert told["table.include.list"] == f"public.{outbox_table.name}"
+
+
+def _is_named_by_a_test(name: str) -> bool:
+    tests = DOCS.parent / "tests"
+    stem = name.rsplit("/", 1)[-1]
+    return any(
+        stem in path.read_text(encoding="utf-8") for path in tests.rglob("*.py") if path.name != "test_snippets.py"
+    )

@@ -1,0 +1,25 @@
+"""The lessons, typed as they stand on their pages, in an empty folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from docs.reader import DOCS
+
+LESSONS = {"survive-a-kill.md": 8, "handlers-and-retries.md": 1}
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_lesson_runs_as_it_is_shown(page, reader):
+    """P1, P2: what the page says is what is seen, the kills included."""
+    assert reader.follow(DOCS / "tutorial" / page) >= LESSONS[page]
+
+
+@pytest.mark.server
+def test_the_same_file_runs_on_servers(reader, database, kafka):
+    """P1, P2. The lesson's last part: two URLs, and not a line of the file is changed."""
+    page = DOCS / "tutorial" / "survive-a-kill.md"
+    urls = {"TXP_DATABASE_URL": database.url("asyncpg"), "TXP_BROKER_URL": f"kafka://{kafka.bootstrap}?create_topics=6"}
+    assert replace(reader, environment=urls).follow(page, "run servers") >= 4
