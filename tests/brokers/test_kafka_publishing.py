@@ -28,13 +28,17 @@ async def test_after_one_too_large_nothing_is_stored(kafka, per_request):
     topic = kafka.create(config=BROKER_LIMIT)
     sent = [message(topic, "k"), message(topic, "k", payload=TOO_LARGE), *(message(topic, "k") for _ in range(30))]
     async with broker_at(kafka.bootstrap, producer={"batch.num.messages": per_request}) as broker:
-        verdicts = await Publishing(broker, sent).verdicts()
-        assert set(verdicts[1:]) == {Verdict.UNKNOWN}
-        assert ids_of(stored(kafka.bootstrap, topic)) in ([], [sent[0].id])
+        await Publishing(broker, [message(topic, "other")]).confirmed()
+        publishing = Publishing(broker, sent)
+        await asyncio.sleep(0)
+        # The event loop stands still while this looks: that nothing follows is not up to how soon we notice.
+        assert ids_of(stored(kafka.bootstrap, topic))[1:] in ([], [sent[0].id])
+        assert set((await publishing.verdicts())[1:]) == {Verdict.UNKNOWN}
+        assert ids_of(stored(kafka.bootstrap, topic))[1:] in ([], [sent[0].id])
         # As the relay does: again in order, and what fails is tried all by itself.
         rejected = await BrokerSuite().publish_stubbornly(broker, sent)
         assert rejected == [sent[1].id]
-        assert firsts(stored(kafka.bootstrap, topic)) == [each.id for each in sent if each is not sent[1]]
+        assert firsts(stored(kafka.bootstrap, topic))[1:] == [each.id for each in sent if each is not sent[1]]
 
 
 async def test_a_refusal_is_believed_only_of_a_message_alone(kafka):

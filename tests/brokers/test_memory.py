@@ -149,7 +149,8 @@ async def test_a_member_that_leaves_gives_back_in_order():
         async with broker.subscribe(["t"], group="g") as batches:
             one = Publishing(broker, sent[:3])
             assert len(await anext(batches)) == 3
-        two = Publishing(broker, sent[3:])
+            two = Publishing(broker, sent[3:])
+            await settled()
         async with broker.subscribe(["t"], group="g") as batches:
             came = await Reader(batches).take(4, ack=True)
         assert [d.message for d in came] == sent
