@@ -115,7 +115,7 @@ class Event(BaseModel):
         EventDefinitionError: at import, when a class argument is missing or names no field.
     """
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
     event_type: ClassVar[EventType | None] = None
 
     def __init_subclass__(

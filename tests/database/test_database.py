@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from outbox.support import ROWS, OffsetClock, Order, Placed, ids, open_database, prepare_tables, rows, session_of
-from outbox.test_add import _cancelled_at
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from outbox.support import ROWS, OffsetClock, Order, Placed, ids, open_database, prepare_tables, rows, session_of
+from outbox.test_add import _cancelled_at
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable
 from txpatterns.errors import WrongDatabase
@@ -67,6 +67,7 @@ async def test_deadlocks_are_repeated(database):
 
 def test_what_may_be_repeated():
     """H8, H5: conflicts and deadlocks may be repeated; broken links and constraint violations may not."""
+
     def error(state, invalidated=False):
         original = Exception("x")
         original.sqlstate = state

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
-from outbox.support import OffsetClock, open_database
 
+from outbox.support import OffsetClock, open_database
 from txpatterns.database import Database, Leases
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.errors import LeaseLost

@@ -32,7 +32,15 @@ class Simulation:
         self.calm = False
 
     def step(self) -> None:
-        moves = [self.begin_read, self.end_read, self.send, self.answer, self.settle, self.set_aside, self.write_failure]
+        moves = [
+            self.begin_read,
+            self.end_read,
+            self.send,
+            self.answer,
+            self.settle,
+            self.set_aside,
+            self.write_failure,
+        ]
         self.random.choice([*moves, self.retry, self.release])()
         assert len(self.backlog.known) <= self.backlog.limit, "memory is bounded"
 
@@ -192,7 +200,12 @@ def test_bytes_bound_a_batch():
         message = Message(id="", topic="t", type="x", payload=b"x" * 100)
         backlog.take_in(
             [
-                Row(n, 0, message._replace(id=str(n), key="k" if ordered else str(n)), ("t", "kk" if ordered else str(n)))
+                Row(
+                    n,
+                    0,
+                    message._replace(id=str(n), key="k" if ordered else str(n)),
+                    ("t", "kk" if ordered else str(n)),
+                )
                 for n in range(1, 51)
             ]
         )

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+
 from outbox.broker import AWAY, LOST, REFUSED, STORED, ScriptedBroker
 from outbox.support import WAITING, OffsetClock, Placed, ids, open_database, rows, session_of
 from outbox.test_relay import QUICK, drained, fill, running, until
-
 from txpatterns.database.leases import Leases
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost
@@ -46,9 +46,25 @@ async def failing(store, state=Waiting.RETRYING):
 
 
 async def hold_up(store, outbox, broker, key="k", each=4):
-    """A key whose first message is never answered while others are confirmed: it is held after three doubts."""
+    """A key whose first message has failed once, as a relay finds it at its start; its followers are behind it."""
     added = await fill(store, outbox, [key], each)
+    (first,) = [row for row in await rows(store) if row.message_id == added[key][0]]
+    await _first_failure(store, first)
     broker.decide = lambda message: LOST if message.id == added[key][0] else STORED
+    relay = Relay(store, broker, settings=QUICK)
+    async with running(relay):
+        await until(lambda: relay._serving and relay._serving.backlog.held)
+        async with asyncio.timeout(30):
+            while await ids(store):
+                await asyncio.sleep(0.01)
+    return added[key]
+
+
+async def test_doubts_are_counted_only_while_others_are_confirmed(store, outbox):
+    """P3, H22, H26: a message that is never answered is held after three doubts, its followers wait behind it."""
+    broker = ScriptedBroker()
+    added = await fill(store, outbox, ["k"], 4)
+    broker.decide = lambda message: LOST if message.id == added["k"][0] else STORED
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
         n = 0
@@ -56,8 +72,10 @@ async def hold_up(store, outbox, broker, key="k", each=4):
             n += 1
             await fill(store, outbox, [f"other{n}"], 1)
             await until(lambda key=f"other{n}": broker.wire and broker.wire[-1].key == key)
-        await drained(relay)
-    return added[key]
+        async with asyncio.timeout(30):
+            while len(await failing(store, Waiting.BEHIND)) < 3:
+                await asyncio.sleep(0.01)
+    assert "k" not in broker.first_of_key
 
 
 @pytest.mark.parametrize("policy", list(OnFailure), ids=str)
@@ -167,13 +185,14 @@ async def test_a_long_outage_makes_no_dead_letters(store, outbox, clock):
     broker = ScriptedBroker()
     added = {"k": await hold_up(store, outbox, broker), **await fill(store, outbox, ["a", "b"], 10)}
     broker.decide = lambda _: AWAY
+    attempts = (await failing(store))[0].attempts
     for _ in range(18):
         clock.offset += timedelta(minutes=10)
         relay, calls = Relay(store, broker, settings=QUICK), len(broker.calls)
         async with running(relay):
             await until(lambda at=calls: len(broker.calls) > at + 1)
     assert await rows(store, DEAD) == []
-    assert [row.attempts for row in await failing(store)] == [1]
+    assert [row.attempts for row in await failing(store)] == [attempts]
     broker.decide = lambda _: STORED
     clock.offset += timedelta(minutes=10)
     await Relay(store, broker, settings=QUICK).run_once()

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 from txpatterns.errors import DecodeError, PayloadInvalid
 from txpatterns.messages import Event, EventType, Message
 
-_LONG_NUMBER = re.compile(rb"[:\[,]\s*-?\d{16}")
+_SUSPECT = re.compile(rb"[:\[,]\s*-?(?:\d{16}|NaN|Infinity)")
 _LARGEST_EXACT = 2**53
 
 
@@ -67,8 +67,11 @@ def to_json(event: Event) -> bytes:
         payload = event.__pydantic_serializer__.to_json(event)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise PayloadInvalid(f"{type(event).__name__} cannot be written as JSON: {error}") from error
-    if _LONG_NUMBER.search(payload) and _has_inexact_number(json.loads(payload)):
-        raise PayloadInvalid(f"{type(event).__name__} holds an integer above 2**53, which JSON readers round.")
+    if _SUSPECT.search(payload) and _has_inexact_number(json.loads(payload, parse_constant=_NoNumber)):
+        raise PayloadInvalid(
+            f"{type(event).__name__} holds a number that JSON readers do not read exactly: "
+            "an integer above 2**53, NaN or an infinity."
+        )
     return payload
 
 
@@ -83,6 +86,12 @@ def from_json(payload: bytes) -> Mapping[str, Any]:
     return found
 
 
+class _NoNumber(str):
+    """What stands for NaN or an infinity."""
+
+    __slots__ = ()
+
+
 def _has_inexact_number(value: object) -> bool:
     match value:
         case dict():
@@ -91,6 +100,8 @@ def _has_inexact_number(value: object) -> bool:
             return any(map(_has_inexact_number, value))
         case bool():
             return False
+        case _NoNumber():
+            return True
         case int():
             return abs(value) > _LARGEST_EXACT
     return False
