@@ -11,6 +11,7 @@ from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table
+from txpatterns.inbox import attempts
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
@@ -159,27 +160,26 @@ def lets_followers_overtake(_: Surroundings) -> None:
 
 
 def counts_attempts_in_memory(_: Surroundings) -> None:
-    update, counts = Attempts._update, {}
+    counts: dict[int, int] = {}
+    stored: dict[int, int] = {}
+    update, begin, read = Attempts._update, Attempts.begin, attempts.waiting_of
 
     def forgetful(self: Attempts, connection: sa.Connection, waiting: Any, **values: Any) -> None:
         if "attempts" in values:
             counts[waiting.id] = values.pop("attempts")
         update(self, connection, waiting, **values)
 
-    claim = Attempts.claim
-
-    def remembering(self: Attempts, connection: sa.Connection, consumers: Any, most: int, plan_of: Any) -> Any:
-        claimed, dead = claim(self, connection, consumers, most, lambda w: plan_of(recalled(w)))
-        return [recalled(w) for w in claimed], dead
-
-    def recalled(waiting: Any) -> Any:
+    def recalled(row: Any) -> Any:
+        waiting = read(row)
+        stored[waiting.id] = waiting.attempts
         return replace(waiting, attempts=counts.get(waiting.id, waiting.attempts))
 
+    attempts.waiting_of = recalled
     Attempts._update = forgetful
-    Attempts.claim = remembering
     Attempts._fence = lambda self, connection, waiting: True
-    begin = Attempts.begin
-    Attempts.begin = lambda self, connection, waiting: begin(self, connection, replace(waiting, attempts=1))
+    Attempts.begin = lambda self, connection, waiting: begin(
+        self, connection, replace(waiting, attempts=stored.get(waiting.id, waiting.attempts))
+    )
 
 
 def does_not_promote_the_next(_: Surroundings) -> None:
@@ -232,12 +232,12 @@ PLANTED = [
         _FLOWS["attempts used up, parked"],
         "I9",
         PAUSE,
-        "_end",
+        "_delete",
         postgresql=True,
     ),
     Planted("claim in a transaction of its own", claims_in_a_transaction_of_its_own, _FLOWS["handle"], "I1"),
     Planted("send after the commit", sends_after_the_commit, _FLOWS["enqueue one"], "I1"),
-    Planted("remember only a cursor", remembers_only_a_cursor, _FLOWS["publish and settle"], "I1"),
+    Planted("remember only a cursor", remembers_only_a_cursor, _FLOWS["publish and settle"], "I15"),
     Planted(
         "forget the followers of a dead letter",
         forgets_the_followers_of_a_dead_letter,

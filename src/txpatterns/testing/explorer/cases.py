@@ -6,18 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from mmap import mmap
 from random import Random
 from typing import Any
 
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.invariants import State
 from txpatterns.testing.explorer.life import PREPARING, live
-from txpatterns.testing.explorer.points import KILLS, Injection, Mode, Point
+from txpatterns.testing.explorer.points import KILLS, Injection, Mode, Point, Points
 from txpatterns.testing.explorer.process import Child, Ending, warm_up
 from txpatterns.testing.explorer.world import World
 
-_TAKEOVER = 0.6
-"""Seconds for another process to take over from a paused one; it may have to wait for a lock that is held."""
+_TAKEOVER = 0.5
+"""Seconds after which a process that comes to no further point is taken to wait for a lock of the paused one."""
 
 _ONLY = {
     "connect": (Mode.KILL_BEFORE, Mode.ERROR_BEFORE),
@@ -87,6 +88,7 @@ class Runner:
         self.world = world
         self.seed = seed
         self._output = ""
+        self._heart = mmap(-1, 1)
 
     def prepare(self) -> None:
         """Make the tables and what the story begins with, and remember that."""
@@ -140,7 +142,7 @@ class Runner:
         if child.wait_until_stopped() is not None:
             return
         other = self._child(1, self.flow.recover)
-        if other.ended_within(_TAKEOVER) is None:
+        if other.ended_or_silent(self._heart, _TAKEOVER) is None:
             child.proceed()
             self._output += other.wait().output
         self._output += child.wait().output
@@ -173,7 +175,8 @@ class Runner:
         return ending
 
     def _child(self, life: int, story: Any, injection: Injection | None = None) -> Child:
-        work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, injection=injection)
+        points = Points(self.world.folder / "journal", injection, self._heart if life == 1 else None)
+        work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, points=points)
         return Child(work, self.world.folder / f"output-{life}")
 
     def _restore(self) -> None:

@@ -14,7 +14,7 @@ from txpatterns.testing.explorer import sql
 from txpatterns.testing.explorer.clock import HurriedClock
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.leaks import Connections, tasks_left
-from txpatterns.testing.explorer.points import Injection, Points
+from txpatterns.testing.explorer.points import Points
 from txpatterns.testing.explorer.world import World
 
 PREPARING = -1
@@ -25,15 +25,12 @@ LONGER_THAN_A_LEASE = timedelta(hours=1)
 Story = Callable[[Any], Awaitable[object]]
 
 
-def live(
-    flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, injection: Injection | None = None
-) -> None:
+def live(flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, points: Points) -> None:
     """Be a process that makes the system, runs the story and ends.
 
     What went wrong is noted in the journal: an error that nobody injected, and what was left open.
     """
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    points = Points(world.folder / "journal", injection)
     connections = Connections()
     sql.install(points)
     clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0))

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from mmap import mmap
 from pathlib import Path
 
 
@@ -74,16 +75,18 @@ class Injection:
 class Points:
     """What one process has come to, and the fault that waits for it.
 
-    ``journal`` is the file where the process notes what must outlive it.
+    ``journal`` is the file where the process notes what must outlive it; ``heart`` is memory that it shares with
+    whoever watches it, and changes at each point.
     """
 
-    def __init__(self, journal: Path, injection: Injection | None = None) -> None:
+    def __init__(self, journal: Path, injection: Injection | None = None, heart: mmap | None = None) -> None:
         self.injection = injection
         self.passed: list[Point] = []
         self.recent: deque[str] = deque(maxlen=200)
         self.flow: asyncio.Task[object] | None = None
         self.on_resume: Callable[[], None] = lambda: None
         self._journal = journal
+        self._heart = heart
         self._counts: Counter[str] = Counter()
         self._fired = False
 
@@ -94,6 +97,8 @@ class Points:
         for ``REPLY_LOST`` after the call; it hands any answer to ``leave`` after the call.
         """
         self._counts[name] += 1
+        if self._heart is not None:
+            self._heart[0] = (self._heart[0] + 1) % 256
         here = Point(name, self._counts[name])
         self.passed.append(here)
         self.recent.append(str(here))

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 from txpatterns.database.engines import make_engine
@@ -55,13 +56,15 @@ class Child:
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         return None if os.WIFSTOPPED(status) else self._ending(status)
 
-    def ended_within(self, seconds: float) -> Ending | None:
-        """Give its ending if it ends within so many seconds of real time."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def ended_or_silent(self, heart: mmap, seconds: float) -> Ending | None:
+        """Give its ending when it ends; None when it has come to no further point for so many seconds."""
+        beats, since = heart[:], time.monotonic()
+        while time.monotonic() - since < seconds:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return self._ending(status)
+            if heart[:] != beats:
+                beats, since = heart[:], time.monotonic()
             time.sleep(0.002)
         return None
 
