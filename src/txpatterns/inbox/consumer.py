@@ -157,8 +157,12 @@ class Consumer:
             await self._lanes.cancel()
             await self._retries.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            leaving = asyncio.create_task(membership.leave(), name="consumer leaves")
             with suppress(Exception):  # when the database is away, the lease runs out by itself
-                await asyncio.shield(membership.leave())
+                try:
+                    await asyncio.shield(leaving)
+                finally:
+                    await asyncio.wait({leaving})  # cancelled meanwhile: it does not go on behind the caller's back
 
     def stop(self) -> None:
         """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""
