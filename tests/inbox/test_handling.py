@@ -1,6 +1,7 @@
 """Deliveries to handlers: the effect once, the acknowledgement after it."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -264,11 +265,13 @@ async def test_emit_needs_an_outbox_and_a_handler_that_still_runs(sqlite_world):
 
 
 async def test_a_reject_makes_a_dead_letter_at_once_and_the_key_goes_on(world):
-    """P3, H106, H107: no attempt is wasted, and the dead letter is complete."""
+    """P3, H106, H107: no attempt is wasted, the dead letter is complete, and a copy of it is not handled again."""
     consumer = world.consumer()
+    runs = Counter()
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:
+        runs[event.number] += 1
         await tx.session.execute(note(event.book, event.number))
         if event.number == 1:
             raise Reject("no such book")
@@ -278,6 +281,7 @@ async def test_a_reject_makes_a_dead_letter_at_once_and_the_key_goes_on(world):
     async with running(consumer):
         await world.broker.all_acked()
     assert await world.effects() == [("a", 2)]
+    assert runs == {1: 1, 2: 1}
     (dead,) = await world.dead()
     assert (dead.reason, dead.attempts, dead.consumer, dead.message_id) == ("rejected", 1, "app.noted", first.id)
     assert (bytes(dead.payload), dead.key, dead.topic, dead.type) == (first.payload, "a", "notes", "note.added")

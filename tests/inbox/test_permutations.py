@@ -135,6 +135,7 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
             for turn in order:
                 both[turn].ask(next(steps[turn]))
                 await quiet(both, watcher)
+                assert not appending.busy, "appending waits for no handler"
             assert not any(session.busy for session in both)
             assert await world.stranded() == [], (order, came)
             kept = {row.message_id for row in await world.waiting()}

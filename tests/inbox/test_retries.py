@@ -88,7 +88,7 @@ async def test_first_effects_keep_the_order_of_a_key_through_failures(world, fai
 
 
 async def test_a_parked_key_waits_for_an_operator(world, fails):
-    """P3, P7, H102: after the dead letter its key's messages wait, those that came before it and those after it."""
+    """P3, P7: after the dead letter its key's messages wait, those that came before it and those after it."""
     consumer = world.consumer(policies=quick(2, on_failure=OnFailure.PARK))
     noting(consumer, fails)
     fails[1] = 2
@@ -107,7 +107,7 @@ async def test_a_parked_key_waits_for_an_operator(world, fails):
 
 
 async def test_a_key_whose_first_message_is_refused_at_once_is_parked_too(world, fails):
-    """P3, H102: also where nothing else of the key was there when its message died."""
+    """P3: also where nothing else of the key was there when its message died."""
     consumer = world.consumer(policies=quick(1, on_failure=OnFailure.PARK))
     noting(consumer, fails)
     fails[1] = 1
@@ -120,7 +120,7 @@ async def test_a_key_whose_first_message_is_refused_at_once_is_parked_too(world,
 
 
 async def test_a_skipped_message_is_tried_again_outside_its_key(world, fails):
-    """P3, H102: the key does not wait; the order is given up, as the policy says."""
+    """P3: the key does not wait; the order is given up, as the policy says."""
     consumer = world.consumer(policies=quick(3, on_failure=OnFailure.SKIP, wait=3600))
     noting(consumer, fails)
     fails[1] = 1

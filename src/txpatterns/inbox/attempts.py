@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
@@ -49,17 +49,27 @@ class Attempts:
         self.lanes = lanes
 
     def claim(
-        self, connection: Connection, consumers: Sequence[str], most: int, plan_of: Callable[[Waiting], Plan]
+        self,
+        connection: Connection,
+        consumers: Sequence[str],
+        most: int,
+        plan_of: Callable[[Waiting], Plan],
+        busy: Collection[int] = (),
     ) -> tuple[list[Waiting], list[Waiting]]:
         """Take messages that are due, with the attempt written already; gives those to run and those that died.
 
         A process that dies from here on has used up this attempt; the message is due again after its plan's time.
-        A running attempt has its row locked, so it is never claimed a second time however long it takes. A message
-        whose process died in its last attempt becomes a dead letter here.
+        A running attempt has its row locked, so it is never claimed a second time however long it takes; ``busy``
+        are those of this process that have not come so far. A message whose process died in its last attempt becomes
+        a dead letter here.
         """
         due = (
             sa.select(*inbox_waiting_table.columns)
-            .where(_waiting.consumer.in_(consumers), _waiting.due_at <= self.database.now())
+            .where(
+                _waiting.consumer.in_(consumers),
+                _waiting.due_at <= self.database.now(),
+                _waiting.id.not_in(sorted(busy)),
+            )
             .order_by(_waiting.due_at)
             .limit(most)
             .with_for_update(skip_locked=True)

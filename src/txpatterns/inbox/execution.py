@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import anyio
@@ -99,7 +100,8 @@ class Execution:
         async with self.database.writing():
             if run.handler.is_async:
                 return await self._in_loop(run)
-            return await anyio.to_thread.run_sync(self._in_thread, run, limiter=self._threads, abandon_on_cancel=True)
+            handling = partial(self._in_thread, run)
+            return await anyio.to_thread.run_sync(handling, limiter=self._threads, abandon_on_cancel=True)
 
     async def _in_loop(self, run: Run) -> Result:
         session = AsyncSession(self._async_engine, expire_on_commit=False)

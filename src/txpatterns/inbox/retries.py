@@ -31,6 +31,7 @@ class Retries:
         self._interval = interval
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._busy: set[int] = set()
 
     @property
     def in_flight(self) -> int:
@@ -68,12 +69,14 @@ class Retries:
                 consumers=processing.handlers.consumers,
                 most=taken,
                 plan_of=processing.plan_of,
+                busy=frozenset(self._busy),
             )
             claimed, dead = await processing.database.transact(claim)
             for waiting in claimed:
+                self._busy.add(waiting.id)
                 task = asyncio.create_task(self._attempt_in_slot(waiting), name=f"retry {waiting.entry.consumer}")
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                task.add_done_callback(partial(self._ended, waiting))
                 started += 1
         finally:
             for _ in range(taken - started):
@@ -100,6 +103,13 @@ class Retries:
 
     async def attempt(self, waiting: Waiting) -> None:
         """Make one attempt that was claimed before; the caller holds a slot."""
+        self._busy.add(waiting.id)
+        try:
+            await self._attempt(waiting)
+        finally:
+            self._busy.discard(waiting.id)
+
+    async def _attempt(self, waiting: Waiting) -> None:
         processing, entry = self._processing, waiting.entry
         handler = processing.handlers.find(entry.consumer, entry.message.type)
         begun = Begun.GONE
@@ -127,10 +137,14 @@ class Retries:
             return  # due again after its step of the ladder
         except Exception:
             logger.exception("an attempt of %s ended unexpectedly; it is due again", waiting.entry.consumer)
-        finally:
-            self._processing.slots.release()
-            self._processing.attempt_ended()
-            self._wake.set()
+
+    def _ended(self, waiting: Waiting, task: asyncio.Task[None]) -> None:
+        """Give the slot back, also that of a task that was cancelled before it began."""
+        self._running.discard(task)
+        self._busy.discard(waiting.id)
+        self._processing.slots.release()
+        self._processing.attempt_ended()
+        self._wake.set()
 
     async def _conclude(self, waiting: Waiting, handler: Handler, result: Result, begun: Begun) -> None:
         processing, entry = self._processing, waiting.entry
