@@ -53,7 +53,9 @@ def make(tmp_path, hooks=(), inner=None):
     session_of = session_dependency(app)
 
     @web.post("/orders/{order_id}")
-    async def place(order_id: str, session: Annotated[AsyncSession, Depends(session_of, scope="function")], fail: bool = False) -> dict:
+    async def place(
+        order_id: str, session: Annotated[AsyncSession, Depends(session_of, scope="function")], fail: bool = False
+    ) -> dict:
         app.outbox.add(session, Placed(order_id=order_id))
         if fail:
             raise HTTPException(409)
