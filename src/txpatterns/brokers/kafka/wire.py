@@ -17,7 +17,7 @@ def from_kafka(found: KafkaMessage) -> Message:
 
     Its id is the header, or topic/partition/offset; its key the header, or the record's key as text.
     """
-    topic, partition, offset = found.topic() or "", found.partition(), found.offset()
+    topic = found.topic() or ""
     try:
         headers = found.headers()
     except UnicodeDecodeError:  # a header's name that is not UTF-8 spoils the whole list
@@ -26,7 +26,8 @@ def from_kafka(found: KafkaMessage) -> Message:
     key = found.key()
     if key is not None and "ordering-key" not in named:
         named["ordering-key"] = as_text(key)
-    return from_wire(topic, found.value() or b"", named, fallback_id=f"{topic}/{partition}/{offset}")
+    fallback_id = "" if named.get("message-id") else f"{topic}/{found.partition()}/{found.offset()}"
+    return from_wire(topic, found.value() or b"", named, fallback_id=fallback_id)
 
 
 def tolerant(headers: Iterable[Header]) -> dict[str, str]:
