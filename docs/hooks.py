@@ -23,7 +23,12 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by MkDocs for each page."""
     if "\n{errors}\n" in markdown:
         markdown = markdown.replace("\n{errors}\n", f"\n{errors()}\n")
-    return MARK.sub(lambda mark: ", ".join(f"`{file}`" for file in sorted(cited()[mark[1]])) or NONE_YET, markdown)
+    return MARK.sub(lambda mark: ", ".join(map(shown, sorted(cited()[mark[1]]))) or NONE_YET, markdown)
+
+
+def shown(file: str) -> str:
+    """A test file as it is named on a page: from the folder `tests` on."""
+    return f"`{file.removeprefix('tests/').removeprefix('examples/')}`"
 
 
 def errors() -> str:
