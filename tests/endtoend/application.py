@@ -47,8 +47,10 @@ class Counted(Event, topic=os.environ.get("TOPIC", "counted"), type="counted", k
 
 def make_app(database: str, broker: str) -> App:
     settings = AppSettings(relay=RelaySettings(lease=LEASE), consumer=ConsumerSettings(lease_ttl=LEASE))
-    app = App("counting", database, broker, settings=settings)
+    return count_in(App("counting", database, broker, settings=settings))
 
+
+def count_in(app: App) -> App:
     @app.on(Counted)
     async def count(event: Counted, tx: Transaction) -> None:
         tx.session.add(Effect(message_id=tx.message.id, key=event.name, number=event.number))

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _REPEATS = 8
 _OWN_CONNECTIONS = 3
+_PATIENCE = 5.0
 
 
 class Database:
@@ -30,6 +31,8 @@ class Database:
 
     Made of a URL, an ``Engine`` or an ``AsyncEngine``. The library's own work runs on at most three connections
     of a separate pool, so that a busy application cannot starve it. Times are those of the database's clock.
+
+    ``listen_url`` is the direct address of a database that ``engine`` reaches through a pooler in transaction mode.
     """
 
     def __init__(
@@ -46,7 +49,10 @@ class Database:
         self._own = own_engine(self.engine)
         # An engine with options costs more to make than most statements cost to run.
         self._writes = self._own.execution_options(**{WRITES: True})
-        self._reads = self._own if self.is_sqlite else self._own.execution_options(isolation_level="AUTOCOMMIT")
+        # A single statement needs no BEGIN and COMMIT around it, except behind a pooler: there asyncpg's PREPARE
+        # and EXECUTE meet the same server connection only inside a transaction.
+        alone = not self.is_sqlite and listen_url is None
+        self._reads = self._own.execution_options(isolation_level="AUTOCOMMIT") if alone else self._own
         self._make_locks()
 
     @property
@@ -139,10 +145,21 @@ class Database:
 
 
 async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:
-    if isinstance(engine, AsyncEngine):
-        async with engine.begin() as connection:
-            return await connection.run_sync(work)
-    return await anyio.to_thread.run_sync(_begin_and, engine, work)
+    if not isinstance(engine, AsyncEngine):
+        return await anyio.to_thread.run_sync(_begin_and, engine, work)
+    task = asyncio.ensure_future(_abegin_and(engine, work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # Cut off in the middle, a connection can only be thrown away, and its COMMIT may or may not have happened.
+        await asyncio.wait((task,), timeout=_PATIENCE)
+        task.cancel()
+        raise
+
+
+async def _abegin_and(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)
 
 
 def _begin_and(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -1,0 +1,60 @@
+"""Behind PgBouncer in transaction mode, where no two statements need share a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from rig.servers.pgbouncer import PgBouncer
+from rig.servers.postgres import Database as PostgresDatabase
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from txpatterns import App, AppSettings, MemoryBroker
+from txpatterns.database.setup import create_missing
+
+
+def asyncpg_engine(url: str) -> AsyncEngine:
+    unnamed = {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+    }
+    return create_async_engine(url, connect_args=unnamed)
+
+
+def psycopg_engine(url: str) -> AsyncEngine:
+    return create_async_engine(url, connect_args={"prepare_threshold": None})
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("driver", "engine"),
+    [pytest.param("asyncpg", asyncpg_engine, id="asyncpg"), pytest.param("psycopg", psycopg_engine, id="psycopg")],
+)
+async def test_everything_works_through_a_transaction_pooler(
+    driver: str,
+    engine: Callable[[str], AsyncEngine],
+    database: PostgresDatabase,
+    pgbouncer: PgBouncer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P1, P2; H34, H98. Adding, relaying, handling and emitting; wake-ups take the direct connection."""
+    from endtoend import application
+
+    made = engine(database.url(driver, port=pgbouncer.port))
+    settings = AppSettings(listen_url=database.url(driver))
+    app = App("counting", made, MemoryBroker(), settings=settings)
+    application.count_in(app)
+    await app.database.transact(create_missing)
+    await app.database.transact(application.Base.metadata.create_all)
+    async with app.running():
+        for number in range(1, 21):
+            async with app.session() as session, session.begin():
+                app.outbox.add(session, application.Counted(name=f"key-{number % 3}", number=number))
+        await app.drained()
+    effects = await app.database.read(lambda c: c.execute(sa.text("SELECT number FROM effect")).scalars().all())
+    assert sorted(effects) == list(range(1, 21))
+    await app.close()
+    await made.dispose()
