@@ -56,6 +56,11 @@ class EventRegistry:
 
         return keep
 
+    def take_in(self, other: EventRegistry) -> None:
+        """Know all that another registry knows, its upcasters included."""
+        self._classes.update(other._classes)
+        self._upcasters.update(other._upcasters)
+
     def knows(self, type_: str) -> bool:
         """Say whether a class reads this wire type."""
         return type_ in self._classes

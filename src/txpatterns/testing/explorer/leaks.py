@@ -12,13 +12,13 @@ _TURNS = 5
 
 
 class Connections:
-    """Watches every connection pool of the process."""
+    """Watches one connection pool, or all that the process has."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool | type[Pool] = Pool) -> None:
         self._out: dict[int, Any] = {}
         self._open_when_returned: list[str] = []
-        event.listen(Pool, "checkout", self._checkout)
-        event.listen(Pool, "checkin", self._checkin)
+        event.listen(pool, "checkout", self._checkout)
+        event.listen(pool, "checkin", self._checkin)
 
     def _checkout(self, _dbapi: Any, record: Any, _proxy: Any) -> None:
         self._out[id(record)] = record
