@@ -111,14 +111,15 @@ class Execution:
             # Cancelled in mid-statement, nobody knows what the connection is doing: it must not go back to the pool.
             await _finish(session.invalidate())
             raise
-        with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
-            await _finish(session.close())
+        if result.came not in (Came.DONE, Came.REFUSED):  # after a commit there is nothing left to close
+            with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
+                await _finish(session.close())
         return result
 
     async def _in_session(self, session: AsyncSession, run: Run) -> Result:
         try:
-            connection = await session.connection(execution_options=_WRITES)
-            if not await connection.run_sync(run.opening):
+            connection, may_run = await session.run_sync(_open, run)
+            if not may_run:
                 # What an opening wrote besides its claim stays, for example that the next of the lane is due.
                 await _finish(session.commit())
                 return Result(Came.REFUSED)
@@ -151,8 +152,8 @@ class Execution:
 
     def _in_plain_session(self, session: Session, run: Run) -> Result:
         try:
-            connection = session.connection(execution_options=_WRITES)
-            if not run.opening(connection):
+            connection, may_run = _open(session, run)
+            if not may_run:
                 session.commit()
                 return Result(Came.REFUSED)
         except Exception as error:  # noqa: BLE001 - told in the result
@@ -170,6 +171,11 @@ class Execution:
         finally:
             transaction.close()
         return Result(Came.DONE)
+
+
+def _open(session: Session, run: Run) -> tuple[Connection, bool]:
+    connection = session.connection(execution_options=_WRITES)
+    return connection, run.opening(connection)
 
 
 def _of_opening(error: Exception) -> Result:
