@@ -46,7 +46,7 @@ async def guarded(leases, held):
 
 
 async def test_slots_are_shared_out_and_passed_on(members):
-    """H15, H17, P7: a second member gets its half only when the first has given it up; leaving hands all over at once."""
+    """H15, H17, P7: a second member gets its half when the first has given it up; leaving hands all over at once."""
     (first, _), (second, _) = members.make(), members.make()
     held = await join(first)
     assert len(held) == 16

@@ -77,6 +77,9 @@ async def test_rollback_writes_nothing(store, outbox, business):
 async def test_emit_only_is_undone_when_the_commit_fails_behind_the_write(store, outbox):
     """P1, H4: a bare write in an emit-only transaction must not commit by itself: a later listener refuses."""
 
+    async with session_of(store) as session, session.begin():
+        first = outbox.add(session, Placed(order_id="o"))  # from now on nothing but the write is sent at a commit
+
     def refuse(connection):
         raise RuntimeError("another listener refuses the commit")
 
@@ -87,7 +90,7 @@ async def test_emit_only_is_undone_when_the_commit_fails_behind_the_write(store,
         with pytest.raises(RuntimeError):
             await session.commit()
         await session.rollback()
-    assert await ids(store) == []
+    assert await ids(store) == [first]
 
 
 async def test_a_core_connection_is_served_alike(store, outbox):

@@ -80,6 +80,8 @@ class Backlog:
         self.held: set[Lane] = set()
         self.frozen: set[Lane] = set()
         self.dropped: dict[Lane, int] = {}
+        self._passed_over: dict[Lane, int] = {}
+        """Where a pass first met a lane while it was frozen."""
         self.confirmations = 0
         self._settled_lately: set[str] = set()
         self._lanes: dict[Lane, _LaneState] = {}
@@ -127,7 +129,9 @@ class Backlog:
                 continue
             if lane in self.held:
                 behind.append(row)
-            elif lane in self.dropped or lane in self.frozen:
+            elif lane in self.frozen:
+                self._passed_over[lane] = min(row.position, self._passed_over.get(lane, row.position))
+            elif lane in self.dropped:
                 continue
             else:
                 state = lanes.get(lane)
@@ -252,6 +256,7 @@ class Backlog:
         self.frozen.discard(lane)
         if held:
             self.held.add(lane)
+        position = min(position, self._passed_over.pop(lane, position))
         first = max(position, _FIRST_POSITION)  # a pass begins there at the lowest, and would not clear what is below
         self.dropped[lane] = min(first, self.dropped.get(lane, first))
 
