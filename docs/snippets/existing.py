@@ -26,17 +26,16 @@ class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_i
 
 
 engine = create_async_engine("sqlite+aiosqlite:///orders.db")  # the engine that you have
+sessions = async_sessionmaker(engine, expire_on_commit=False)
 app = App("orders", database=engine, metadata=Base.metadata)
 # --8<-- [end:app]
 
+
 # --8<-- [start:async]
-sessions = async_sessionmaker(engine, expire_on_commit=False)
-
-
 async def place_order(session: AsyncSession, total: Decimal) -> str:
     order = Order(id=new_id(), total=total)
     session.add(order)
-    app.outbox.add(session, OrderPlaced(order_id=order.id, total=total))  # no await: nothing is sent yet
+    app.outbox.add(session, OrderPlaced(order_id=order.id, total=total))  # sent if this commits
     return order.id
 
 

@@ -23,6 +23,7 @@ SECTION = re.compile(r"^\s*# --8<-- \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 BLOCK = re.compile(
     r"^<!-- (file: (?P<file>\S+)|(?P<run>run[\w: ]*)) -->\n+```[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?:INFO|WARNING) .*\n", re.MULTILINE)
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CHANGING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[T ][\d:.]+(?:\+00:00)?")
 PATIENCE = timedelta(seconds=60)
@@ -44,8 +45,8 @@ def included(path: str, section: str | None) -> str:
 
 
 def same(expected: str, seen: str) -> bool:
-    """Whether two outputs say the same, but for ids, times, and what `...` stands for."""
-    plain = [CHANGING.sub("<changing>", text) for text in (expected, seen)]
+    """Whether two outputs say the same, but for log lines, ids, times, and what `...` stands for."""
+    plain = [CHANGING.sub("<changing>", text) for text in (expected, LOGGED.sub("", seen))]
     return doctest.OutputChecker().check_output(plain[0], plain[1], LOOSELY)
 
 
