@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Bell:
@@ -38,3 +42,20 @@ class Bell:
             self._waiting[order_id].discard(heard)
             if not self._waiting[order_id]:
                 del self._waiting[order_id]
+
+
+class Reading:
+    """Reads to their end what a page that is closed in the middle would cut short.
+
+    A cut read costs the pool its connection, and pages are closed at any moment.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for a read; when the one who waits is cancelled, the read goes on by itself."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.lanes import draw
+from shop.gateway.live import Reading
 from shop.gateway.models import StumbleRow
 from shop.gateway.pages import show
 from shop.gateway.story import tell
@@ -78,23 +79,27 @@ async def stream(
 
 async def _follow(context: Context, visitor: Visitor, order_id: str, seen: int) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
-    complete, quiet = tell(await context.timeline.entries(order_id)).complete, 0
-    # A complete story is listened to a little longer: the bank may repeat itself.
+    reading = Reading()
+    complete, quiet = tell(await reading.whole(context.timeline.entries(order_id))).complete, 0
     while not context.timeline.bell.closed:
-        last = await context.timeline.last(order_id)
+        last = await reading.whole(context.timeline.last(order_id))
         if last > seen:
             seen, quiet = last, 0
-            order = await context.services.orders.get(visitor.id, order_id)
-            values = await _values(context, visitor, order)
+            values = await reading.whole(_read(context, visitor, order_id))
             complete = values["story"].complete
             yield _event("timeline", str(seen), context.templates.get_template("_timeline.html").render(values))
         quiet += 1
         if quiet % BEATS == 0:
             yield ": still here\n\n"
+        # A complete story is listened to a little longer: the bank may repeat itself.
         if complete and quiet > BEATS:
             yield _event("end", str(seen), "complete")
             return
         await context.timeline.bell.wait(order_id, LISTEN)
+
+
+async def _read(context: Context, visitor: Visitor, order_id: str) -> dict[str, Any]:
+    return await _values(context, visitor, await context.services.orders.get(visitor.id, order_id))
 
 
 def _event(name: str, position: str, text: str) -> str:

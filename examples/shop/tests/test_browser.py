@@ -1,0 +1,174 @@
+"""The storefront in a real browser: what a person sees, in both colour schemes, on a small screen, by keyboard."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from shop.catalog.seed import products
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
+PATIENCE = 60_000
+PLENTY = next(product.sku for product in products(42) if product.stock == 40)
+"""Something that these tests do not sell out."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The address of a shop in a process of its own."""
+    data = tmp_path_factory.mktemp("shop")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(data), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert "Store" in running.stdout.readline()
+        address = f"http://127.0.0.1:{port}"
+        httpx.get(f"{address}/health", timeout=60).raise_for_status()
+        yield address
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, store):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=store)
+    opened = context.new_page()
+    complaints = []
+    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def order(page, method):
+    page.goto(f"/products/{PLENTY}")
+    page.get_by_role("button", name="Put into the cart").click()
+    page.get_by_role("link", name="To the checkout").click()
+    page.locator(f"input[value={method}]").check()
+    page.get_by_role("button", name="Order and pay").click()
+    page.wait_for_url("**/orders/*")
+
+
+def test_the_story_goes_on_while_the_page_is_open(page, tmp_path):
+    """The page tells each event as it happens, without being loaded again."""
+    order(page, "succeed")
+    page.evaluate("window.sameLoad = true")
+    page.get_by_role("heading", name="Confirmed").wait_for(timeout=PATIENCE)
+    page.get_by_text("We took what you bought out of your cart.").wait_for(timeout=PATIENCE)
+    assert page.evaluate("window.sameLoad") is True
+    page.get_by_text("Engineer's view").click()
+    rows = page.locator(".events li")
+    assert rows.count() == 8
+    assert "order.created" in rows.first.inner_text()
+    rows.nth(1).get_by_role("button", name="Look inside").click()
+    assert '"order_id"' in page.locator("[popover]:popover-open pre").inner_text()
+    page.screenshot(path=tmp_path / "order.png", full_page=True)
+
+
+def test_it_pauses_while_nobody_looks(page):
+    """A hidden page stops listening and says so; shown again, it goes on."""
+    order(page, "silent")
+    live = page.locator("#live")
+    playwright.expect(live).to_have_text("Live", timeout=PATIENCE)
+    hide = "value => {Object.defineProperty(document, 'hidden', {value, configurable: true});"
+    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange'))}", True)
+    playwright.expect(live).to_have_text("Paused while you were away")
+    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange'))}", False)
+    playwright.expect(live).to_have_text("Live", timeout=PATIENCE)
+    page.get_by_role("button", name="Call it off").click()
+    page.get_by_role("heading", name="Canceled").wait_for(timeout=PATIENCE)
+
+
+def test_by_keyboard(page):
+    """The first stop of the keyboard leads past the frame; the switch of views is reached and turned by keys."""
+    order(page, "succeed")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.locator("#view-story").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".graph").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_small_screen_needs_no_sideways_scrolling(browser, store, scheme):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, base_url=store, color_scheme=scheme)
+    page = context.new_page()
+    order(page, "silent")
+    mine = page.url
+    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", mine, "/api/v1/problems"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
+    context.close()
+
+
+def test_without_a_script(browser, store):
+    context = browser.new_context(java_script_enabled=False, base_url=store)
+    page = context.new_page()
+    order(page, "succeed")
+    for _ in range(200):
+        if page.get_by_role("heading", name="Confirmed").count():
+            break
+        page.reload()
+    page.get_by_role("heading", name="Confirmed").wait_for(timeout=PATIENCE)
+    context.close()
+
+
+CONTRAST = """() => {
+  const lum = c => { const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const read = s => { const n = s.match(/[\\d.]+/g).map(Number);
+    return {rgb: n.slice(0, 3), a: n.length > 3 ? n[3] : 1}; };
+  const bad = [];
+  for (const el of document.querySelectorAll('body *')) {
+    const own = [...el.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !el.checkVisibility() || el.closest('.hidden, svg')) continue;
+    let ground = null;
+    for (let up = el; up && !ground; up = up.parentElement) {
+      const c = read(getComputedStyle(up).backgroundColor); if (c.a === 1) ground = c.rgb; }
+    const style = getComputedStyle(el), ink = read(style.color).rgb, a = lum(ink), b = lum(ground);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const large = parseFloat(style.fontSize) >= 24;
+    if (ratio < (large ? 3 : 4.5))
+      bad.push([el.className || el.tagName, ratio.toFixed(2), el.textContent.trim().slice(0, 30)]);
+  }
+  return bad;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(browser, store, scheme):
+    """Text keeps the AA ratio to what is behind it: 4.5, or 3 where it is large."""
+    context = browser.new_context(base_url=store, color_scheme=scheme, reduced_motion="reduce")
+    page = context.new_page()
+    order(page, "silent")
+    mine = page.url
+    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", mine):
+        page.goto(path)
+        assert page.evaluate(CONTRAST) == [], path
+    page.get_by_text("Engineer's view").click()
+    assert page.evaluate(CONTRAST) == []
+    context.close()

@@ -1,0 +1,96 @@
+"""The same services as processes of their own, on PostgreSQL and Kafka."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from functools import partial
+
+import httpx
+import pytest
+
+from rig.lookup import Missing
+from rig.servers.kafka import Kafka
+from rig.servers.postgres import Postgres
+from rig.watchdog import Watchdog
+from shop.settings import PORTS
+
+PATIENCE = 150.0
+
+
+@pytest.fixture(scope="module")
+def servers():
+    """The URLs of a real PostgreSQL and a real Kafka."""
+    with ExitStack() as stack:
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
+        urls = []
+        for kind in (Postgres, Kafka):
+            try:
+                server = kind.take(watchdog)
+            except Missing as missing:
+                if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+                    raise
+                pytest.skip(str(missing))
+            stack.callback(server.close)
+            server.start()
+            urls.append(server.url)
+        yield urls
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.server
+@pytest.mark.timeout(400)
+def test_an_order_through_seven_processes(servers, tmp_path):
+    """P1, P2, P3: an order goes through every service over PostgreSQL and Kafka, and all processes end when asked."""
+    database, broker = servers
+    prefix = f"shop_{os.getpid()}_"
+    name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
+    env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in PORTS}
+    env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
+    port = free_address().rpartition(":")[2]
+    command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen([*command, "--data", str(tmp_path / "shop")], env=env, stdout=log, stderr=log)
+    told = partial((tmp_path / "log").read_text)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as alice:
+            ask(alice, "GET", "/health", told)
+            ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+            placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "twice"})
+            heard, deadline = [], time.monotonic() + PATIENCE
+            while not {"stock.sold", "cart.settled", "webhook.repeated"} <= set(heard):
+                assert time.monotonic() < deadline, (heard, told()[-3000:])
+                timeline = ask(alice, "GET", f"/api/v1/orders/{placed['id']}/timeline", told)
+                heard = [entry["type"] for entry in timeline["entries"]]
+                threading.Event().wait(0.2)
+            assert heard.count("payment.captured") == heard.count("order.confirmed") == 1
+            assert ask(alice, "GET", f"/api/v1/orders/{placed['id']}", told)["status"] == "CONFIRMED"
+    finally:
+        running.send_signal(signal.SIGTERM)
+        ended = running.wait(90)
+    assert ended == 0, told()[-3000:]
+
+
+def ask(client, method, path, told, body=None):
+    """Ask until there is an answer: the processes start in any order."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            answer = client.request(method, path, json=body)
+        except httpx.TransportError:
+            answer = None
+        if answer is not None and answer.status_code < 500:
+            assert answer.status_code < 300, answer.text
+            return answer.json()
+        assert time.monotonic() < deadline, told()[-3000:]
+        threading.Event().wait(0.2)
