@@ -111,9 +111,11 @@ class Notifier:
 
         try:
             connection = runner.run(connect())
-            while self._is_wanted():
-                runner.run(_send(connection))
-            runner.run(connection.close())
+            try:
+                while self._is_wanted():
+                    runner.run(_send(connection))
+            finally:
+                runner.run(connection.close())
         finally:
             runner.run(engine.dispose())
 
@@ -128,7 +130,9 @@ class Notifier:
 
 
 async def _send(connection: AsyncConnection) -> None:
-    await connection.execute(_NOTIFY)
+    # Straight to the driver, which prepares nothing for it: behind a pooler EXECUTE might reach another server.
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.execute(_NOTIFY.text)
 
 
 def notify_once(connection: Connection, probe: str) -> None:
