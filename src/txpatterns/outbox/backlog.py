@@ -132,7 +132,7 @@ class Backlog:
             elif lane in self.frozen:
                 self._passed_over[lane] = min(row.position, self._passed_over.get(lane, row.position))
             elif lane in self.dropped:
-                continue
+                self.dropped[lane] = min(row.position, self.dropped[lane])
             else:
                 state = lanes.get(lane)
                 if state is None:
