@@ -55,7 +55,7 @@ async def hold_up(store, outbox, broker, key="k", each=4):
     async with running(relay):
         await until(lambda: relay._serving and relay._serving.backlog.held)
         async with asyncio.timeout(30):
-            while await ids(store):
+            while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     return added[key]
 
@@ -73,7 +73,7 @@ async def test_doubts_are_counted_only_while_others_are_confirmed(store, outbox)
             await fill(store, outbox, [f"other{n}"], 1)
             await until(lambda key=f"other{n}": broker.wire and broker.wire[-1].key == key)
         async with asyncio.timeout(30):
-            while len(await failing(store, Waiting.BEHIND)) < 3:
+            while len(await failing(store, Waiting.BEHIND)) < 3:  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     assert "k" not in broker.first_of_key
 
@@ -293,7 +293,7 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
                 waiting.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=True)
             )
             locked = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            while not zombie.done() and not await store.read(lambda c: c.execute(locked).scalar_one()):
+            while not zombie.done() and not await store.read(lambda c: c.execute(locked).scalar_one()):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.01)
             assert not zombie.done()
             await transaction.commit()

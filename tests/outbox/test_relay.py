@@ -64,7 +64,7 @@ async def drained(*relays, within=30):
 
 async def until(condition, what="it", within=30):
     async with asyncio.timeout(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the database changes, and tells nobody
             await asyncio.sleep(0.005)
 
 

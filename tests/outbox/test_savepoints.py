@@ -176,7 +176,7 @@ def test_fixtures_that_roll_back_see_the_rows(world):
 def test_joined_session_with_messages_added_in_a_flush(world, mode, moment):
     """P1: what a flush listener adds in a joined session goes with the outer commit."""
     world.empty()
-    with world.engine.connect() as connection, connection.begin():
+    with world.engine.connect() as connection, connection.begin():  # noqa: SIM117 - the listener belongs inside
         with Session(connection, join_transaction_mode=mode) as session:
 
             def tell(session, *_):
@@ -229,7 +229,7 @@ def test_savepoints_without_explicit_begin_are_refused(tmp_path, world, kind, fi
     with Session(engine) if kind == "session" else engine.connect() as target:
         target.begin()
         walk = Walk(world.outbox, target, target.execute)
-        with pytest.raises(SavepointsUnsafe) as refused:
+        with pytest.raises(SavepointsUnsafe) as refused:  # noqa: PT012 - which step refuses depends on the order
             for step in ("savepoint", "add") if first == "savepoint" else ("add", "savepoint", "add"):
                 walk.do(step)
         assert isinstance(refused.value, TxPatternsError)

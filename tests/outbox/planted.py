@@ -1,0 +1,233 @@
+"""Bugs to plant: each takes one guard out of the library, and names the test that must turn red for it.
+
+A guard whose absence no test notices is no guard. ``test_planted.py`` plants them one at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from database import test_leases
+from outbox import test_add, test_backlog, test_failures, test_relay
+from txpatterns.database.identity import Identity
+from txpatterns.database.leases import Leases
+from txpatterns.database.schema import lease_table, member_table
+from txpatterns.outbox import outbox as outbox_module
+from txpatterns.outbox import units, writer
+from txpatterns.outbox.backlog import Backlog
+from txpatterns.outbox.holding import Holding
+from txpatterns.outbox.reading import Reading
+from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.units import Unit
+from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.retries import OnFailure
+from txpatterns.transport import CONFIRMED
+
+
+@dataclass(frozen=True)
+class Bug:
+    """``plant`` is given pytest's monkeypatch; ``shows`` is a test; ``given`` are its parameters."""
+
+    plant: Callable
+    shows: Callable
+    driver: str = "sqlite"
+    given: tuple[tuple[str, object], ...] = ()
+
+
+def settle_before_confirm(patch):
+    """H21: every message counts as stored as soon as it was handed over."""
+    real = Backlog.conclude
+    patch.setattr(Backlog, "conclude", lambda self, rows, _: real(self, rows, {r.message.id: CONFIRMED for r in rows}))
+
+
+def settle_by_position(patch):
+    """Positions used as identity, though SQLite may give one twice."""
+
+    async def settle(self, rows):
+        wanted = outbox_table.c.position.in_([row.position for row in rows])
+        await self.database.execute(sa.delete(outbox_table).where(wanted))
+
+    patch.setattr(OutboxStore, "settle", settle)
+
+
+def no_epoch_check(patch):
+    """H18: a relay trusts what it remembers to own."""
+    patch.setattr(Leases, "guard", lambda self, connection, slots: set(slots))
+
+
+def guard_without_lock(patch):
+    """H18: the epoch is looked at, but not held until the write is committed."""
+
+    def guard(self, connection, slots):
+        query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
+            lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
+        )
+        return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
+
+    patch.setattr(Leases, "guard", guard)
+
+
+def cursor_only(patch):
+    """H7, E1: what was read is behind us for ever."""
+
+    def begin(self, now, asked):
+        self._asked, self._at_end = asked, False
+
+    patch.setattr(Reading, "_begin_pass", begin)
+
+
+def early_takeover(patch):
+    """H19: whoever is not me is dead."""
+
+    def bury(self, connection):
+        others = connection.execute(sa.select(member_table.c.owner).where(member_table.c.owner != self.owner))
+        self._free(connection, None, list(others.scalars()))
+
+    patch.setattr(Leases, "_bury", bury)
+
+
+def own_time_counts_from_the_answer(patch):
+    """H19: a slow answer lengthens the lease."""
+    patch.setattr(Leases, "is_safe", property(lambda self: bool(self.owner)))
+
+
+def savepoint_rollback_ignored(patch):
+    """H2: what was added in a savepoint outlives it."""
+    patch.setattr(Unit, "drop", lambda self, savepoint: None)
+
+
+def savepoint_release_ignored(patch):
+    """H2: a released savepoint keeps its messages, and loses them."""
+    patch.setattr(Unit, "release", lambda self, savepoint: None)
+
+
+def refused_commit_stays_open(patch):
+    """H6: SQLAlchemy is left to roll back a commit that our listener refused; it does not."""
+    patch.setattr(units, "_abandon", lambda connection, error: None)
+
+
+def autocommit_accepted(patch):
+    """H4: nobody asks the driver."""
+    patch.setattr(writer, "refuse_autocommit", lambda connection: None)
+    patch.setattr(outbox_module, "refuse_autocommit", lambda connection: None)
+
+
+def bare_write_before_begin(patch):
+    """H4: the driver is used although SQLAlchemy has not sent its BEGIN."""
+    real = writer.BARE["asyncpg"]
+
+    class Told:
+        def __init__(self, driver):
+            self.execute = driver.execute
+
+        def is_in_transaction(self):
+            return True
+
+    patch.setitem(writer.BARE, "asyncpg", lambda driver, table, rows: real(Told(driver), table, rows))
+
+
+def any_database_will_do(patch):
+    """H3: nobody looks which database a transaction is in."""
+    patch.setattr(Identity, "check", lambda self, connection: None)
+
+
+def attempts_counted_afterwards(patch):
+    """H25: a process that dies during the attempt has made none."""
+    real = WaitingStore.claim_due
+
+    async def claim(self, held, limit, but):
+        claimed = await real(self, held, limit, but)
+        for due in claimed:
+            await self.give_back(held, due, -self.leases.ttl)
+        return claimed
+
+    patch.setattr(WaitingStore, "claim_due", claim)
+
+
+def outage_burns_attempts(patch):
+    """H26: an attempt counts although the broker was away."""
+
+    async def keep(self, held, due, pause):
+        pass
+
+    patch.setattr(WaitingStore, "give_back", keep)
+
+
+def followers_forgotten(patch):
+    """P7: nobody lets the followers of a held key go."""
+    patch.setattr(Holding, "begin_release", lambda self, bucket, lane: None)
+
+
+def key_not_held(patch):
+    """H23: the followers of a failing message go out before it."""
+    real = Backlog.thaw
+    patch.setattr(Backlog, "thaw", lambda self, lane, position, held: real(self, lane, position, held=False))
+
+
+def failure_does_not_stop_the_batch(patch):
+    """H23: what was confirmed behind a failure of its key counts, and the failed one goes out after it."""
+    real = Backlog.conclude
+
+    def conclude(self, rows, outcomes):
+        self.ordered_prefix, kept = False, self.ordered_prefix
+        found = real(self, [row for row in rows if outcomes.get(row.message.id) is not CONFIRMED], outcomes)
+        found.settled += [row for row in rows if outcomes.get(row.message.id) is CONFIRMED]
+        for row in found.settled:
+            if row.lane in self._lanes and self._lanes[row.lane].busy:
+                self._put_back(row.lane, ())
+        self.ordered_prefix = kept
+        return found
+
+    patch.setattr(Backlog, "conclude", conclude)
+
+
+def lane_reads_on_after_a_gap(patch):
+    """P3: rows of a lane are accepted although earlier ones were left out."""
+    real = Backlog.take_in
+
+    def take_in(self, rows):
+        self.dropped = {}
+        return real(self, rows)
+
+    patch.setattr(Backlog, "take_in", take_in)
+
+
+def retried_beside_itself(patch):
+    """I9: nobody remembers what is out for another attempt."""
+    due, claim = WaitingStore.due, WaitingStore.claim_due
+    patch.setattr(WaitingStore, "due", lambda self, held, but: due(self, held, ()))
+    patch.setattr(WaitingStore, "claim_due", lambda self, held, limit, but: claim(self, held, limit, ()))
+
+
+def parked_until_restart(patch):
+    """H24: that a key is parked is known to one process only."""
+    patch.setattr(WaitingStore, "_park", lambda self, connection, lane: None)
+
+
+ONE_BY_ONE = (("ordered", False),)
+
+BUGS = [
+    Bug(settle_before_confirm, test_relay.test_replies_lost_cost_duplicates_only, given=ONE_BY_ONE),
+    Bug(settle_by_position, test_failures.test_positions_used_again_delete_nothing),
+    Bug(no_epoch_check, test_failures.test_replaced_relay_can_write_nothing),
+    Bug(guard_without_lock, test_failures.test_replaced_relay_cannot_write_during_the_takeover, "asyncpg"),
+    Bug(cursor_only, test_relay.test_a_late_commit_is_found_without_being_asked, "asyncpg"),
+    Bug(early_takeover, test_leases.test_only_a_lease_that_ran_out_is_taken_over, given=(("ahead", test_leases.TTL),)),
+    Bug(own_time_counts_from_the_answer, test_leases.test_own_time_counts_from_before_the_request),
+    Bug(savepoint_rollback_ignored, test_add.test_core_inner_release_outer_rollback),
+    Bug(savepoint_release_ignored, test_add.test_a_plain_session_serves_alike),
+    Bug(refused_commit_stays_open, test_add.test_commit_that_was_refused_leaves_nothing_in_the_driver),
+    Bug(autocommit_accepted, test_add.test_autocommit_is_refused, "psycopg", (("way", "engine"),)),
+    Bug(bare_write_before_begin, test_add.test_emit_only_is_undone_when_the_commit_fails_behind_the_write, "asyncpg"),
+    Bug(any_database_will_do, test_add.test_another_database_is_refused),
+    Bug(attempts_counted_afterwards, test_failures.test_processes_that_die_during_attempts_use_them_up),
+    Bug(outage_burns_attempts, test_failures.test_a_long_outage_makes_no_dead_letters),
+    Bug(followers_forgotten, test_failures.test_held_key_goes_on_in_order_when_the_retry_is_confirmed),
+    Bug(key_not_held, test_backlog.test_order_and_completeness),
+    Bug(failure_does_not_stop_the_batch, test_backlog.test_order_and_completeness),
+    Bug(lane_reads_on_after_a_gap, test_backlog.test_order_and_completeness),
+    Bug(retried_beside_itself, test_failures.test_an_attempt_that_takes_long_is_not_made_twice),
+    Bug(parked_until_restart, test_failures.test_the_ladder_is_climbed_once, given=(("policy", OnFailure.PARK),)),
+]
