@@ -100,7 +100,9 @@ def _cpu() -> str:
 def markdown(tables: Sequence[Table], ran_on: Mapping[str, str]) -> str:
     """Write the page for the documentation."""
     text = ["# Benchmarks\n"]
-    text.append("Written by `tox run -e bench`; do not edit. Read the ratios: both sides of each ran in turn in one run.\n")
+    text.append(
+        "Written by `tox run -e bench`; do not edit. Read the ratios: both sides of each ran in turn in one run.\n"
+    )
     text.append("Ran on: " + ", ".join(f"{name} {value}" for name, value in ran_on.items()) + ".\n")
     for table in tables:
         text.append(f"## {table.title}\n")

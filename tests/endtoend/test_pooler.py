@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from rig.servers.pgbouncer import PgBouncer
-from rig.servers.postgres import Database as PostgresDatabase
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from rig.servers.pgbouncer import PgBouncer
+from rig.servers.postgres import Database as PostgresDatabase
 from txpatterns import App, AppSettings, MemoryBroker
 from txpatterns.database.setup import create_missing
 
