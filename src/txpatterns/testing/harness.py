@@ -20,7 +20,8 @@ from txpatterns.database.setup import create_missing
 from txpatterns.messages import Event
 from txpatterns.testing import remains
 from txpatterns.testing.clock import ManualClock
-from txpatterns.testing.explorer.leaks import Connections
+from txpatterns.testing.leaks import Connections
+from txpatterns.testing.rebuilding import rebuilt
 from txpatterns.testing.recorder import Recorder, explain, find
 from txpatterns.testing.remains import DeadLetter
 
@@ -134,21 +135,9 @@ def in_hand(app: App, url: str) -> Iterator[Txp]:
     clock = ManualClock()
     engine = _engine(app, url)
     connections = Connections(sync_side(engine).pool)
-    made = App(
-        app.name,
-        Database(engine, clock=clock),
-        MemoryBroker(clock=clock),
-        policies=app.policies,
-        settings=app.settings,
-        hooks=[*app.hooks.listeners],
-    )
-    made.metadata = app.metadata
-    made.registry.take_in(app.registry)
-    recorder = Recorder(made.registry)
-    made.hooks.listeners.append(recorder)
-    for handler in app.consumer.handlers:
-        name, rules = handler.consumer.removeprefix(f"{app.name}."), handler.rules
-        made.on(handler.event, name=name, permanent=rules.permanent, retries=rules.ladders)(handler.call)
+    recorder = Recorder(app.registry)
+    made = rebuilt(app, Database(engine, clock=clock), MemoryBroker(clock=clock), recorder)
+    recorder.registry = made.registry  # what a handler emits is made known there
     before = dict(app.__dict__)
     app.__dict__.update(made.__dict__)
     try:

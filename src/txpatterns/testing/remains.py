@@ -54,7 +54,8 @@ def what_is_left(connection: Connection) -> list[str]:
         for row in connection.execute(sa.select(waiting_table))
     ]
     lines += [
-        f"{row.consumer}, {row.state}: {row.type} {row.message_id}, key {row.key}, {row.attempts} attempts, {_until(row)}"
+        f"{row.consumer}, {row.state}: {row.type} {row.message_id}, key {row.key}, "
+        f"{row.attempts} attempts, {_until(row)}"
         for row in connection.execute(sa.select(inbox_waiting_table).order_by(inbox_waiting_table.c.id))
     ]
     return lines

@@ -3,9 +3,10 @@
 ``explore`` takes an application and a flow of yours; ``explore_flow`` takes a ``Flow``, for systems without an App.
 """
 
+from txpatterns.testing.explorer.application import explore
 from txpatterns.testing.explorer.cases import Broken, Case, Options, Verdict
 from txpatterns.testing.explorer.clock import HurriedClock
-from txpatterns.testing.explorer.explore import Report, explore_flow
+from txpatterns.testing.explorer.explore import Report, WorkerFailed, explore_flow
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant, State, attempts_at_most
 from txpatterns.testing.explorer.points import Injection, Mode, Point
@@ -28,6 +29,8 @@ __all__ = [
     "Verdict",
     "WireBroker",
     "WireLog",
+    "WorkerFailed",
     "attempts_at_most",
+    "explore",
     "explore_flow",
 ]

@@ -13,9 +13,9 @@ from typing import Any
 from txpatterns.testing.explorer import sql
 from txpatterns.testing.explorer.clock import HurriedClock
 from txpatterns.testing.explorer.flows import Flow, Surroundings
-from txpatterns.testing.explorer.leaks import Connections, tasks_left
 from txpatterns.testing.explorer.points import Points
 from txpatterns.testing.explorer.world import World
+from txpatterns.testing.leaks import Connections, tasks_left
 
 PREPARING = -1
 """The life before the story."""
