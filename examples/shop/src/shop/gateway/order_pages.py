@@ -111,12 +111,14 @@ async def _values(context: Context, visitor: Visitor, order: Order) -> dict[str,
     entries = await context.timeline.entries(order.id)
     story = tell(entries)
     stumbles = await context.timeline.stumbles(entries)
+    cart = await context.services.carts.get(visitor.id)
     return {
         "order": order,
         "story": story,
         "picture": draw(entries),
         "attempts": {message: [_attempt(row) for row in rows] for message, rows in stumbles.items()},
         "token": visitor.form_token,
+        "cart_count": cart.count,
     }
 
 

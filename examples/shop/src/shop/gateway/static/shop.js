@@ -24,6 +24,13 @@ function countdown() {
   }
 }
 
+function cartCount(count) {
+  const shown = document.querySelector(".count");
+  if (!shown) return;
+  if (count === "0") shown.remove();
+  else shown.textContent = count;
+}
+
 function follow(badge, timeline) {
   let source = null;
   const address = new URL(badge.dataset.stream, location.href);
@@ -43,6 +50,7 @@ function follow(badge, timeline) {
       timeline.innerHTML = event.data;
       localTimes(timeline);
       countdown();
+      cartCount(timeline.querySelector("[data-cart]").dataset.cart);
     });
     source.addEventListener("end", () => {
       stop();
