@@ -1,11 +1,14 @@
 """What the explorer found, each as small as it can be."""
 
+import asyncio
 import sqlite3
+from datetime import timedelta
 
 import pytest
 
 from txpatterns.database.engines import make_engine
 from txpatterns.outbox.backlog import Backlog
+from txpatterns.runtime.supervisor import Supervisor
 
 
 def test_a_connection_that_is_closed_in_the_middle_of_reading_gives_its_lock_back(tmp_path):
@@ -36,3 +39,21 @@ def test_a_pass_from_the_start_clears_a_lane_that_was_let_go_without_followers()
     assert backlog.next_pass_from() is not None
     backlog.begin_pass(1)
     assert backlog.next_pass_from() is None
+
+
+async def test_a_supervisor_that_is_cancelled_while_it_stops_leaves_no_part_behind():
+    """H142, I14: a second interrupt during the stop left the relay running behind its caller's back."""
+    supervisor = Supervisor()
+    started = asyncio.Event()
+
+    async def part() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    supervisor.start("part", part, stop=started.set)
+    await started.wait()
+    stopping = asyncio.ensure_future(supervisor.stop(timedelta(minutes=1)))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -123,9 +123,12 @@ async def test_a_drain_that_cannot_end_says_what_is_left(shop: Shop, txp: Txp):
 
 async def test_a_connection_left_open_fails_the_test(shop: Shop, tmp_path: Path):
     """I14: whoever forgets to close a session hears of it."""
-    with pytest.raises(AssertionError, match="never given back"), in_hand(shop.app, f"sqlite:///{tmp_path / 'a.db'}"):
-        session = shop.app.session()
-        await session.connection()
+    hand = in_hand(shop.app, f"sqlite:///{tmp_path / 'a.db'}")
+    hand.__enter__()
+    session = shop.app.session()
+    await session.connection()
+    with pytest.raises(AssertionError, match="never given back"):
+        hand.__exit__(None, None, None)
     await session.close()
 
 

@@ -109,15 +109,23 @@ class Supervisor:
         self._stopping.set()
         until = self.clock.monotonic() + deadline.total_seconds()
         late: list[str] = []
-        for part in reversed(self._parts):
-            part.stop()
-            if part.task is None:
-                continue
-            await asyncio.wait([part.task], timeout=max(until - self.clock.monotonic(), 0))
-            if not part.task.done():
-                late.append(part.name)
-                part.task.cancel()
-                await asyncio.wait([part.task])
+        try:
+            for part in reversed(self._parts):
+                part.stop()
+                if part.task is None:
+                    continue
+                await asyncio.wait([part.task], timeout=max(until - self.clock.monotonic(), 0))
+                if not part.task.done():
+                    late.append(part.name)
+                    part.task.cancel()
+                    await asyncio.wait([part.task])
+        finally:
+            # Cancelled while it waited: no part goes on behind the caller's back.
+            left = [part.task for part in self._parts if part.task is not None and not part.task.done()]
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
         if late:
             logger.warning("not finished after %s and cancelled: %s", deadline, ", ".join(late))
         return not late
