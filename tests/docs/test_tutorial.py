@@ -8,6 +8,8 @@ import pytest
 
 from docs.reader import DOCS
 
+pytestmark = pytest.mark.timeout(300)  # a dozen processes, one after the other
+
 LESSONS = {"survive-a-kill.md": 8, "handlers-and-retries.md": 1}
 
 
