@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,8 @@ from txpatterns.errors import HandlerDefinitionError
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
+
+T = TypeVar("T")
 
 logger = logging.getLogger("txpatterns")
 
@@ -118,7 +120,8 @@ class Execution:
 
     async def _in_session(self, session: AsyncSession, run: Run) -> Result:
         try:
-            connection, may_run = await session.run_sync(_open, run)
+            # Not cut short either: a connection that is just being made belongs to nobody who could close it.
+            connection, may_run = await _finish(session.run_sync(_open, run))
             if not may_run:
                 # What an opening wrote besides its claim stays, for example that the next of the lane is due.
                 await _finish(session.commit())
@@ -201,17 +204,17 @@ async def _uncancelled(handling: Awaitable[None]) -> None:
         raise RuntimeError("Something that the handler awaited was cancelled.") from error
 
 
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
     """Bring this to its end even when the caller is cancelled meanwhile; then the cancellation goes on."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await _settled(task)
         raise
 
 
-async def _settled(task: asyncio.Task[None]) -> None:
+async def _settled(task: asyncio.Task[Any]) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _COMMIT_PATIENCE
     while not task.done() and loop.time() < deadline:
