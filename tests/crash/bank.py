@@ -98,7 +98,7 @@ class Bank:
             random=self.around.random,
         )
 
-    async def relay_until_nothing_waits(self, rounds: int = 12) -> None:
+    async def relay_until_nothing_waits(self, rounds: int = 60) -> None:
         """Publish what is due, jump to later, and again: up to the end of the longest ladder."""
         for _ in range(rounds):
             await self.relay().run_once()

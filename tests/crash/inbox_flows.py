@@ -28,7 +28,7 @@ class Office:
     bank: Bank
     consumer: Consumer
 
-    async def consume_until_nothing_waits(self, rounds: int = 8) -> None:
+    async def consume_until_nothing_waits(self, rounds: int = 60) -> None:
         """Handle what the broker has, and what waits in the database, jumping from due time to due time."""
         await self.consume()
         for _ in range(rounds):

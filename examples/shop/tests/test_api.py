@@ -1,6 +1,7 @@
 """The REST routes, one promise a test."""
 
 import asyncio
+import html
 
 import pytest
 
@@ -261,7 +262,7 @@ async def test_every_kind_of_problem_has_its_page(shop):
     anybody = await shop.visitor()
     for problem in (await anybody.get("/api/v1/problems")).json():
         page = await anybody.get(problem["type"], headers={"accept": "text/html"})
-        assert problem["help"].split(";")[0].split("`")[0] in page.text
+        assert problem["help"].split(";")[0].split("`")[0] in html.unescape(page.text)
 
 
 async def test_events_have_one_envelope_and_a_cause(shop):

@@ -304,10 +304,21 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         connections = session.info.pop(_CONNECTIONS, ())
         if unit is not None:
+            left = [entry for _, entry in unit.entries]
             unit.clear()
             _detach(unit, connections)
+            if isinstance(session.bind, Connection) and _goes_on(session, session.bind):
+                for entry in left:
+                    add_to_connection(session.bind, entry)
     elif unit is not None and transaction.nested:
         unit.drop(transaction)  # it was closed without being released, which rolls it back
+
+
+def _goes_on(session: Session, connection: Connection) -> bool:
+    """Whether what a session has written stays in a transaction that others end, though it was merely closed."""
+    joined = session.join_transaction_mode
+    lent = joined == "rollback_only" or (joined == "conditional_savepoint" and not connection.in_nested_transaction())
+    return lent and connection.in_transaction()
 
 
 def _connections_of(session: Session | None) -> list[Connection]:
