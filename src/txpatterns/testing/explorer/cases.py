@@ -23,6 +23,8 @@ _TAKEOVER = 0.5
 _ONLY = {
     "connect": (Mode.KILL_BEFORE, Mode.ERROR_BEFORE),
     "broker: deliver": (Mode.KILL_BEFORE, Mode.CANCEL),
+    # One that fails leaves the message with the broker, which gives it out again only to another connection.
+    "broker: acknowledge": (Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.CANCEL),
     "broker: confirm": (Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.ERROR_BEFORE, Mode.CANCEL, Mode.PAUSE),
 }
 
