@@ -45,7 +45,9 @@ def check(command: str, expected: str, folder: str) -> None:
     """Run one command in `folder`; end the process with both outputs when they differ."""
     began = time.monotonic()
     print(f"$ {command}", flush=True)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # A terminal shows a line when it is written; into a pipe, what a killed process had buffered would be lost.
+    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
