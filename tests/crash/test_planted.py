@@ -6,7 +6,7 @@ from crash.planted import PLANTED, Planted
 from txpatterns.testing.explorer import Options, explore_flow
 from txpatterns.testing.explorer.explore import WorkerFailed
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 ON_SQLITE = [planted for planted in PLANTED if not planted.postgresql]
 ON_POSTGRESQL = [planted for planted in PLANTED if planted.postgresql]

@@ -97,7 +97,7 @@ def unsettled(ask, data):
     return waiting + owed + reserved + rows if refunds else waiting
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_killed_again_and_again(process, ask, tmp_path):
     """P1, P2, P5, P7: whatever the moment, nothing is lost and nothing is done twice."""
     data, moments, done = process.data, random.Random(20), threading.Event()

@@ -49,7 +49,7 @@ def free_address():
 
 
 @pytest.mark.server
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_an_order_through_seven_processes(servers, tmp_path):
     """P1, P2, P3: an order goes through every service over PostgreSQL and Kafka, and all processes end when asked."""
     database, broker = servers
