@@ -16,7 +16,7 @@ from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Event, new_id
 from txpatterns.outbox import Outbox
-from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.schema import COLUMNS, outbox_table
 from txpatterns.outbox.writer import row_of
 
 TRANSACTIONS = 600
@@ -59,7 +59,7 @@ async def one_event(url: str, driver: str, concurrency: int, rounds: int) -> Tab
             session.add(order)
             await session.flush()
             message = outbox._message(OrderPlaced(order_id=order.id, total=order.total), new_id(), {})
-            await session.execute(sa.insert(outbox_table).values(dict(zip(_NAMES, row_of(message), strict=True))))
+            await session.execute(sa.insert(outbox_table).values(dict(zip(COLUMNS, row_of(message), strict=True))))
 
     async def core_plain() -> None:
         async with engine.begin() as connection:
@@ -96,7 +96,7 @@ async def hundred_events(url: str, driver: str, rounds: int) -> Table:
 
     def rows() -> list[dict[str, object]]:
         made = [outbox._message(event, new_id(), {}) for event in events]
-        return [dict(zip(_NAMES, row_of(message), strict=True)) for message in made]
+        return [dict(zip(COLUMNS, row_of(message), strict=True)) for message in made]
 
     async def added() -> None:
         async with AsyncSession(engine) as session, session.begin():
@@ -126,7 +126,6 @@ async def hundred_events(url: str, driver: str, rounds: int) -> Table:
 _orders = sa.Table(
     "orders", sa.MetaData(), sa.Column("id", sa.String, primary_key=True), sa.Column("total", sa.Numeric)
 )
-_NAMES = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 
 
 async def _prepared(url: str, driver: str, concurrency: int) -> tuple[Database, AsyncEngine]:

@@ -122,11 +122,11 @@ async def test_all_orders_of_commits_and_polls(postgres, order):
 
 
 def _raw_insert(outbox, key):
-    from txpatterns.outbox.outbox import _COLUMNS
+    from txpatterns.outbox.schema import COLUMNS
     from txpatterns.outbox.writer import row_of
 
     message = outbox._message(Placed(order_id=key), new_id(), {})
-    return sa.insert(outbox_table).inline().values(**dict(zip(_COLUMNS, row_of(message), strict=True)))
+    return sa.insert(outbox_table).inline().values(**dict(zip(COLUMNS, row_of(message), strict=True)))
 
 
 async def test_a_late_commit_is_found_without_being_asked(database):

@@ -17,7 +17,7 @@ from txpatterns.database.identity import Identity
 from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import NO_DELAY, Event, Message, describe, new_id
-from txpatterns.outbox.schema import Waiting, waiting_table
+from txpatterns.outbox.schema import COLUMNS, Waiting, waiting_table
 from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, unit_of, watch, watch_sessions
 from txpatterns.outbox.writer import refuse_autocommit, refuse_unsafe_savepoints, row_of, write_rows
 from txpatterns.serialization.registry import EventRegistry
@@ -25,7 +25,6 @@ from txpatterns.serialization.registry import EventRegistry
 AnySession = Session | AsyncSession
 AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
 
-_COLUMNS = ("message_id", "topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 _HEADER_LIMIT = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
@@ -168,7 +167,7 @@ class Outbox:
 
     def _schedule(self, connection: Connection, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            row = dict(zip(_COLUMNS, row_of(entry.message), strict=True))
+            row = dict(zip(COLUMNS, row_of(entry.message), strict=True))
             due = self.database.now(entry.delay or NO_DELAY)
             statement = sa.insert(waiting_table).inline().values(**row, state=Waiting.SCHEDULED, due_at=due)
             connection.execute(statement)

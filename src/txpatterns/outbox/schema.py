@@ -24,6 +24,10 @@ def message_columns() -> list[sa.Column[Any]]:
     ]
 
 
+COLUMNS = ("message_id", *(column.name for column in message_columns()))
+"""The columns that hold a message verbatim, in every table of the outbox, with its id in front."""
+
+
 class Waiting(StrEnum):
     """Why a message is not in the outbox proper."""
 

@@ -16,13 +16,12 @@ from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite, within
 from txpatterns.messages import BUCKETS, Message
 from txpatterns.outbox.backlog import Row
-from txpatterns.outbox.schema import outbox_table, sent_table
+from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table
 
-_MESSAGE = ("topic", "type", "key", "bucket", "payload", "headers", "content_type", "occurred_at")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # Built once: making a statement costs more than running it.
 _PAGE = (
-    sa.select(*(outbox_table.c[name] for name in ("position", "message_id", *_MESSAGE)))
+    sa.select(*(outbox_table.c[name] for name in ("position", *COLUMNS)))
     .where(outbox_table.c.position > sa.bindparam("after"))
     .order_by(outbox_table.c.position)
     .limit(sa.bindparam("limit"))
@@ -86,7 +85,7 @@ class OutboxStore:
         await self.database.transact(lambda connection: self._keep(connection, ids))
 
     def _keep(self, connection: Connection, ids: Sequence[str]) -> None:
-        columns = ["position", "message_id", *_MESSAGE]
+        columns = ["position", *COLUMNS]
         mine = within(outbox_table.c.message_id, ids)
         chosen = sa.select(*(outbox_table.c[name] for name in columns), self.database.now()).where(mine)
         connection.execute(sa.insert(sent_table).from_select([*columns, "sent_at"], chosen))

@@ -21,23 +21,12 @@ from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.outbox.backlog import Lane, Row, bucket_of_lane, lane_of
-from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
+from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 from txpatterns.outbox.store import message_of
 from txpatterns.retries import FailurePolicies, OnFailure
 
 T = TypeVar("T")
-_SHARED = (
-    "message_id",
-    "position",
-    "topic",
-    "type",
-    "key",
-    "bucket",
-    "payload",
-    "headers",
-    "content_type",
-    "occurred_at",
-)
+_SHARED = ("position", *COLUMNS)
 _CHUNK = 2000
 _LONGEST_LOOK = 60.0
 
@@ -145,9 +134,8 @@ class WaitingStore:
 
         def work(connection: Connection) -> int:
             found = self._due(connection, held, (Waiting.SCHEDULED,), limit)
-            names = [name for name in _SHARED if name != "position"]
             for row in found:
-                values = {name: getattr(row, name) for name in names}
+                values = {name: getattr(row, name) for name in COLUMNS}
                 connection.execute(sa.insert(outbox_table).inline().values(**values))
             self._delete(connection, [row.message_id for row in found])
             return len(found)

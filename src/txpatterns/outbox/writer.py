@@ -18,22 +18,11 @@ from sqlalchemy.util import await_only
 from txpatterns.database.engines import schema_of
 from txpatterns.errors import NotTransactional, SavepointsUnsafe
 from txpatterns.messages import Message
-from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.schema import COLUMNS, outbox_table
 
-_COLUMNS = (
-    "message_id",
-    "topic",
-    "type",
-    "key",
-    "bucket",
-    "payload",
-    "headers",
-    "content_type",
-    "occurred_at",
-)
 _TYPES = ("text", "text", "text", "text", "smallint", "bytea", "text", "text", "timestamptz")
 # Only our own names are put into the texts below; every value is bound.
-_INTO = f"INSERT INTO {{table}} ({', '.join(_COLUMNS)}) "
+_INTO = f"INSERT INTO {{table}} ({', '.join(COLUMNS)}) "
 
 _NUMBERED = ", ".join(f"${n}" for n in range(1, 10))
 _ASYNCPG_ONE = f"{_INTO}VALUES ({_NUMBERED})"
@@ -67,7 +56,7 @@ def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
     rows = [row_of(message) for message in messages]
     if not _write_bare(connection, table, rows):
         refuse_autocommit(connection)
-        connection.execute(sa.insert(outbox_table).inline(), [dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+        connection.execute(sa.insert(outbox_table).inline(), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
 def refuse_autocommit(connection: Connection) -> None:
