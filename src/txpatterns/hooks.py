@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -59,6 +60,22 @@ def _header_safe(text: str) -> str:
     return "".join(c for c in text if "!" <= c <= "~")[:128]
 
 
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """How much waits in an App's database. A number is not counted beyond 100,000."""
+
+    depth: int
+    """Committed messages that are not yet published."""
+    oldest_age: timedelta
+    """The age of the oldest of these; zero when there are none."""
+    scheduled: int
+    """Messages that wait for their time or for their key."""
+    waiting: int
+    """Received messages that wait for their next attempt, or for their key."""
+    dead: int
+    """Dead letters."""
+
+
 class Hooks:
     """One method for each moment of a message's life; override what you need.
 
@@ -104,6 +121,12 @@ class Hooks:
     def ownership(self, scope: str, buckets: int) -> None:
         """This process now owns so many buckets."""
 
+    def depths(self, depths: Depths | None) -> None:
+        """How much waits now; told every 15 seconds while an App runs, None while the database is away.
+
+        The database is asked only when a listener overrides this.
+        """
+
     def idle(self, part: str) -> None:
         """A background part found nothing to do: tests wait for it."""
 
@@ -124,6 +147,10 @@ class HookList(Hooks):
         if isinstance(given, HookList):
             return given
         return cls([given] if isinstance(given, Hooks) else given or ())
+
+    def listens_to(self, moment: str) -> bool:
+        """Whether any listener wants to hear of a moment, for what costs something to find out."""
+        return any(getattr(type(listener), moment) is not getattr(Hooks, moment) for listener in self.listeners)
 
     def headers(self) -> dict[str, str]:
         found = dict(_lineage.get())
@@ -165,6 +192,9 @@ class HookList(Hooks):
 
     def ownership(self, scope: str, buckets: int) -> None:
         self._tell("ownership", scope, buckets)
+
+    def depths(self, depths: Depths | None) -> None:
+        self._tell("depths", depths)
 
     def idle(self, part: str) -> None:
         self._tell("idle", part)

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.database import Database
 from txpatterns.database.listening import Listener
@@ -115,6 +116,9 @@ class Running:
         if consumer is not None or relay:
             watch = LagWatch()
             supervisor.start("loop watch", watch.run, stop=watch.stop)
+        if (consumer is not None or relay) and self._pulse.listens_to("depths"):
+            depths = DepthsWatch(self._database, self._pulse)
+            supervisor.start("depths", depths.run, stop=depths.stop)
         if relay and isinstance(self._broker, MemoryBroker):
             readers = _Readers(self._broker)
             supervisor.start("group watch", readers.run, stop=readers.stop)

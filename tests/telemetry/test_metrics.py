@@ -1,12 +1,13 @@
 """Counters, ages and gauges, seen through the SDK's reader in memory."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from txpatterns.hooks import HookList
-from txpatterns.telemetry.metrics import GAUGES, OTHER, MetricsHooks
+from txpatterns.hooks import Depths, HookList
+from txpatterns.telemetry.metrics import OTHER, MetricsHooks
 
 
 @pytest.fixture
@@ -90,30 +91,35 @@ def test_keys_and_ids_make_no_series(hooks, metrics, make):
     assert metrics.values("txpatterns.messages.published") == {(("topic", "orders"),): 10_000}
 
 
-def test_gauges_are_read_once_for_each_collection(metrics):
-    """P7: depth and oldest age are what the callback told at this collection; names it leaves out are not shown."""
-    readings = iter([{"depth": 7, "oldest_age": 1.5}, {"depth": 8, "unheard": 1}])
-    MetricsHooks(metrics.provider, gauges=lambda: next(readings))
-    first = {name: [point.value for point in points] for name, points in metrics.points().items()}
-    second = {name: [point.value for point in points] for name, points in metrics.points().items()}
-    assert first == {"txpatterns.outbox.depth": [7], "txpatterns.outbox.oldest_age": [1.5]}
-    assert second == {"txpatterns.outbox.depth": [8]}
+DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting=2, dead=1)
 
 
-def test_gauges_that_cannot_be_read_are_left_out(metrics, make, caplog):
-    """A database that is away must show as missing figures, not as the last good ones."""
-    readings = [{"depth": 1}]
-    hooks = MetricsHooks(metrics.provider, gauges=readings.pop)
+def test_gauges_show_what_was_told_last(hooks, metrics):
+    """P7: how much waits, and for how long; nothing before it is known."""
+    assert metrics.points() == {}
+    hooks.depths(DEPTHS)
+    assert {name: point.value for name, (point,) in metrics.points().items()} == {
+        "txpatterns.outbox.depth": 7,
+        "txpatterns.outbox.oldest_age": 1.5,
+        "txpatterns.outbox.scheduled": 3,
+        "txpatterns.inbox.waiting": 2,
+        "txpatterns.dead_letters.open": 1,
+    }
+
+
+def test_gauges_of_a_database_that_is_away_are_left_out(hooks, metrics, make):
+    """An outage must show as missing figures, not as the last good ones."""
+    hooks.depths(DEPTHS)
+    hooks.depths(None)
     hooks.handled(make(), "packing")
-    assert set(metrics.points()) == {"txpatterns.messages.handled", "txpatterns.outbox.depth"}
     assert set(metrics.points()) == {"txpatterns.messages.handled"}
-    assert "left out of this collection" in caplog.text
 
 
 def test_several_apps_in_one_process_are_told_apart(metrics, make):
     """One provider, two Apps: no figure of one hides that of the other."""
     for name, depth in (("orders", 3), ("stock", 5)):
-        hooks = MetricsHooks(metrics.provider, app=name, gauges=lambda depth=depth: {"depth": depth})
+        hooks = MetricsHooks(metrics.provider, app=name)
+        hooks.depths(replace(DEPTHS, depth=depth))
         hooks.published([make()] * depth, timedelta(0))
         hooks.ownership("outbox", depth)
     series = [
@@ -130,9 +136,7 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     """A metric that is added or renamed changes its page; the page names each exactly."""
     page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
     listed = {line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `txp")}
-    everything = MetricsHooks(metrics.provider, gauges=lambda: dict.fromkeys(GAUGES, 1))
-    hooks = HookList([everything])
-    message = make()
+    hooks, message = HookList([MetricsHooks(metrics.provider)]), make()
     hooks.added(message)
     hooks.published([message], timedelta(0))
     hooks.publish_failed(message, None, 1)
@@ -143,4 +147,5 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     hooks.handler_failed(message, "packing", ValueError("x"), 1)
     hooks.dead(message, None, "x")
     hooks.ownership("outbox", 1)
+    hooks.depths(DEPTHS)
     assert set(metrics.points()) == listed

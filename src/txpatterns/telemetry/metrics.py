@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Lock
 
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import MissingExtra
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Depths, Hooks
 from txpatterns.messages import Message
 from txpatterns.telemetry.text import one_line
 
@@ -19,8 +17,6 @@ try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 except ImportError as missing:
     raise MissingExtra("OpenTelemetry is not installed.", fix="pip install 'txpatterns[telemetry]'") from missing
-
-logger = logging.getLogger("txpatterns")
 
 GAUGES = {
     "depth": ("txpatterns.outbox.depth", "{message}", "Committed messages that are not yet published."),
@@ -31,9 +27,9 @@ GAUGES = {
         "Messages that wait for their time or for their key.",
     ),
     "waiting": ("txpatterns.inbox.waiting", "{message}", "Received messages that wait for their next attempt."),
-    "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that nobody has dealt with."),
+    "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that are kept."),
 }
-"""What the ``gauges`` callback may tell, with the metric that it becomes."""
+"""What ``Depths`` tells, with the metric that it becomes."""
 
 _AGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -49,9 +45,8 @@ class MetricsHooks(Hooks):
     arrives; what comes later is counted as ``_OTHER``. ``app`` becomes a label of every series; several Apps in one
     process need one each, because OpenTelemetry keeps only the first of two equal gauges.
 
-    ``gauges`` gives the present values under the names of ``GAUGES``; it is called once for each collection, in the
-    exporter's thread, so it must not wait: give a snapshot that something else refreshes. When it raises, the gauges
-    are left out of that collection.
+    How much waits in the database is shown as the App told it last, at most 15 seconds ago; while the database is away
+    these gauges are left out.
     """
 
     def __init__(
@@ -59,7 +54,6 @@ class MetricsHooks(Hooks):
         meter_provider: MeterProvider | None = None,
         *,
         app: str | None = None,
-        gauges: Callable[[], Mapping[str, float]] | None = None,
         max_labels: int = 200,
         clock: Clock | None = None,
     ) -> None:
@@ -68,6 +62,7 @@ class MetricsHooks(Hooks):
         self._clock = clock or SystemClock()
         self._labels = _Labels(max_labels, common)
         self._buckets: dict[str, int] = {}
+        self._depths: Depths | None = None
         self._make_counters(meter)
         self._age = meter.create_histogram(
             "txpatterns.publish.age",
@@ -84,10 +79,8 @@ class MetricsHooks(Hooks):
         meter.create_observable_gauge(
             "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
         )
-        if gauges is not None:
-            reading = _Reading(gauges, common)
-            for name, (metric, unit, description) in GAUGES.items():
-                meter.create_observable_gauge(metric, [reading.teller(name)], unit, description)
+        for name, (metric, unit, description) in GAUGES.items():
+            meter.create_observable_gauge(metric, [self._teller(name)], unit, description)
 
     def _make_counters(self, meter: Meter) -> None:
         count = meter.create_counter
@@ -140,6 +133,19 @@ class MetricsHooks(Hooks):
     def ownership(self, scope: str, buckets: int) -> None:
         self._buckets[scope] = buckets
 
+    def depths(self, depths: Depths | None) -> None:
+        self._depths = depths
+
+    def _teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def tell(_: CallbackOptions) -> Iterable[Observation]:
+            if self._depths is None:
+                return []
+            value = getattr(self._depths, name)
+            number = value.total_seconds() if isinstance(value, timedelta) else value
+            return [Observation(number, self._labels.of())]
+
+        return tell
+
     def _owned(self, options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(number, self._labels.of(scope=scope)) for scope, number in list(self._buckets.items())]
 
@@ -163,36 +169,3 @@ class _Labels:
                 return OTHER
             found = known[value] = one_line(value)
         return found
-
-
-class _Reading:
-    """Asks the callback once for each collection, although every gauge comes to ask."""
-
-    def __init__(self, source: Callable[[], Mapping[str, float]], labels: Mapping[str, str]) -> None:
-        self._source = source
-        self._labels = labels
-        self._lock = Lock()
-        self._values: Mapping[str, float] = {}
-        self._told = set(GAUGES)
-
-    def teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def tell(_: CallbackOptions) -> Iterable[Observation]:
-            value = self._take(name)
-            return [] if value is None else [Observation(value, self._labels)]
-
-        return tell
-
-    def _take(self, name: str) -> float | None:
-        with self._lock:
-            if name in self._told:  # asked a second time: this is the next collection
-                self._told.clear()
-                self._values = self._read()
-            self._told.add(name)
-            return self._values.get(name)
-
-    def _read(self) -> Mapping[str, float]:
-        try:
-            return dict(self._source())
-        except Exception:
-            logger.exception("the gauges could not be read; they are left out of this collection")
-            return {}

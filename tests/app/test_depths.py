@@ -1,0 +1,115 @@
+"""How much waits: read from the database by the App itself, for whoever listens."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from txpatterns import App, Event, Hooks, Transaction
+from txpatterns.admin.depths import read_depths
+from txpatterns.database.setup import create_missing
+from txpatterns.telemetry.metrics import MetricsHooks
+
+
+class Stored(Event, topic="stored", type="stored", key="number"):
+    number: int
+
+
+class Told(Hooks):
+    """Keeps what it was told; ``came`` is set each time."""
+
+    def __init__(self):
+        self.all = []
+        self.came = asyncio.Event()
+
+    def depths(self, depths):
+        self.all.append(depths)
+        self.came.set()
+
+
+async def test_everything_that_waits_is_counted(any_database):
+    """P7: pending with the age of the oldest, scheduled, failed and waiting, dead; nothing where nothing waits."""
+    app = App("depths", any_database, "memory://")
+    await app.database.transact(create_missing)
+
+    async def depths():
+        return await app.database.read(lambda connection: read_depths(connection, app.database.now()))
+
+    nothing = await depths()
+    assert (nothing.depth, nothing.oldest_age, nothing.scheduled, nothing.waiting, nothing.dead) == (
+        *(0, timedelta(0)),
+        *(0, 0, 0),
+    )
+
+    @app.on(Stored)
+    async def refuse(event: Stored, tx: Transaction) -> None:
+        if event.number == 1:
+            raise ValueError("permanent")
+        raise KeyError("again")
+
+    app.on(Stored, name="strict", permanent=[ValueError])(refuse)
+    async with app.session() as session, session.begin():
+        app.outbox.add(session, Stored(number=1))
+        app.outbox.add(session, Stored(number=2))
+        app.outbox.add(session, Stored(number=3), deliver_after=timedelta(hours=1))
+    before = await depths()
+    assert (before.depth, before.scheduled) == (2, 1)
+    assert timedelta(0) <= before.oldest_age < timedelta(minutes=10)
+    async with app.running():
+        await app.drained()
+        after = await depths()
+    assert (after.depth, after.oldest_age, after.scheduled) == (0, timedelta(0), 1)
+    assert (after.waiting, after.dead) == (3, 1)  # two handlers, two messages, one failure of which is permanent
+    await app.close()
+
+
+async def test_the_app_tells_its_listeners(tmp_path):
+    """P7: told while the App runs, with nothing to wire; the end of the App is told, too."""
+    told = Told()
+    app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/told.db", "memory://", hooks=[told])
+    async with app.running():
+        await asyncio.wait_for(told.came.wait(), 30)
+        assert told.all[0].depth == 0
+    assert told.all[-1] is None
+
+
+async def test_a_database_that_is_away_is_told_as_unknown(tmp_path, monkeypatch):
+    """P7: the last good figures must not hide an outage."""
+    told = Told()
+    app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/away.db", "memory://", hooks=[told])
+
+    async def away(*_args, **_options):
+        raise sa.exc.OperationalError("SELECT", {}, Exception("away"))
+
+    async with app:
+        monkeypatch.setattr(app.database, "read", away)
+        async with app._running.parts(None, relay=True):
+            await asyncio.wait_for(told.came.wait(), 30)
+    assert told.all[0] is None
+
+
+@pytest.mark.parametrize(("hooks", "watched"), [((), False), ((Hooks(),), False), ((Told(),), True)])
+async def test_nobody_is_asked_for_nobody(tmp_path, hooks, watched):
+    """Without a listener that wants them, the figures cost nothing."""
+    app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/quiet.db", "memory://", hooks=hooks)
+    async with app.running():
+        assert ("depths" in {part.name for part in app.health().parts}) is watched
+
+
+async def test_metrics_show_them_without_any_wiring(tmp_path):
+    """P7: `App(hooks=[MetricsHooks()])` is all there is to do."""
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    told, reader = Told(), InMemoryMetricReader()
+    hooks = [MetricsHooks(MeterProvider([reader])), told]
+    app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/shown.db", "memory://", hooks=hooks)
+    async with app, app.session() as session, session.begin():
+        app.outbox.add(session, Stored(number=1), deliver_after=timedelta(hours=1))
+    async with app.running():
+        await asyncio.wait_for(told.came.wait(), 30)
+        metrics = [m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics]
+    (scheduled,) = (metric for metric in metrics if metric.name == "txpatterns.outbox.scheduled")
+    assert [point.value for point in scheduled.data.data_points] == [1]
