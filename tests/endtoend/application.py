@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import logging
 import os
+import signal
 import sys
 from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from txpatterns import App, AppSettings, Event, Transaction
+from txpatterns import App, AppSettings, Event, Hooks, Transaction
 from txpatterns.database.schema import BigIdentity
 from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.messages import Message
 from txpatterns.outbox import RelaySettings
+from txpatterns.runtime.signals import stop_on_signals
 
 LEASE = timedelta(seconds=3)
+
+BURNT = "an attempt was used up"
 
 
 class Base(DeclarativeBase): ...
@@ -40,28 +47,66 @@ class Effect(Base):
     number: Mapped[int]
 
 
-class Counted(Event, topic=os.environ.get("TOPIC", "counted"), type="counted", key="name"):
+class Count(Event):
+    """What is sent, on whichever topic: see ``counted``."""
+
     name: str
     number: int
 
 
-def make_app(database: str, broker: str) -> App:
+def counted(topic: str) -> type[Count]:
+    """Make the event of a run, whose topic nobody else uses."""
+
+    class Counted(Count, topic=topic, type="counted", key="name"): ...
+
+    return Counted
+
+
+class Teller(Hooks):
+    """Says what no outage may cause: an attempt that counts."""
+
+    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+        print(f"{BURNT}: publication {attempt} of {message.id}: {error!r}")
+
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        print(f"{BURNT}: handling {attempt} of {message.id}: {error!r}")
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        print(f"{BURNT}: {message.id} is a dead letter: {error}")
+
+
+def make_app(database: str, broker: str, event: type[Count]) -> App:
     settings = AppSettings(relay=RelaySettings(lease=LEASE), consumer=ConsumerSettings(lease_ttl=LEASE))
-    return count_in(App("counting", database, broker, settings=settings))
+    return count_in(App("counting", database, broker, settings=settings, hooks=[Teller()]), event)
 
 
-def count_in(app: App) -> App:
-    @app.on(Counted)
-    async def count(event: Counted, tx: Transaction) -> None:
+def count_in(app: App, event: type[Count]) -> App:
+    @app.on(event)
+    async def count(event: Count, tx: Transaction) -> None:
         tx.session.add(Effect(message_id=tx.message.id, key=event.name, number=event.number))
 
     return app
 
 
+def tell_stacks_when_asked() -> None:
+    """On SIGUSR1: what every task waits for, then what every thread does (also when the loop is blocked)."""
+
+    def tell() -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack(limit=3)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
+
+
 async def main(role: str) -> None:
-    app = make_app(os.environ["DATABASE"], os.environ["BROKER"])
-    print(f"{role} begins")
-    await app.run(relay=role == "relay", consume=role == "consume")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    tell_stacks_when_asked()
+    app = make_app(os.environ["DATABASE"], os.environ["BROKER"], counted(os.environ["TOPIC"]))
+    with stop_on_signals() as stopping:
+        async with app.running(relay=role == "relay", consume=role == "consume"):
+            print(f"{role} runs")
+            await stopping.wait()
     print(f"{role} ends")
 
 

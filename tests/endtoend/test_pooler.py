@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from endtoend import application
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database as PostgresDatabase
 from txpatterns import App, AppSettings, MemoryBroker
@@ -41,18 +42,17 @@ async def test_everything_works_through_a_transaction_pooler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P1, P2; H34, H98. Adding, relaying, handling and emitting; wake-ups take the direct connection."""
-    from endtoend import application
-
     made = engine(database.url(driver, port=pgbouncer.port))
     settings = AppSettings(listen_url=database.url(driver))
     app = App("counting", made, MemoryBroker(), settings=settings)
-    application.count_in(app)
+    event = application.counted("counted")
+    application.count_in(app, event)
     await app.database.transact(create_missing)
     await app.database.transact(application.Base.metadata.create_all)
     async with app.running():
         for number in range(1, 21):
             async with app.session() as session, session.begin():
-                app.outbox.add(session, application.Counted(name=f"key-{number % 3}", number=number))
+                app.outbox.add(session, event(name=f"key-{number % 3}", number=number))
         await app.drained()
     effects = await app.database.read(lambda c: c.execute(sa.text("SELECT number FROM effect")).scalars().all())
     assert sorted(effects) == list(range(1, 21))

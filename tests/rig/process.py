@@ -59,6 +59,10 @@ class Child:
         return self._process.pid
 
     @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
     def output(self) -> str:
         return "\n".join(self.lines)
 
