@@ -112,23 +112,21 @@ class Bank:
         return bool(await self.database.read(lambda connection: connection.execute(query).scalar_one()))
 
 
-def opened(*, policies: FailurePolicies | None = None, **broker: object):
-    """Make a `make` for flows: tables, accounts, outbox and broker."""
-
-    @asynccontextmanager
-    async def make(around: Surroundings) -> AsyncIterator[Bank]:
-        async with Database(around.url, clock=around.clock) as database:
-            if around.life < 0:
-                await database.transact(_tables)
-            registry = EventRegistry()
-            registry.register(Moved)
-            registry.register(Noted)
-            async with around.broker(**broker) as wire:
-                bank = Bank(database, Outbox(database, registry), wire, around)
-                bank.policies = policies or bank.policies
-                yield bank
-
-    return make
+@asynccontextmanager
+async def opened(
+    around: Surroundings, *, policies: FailurePolicies | None = None, **broker: object
+) -> AsyncIterator[Bank]:
+    """Be a process of the bank: tables, accounts, outbox and broker."""
+    async with Database(around.url, clock=around.clock) as database:
+        if around.life < 0:
+            await database.transact(_tables)
+        registry = EventRegistry()
+        registry.register(Moved)
+        registry.register(Noted)
+        async with around.broker(**broker) as wire:
+            bank = Bank(database, Outbox(database, registry), wire, around)
+            bank.policies = policies or bank.policies
+            yield bank
 
 
 def _tables(connection: sa.Connection) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -139,18 +140,18 @@ def never_answers_for_first_of_b(message: Message, sent: int) -> Verdict | None:
 recover = publish_and_wait_for_later
 
 OUTBOX_FLOWS = [
-    Flow("enqueue one", opened(), place_one, recover, invariants=BANK),
-    Flow("enqueue several keys", opened(), place_several_keys, recover, invariants=BANK),
-    Flow("enqueue with savepoints", opened(), place_with_savepoints, recover, invariants=BANK),
-    Flow("enqueue again after an error", opened(), place_again_after_an_error, recover, invariants=BANK),
-    Flow("publish and settle", opened(), publish, recover, six_messages, BANK),
-    Flow("publish with prefix", opened(capabilities=PREFIX), publish, recover, six_messages, BANK),
-    Flow("graceful stop", opened(), publish_until_stopped, recover, six_messages, BANK),
-    Flow("takeover", opened(), two_relays_take_turns, recover, six_messages, BANK),
-    Flow("scheduled", opened(), publish_and_wait_for_later, recover, scheduled_messages, BANK),
+    Flow("enqueue one", opened, place_one, recover, invariants=BANK),
+    Flow("enqueue several keys", opened, place_several_keys, recover, invariants=BANK),
+    Flow("enqueue with savepoints", opened, place_with_savepoints, recover, invariants=BANK),
+    Flow("enqueue again after an error", opened, place_again_after_an_error, recover, invariants=BANK),
+    Flow("publish and settle", opened, publish, recover, six_messages, BANK),
+    Flow("publish with prefix", partial(opened, capabilities=PREFIX), publish, recover, six_messages, BANK),
+    Flow("graceful stop", opened, publish_until_stopped, recover, six_messages, BANK),
+    Flow("takeover", opened, two_relays_take_turns, recover, six_messages, BANK),
+    Flow("scheduled", opened, publish_and_wait_for_later, recover, scheduled_messages, BANK),
     Flow(
         "hold, retry, release",
-        opened(refuses=refuses_first_of_b_once),
+        partial(opened, refuses=refuses_first_of_b_once),
         publish_and_wait_for_later,
         recover,
         six_messages,
@@ -158,7 +159,7 @@ OUTBOX_FLOWS = [
     ),
     Flow(
         "rejected, dead letter",
-        opened(refuses=rejects_first_of_b),
+        partial(opened, refuses=rejects_first_of_b),
         publish_and_wait_for_later,
         recover,
         six_messages,
@@ -166,7 +167,7 @@ OUTBOX_FLOWS = [
     ),
     Flow(
         "attempts used up, parked",
-        opened(refuses=never_answers_for_first_of_b, policies=FailurePolicies(PARK)),
+        partial(opened, refuses=never_answers_for_first_of_b, policies=FailurePolicies(PARK)),
         publish_and_wait_for_later,
         recover,
         many_messages,

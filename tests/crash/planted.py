@@ -146,8 +146,8 @@ def forgets_the_followers_of_a_dead_letter(_: Surroundings) -> None:
 def lets_followers_overtake(_: Surroundings) -> None:
     move_out = WaitingStore._move_out
 
-    def loose(self: WaitingStore, connection: sa.Connection, ids: Any, state: Any) -> None:
-        move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
+    def loose(self: WaitingStore, connection: sa.Connection, ids: Any, state: Any) -> int:
+        return move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
 
     fail = WaitingStore.fail
 

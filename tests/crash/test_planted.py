@@ -3,8 +3,7 @@
 import pytest
 
 from crash.planted import PLANTED, Planted
-from txpatterns.testing.explorer import Options, explore_flow
-from txpatterns.testing.explorer.explore import WorkerFailed
+from txpatterns.testing.explorer import Broken, Options, explore_flow
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -16,7 +15,7 @@ def what_broke(planted: Planted, urls: list[str]) -> str:
     options = Options(modes=planted.modes, at=planted.points, stop_at_first=True)
     try:
         report = explore_flow(planted.story, urls, options)
-    except WorkerFailed as broken:  # it is wrong even when nothing strikes it
+    except Broken as broken:  # it is wrong even when nothing strikes it
         return str(broken)
     return "; ".join(verdict.wrong for verdict in report.failures)
 

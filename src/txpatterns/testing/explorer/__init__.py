@@ -6,7 +6,7 @@
 from txpatterns.testing.explorer.application import explore
 from txpatterns.testing.explorer.cases import Broken, Case, Options, Verdict
 from txpatterns.testing.explorer.clock import HurriedClock
-from txpatterns.testing.explorer.explore import Report, WorkerFailed, explore_flow
+from txpatterns.testing.explorer.explore import Report, explore_flow
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant, State, attempts_at_most
 from txpatterns.testing.explorer.points import Injection, Mode, Point
@@ -29,7 +29,6 @@ __all__ = [
     "Verdict",
     "WireBroker",
     "WireLog",
-    "WorkerFailed",
     "attempts_at_most",
     "explore",
     "explore_flow",

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pkgutil import resolve_name
 
 from txpatterns.app import App
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.testing import remains
+from txpatterns.testing.explorer.apart import place_of
 from txpatterns.testing.explorer.cases import Options
 from txpatterns.testing.explorer.explore import Report, explore_flow
 from txpatterns.testing.explorer.flows import Flow, Surroundings
@@ -62,20 +64,24 @@ async def explore(
 ) -> Report:
     """Strike an App at every point of a flow, let it recover, and check what is left.
 
-    In each case a forked process runs ``flow``, then publishes and handles what came of it, and is struck once: it is
+    In each case a process of its own runs ``flow``, publishes and handles what came of it, and is struck once: it is
     killed, its connection or task ends, or it is paused past its leases. A new process recovers, and the library's
-    own invariants and yours are checked: functions that take a ``State`` and raise AssertionError. The App given is
-    never connected itself.
+    own invariants and yours are checked: functions that take a ``State`` and raise AssertionError.
+
+    Those processes come from a fresh interpreter: nothing of the calling one is taken over but its environment and
+    import path. They find the App and the functions by module and name, so these must stand at the top of modules.
+    The App given is never connected itself.
 
     ``databases`` has one URL for each process to work with: ``sqlite`` for a throw-away file, or a PostgreSQL
     database, **which is emptied**. ``options`` bound what is explored; by default that is every point and fault.
 
     Raises:
-        WorkerFailed: the flow fails or breaks an invariant even when nothing strikes it.
+        Broken: the flow fails or breaks an invariant even when nothing strikes it.
+        ConfigurationError: the App or a function cannot be found by another process.
     """
     story = Flow(
         name=getattr(flow, "__name__", "flow"),
-        make=partial(_make, app),
+        make=partial(_make, place_of(app)),
         act=partial(_act, flow),
         recover=_Running.settle,
         prepare=None if prepare is None else partial(_prepare, prepare),
@@ -85,8 +91,9 @@ async def explore(
 
 
 @asynccontextmanager
-async def _make(app: App, around: Surroundings) -> AsyncIterator[_Running]:
-    """Turn the App of this forked process into one on the database and broker of the case."""
+async def _make(place: str, around: Surroundings) -> AsyncIterator[_Running]:
+    """Turn the App of this process into one on the database and broker of the case."""
+    app: App = resolve_name(place)
     broker = around.broker()
     made = rebuilt(app, Database(around.url, clock=around.clock), broker)
     app.__dict__.update(made.__dict__)

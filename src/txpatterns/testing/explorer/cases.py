@@ -10,22 +10,24 @@ from mmap import mmap
 from random import Random
 from typing import Any
 
+from txpatterns.database.engines import make_engine
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.invariants import State
 from txpatterns.testing.explorer.life import PREPARING, live
 from txpatterns.testing.explorer.points import KILLS, Injection, Mode, Point, Points
-from txpatterns.testing.explorer.process import Child, Ending, warm_up
+from txpatterns.testing.explorer.process import Child, Ending, load
 from txpatterns.testing.explorer.world import World
 
-_TAKEOVER = 0.5
-"""Seconds after which a process that comes to no further point is taken to wait for a lock of the paused one."""
+_TAKEOVER = 300
+"""Points after which a successor goes round in circles, because the paused process has locked what it looks for."""
 
+# What has no effect cannot lose its reply, or be followed by a kill that differs from one before the next point.
+_WITHOUT_EFFECT = tuple(mode for mode in Mode if mode not in (Mode.KILL_AFTER, Mode.REPLY_LOST))
 _ONLY = {
-    "connect": (Mode.KILL_BEFORE, Mode.ERROR_BEFORE),
-    "broker: deliver": (Mode.KILL_BEFORE, Mode.CANCEL),
-    # One that fails leaves the message with the broker, which gives it out again only to another connection.
-    "broker: acknowledge": (Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.CANCEL),
-    "broker: confirm": (Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.ERROR_BEFORE, Mode.CANCEL, Mode.PAUSE),
+    "connect": _WITHOUT_EFFECT,
+    "broker: deliver": _WITHOUT_EFFECT,
+    # It is itself the reply.
+    "broker: confirm": tuple(mode for mode in Mode if mode is not Mode.REPLY_LOST),
 }
 
 
@@ -75,10 +77,7 @@ class Broken(AssertionError):
 
 def modes_at(point: Point, wanted: Sequence[Mode]) -> list[Mode]:
     """Say which of the faults make sense at a point."""
-    possible = _ONLY.get(point.name, tuple(Mode))
-    if _only_reads(point.name):
-        # A lost reply of what changes nothing is an error like any other.
-        possible = tuple(mode for mode in possible if mode not in (Mode.REPLY_LOST, Mode.KILL_AFTER))
+    possible = _WITHOUT_EFFECT if _only_reads(point.name) else _ONLY.get(point.name, tuple(Mode))
     return [mode for mode in possible if mode in wanted]
 
 
@@ -90,11 +89,10 @@ class Runner:
         self.world = world
         self.seed = seed
         self._output = ""
-        self._heart = mmap(-1, 1)
 
     def prepare(self) -> None:
         """Make the tables and what the story begins with, and remember that."""
-        warm_up(self.world.url)
+        make_engine(self.world.url)  # loads the driver
         self.world.begin()
         self._journal_clear()
         self._undisturbed(_nothing)
@@ -137,17 +135,22 @@ class Runner:
         self._recover()
         journal = self._journal()
         fired = any(record.get("fired") == str(case.injection) for record in journal)
-        return Verdict(case, fired, self._check(), self._output)
+        wrong = self._check()
+        return Verdict(case, fired, wrong, self._output if wrong else "")
 
     def _pause(self, injection: Injection) -> None:
-        child = self._child(0, self.flow.act, injection)
-        if child.wait_until_stopped() is not None:
+        paused = self._child(0, self.flow.act, injection)
+        if paused.ended_or(lambda: False) is not None:
             return
+        locked = self.world.locked()
         other = self._child(1, self.flow.recover)
-        if other.ended_or_silent(self._heart, _TAKEOVER) is None:
-            child.proceed()
-            self._output += other.wait().output
-        self._output += child.wait().output
+        ending = other.ended_or(lambda: locked and self._waits(other))
+        paused.proceed()
+        self._told(1, ending or other.wait())
+        self._told(0, paused.wait())
+
+    def _waits(self, successor: Child) -> bool:
+        return successor.beats > _TAKEOVER or (successor.beats > 0 and self.world.waits())
 
     def _recover(self) -> None:
         self._life(2, self.flow.recover)
@@ -160,16 +163,19 @@ class Runner:
                 try:
                     invariant(state)
                 except AssertionError as error:
-                    wrong.append(str(error) or invariant.__name__)
+                    wrong.append(str(error) or f"{invariant} does not hold")
         return "; ".join(wrong)
 
     def _undisturbed(self, story: Any) -> None:
         ending = self._life(PREPARING, story)
         if ending.code != 0 or any("ended" in record for record in self._journal()):
             raise Broken(f"{self.flow.name} cannot be prepared: {self._journal()}\n{ending.output}")
+        load(name for record in self._journal() for name in record.get("imported", ()))
 
     def _life(self, life: int, story: Any, injection: Injection | None = None) -> Ending:
-        ending = self._child(life, story, injection).wait()
+        return self._told(life, self._child(life, story, injection).wait(), injection)
+
+    def _told(self, life: int, ending: Ending, injection: Injection | None = None) -> Ending:
         self._output += f"--- life {life}\n{ending.output}"
         killed = injection is not None and injection.mode in KILLS and ending.was_killed
         if ending.code != 0 and not killed:
@@ -177,9 +183,10 @@ class Runner:
         return ending
 
     def _child(self, life: int, story: Any, injection: Injection | None = None) -> Child:
-        points = Points(self.world.folder / "journal", injection, self._heart if life == 1 else None)
+        heart = mmap(-1, 4)
+        points = Points(self.world.folder / "journal", heart, injection)
         work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, points=points)
-        return Child(work, self.world.folder / f"output-{life}")
+        return Child(work, self.world.folder / f"output-{life}", heart)
 
     def _restore(self) -> None:
         self.world.restore()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -30,10 +31,11 @@ def live(flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, p
 
     What went wrong is noted in the journal: an error that nobody injected, and what was left open.
     """
+    loaded = set(sys.modules)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     connections = Connections()
     sql.install(points)
-    clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0))
+    clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0), lambda: len(points.passed))
     points.on_resume = lambda: clock.jump(LONGER_THAN_A_LEASE)
     surroundings = Surroundings(world.url, world.log, points, clock, Random(seed), life)
     if flow.plant is not None and life >= 0:
@@ -41,10 +43,13 @@ def live(flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, p
     try:
         asyncio.run(_live(flow, surroundings, story))
     except BaseException as error:  # noqa: BLE001 - told in the journal; an injected fault may end the story
-        points.note({"ended": "".join(traceback.format_exception(error))[-4000:], "life": life})
+        told = "".join(traceback.format_exception(error))[-4000:]
+        points.note({"ended": told, "life": life, "struck": points.fired})
     for leak in connections.leaks():
         points.note({"leak": leak, "life": life})
     points.note({"points": [str(point) for point in points.passed], "life": life})
+    if life < 0:
+        points.note({"imported": sorted(set(sys.modules) - loaded)})
 
 
 async def _live(flow: Flow[Any], surroundings: Surroundings, story: Story) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,19 +76,18 @@ class Points:
     """What one process has come to, and the fault that waits for it.
 
     ``journal`` is the file where the process notes what must outlive it; ``heart`` is memory that it shares with
-    whoever watches it, and changes at each point.
+    whoever watches it, and has the number of points.
     """
 
-    def __init__(self, journal: Path, injection: Injection | None = None, heart: mmap | None = None) -> None:
+    def __init__(self, journal: Path, heart: mmap, injection: Injection | None = None) -> None:
         self.injection = injection
         self.passed: list[Point] = []
-        self.recent: deque[str] = deque(maxlen=200)
         self.flow: asyncio.Task[object] | None = None
         self.on_resume: Callable[[], None] = lambda: None
         self._journal = journal
         self._heart = heart
         self._counts: Counter[str] = Counter()
-        self._fired = False
+        self.fired = False
 
     def arrive(self, name: str) -> Mode | None:
         """Come to a point, before its call; gives a fault that the caller must perform, or None.
@@ -97,14 +96,12 @@ class Points:
         for ``REPLY_LOST`` after the call; it hands any answer to ``leave`` after the call.
         """
         self._counts[name] += 1
-        if self._heart is not None:
-            self._heart[0] = (self._heart[0] + 1) % 256
         here = Point(name, self._counts[name])
         self.passed.append(here)
-        self.recent.append(str(here))
-        if self._fired or self.injection is None or self.injection.point != here:
+        self._heart[:] = len(self.passed).to_bytes(len(self._heart))
+        if self.fired or self.injection is None or self.injection.point != here:
             return None
-        self._fired = True
+        self.fired = True
         self.note({"fired": str(self.injection)})
         match self.injection.mode:
             case Mode.KILL_BEFORE:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import importlib
 import os
 import signal
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 
-from txpatterns.database.engines import make_engine
-
-_HANG = 30
-"""Seconds of real time after which a child that does not end is killed, with its stacks in the log."""
+_HANG = 60
+"""Seconds of real time in which a process that is not paused comes to its next point, on any machine."""
+_ENDLESS = 5000
+"""Points after which a process goes round in circles."""
+_LOOK = 0.002
+"""Seconds between two looks at a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +39,44 @@ class Ending:
 
 
 class Child:
-    """A process that runs a function and ends."""
+    """A process that runs a function and ends. ``heart`` is memory in which it counts the points it comes to."""
 
-    def __init__(self, work: Callable[[], None], output: Path) -> None:
+    def __init__(self, work: Callable[[], None], output: Path, heart: mmap) -> None:
         self._output = output
+        self._heart = heart
         output.write_bytes(b"")
-        self.pid = fork()
+        self.pid = os.fork()
         if self.pid == 0:
             _live(work, output)
 
+    @property
+    def beats(self) -> int:
+        """How many points it has come to."""
+        return int.from_bytes(self._heart[:])
+
     def wait(self) -> Ending:
-        """Wait for its end, however it was stopped in between."""
-        self.proceed()
-        _, status = os.waitpid(self.pid, 0)
-        return self._ending(status)
+        """Wait for its end."""
+        ending = None
+        while ending is None:
+            ending = self.ended_or(lambda: False)
+        return ending
 
-    def wait_until_stopped(self) -> Ending | None:
-        """Wait until it stops itself, and give None; or give its ending when it ends without."""
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        return None if os.WIFSTOPPED(status) else self._ending(status)
+    def ended_or(self, happened: Callable[[], bool]) -> Ending | None:
+        """Wait until it ends, and give its ending; or None, when it stops itself or something else has happened.
 
-    def ended_or_silent(self, heart: mmap, seconds: float) -> Ending | None:
-        """Give its ending when it ends; None when it has come to no further point for so many seconds."""
-        beats, since = heart[:], time.monotonic()
-        while time.monotonic() - since < seconds:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        One that hangs, or goes on and on, is ended with its stacks in the log.
+        """
+        beats, since = self.beats, time.monotonic()
+        while not happened():
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if pid:
-                return self._ending(status)
-            if heart[:] != beats:
-                beats, since = heart[:], time.monotonic()
-            time.sleep(0.002)
+                return None if os.WIFSTOPPED(status) else self._ending(status)
+            if self.beats != beats:
+                beats, since = self.beats, time.monotonic()
+            if beats > _ENDLESS or time.monotonic() - since > _HANG:
+                os.kill(self.pid, signal.SIGABRT)
+                return self._ending(os.waitpid(self.pid, 0)[1])
+            time.sleep(_LOOK)
         return None
 
     def proceed(self) -> None:
@@ -76,18 +87,13 @@ class Child:
         return Ending(os.waitstatus_to_exitcode(status), self._output.read_text(errors="replace"))
 
 
-def warm_up(url: str) -> None:
-    """Load what every child needs, and keep the collector away from it, so that a fork copies little."""
-    make_engine(url)
+def load(modules: Iterable[str]) -> None:
+    """Load what every child would load, and keep the collector away from it, so that a fork copies little."""
+    for module in modules:
+        with suppress(ImportError):  # made by another module, or for the child alone: it does so again
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()
-
-
-def fork() -> int:
-    """Fork, whatever other threads there are: the child uses nothing that they may hold."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def _live(work: Callable[[], None], output: Path) -> None:
@@ -96,7 +102,6 @@ def _live(work: Callable[[], None], output: Path) -> None:
     try:
         _redirect(output)
         faulthandler.enable(2)
-        faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
         work()
         code = 0
     except BaseException:  # noqa: BLE001 - the parent reads it in the log

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.default import DefaultDialect
 
+from txpatterns.database.direct import Direct
 from txpatterns.outbox import writer
 from txpatterns.testing.explorer.points import Mode, Points
 
@@ -36,6 +37,8 @@ def install(points: Points) -> None:
     DefaultDialect.do_commit = lambda dialect, connection: seam.commit(dialect, connection, commit)  # type: ignore[method-assign]
     for driver, way in writer.BARE.items():
         writer.BARE[driver] = seam.bare(way)
+    run = Direct.run
+    Direct.run = lambda *given: seam.direct(run, *given)  # type: ignore[method-assign]
 
 
 class _SqlPoints:
@@ -84,6 +87,20 @@ class _SqlPoints:
             return done
 
         return pointed
+
+    async def direct(
+        self, run: Callable[..., Awaitable[Any]], direct: Direct, method: str, statement: str, values: Any
+    ) -> Any:
+        """Say a statement on a kept connection, with a point around it."""
+        fault = self.points.arrive(f"database.direct: {label(statement)}")
+        if fault is Mode.ERROR_BEFORE:
+            _sever(direct.driver)
+        answer = await run(direct, method, statement, values)
+        self.points.leave(fault)
+        if fault is Mode.REPLY_LOST:
+            _sever(direct.driver)
+            return await run(direct, method, statement, values)  # which raises the driver's own error
+        return answer
 
     def _around(self, context: Any, statement: str, really: Callable[[], T]) -> T:
         connection = context.root_connection.connection

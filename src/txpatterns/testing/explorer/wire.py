@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,10 @@ from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
 Refusal = Callable[[Message, int], Verdict | None]
 """Given a message and how often it was sent, says that the broker refuses it, and how; None: it takes it."""
+
+
+_LOOK_AGAIN = 0.05
+"""Seconds of real time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class WireBroker:
         self.refuses: Refusal = refuses or (lambda message, sent: None)
         self._news = asyncio.Event()
         self._acknowledged = asyncio.Event()
+        self._cut_off = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,11 +158,20 @@ class WireBroker:
             for sent in self.log.published:
                 if sent.number in given or sent.number in done or sent.message.topic not in topics:
                     continue
-                self.points.leave(self.points.arrive("broker: deliver"))
+                if self.points.arrive("broker: deliver") is Mode.ERROR_BEFORE:
+                    raise BrokerUnavailable
                 given.add(sent.number)
                 self.log.write("given", group=group, number=sent.number)
                 yield [WireDelivery(self, group, sent, redelivered=before[sent.number] > 0)]
             await self._news.wait()
+            if self._cut_off:
+                self._cut_off = False
+                raise BrokerUnavailable
+
+    def cut_off(self) -> None:
+        """End the subscription: what is not acknowledged is given to the next one."""
+        self._cut_off = True
+        self._news.set()
 
     def acknowledge(self, group: str, number: int) -> None:
         """Forget a copy for a group."""
@@ -171,7 +185,8 @@ class WireBroker:
             wanted = {sent.number for sent in self.log.published if sent.message.topic in topics}
             if wanted <= self.log.acknowledged(group):
                 return
-            await self._acknowledged.wait()
+            with suppress(TimeoutError):  # another process may acknowledge too
+                await asyncio.wait_for(self._acknowledged.wait(), _LOOK_AGAIN)
 
 
 class WireDelivery:
@@ -193,10 +208,12 @@ class WireDelivery:
         fault = self.broker.points.arrive("broker: acknowledge")
         await asyncio.sleep(0)
         if fault is Mode.ERROR_BEFORE:
+            self.broker.cut_off()
             raise BrokerUnavailable
         self.broker.acknowledge(self.group, self.sent.number)
         self.broker.points.leave(fault)
         if fault is Mode.REPLY_LOST:
+            self.broker.cut_off()
             raise ConnectionResetError("the answer was lost (injected)")
 
     async def nack(self, *, delay: timedelta | None = None) -> None:

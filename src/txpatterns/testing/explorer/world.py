@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,12 @@ class World(Protocol):
 
     def restore(self) -> None:
         """Go back to the state of ``keep``. Nobody may be connected any more."""
+
+    def locked(self) -> bool:
+        """Whether a process keeps others from writing."""
+
+    def waits(self) -> bool:
+        """Whether a process waits for what another has locked. Asked only when something is locked."""
 
     def connection(self) -> Any:
         """Open a plain connection, as a context manager."""
@@ -64,6 +71,17 @@ class SqliteWorld:
         self._delete(self.file)
         shutil.copyfile(self.folder / "kept.db", self.file)
         shutil.copyfile(self.folder / "kept.log", self.log.path)
+
+    def locked(self) -> bool:
+        with closing(sqlite3.connect(self.file, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
+
+    def waits(self) -> bool:
+        return True  # the one lock is for all
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -128,6 +146,18 @@ class PostgresWorld:
                 connection.exec_driver_sql(f"SELECT setval('\"{sequence}\"', {max(value, 1)}, {value > 0})")
             connection.exec_driver_sql("COMMIT")
         shutil.copyfile(self.folder / "kept.log", self.log.path)
+
+    def locked(self) -> bool:
+        return self._is_there("FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL")
+
+    def waits(self) -> bool:
+        return self._is_there(
+            "FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+        )
+
+    def _is_there(self, what: str) -> bool:
+        with self.connection() as connection:
+            return bool(connection.exec_driver_sql(f"SELECT EXISTS (SELECT {what})").scalar())
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
