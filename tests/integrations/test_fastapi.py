@@ -15,7 +15,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rig.ports import free_port
 from txpatterns import App, Event, Hooks, Transaction
-from txpatterns.integrations.fastapi import health_router, session_dependency, txpatterns_lifespan
+from txpatterns.hooks import CORRELATION_ID
+from txpatterns.integrations.fastapi import (
+    CorrelationMiddleware,
+    health_router,
+    session_dependency,
+    txpatterns_lifespan,
+)
 
 
 class Base(DeclarativeBase):
@@ -37,6 +43,14 @@ class Told(Hooks):
 
     def handled(self, message, consumer):
         self.handled_one.set()
+
+
+class Added(Hooks):
+    def __init__(self, messages):
+        self.messages = messages
+
+    def added(self, message):
+        self.messages.append(message)
 
 
 def make(tmp_path, hooks=(), inner=None):
@@ -138,6 +152,28 @@ async def test_health_tells_live_from_ready(tmp_path, monkeypatch):
             assert (ready.status_code, ready.json()["database"]) == (503, False)
             assert "hunter2" not in ready.text
             assert (await client.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("request-7", "request-7"), ("a\tb é" + "x" * 200, "ab" + "x" * 126), ("", None), (None, None)],
+    ids=["as it is", "cleaned", "empty", "none"],
+)
+async def test_a_requests_id_goes_with_its_messages(tmp_path, given, stored):
+    """P1: whatever a stranger sends as an id, the message is stored, and the answer names the story it began."""
+    added = []
+    _app, web = make(tmp_path, [Added(added)])
+    web.add_middleware(CorrelationMiddleware, header="X-Story")
+    headers = {} if given is None else {"X-Story": given.encode("latin-1")}
+    async with web.router.lifespan_context(web):
+        transport = httpx.ASGITransport(web)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            answer = await client.post("/orders/7", headers=headers)
+            others = await client.post("/orders/8")
+    ids = [message.headers[CORRELATION_ID] for message in added]
+    assert ids == [answer.headers["x-story"], others.headers["x-story"]]
+    assert ids[0] == stored or (stored is None and ids[0])
+    assert ids[0] != ids[1]
 
 
 async def test_missing_tables_stop_the_start(database):

@@ -1,4 +1,4 @@
-"""An App inside a FastAPI application: started and stopped with it, a session for each request, health for probes."""
+"""An App inside a FastAPI application: its lifespan, a session and a correlation id for each request, health."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as ASGIMessage
 
 from txpatterns.app import App
+from txpatterns.hooks import correlated
 from txpatterns.settings import duration_text
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -57,6 +60,35 @@ def session_dependency(app: App) -> Callable[[], AsyncIterator[AsyncSession]]:
             yield opened
 
     return session
+
+
+class CorrelationMiddleware:
+    """Joins a request with all that follows from it: ``web.add_middleware(CorrelationMiddleware)``.
+
+    Every message that is added while a request is answered, and every message that handlers add because of it, carries
+    the request's id: the one in its ``header``, otherwise a new one. The answer has it in the same header. An id from
+    outside is cut to 128 characters of printable ASCII; it names a story and proves nothing.
+    """
+
+    def __init__(self, app: ASGIApp, header: str = "x-request-id") -> None:
+        self._app = app
+        self._header = header.lower().encode("latin-1")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request inside ``correlated``."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == self._header), b"")
+        with correlated(given.decode("latin-1")) as correlation_id:
+
+            async def named(message: ASGIMessage) -> None:
+                if message["type"] == "http.response.start":
+                    headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != self._header]
+                    message["headers"] = [*headers, (self._header, correlation_id.encode("ascii"))]
+                await send(message)
+
+            await self._app(scope, receive, named)
 
 
 def health_router(app: App, *, prefix: str = "/health") -> APIRouter:
