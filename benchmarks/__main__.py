@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import add, drain, inbox, latency
+from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table, machine, markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database
 from txpatterns.brokers.kafka import KafkaBroker
@@ -29,10 +31,8 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         if "drain" in names:
             yield await drain.to_nothing(url, rounds)
         if "kafka" in names and kafka is not None:
-            with kafka.topics() as topics:
-                topic = topics.create("drain", partitions=6)
-                async with KafkaBroker.from_url(f"kafka://{kafka.bootstrap}") as broker:
-                    yield await drain.to_kafka(url, broker, kafka.bootstrap, topic, rounds)
+            async for table in with_kafka(url, kafka, rounds):
+                yield table
     with fresh_database(postgres) as url:
         if "latency" in names:
             for table in await latency.commit_to_publish(url, rounds):
@@ -40,6 +40,17 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
     with fresh_database(postgres) as url:
         if "inbox" in names:
             yield await inbox.handler(url, rounds)
+
+
+async def with_kafka(url: str, kafka: Kafka, rounds: int) -> AsyncIterator[Table]:
+    """Run the benchmarks of the Kafka adapter: by itself, and behind the relay."""
+    logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
+    with kafka.topics() as topics:
+        async with KafkaBroker.from_url(f"kafka://{kafka.bootstrap}") as broker:
+            yield await kafka_cases.publishing(broker, topics.create("publish", partitions=6), rounds)
+            yield await kafka_cases.reading(broker, topics.create("read", partitions=6), rounds)
+            for table in await drain.to_kafka(url, broker, topics.create("drain", partitions=6), rounds):
+                yield table
 
 
 async def main(names: list[str], rounds: int, *, write: bool) -> None:

@@ -143,25 +143,18 @@ def from_wire(topic: str, payload: bytes, headers: Mapping[str, str], *, fallbac
     ``fallback_id`` names the message when it has no id of its own, for example by topic, partition and offset:
     it must be the same at each redelivery.
     """
-    rest = {n: v for n, v in headers.items() if n not in _NAMED and not n.startswith(RESERVED_PREFIX)}
-    return Message(
-        id=headers.get(_ID) or fallback_id,
-        topic=topic,
-        type=headers.get(_TYPE, ""),
-        payload=payload,
-        key=headers.get(_KEY),
-        headers=rest,
-        content_type=headers.get(_CONTENT, "application/json"),
-        occurred_at=_instant(headers.get(_OCCURRED)),
-    )
+    rest = dict(headers)
+    take = rest.pop
+    message_id, type_, key = take(_ID, "") or fallback_id, take(_TYPE, ""), take(_KEY, None)
+    content_type, occurred_at = take(_CONTENT, "application/json"), _instant(take(_OCCURRED, ""))
+    if rest:
+        rest = {name: value for name, value in rest.items() if not name.startswith(RESERVED_PREFIX)}
+    return Message(message_id, topic, type_, payload, key, rest, content_type, occurred_at)
 
 
-_NAMED = frozenset((_ID, _TYPE, _CONTENT, _OCCURRED, _KEY))
-
-
-def _instant(text: str | None) -> datetime:
+def _instant(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text or "")
+        found = datetime.fromisoformat(text)
     except ValueError:
         return datetime.fromtimestamp(0, UTC)
     return found if found.tzinfo else found.replace(tzinfo=UTC)

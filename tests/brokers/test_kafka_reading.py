@@ -26,7 +26,7 @@ def test_the_position_never_passes_what_is_open(data, gaps):
     offsets = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     progress, done = Progress("t", 0), set()
     for offset in offsets:
-        progress.take_in(offset, 10)
+        progress.take_in([offset], [10])
     for offset in data.draw(st.permutations(offsets)):
         progress.acknowledge(offset)
         done.add(offset)
@@ -46,7 +46,7 @@ def test_a_commit_is_due_only_for_something_new():
     """H65: nothing is committed before the first acknowledgement, nor twice."""
     progress = Progress("t", 0)
     assert progress.to_commit is None
-    progress.take_in(7, 1)
+    progress.take_in([7], [1])
     assert progress.to_commit is None
     progress.acknowledge(7)
     progress.advance()

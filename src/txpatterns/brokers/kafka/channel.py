@@ -1,15 +1,20 @@
 """One producer of the driver, and the publications that are under way on it.
 
-The driver does its work in threads of its own; what it has to say is fetched by `poll`, on the event loop. A thread
-that waited in `poll` would take and give back Python's lock for every delivery report, each time behind whatever
-the loop is doing: half the speed where the loop is busy.
+The driver does its work in threads of its own; what it has to say is fetched by `poll`. What is there already is
+fetched on the event loop; only when nothing is there a thread waits for the next word. A thread that fetched
+everything would take and give back Python's lock for every delivery report, each time behind whatever the loop is
+doing; a loop that only napped would come late, because its naps are a millisecond or more.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -22,51 +27,46 @@ from txpatterns.transport import CONFIRMED, Outcome, Verdict, to_wire_headers
 
 logger = logging.getLogger("txpatterns.kafka")
 
+_WAIT = 0.1
+_REASON_WITHIN = 1.0
 _DISPOSE_TRIES = 50
-
-
-Report = Callable[[KafkaError | None, object], None]
-
-Record = tuple[Message, bytes | None, dict[str, Any], Report]
-"""A message in the driver's form."""
 
 
 class Batch:
     """One publication: what is still open, and what was found out and is not told yet."""
 
     def __init__(self, messages: Sequence[Message], deadline: float) -> None:
-        self.open: dict[str, bool] = {}
+        self.open: dict[str, bool] = dict.fromkeys([message.id for message in messages], True)
         self.told: dict[str, Outcome] = {}
         self.failed: list[tuple[str, KafkaError]] = []
         self.deadline = deadline
         self.lonely = len(messages) == 1
         """Nothing else was under way with it at any time, so an error is its own."""
+        self._stored: list[str] = []
 
-    def prepare(self, message: Message) -> Record:
-        """Count a message as open, and put it into the driver's form.
+    def report(self, message_id: str, error: KafkaError | None, _: object) -> None:
+        """Called by the driver for each message, by whichever thread polls: so it only takes a note."""
+        if error is None:
+            self._stored.append(message_id)
+        else:
+            self.failed.append((message_id, error))
 
-        The driver makes requests of what comes quickly one after the other: all that can be done before is.
+    def collect(self) -> None:
+        """Take over what was noted."""
+        stored = self._stored[:]
+        del self._stored[: len(stored)]  # another may have been noted meanwhile
+        for message_id in stored:
+            if self.open.pop(message_id, False):
+                self.told[message_id] = CONFIRMED
 
-        Raises:
-            UnicodeEncodeError: its key has no bytes.
-        """
-        message_id, is_open, told, failed = message.id, self.open, self.told, self.failed
-
-        def report(error: KafkaError | None, _: object) -> None:
-            if error is not None:
-                failed.append((message_id, error))
-            elif is_open.pop(message_id, False):
-                told[message_id] = CONFIRMED
-
-        key = message.key
-        record = message, None if key is None else key.encode(), to_wire_headers(message), report
-        is_open[message_id] = True
-        return record
+    def tell(self, message_id: str, outcome: Outcome) -> None:
+        """The outcome of one message is known."""
+        self.open.pop(message_id, False)
+        self.told[message_id] = outcome
 
     def take_told(self) -> dict[str, Outcome]:
         """Give what was found out since the last time."""
-        told = self.told.copy()
-        self.told.clear()
+        told, self.told = self.told, {}
         return told
 
     def give_up(self, error: Exception) -> None:
@@ -89,6 +89,9 @@ class Channel:
         self._batches: list[Batch] = []
         self._clock = clock
         self._producer = Producer({**config, "error_cb": self._on_error, "logger": logger})
+        self._thread = ThreadPoolExecutor(1, "txp-kafka-producer")
+        self._waiting: asyncio.Future[int | Exception] | None = None
+        self._fatal: tuple[BrokerError, float] | None = None
 
     def open(self, batch: Batch) -> None:
         """A publication begins."""
@@ -97,38 +100,34 @@ class Channel:
             for each in self._batches:
                 each.lonely = False
 
-    def send(self, records: Sequence[Record]) -> int:
-        """Hand records to the driver until it refuses one; gives how many it took.
+    def send(self, batch: Batch, messages: deque[Message]) -> None:
+        """Hand messages to the driver, each taken out when it was; one that fails stays in front.
 
         Raises:
             BufferError, KafkaException, TypeError, ValueError: it did not take the first.
         """
-        produce, taken = self._producer.produce, 0
-        try:
-            for message, key, headers, report in records:
-                produce(message.topic, message.payload, key, on_delivery=report, headers=headers)
-                taken += 1
-        except (BufferError, KafkaException, TypeError, ValueError):
-            if not taken:
-                raise
-        return taken
+        produce, report = self._producer.produce, batch.report
+        while messages:
+            message = messages[0]
+            headers: dict[str, Any] = to_wire_headers(message)
+            report_of = partial(report, message.id)
+            produce(message.topic, message.payload, message.key, on_delivery=report_of, headers=headers)
+            messages.popleft()
 
-    def poll(self) -> bool:
-        """Fetch what the driver has to say; says whether it was anything."""
-        if self.finished:
-            return False
-        try:
-            served = self._producer.poll(0)
-        except Exception as raised:  # noqa: BLE001 - the driver raises what broke it, or what broke in a report
-            self._on_fatal(raised)
-            return True
-        if served:
-            self._judge()
-        now = self._clock.monotonic()
-        if any(batch.deadline <= now for batch in self._batches):
-            self.suspicious = True
-            self.finish(BrokerError("Kafka has not answered within the deadline."))
-        return served > 0
+    def look(self) -> bool:
+        """Fetch what the driver has to say now; says whether it was anything."""
+        return not self.finished and self._digest(self._poll(0))
+
+    async def news(self) -> None:
+        """Wait until the driver has said something, or a moment has passed."""
+        if self.look() or self.finished:
+            return
+        if self._waiting is None or self._waiting.done():
+            self._waiting = asyncio.get_running_loop().run_in_executor(self._thread, self._poll, _WAIT)
+        waiting = self._waiting
+        await asyncio.wait((waiting,))  # not the future itself: a caller that is cancelled leaves it to the others
+        if not self.finished:
+            self._digest(waiting.result())
 
     def close(self, batch: Batch) -> None:
         """Nobody waits for a publication any more."""
@@ -140,35 +139,57 @@ class Channel:
         if self.finished:
             return
         self.finished = True
+        for batch in self._batches:
+            batch.collect()
         if any(batch.open for batch in self._batches):
             logger.warning("what is being published to Kafka is unknown now, and will be published again: %s", error)
         for batch in self._batches:
             batch.give_up(error)
         self._batches = []
+        self._thread.shutdown(wait=False)
+        if self._waiting is not None:
+            self._waiting.cancel()  # whoever waits need not wait for the thread
         threading.Thread(target=_dispose, args=(self._producer,), name="txp-kafka-dispose", daemon=True).start()
 
-    def _judge(self) -> None:
+    def _poll(self, seconds: float) -> int | Exception:
+        try:
+            return self._producer.poll(seconds)
+        except Exception as raised:  # noqa: BLE001 - the driver raises what broke it, or what broke in a report
+            return raised
+
+    def _digest(self, found: int | Exception) -> bool:
+        """Draw the conclusions from what was fetched."""
+        if isinstance(found, Exception):
+            self._on_fatal(found)
         for batch in self._batches:
-            if batch.failed:
-                message_id, error = batch.failed[0]
-                if batch.lonely and message_id in batch.open and error.code() in PERMANENT:
-                    del batch.open[message_id]
-                    refusal = PublishRejected(f"Kafka refused it. {describe(error)}")
-                    batch.told[message_id] = Outcome(Verdict.REJECTED, refusal)
-                self.finish(BrokerError(f"Kafka failed. {describe(error)}"))
-                return
+            batch.collect()
+        now = self._clock.monotonic()
+        failed = next((batch for batch in self._batches if batch.failed), None)
+        if failed is not None:
+            self._on_failed(failed)
+        elif self._fatal is not None and (not self._lonely or self._fatal[1] <= now):
+            self.finish(self._fatal[0])
+        elif any(batch.deadline <= now for batch in self._batches):
+            self.suspicious = True
+            self.finish(BrokerError("Kafka has not answered within the deadline."))
         self._batches = [batch for batch in self._batches if batch.open]
+        return found != 0
+
+    @property
+    def _lonely(self) -> bool:
+        return len(self._batches) == 1 and self._batches[0].lonely
+
+    def _on_failed(self, batch: Batch) -> None:
+        message_id, error = batch.failed[0]
+        if batch.lonely and message_id in batch.open and error.code() in PERMANENT:
+            batch.tell(message_id, Outcome(Verdict.REJECTED, PublishRejected(f"Kafka refused it. {describe(error)}")))
+        self.finish(BrokerError(f"Kafka failed. {describe(error)}"))
 
     def _on_fatal(self, raised: Exception) -> None:
-        error = error_of(raised) if isinstance(raised, KafkaException) else None
-        if error is not None and len(self._batches) == 1 and self._batches[0].lonely:
-            # The reason is in the message's own report, which follows.
-            for _ in range(_DISPOSE_TRIES):
-                if self._batches[0].failed:
-                    break
-                _poll_quietly(self._producer, 0.02)
-            self._judge()
-        self.finish(BrokerError(f"Kafka's producer is finished. {describe(error) if error else raised!r}"))
+        why = describe(error_of(raised)) if isinstance(raised, KafkaException) else repr(raised)
+        # The reason why a message alone was refused is in its own report, which follows.
+        until = self._clock.monotonic() + _REASON_WITHIN if isinstance(raised, KafkaException) else 0.0
+        self._fatal = self._fatal or (BrokerError(f"Kafka's producer is finished. {why}"), until)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == ALL_BROKERS_DOWN:
@@ -182,11 +203,7 @@ def _dispose(producer: Producer) -> None:
     for _ in range(_DISPOSE_TRIES):
         if not len(producer):
             break
-        _poll_quietly(producer, 0.1)
-
-
-def _poll_quietly(producer: Producer, seconds: float) -> None:
-    try:
-        producer.poll(seconds)
-    except Exception as raised:  # noqa: BLE001 - a finished producer repeats why it is
-        logger.debug("a finished producer says: %r", raised)
+        try:
+            producer.poll(0.1)
+        except Exception as raised:  # noqa: BLE001 - a finished producer repeats why it is
+            logger.debug("a finished producer says: %r", raised)

@@ -18,7 +18,8 @@ from txpatterns.clock import Clock
 logger = logging.getLogger("txpatterns.kafka")
 
 Partition = Progress[Any]
-Records = list[tuple[Partition, KafkaMessage]]
+Records = list[tuple[Partition, list[KafkaMessage]]]
+"""What one read brought: runs of records, each of one partition and in its order."""
 
 _BATCH = 500
 _POLL = 0.1
@@ -91,6 +92,7 @@ class ConsumerThread:
         self._fresh.clear()
         self._revoked.clear()
         records: Records = []
+        last, run = ("", -1), list[KafkaMessage]()
         for message in [first, *consumer.consume(_BATCH - 1, 0)]:
             error = message.error()
             if error is not None:
@@ -98,11 +100,14 @@ class ConsumerThread:
                     raise KafkaException(error)
                 logger.warning("Kafka's consumer says: %s", describe(error))
                 continue
-            progress = self._owned.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-            if progress is None:
-                continue  # revoked while this batch was being gathered: whoever has it now reads it again
-            progress.take_in(message.offset(), len(message))  # type: ignore[arg-type]  # a record has an offset
-            records.append((progress, message))
+            key = (message.topic() or "", message.partition() or 0)
+            if key != last:
+                last, run, progress = key, [], self._owned.get(key)
+                if progress is not None:  # revoked while this was being gathered: whoever has it now reads it again
+                    records.append((progress, run))
+            run.append(message)
+        for progress, run in records:
+            progress.take_in([(message.offset() or 0) for message in run], [len(message) for message in run])
         if self._fresh & self._revoked:
             # Taken and given back within one call: which records belong to which time cannot be told.
             raise group_unclear()

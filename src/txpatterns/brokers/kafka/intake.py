@@ -29,7 +29,7 @@ class Intake:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._ready: deque[KafkaDelivery] = deque()
-        self._came: deque[tuple[Progress[KafkaDelivery], KafkaMessage]] = deque()
+        self._came: deque[tuple[Progress[KafkaDelivery], list[KafkaMessage]]] = deque()
         self._news = asyncio.Event()
         self._acknowledged = 0
         self._ended = False
@@ -97,22 +97,30 @@ class Intake:
             self._ready.extendleft(sorted(held, key=lambda each: each.offset, reverse=True))
             self._news.set()
 
-    def _next(self) -> list[KafkaDelivery]:
-        batch: list[KafkaDelivery] = []
-        while len(batch) < _BATCH and (self._ready or self._came):
+    def _next(self) -> Sequence[KafkaDelivery]:
+        while self._ready or self._came:
             if self._ready:
                 delivery = self._ready.popleft()
+                batch = self._hand_out(delivery.progress, [delivery])
             else:
-                progress, record = self._came.popleft()
-                delivery = KafkaDelivery(self, progress, record.offset() or 0, from_kafka(record), False)
-            progress = delivery.progress
-            if progress.lost:
-                continue  # another member has it
-            if progress.waits:
-                progress.held.append(delivery)
-                continue
-            progress.handed_out = max(progress.handed_out, delivery.offset)
-            batch.append(delivery)
+                progress, run = self._came.popleft()
+                if len(run) > _BATCH:
+                    self._came.appendleft((progress, run[_BATCH:]))
+                batch = self._hand_out(progress, [self._delivery(progress, record) for record in run[:_BATCH]])
+            if batch:
+                return batch
+        return ()
+
+    def _delivery(self, progress: Progress[KafkaDelivery], record: KafkaMessage) -> KafkaDelivery:
+        return KafkaDelivery(self, progress, record.offset() or 0, from_kafka(record), False)
+
+    def _hand_out(self, progress: Progress[KafkaDelivery], batch: Sequence[KafkaDelivery]) -> Sequence[KafkaDelivery]:
+        if progress.lost:
+            return ()  # another member has them
+        if progress.waits:
+            progress.held.extend(batch)
+            return ()
+        progress.handed_out = max(progress.handed_out, batch[-1].offset)
         return batch
 
     # These two run in the thread.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from confluent_kafka import KafkaException
 
-from txpatterns.brokers.kafka.channel import Batch, Channel, Record
+from txpatterns.brokers.kafka.channel import Batch, Channel
 from txpatterns.brokers.kafka.failures import PERMANENT, describe, error_of
 from txpatterns.brokers.kafka.settings import KafkaSettings
 from txpatterns.brokers.kafka.topics import Topics
@@ -17,7 +18,6 @@ from txpatterns.messages import Message
 from txpatterns.transport import Outcome, Verdict
 
 _FEW = 16
-_SHORTEST, _LONGEST, _SOON = 0.0005, 0.01, 50
 _TELL_AFTER = 0.05
 
 
@@ -49,6 +49,7 @@ class KafkaPublisher:
             async with self._turn:  # two publications do not mix: each hands all its messages over in its turn
                 refused = await self._refused(messages)
                 if len(refused) == len(messages):
+                    batch.open.clear()
                     batch.told.update(refused)
                 else:
                     channel = self._usable()
@@ -63,7 +64,7 @@ class KafkaPublisher:
     async def _refused(self, messages: Sequence[Message]) -> dict[str, Outcome]:
         """Ask about topics that we are not sure of, and give what must not be sent at all."""
         if self._channel is not None:
-            self._channel.poll()
+            self._channel.look()
             if self._channel.suspicious:
                 self._channel.suspicious = False
                 self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
@@ -91,47 +92,46 @@ class KafkaPublisher:
         self, channel: Channel, batch: Batch, messages: Sequence[Message], refused: Mapping[str, Outcome]
     ) -> None:
         stopped = _Stopped(batch)
-        records: list[Record] = []
-        limit = self._settings.max_payload
-        for message in messages:
-            # Adding up headers costs as much as sending; the driver refuses what they alone make too large.
-            may_be_large = len(message.payload) > limit // 2 or len(message.headers) > _FEW
-            if refused and message.id in refused:
-                stopped.at(message, refused[message.id])
-            elif may_be_large and message.size > limit:
-                stopped.at(message, _rejected(f"The message has {message.size} bytes, {limit} are allowed."))
-            elif not (stopped.keys and stopped.holds_up(message)):
-                try:
-                    records.append(batch.prepare(message))
-                except ValueError as error:  # half of a surrogate pair has no bytes
-                    stopped.at(message, _rejected(f"Kafka cannot carry it: {type(error).__name__}."))
-        await self._hand_over(channel, records, stopped)
-
-    async def _hand_over(self, channel: Channel, records: list[Record], stopped: _Stopped) -> None:
-        while records and not channel.finished:  # then everything that is open was told already
+        todo = deque(self._sendable(messages, refused, stopped))
+        while todo and not channel.finished:  # finished, everything that is open was told already
             try:
-                records = records[channel.send(records) :]
+                channel.send(batch, todo)
             except BufferError:  # the driver's queue is full: wait for room
-                await asyncio.sleep(0 if channel.poll() else _SHORTEST)
+                await channel.news()
             except KafkaException as raised:
                 error = error_of(raised)
                 if error.code() in PERMANENT:  # not even taken, so it is this very message
-                    records = stopped.without(records, f"Kafka's client refused it. {describe(error)}")
+                    todo = stopped.without_first(todo, f"Kafka's client refused it. {describe(error)}")
                 else:
                     channel.finish(BrokerError(f"Kafka's producer is finished. {describe(error)}"))
-            except (TypeError, ValueError) as error:
-                records = stopped.without(records, f"Kafka cannot carry it: {type(error).__name__}.")
+            except (TypeError, ValueError) as error:  # half of a surrogate pair has no bytes
+                todo = stopped.without_first(todo, f"Kafka cannot carry it: {type(error).__name__}.")
+
+    def _sendable(
+        self, messages: Sequence[Message], refused: Mapping[str, Outcome], stopped: _Stopped
+    ) -> Sequence[Message]:
+        limit = self._settings.max_payload
+        # Adding up headers costs as much as sending; the driver refuses what they alone make too large.
+        large = {m.id for m in messages if len(m.payload) > limit // 2 or len(m.headers) > _FEW}
+        if not (large or refused):
+            return messages
+        sendable = []
+        for message in messages:
+            if message.id in refused:
+                stopped.at(message, refused[message.id])
+            elif message.id in large and message.size > limit:
+                stopped.at(message, _rejected(f"The message has {message.size} bytes, {limit} are allowed."))
+            elif not stopped.holds_up(message):
+                sendable.append(message)
+        return sendable
 
     async def _outcomes(self, channel: Channel | None, batch: Batch) -> AsyncIterator[Mapping[str, Outcome]]:
-        looks, since = 0, self._clock.monotonic()
+        since = self._clock.monotonic()
         while batch.open and channel is not None:
-            # Not the injected clock: this does not wait for a time, it looks whether the driver has news.
-            looks = 0 if channel.poll() else looks + 1
+            await channel.news()
             if batch.told and self._clock.monotonic() - since > _TELL_AFTER:
                 yield batch.take_told()
                 since = self._clock.monotonic()
-            if batch.open:
-                await asyncio.sleep(0 if not looks else _SHORTEST if looks < _SOON else _LONGEST)
         if batch.told:
             yield batch.take_told()
 
@@ -141,27 +141,26 @@ class _Stopped:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self.keys: set[tuple[str, str]] = set()
+        self._keys: set[tuple[str, str]] = set()
 
     def at(self, message: Message, outcome: Outcome) -> None:
         """A message is not sent."""
-        self._batch.open.pop(message.id, None)
-        self._batch.told[message.id] = outcome
+        self._batch.tell(message.id, outcome)
         if message.key is not None:
-            self.keys.add((message.topic, message.key))
+            self._keys.add((message.topic, message.key))
 
     def holds_up(self, message: Message) -> bool:
         """Whether an earlier message of its key was refused; then its own outcome is that nobody knows."""
-        if message.key is None or (message.topic, message.key) not in self.keys:
+        if message.key is None or (message.topic, message.key) not in self._keys:
             return False
-        self._batch.open.pop(message.id, None)
-        self._batch.told[message.id] = _DOUBT
+        self._batch.tell(message.id, _DOUBT)
         return True
 
-    def without(self, records: list[Record], reason: str) -> list[Record]:
-        """Refuse the first record, and give the others that may still be sent."""
-        self.at(records[0][0], _rejected(reason))
-        return [record for record in records[1:] if not self.holds_up(record[0])]
+    def without_first(self, messages: Iterable[Message], reason: str) -> deque[Message]:
+        """Refuse the first message, and give the others that may still be sent."""
+        first, *others = messages
+        self.at(first, _rejected(reason))
+        return deque(message for message in others if not self.holds_up(message))
 
 
 def _rejected(reason: str) -> Outcome:

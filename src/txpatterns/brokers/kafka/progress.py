@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,7 +16,19 @@ class Progress(Generic[T]):
     appends to what the other only reads, so there is no lock.
     """
 
-    __slots__ = ("_done", "_open", "bytes", "committed", "handed_out", "held", "key", "lost", "position", "waits")
+    __slots__ = (
+        "_done",
+        "_open",
+        "_sizes",
+        "bytes",
+        "committed",
+        "handed_out",
+        "held",
+        "key",
+        "lost",
+        "position",
+        "waits",
+    )
 
     def __init__(self, topic: str, partition: int) -> None:
         self.key = (topic, partition)
@@ -29,15 +42,18 @@ class Progress(Generic[T]):
         self.waits = 0
         """How many deliveries wait to be handed out again; what follows them waits in `held`."""
         self.held: list[T] = []
-        self._open: deque[tuple[int, int]] = deque()
+        # Two rows of plain numbers: a pair for each record would keep the garbage collector busy.
+        self._open: deque[int] = deque()
+        self._sizes: deque[int] = deque()
         self._done: set[int] = set()
 
-    def take_in(self, offset: int, size: int) -> None:
-        """A record came from the broker."""
+    def take_in(self, offsets: Sequence[int], sizes: Sequence[int]) -> None:
+        """Records came from the broker."""
         if self.position is None:
-            self.position = self.committed = offset
-        self._open.append((offset, size))
-        self.bytes += size
+            self.position = self.committed = offsets[0]
+        self._open.extend(offsets)
+        self._sizes.extend(sizes)
+        self.bytes += sum(sizes)
 
     def acknowledge(self, offset: int) -> None:
         """The application is done with a record; its predecessors may still be open."""
@@ -45,10 +61,11 @@ class Progress(Generic[T]):
 
     def advance(self) -> None:
         """Move the position over all that is done without a gap. Offsets themselves may have gaps."""
-        while self._open and self._open[0][0] in self._done:
-            offset, size = self._open.popleft()
-            self._done.discard(offset)
-            self.bytes -= size
+        is_open, done = self._open, self._done
+        while is_open and is_open[0] in done:
+            offset = is_open.popleft()
+            done.discard(offset)
+            self.bytes -= self._sizes.popleft()
             self.position = offset + 1
 
     @property
@@ -59,7 +76,7 @@ class Progress(Generic[T]):
     @property
     def is_busy(self) -> bool:
         """Whether the application has a record that it has not acknowledged."""
-        return bool(self._open) and self._open[0][0] <= self.handed_out
+        return bool(self._open) and self._open[0] <= self.handed_out
 
     @property
     def to_commit(self) -> int | None:

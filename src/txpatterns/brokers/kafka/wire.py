@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from confluent_kafka import Message as KafkaMessage
 
@@ -22,22 +22,20 @@ def from_kafka(found: KafkaMessage) -> Message:
         headers = found.headers()
     except UnicodeDecodeError:  # a header's name that is not UTF-8 spoils the whole list
         headers = None
-    named = tolerant(headers.items() if isinstance(headers, dict) else headers or ())
-    key = found.key()
-    if key is not None and "ordering-key" not in named:
+    named = tolerant(headers or ())  # type: ignore[arg-type]  # what was received is never a dict
+    if "ordering-key" not in named and (key := found.key()) is not None:
         named["ordering-key"] = as_text(key)
     fallback_id = "" if named.get("message-id") else f"{topic}/{found.partition()}/{found.offset()}"
     return from_wire(topic, found.value() or b"", named, fallback_id=fallback_id)
 
 
-def tolerant(headers: Iterable[Header]) -> dict[str, str]:
+def tolerant(headers: Sequence[Header]) -> dict[str, str]:
     """Give headers as text: the last of a name counts, none is empty, and odd bytes are written out."""
-    given = list(headers)
     try:
-        named = {name: value.decode() for name, value in given}  # type: ignore[union-attr]  # what is usual, at once
+        named = {name: value.decode() for name, value in headers}  # type: ignore[union-attr]  # the usual, at once
     except (AttributeError, UnicodeDecodeError):
-        named = {name: as_text(value) for name, value in given}
-    return {name: as_text(text) for name, text in named.items()} if any("\0" in t for t in named.values()) else named
+        named = {name: as_text(value) for name, value in headers}
+    return named if "\0" not in "".join(named.values()) else {name: as_text(text) for name, text in named.items()}
 
 
 def as_text(value: str | bytes | None) -> str:

@@ -1,0 +1,161 @@
+"""What the Kafka adapter costs beside the bare driver: publishing in batches, and reading.
+
+The bare producer sends the same bytes and headers, made beforehand, counts its delivery reports, and flushes. The
+bare consumer looks at nothing and commits each batch without waiting, with the adapter's own settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer, Producer
+
+from benchmarks.harness import Case, Table, compare
+from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.inbox.lanes import Lanes
+from txpatterns.messages import Message, new_id
+from txpatterns.transport import Delivery, Verdict, to_wire_headers
+
+KEYS, PAYLOAD, BATCH, BATCHES, STORED = 977, b"x" * 479, 500, 40, 100_000
+PUBLISHED = BATCH * BATCHES
+FLUSHED, CONSUMED = "bare: produce 500, flush", "bare: consume(500), commit each batch"
+
+
+async def publishing(broker: KafkaBroker, topic: str, rounds: int) -> Table:
+    """Messages per second into a topic, in batches of 500."""
+    side = Publishing(broker, topic)
+    cases = [
+        Case(FLUSHED, side.flushed),
+        Case("publish(500), one after the other", side.published, FLUSHED, 0.9),
+        Case("publish(500), two at a time, as the relay does", side.published_in_two_rows, FLUSHED, 0.9),
+    ]
+    await side.published()  # connections are open and the topic is known
+    return await compare("Publish to Kafka", "messages/s", cases, rounds)
+
+
+async def reading(broker: KafkaBroker, topic: str, rounds: int) -> Table:
+    """Messages per second out of a topic, by a new group each time, from the first message on."""
+    side = Reading(broker, topic)
+    await side.fill()
+    cases = [
+        Case(CONSUMED, side.consumed),
+        Case("subscribe, look at each message, acknowledge it", side.subscribed, CONSUMED, 0.4),
+        Case("the same through the consumer's lanes, handler does nothing", side.through_lanes, CONSUMED, 0.4),
+    ]
+    return await compare("Read from Kafka, without a database", "messages/s", cases, rounds)
+
+
+class Publishing:
+    """The bare driver and the adapter, each with a producer of its own and the same settings."""
+
+    def __init__(self, broker: KafkaBroker, topic: str) -> None:
+        self.broker = broker
+        self.bare = Producer({**broker.settings.producer_config(), "log_level": 0})
+        self.batches = [[_message(topic, b * BATCH + n) for n in range(BATCH)] for b in range(BATCHES)]
+        self.wire = [
+            [(m.topic, m.payload, (m.key or "").encode(), list(to_wire_headers(m).items())) for m in batch]
+            for batch in self.batches
+        ]
+
+    async def flushed(self) -> float:
+        confirmed = 0
+
+        def report(error: object, _: object) -> None:
+            nonlocal confirmed
+            confirmed += error is None
+
+        started = time.perf_counter()
+        for batch in self.wire:
+            for topic, value, key, headers in batch:
+                self.bare.produce(topic, value=value, key=key, headers=headers, on_delivery=report)
+            self.bare.flush()
+        _all(confirmed, PUBLISHED)
+        return PUBLISHED / (time.perf_counter() - started)
+
+    async def published(self) -> float:
+        started = time.perf_counter()
+        await self._publish(self.batches)
+        return PUBLISHED / (time.perf_counter() - started)
+
+    async def published_in_two_rows(self) -> float:
+        started = time.perf_counter()
+        await asyncio.gather(self._publish(self.batches[::2]), self._publish(self.batches[1::2]))
+        return PUBLISHED / (time.perf_counter() - started)
+
+    async def _publish(self, batches: list[list[Message]]) -> None:
+        for batch in batches:
+            confirmed = 0
+            async for told in self.broker.publish(batch):
+                confirmed += sum(outcome.verdict is Verdict.CONFIRMED for outcome in told.values())
+            _all(confirmed, len(batch))
+
+
+class Reading:
+    """Everything in the topic. The clock runs from the first batch on, so that joining a group is not in it."""
+
+    def __init__(self, broker: KafkaBroker, topic: str) -> None:
+        self.broker = broker
+        self.topic = topic
+
+    async def fill(self) -> None:
+        for start in range(0, STORED, 1000):
+            batch = [_message(self.topic, n) for n in range(start, start + 1000)]
+            async for told in self.broker.publish(batch):
+                _all(sum(outcome.verdict is Verdict.CONFIRMED for outcome in told.values()), len(told))
+
+    async def consumed(self) -> float:
+        consumer = Consumer(self.broker.settings.consumer_config(new_id()))
+        consumer.subscribe([self.topic])
+        started, seen = 0.0, 0
+        while seen < STORED:
+            batch = consumer.consume(500, 0.1)
+            if batch:
+                started = started or time.perf_counter()
+                seen += len(batch)
+                consumer.commit(asynchronous=True)
+        speed = STORED / (time.perf_counter() - started)
+        consumer.close()
+        return speed
+
+    async def subscribed(self) -> float:
+        async with self.broker.subscribe([self.topic], group=new_id()) as batches:
+            started, seen, size = 0.0, 0, 0
+            async for batch in batches:
+                started = started or time.perf_counter()
+                for delivery in batch:
+                    size += len(delivery.message.payload)
+                    await delivery.ack()
+                seen += len(batch)
+                if seen >= STORED:
+                    break
+            _all(size, STORED * len(PAYLOAD))
+            return STORED / (time.perf_counter() - started)
+
+    async def through_lanes(self) -> float:
+        async def handle(delivery: Delivery) -> None:
+            await delivery.ack()
+
+        lanes = Lanes(handle, max_in_flight=1000, max_bytes=64_000_000)
+        async with self.broker.subscribe([self.topic], group=new_id()) as batches:
+            started, seen = 0.0, 0
+            async for batch in batches:
+                started = started or time.perf_counter()
+                for delivery in batch:
+                    await lanes.put(delivery)
+                seen += len(batch)
+                if seen >= STORED:
+                    break
+            await lanes.drained()
+            return STORED / (time.perf_counter() - started)
+
+
+def _message(topic: str, number: int) -> Message:
+    key = f"key-{number % KEYS}"
+    return Message(new_id(), topic, "bench.happened", PAYLOAD, key, occurred_at=datetime.now(UTC))
+
+
+def _all(found: int, wanted: int) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{found} of {wanted}")
