@@ -1,16 +1,31 @@
 """The one door to the database: repeats, time, identity, schemas, and a pool that stays clean."""
 
 import asyncio
+import gc
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from outbox.support import ROWS, OffsetClock, Order, Placed, ids, open_database, prepare_tables, rows, session_of
-from outbox.test_add import _cancelled_at
-from txpatterns.database import Database
+from database.cancelling import cancelled_at
+from outbox.support import (
+    ORDERS,
+    ROWS,
+    OffsetClock,
+    Order,
+    Placed,
+    ids,
+    open_database,
+    prepare_tables,
+    rows,
+    session_of,
+)
+from txpatterns.database import Database, finishing
 from txpatterns.database.dialects import is_disconnect, is_repeatable
+from txpatterns.database.engines import dispose
 from txpatterns.errors import WrongDatabase
 from txpatterns.outbox import Outbox, Relay
 
@@ -101,27 +116,90 @@ async def test_failed_work_is_rolled_back(store):
     assert await rows(store, sa.select(Order.__table__)) == []
 
 
-# The driver's connection may be cancelled between the pool and its user; then the collector closes it, and says so.
-@pytest.mark.filterwarnings("ignore:The garbage collector", "ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_cancelled_transactions_leave_a_clean_pool(store):
-    """H6, I14: cancelled at each of its suspensions, a transaction is whole or not at all, and the pool goes on."""
-    done, at = False, 0
-    while not done:
+@pytest.mark.parametrize("again", [False, True], ids=["once", "repeatedly"])
+async def test_cancelled_transactions_leave_a_clean_pool(store, again):
+    """H6, I14: cancelled at each suspension, its own or that of the task in which it works, a transaction is whole or
+    not at all, has ended when the cancellation arrives, and the pool goes on."""
+    reached, at = True, 0
+    while reached:
         name = f"o{at}"
-        done = await _cancelled_at(
-            store.transact(lambda c, name=name: c.execute(sa.insert(Order).values(id=name, n=0))), at
-        )
+        insert = partial(_insert, name=name)
+        await store.close()  # so that a connection is made each time
+        reached = await cancelled_at(lambda insert=insert: store.transact(insert), at, again=again)
+        assert store._own.pool.checkedout() == 0
         at += 1
-        assert at < 100
     for n in range(6):
-        await store.transact(lambda c, n=n: c.execute(sa.insert(Order).values(id=f"after{n}", n=0)))
+        await store.transact(partial(_insert, name=f"after{n}"))
     if not store.is_sqlite:
         idle = sa.text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND state LIKE 'idle in transaction%'"
         )
         assert await store.read(lambda c: c.execute(idle).scalar_one()) == 0
-    assert at > 1
+    # Nothing is cut off, so what was cancelled is there as well.
+    assert {row.id for row in await rows(store, ORDERS)} >= {f"o{n}" for n in range(at)}
+    assert at > 5
+    gc.collect()  # a connection that nobody closed says so here
+
+
+async def test_what_hangs_is_cut_off_after_a_while(database, monkeypatch):
+    """H6, H35: a cancelled transaction that does not come to its end is broken off, and its connection closed."""
+    monkeypatch.setattr(finishing, "_PATIENCE", 0.2)
+    async with open_database(database.url("asyncpg")) as store:
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hang(connection):
+            loop.call_soon(begun.set)
+            connection.execute(sa.text("SELECT pg_sleep(3600)"))
+
+        hanging = asyncio.create_task(store.transact(hang))
+        await begun.wait()
+        hanging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+        assert store._own.pool.checkedout() == 0
+        await store.transact(partial(_insert, name="after"))
+
+
+async def test_a_connection_in_use_is_closed_when_it_is_given_back(any_database):
+    """I14: an engine that is closed under its users leaves nothing to the garbage collector, which cannot close it."""
+    async with open_database(any_database) as store:
+        async with store.engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+            driver = (await connection.get_raw_connection()).driver_connection
+            await store.close()
+            await connection.execute(sa.text("SELECT 1"))
+        assert _is_closed(driver)
+        await store.transact(partial(_insert, name="after"))  # it opens new ones when it is used again
+
+
+def test_a_plain_connection_in_use_is_closed_when_it_is_given_back(sync_database):
+    """I14: the same on an engine that blocks."""
+    engine = sa.create_engine(sync_database)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        asyncio.run(dispose(engine))
+        connection.execute(sa.text("SELECT 1"))
+    assert _is_closed(driver)
+
+
+def _is_closed(driver):
+    match type(driver).__module__.partition(".")[0]:
+        case "asyncpg":
+            return driver.is_closed()
+        case "aiosqlite":
+            return not driver._running
+        case "sqlite3":
+            with pytest.raises(sqlite3.ProgrammingError):
+                driver.total_changes  # noqa: B018
+            return True
+        case _:
+            return driver.closed
+
+
+def _insert(connection, name):
+    connection.execute(sa.insert(Order).values(id=name, n=0))
 
 
 async def test_sqlite_writers_in_one_process_take_turns(tmp_path):

@@ -17,13 +17,13 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.database import dialects
-from txpatterns.database.engines import WRITES, AnyEngine, make_engine, own_engine, sync_engine_for, sync_side
+from txpatterns.database.engines import WRITES, AnyEngine, dispose, make_engine, own_engine, sync_engine_for, sync_side
+from txpatterns.database.finishing import finish
 
 T = TypeVar("T")
 
 _REPEATS = 8
 _OWN_CONNECTIONS = 3
-_PATIENCE = 5.0
 
 
 class Database:
@@ -112,15 +112,18 @@ class Database:
             yield
 
     async def close(self) -> None:
-        """Close the connections that the library opened; the application's own engine stays as it is."""
-        await _dispose(self._own)
-        if self._made_here:
-            await _dispose(self.engine)
+        """Close the connections that the library opened; the application's own engine stays as it is.
+
+        One that is still in use is closed when it is given back.
+        """
+        engines: list[AnyEngine] = [self._own, *([self.engine] if self._made_here else [])]
         made = self.__dict__.pop("sync_engine", None)
         if made is not None and made is not self.engine:
-            made.dispose()
+            engines.append(made)
+        for engine in engines:
+            await finish(dispose(engine))
         # The next use may be in another event loop.
-        self._places, self._write_lock = asyncio.Semaphore(_OWN_CONNECTIONS), asyncio.Lock()
+        self._make_locks()
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone, and open new ones when they are needed."""
@@ -145,16 +148,9 @@ class Database:
 
 
 async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:
-    if not isinstance(engine, AsyncEngine):
-        return await anyio.to_thread.run_sync(_begin_and, engine, work)
-    task = asyncio.ensure_future(_abegin_and(engine, work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        # Cut off in the middle, a connection can only be thrown away, and its COMMIT may or may not have happened.
-        await asyncio.wait((task,), timeout=_PATIENCE)
-        task.cancel()
-        raise
+    if isinstance(engine, AsyncEngine):
+        return await finish(_abegin_and(engine, work))
+    return await finish(anyio.to_thread.run_sync(_begin_and, engine, work))
 
 
 async def _abegin_and(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
@@ -165,10 +161,3 @@ async def _abegin_and(engine: AsyncEngine, work: Callable[[Connection], T]) -> T
 def _begin_and(engine: Engine, work: Callable[[Connection], T]) -> T:
     with engine.begin() as connection:
         return work(connection)
-
-
-async def _dispose(engine: AnyEngine) -> None:
-    if isinstance(engine, AsyncEngine):
-        await engine.dispose()
-    else:
-        engine.dispose()

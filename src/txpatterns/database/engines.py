@@ -11,6 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from txpatterns.errors import ConfigurationError, MissingExtra
 
@@ -92,6 +94,25 @@ def sync_engine_for(engine: AnyEngine) -> Engine:
     prepare(made)
     schema = schema_of(sync_side(engine))
     return made if schema is None else made.execution_options(schema_translate_map={None: schema})
+
+
+async def dispose(engine: AnyEngine) -> None:
+    """Close an engine's connections, each that is in use now as soon as it is given back.
+
+    SQLAlchemy leaves those to the garbage collector, which cannot close one that needs an event loop.
+    """
+    plain = sync_side(engine)
+    former = plain.pool
+    plain.dispose(close=False)
+    event.listen(former, "checkin", _close_returned)
+    if isinstance(engine, AsyncEngine):
+        await greenlet_spawn(former.dispose)
+    else:
+        former.dispose()
+
+
+def _close_returned(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.close()
 
 
 def prepare(engine: Engine) -> None:

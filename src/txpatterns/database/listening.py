@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from txpatterns.database.database import Database
-from txpatterns.database.engines import own_engine
+from txpatterns.database.engines import dispose, own_engine
+from txpatterns.database.finishing import finish
 from txpatterns.database.wakeup import CHANNEL, notify_once
 from txpatterns.messages import new_id
 
@@ -135,23 +136,24 @@ class Listener:
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         engine = self._engine()
+        connection = engine.connect()
         self._lost = False
         try:
-            async with engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                driver: Any = (await connection.get_raw_connection()).driver_connection
-                try:
-                    if engine.dialect.driver == "asyncpg":
-                        await self._listen_asyncpg(driver)
-                        yield
-                    else:
-                        await driver.execute(f"LISTEN {CHANNEL}")
-                        async with _beside(self._listen_psycopg(driver)):
-                            yield
-                finally:
-                    await connection.invalidate()  # it must never go back to a pool while it listens
+            await finish(connection.start())
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            if engine.dialect.driver == "asyncpg":
+                await self._listen_asyncpg(driver)
+                yield
+            else:
+                await driver.execute(f"LISTEN {CHANNEL}")
+                async with _beside(self._listen_psycopg(driver)):
+                    yield
         finally:
-            await engine.dispose()
+            if connection.sync_connection is not None:
+                await finish(connection.invalidate())  # it must never go back to a pool while it listens
+                await finish(connection.close())
+            await finish(dispose(engine))
 
     def _engine(self) -> AsyncEngine:
         if self._database.listen_url is not None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from txpatterns.database import Database, Leases
 from txpatterns.database.engines import sync_side
+from txpatterns.database.finishing import finish
 from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.inbox.decisions import FailureRules
@@ -152,17 +153,7 @@ class Consumer:
                 await self._outages("intake").insist(self._take_in)
                 await self._retries.finished()
         finally:
-            for task in tasks:
-                task.cancel()
-            await self._lanes.cancel()
-            await self._retries.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            leaving = asyncio.create_task(membership.leave(), name="consumer leaves")
-            with suppress(Exception):  # when the database is away, the lease runs out by itself
-                try:
-                    await asyncio.shield(leaving)
-                finally:
-                    await asyncio.wait({leaving})  # cancelled meanwhile: it does not go on behind the caller's back
+            await finish(self._end(tasks, membership))
 
     def stop(self) -> None:
         """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""
@@ -221,6 +212,16 @@ class Consumer:
                 await self._retries.finished()
         await self._lanes.cancel()
         await self._retries.cancel()
+
+    async def _end(self, tasks: list[asyncio.Task[None]], membership: Membership) -> None:
+        """Leave nothing behind that still runs, nor a membership that looks like a death."""
+        for task in tasks:
+            task.cancel()
+        await self._lanes.cancel()
+        await self._retries.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(Exception):  # when the database is away, the lease runs out by itself
+            await membership.leave()
 
     def _outages(self, part: str) -> Outages:
         return Outages(self.database.clock, f"{self.handlers.group}: {part}", self._stopping)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,16 +18,12 @@ from sqlalchemy.orm import Session
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable
 from txpatterns.database.engines import WRITES
+from txpatterns.database.finishing import finish
 from txpatterns.errors import HandlerDefinitionError
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
 
-T = TypeVar("T")
-
-logger = logging.getLogger("txpatterns")
-
-_COMMIT_PATIENCE = 10.0
 _WRITES = {WRITES: True}
 
 
@@ -111,20 +105,20 @@ class Execution:
             result = await self._in_session(session, run)
         except BaseException:
             # Cancelled in mid-statement, nobody knows what the connection is doing: it must not go back to the pool.
-            await _finish(session.invalidate())
+            await finish(session.invalidate())
             raise
         if result.came not in (Came.DONE, Came.REFUSED):  # after a commit there is nothing left to close
             with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
-                await _finish(session.close())
+                await finish(session.close())
         return result
 
     async def _in_session(self, session: AsyncSession, run: Run) -> Result:
         try:
             # Not cut short either: a connection that is just being made belongs to nobody who could close it.
-            connection, may_run = await _finish(session.run_sync(_open, run))
+            connection, may_run = await finish(session.run_sync(_open, run))
             if not may_run:
                 # What an opening wrote besides its claim stays, for example that the next of the lane is due.
-                await _finish(session.commit())
+                await finish(session.commit())
                 return Result(Came.REFUSED)
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_opening(error)
@@ -135,7 +129,7 @@ class Execution:
                 await _uncancelled(run.handler.call(run.event, transaction))
                 transaction.close()
                 committing = True
-                await _finish(session.commit())
+                await finish(session.commit())
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_handler(error, lost=committing or connection.invalidated)
         finally:
@@ -202,23 +196,3 @@ async def _uncancelled(handling: Awaitable[None]) -> None:
         if task is not None and task.cancelling():
             raise
         raise RuntimeError("Something that the handler awaited was cancelled.") from error
-
-
-async def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Bring this to its end even when the caller is cancelled meanwhile; then the cancellation goes on."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await _settled(task)
-        raise
-
-
-async def _settled(task: asyncio.Task[Any]) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _COMMIT_PATIENCE
-    while not task.done() and loop.time() < deadline:
-        with suppress(asyncio.CancelledError):  # told already; the one who waits raises it when this is over
-            await asyncio.wait({task}, timeout=deadline - loop.time())
-    if not task.cancel() and not task.cancelled() and task.exception() is not None:
-        logger.warning("a transaction that was cancelled in its commit ended with %r", task.exception())
