@@ -29,6 +29,11 @@ class Strict(Event, topic="orders", type="order.strict", key="order_id", order="
     n: int = 0
 
 
+class Pictured(Event, topic="orders", type="order.pictured", key="order_id"):
+    order_id: str
+    picture: str
+
+
 class Keyless(Event, topic="news", type="news.told"):
     n: int = 0
 

@@ -11,8 +11,8 @@ from txpatterns.outbox.backlog import Backlog, Row, bucket_of_lane, lane_of
 from txpatterns.transport import CONFIRMED, Outcome, Verdict
 
 
-def row(position, key):
-    message = Message(id=f"m{position}", topic="t", type="x", payload=b"{}", key=key)
+def row(position, key, size):
+    message = Message(id=f"m{position}", topic="t", type="x", payload=b"x" * size, key=key)
     return Row(position, message.bucket, message, lane_of(message))
 
 
@@ -22,8 +22,10 @@ class Simulation:
     def __init__(self, random, *, keys, rows, ordered) -> None:
         self.random = random
         self.ordered = ordered
-        self.backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=ordered)
-        self.table = {n: row(n, f"k{random.randrange(keys)}" if keys else None) for n in range(1, rows + 1)}
+        self.backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=ordered, max_bytes=64)
+        self.table = {
+            n: row(n, f"k{random.randrange(keys)}" if keys else None, random.randrange(10)) for n in range(1, rows + 1)
+        }
         self.all = dict(self.table)
         self.cursor, self.at_end = 0, True
         self.page = None
@@ -43,6 +45,7 @@ class Simulation:
         ]
         self.random.choice([*moves, self.retry, self.release])()
         assert len(self.backlog.known) <= self.backlog.limit, "memory is bounded"
+        assert self.backlog.bytes == sum(len(one.message.payload) for one in self.backlog.known.values())
 
     def begin_read(self) -> None:
         if self.page is not None or not self.backlog.room:
@@ -59,7 +62,11 @@ class Simulation:
             self.backlog.begin_pass(self.cursor + 1)
         limit = min(5, self.backlog.room)
         found = [self.table[n] for n in sorted(self.table) if n > self.cursor][:limit]
-        self.page = (self.backlog.reading_began(), limit, [row(one.position, one.message.key) for one in found])
+        self.page = (
+            self.backlog.reading_began(),
+            limit,
+            [row(one.position, one.message.key, len(one.message.payload)) for one in found],
+        )
 
     def end_read(self) -> None:
         if self.page is None:

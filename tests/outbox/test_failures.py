@@ -330,6 +330,65 @@ async def test_scheduled_messages_come_when_due_and_in_order(store, outbox, cloc
     assert broker.first_of_key["late"] == late
 
 
+async def test_an_id_that_is_scheduled_and_in_the_outbox_is_sent_once(store, outbox, clock):
+    """P1, I9: the same id twice, once for later, is one message: when that is due it does not trip over the other."""
+    broker = ScriptedBroker()
+    broker.decide = lambda _: AWAY
+    for later in (timedelta(hours=1), None):
+        async with session_of(store) as session, session.begin():
+            outbox.add(session, Placed(order_id="k"), message_id="once", deliver_after=later)
+    clock.offset += timedelta(hours=2)
+    relay = Relay(store, broker, settings=QUICK)
+    async with running(relay):
+        async with asyncio.timeout(30):
+            while await rows(store, WAITING):  # noqa: ASYNC110 - the database changes, and tells nobody
+                await asyncio.sleep(0.01)
+        broker.decide = lambda _: STORED
+        clock.offset += timedelta(seconds=30)
+        relay.wake()
+        await drained(relay)
+    assert broker.copies == {"once": 1}
+    assert await ids(store) == []
+
+
+async def test_an_id_that_is_scheduled_and_fails_in_the_outbox(store, outbox, clock):
+    """P1, P7, I9: the failing one takes the scheduled one's place; its key is held, and goes on when it is sent."""
+    for later in (timedelta(hours=1), None, None):
+        async with session_of(store) as session, session.begin():
+            name = None if later is None and await ids(store) else "once"
+            outbox.add(session, Placed(order_id="k"), message_id=name, deliver_after=later)
+    first, second = await rows(store)
+    await _first_failure(store, first)
+    (waits,) = await rows(store, WAITING)
+    assert (waits.message_id, waits.state, waits.position, waits.attempts) == ("once", "retrying", first.position, 1)
+    clock.offset += timedelta(hours=2)
+    broker = ScriptedBroker()
+    await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key == {"k": ["once", second.message_id]}
+    assert broker.copies["once"] == 1
+    assert await rows(store, WAITING) == []
+
+
+async def test_an_id_that_fails_and_is_added_again(store, outbox, clock):
+    """P1, P7, I9: the second one is the same message and goes away; the first is tried again, its key goes on."""
+    broker = ScriptedBroker()
+    added = await hold_up(store, outbox, broker)
+    async with session_of(store) as session, session.begin():
+        outbox.add(session, Placed(order_id="k", n=9), message_id=added[0])
+        outbox.add(session, Placed(order_id="k", n=9), message_id=added[2])
+    relay = Relay(store, broker, settings=QUICK)
+    async with running(relay):
+        async with asyncio.timeout(30):
+            while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
+                await asyncio.sleep(0.01)
+    assert [row.message_id for row in await rows(store, WAITING)] == added
+    broker.decide = lambda _: STORED
+    clock.offset += timedelta(seconds=2)
+    await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key["k"] == added
+    assert await rows(store, WAITING) == []
+
+
 async def test_cancelling_under_way_neither_spins_nor_sends(database, clock):
     """H35: a due message that a transaction is cancelling is left alone, without asking again and again."""
     async with open_database(database.url("asyncpg"), clock=clock) as store:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from outbox.broker import AWAY, LOST, REFUSED, REPLY_LOST, STORED, ScriptedBroker
-from outbox.support import WAITING, Keyless, Placed, ids, open_database, rows, session_of
+from outbox.support import WAITING, Keyless, Pictured, Placed, ids, open_database, rows, session_of
+from txpatterns.database.direct import Direct
 from txpatterns.database.engines import sync_side
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import bucket_of, new_id
@@ -189,12 +190,18 @@ async def test_no_transaction_is_open_while_the_broker_is_awaited(database, orde
         assert await ids(store) == []
 
 
-async def test_a_batch_costs_one_statement_to_settle(any_database):
+async def test_a_batch_costs_one_statement_to_settle(any_database, monkeypatch):
     """H28: 50 messages are deleted by one statement, and reading them took one more."""
+    said, run = [], Direct.run
+
+    def listen(direct, method, text, values):
+        said.append(text)
+        return run(direct, method, text, values)
+
+    monkeypatch.setattr(Direct, "run", listen)
     async with open_database(any_database) as store:
         outbox, broker = Outbox(store), ScriptedBroker()
         await fill(store, outbox, [f"k{n}" for n in range(50)], 1)
-        said = []
         event.listen(
             sync_side(store._own), "before_cursor_execute", lambda _c, _cu, text, *_: said.append(text), named=False
         )
@@ -421,3 +428,27 @@ async def test_memory_is_bounded(store, outbox):
         broker.decide = lambda _: STORED
         await drained(relay)
     assert len(broker.wire) == 1000
+
+
+@BOTH
+async def test_memory_is_bounded_in_bytes(store, outbox, ordered):
+    """H36, I16: large messages are read only as far as there is room for their bytes, and all go out in order."""
+    settings = RelaySettings(batch=20, read_ahead_bytes=100_000, poll=timedelta(milliseconds=50))
+    added = {"big": [], "small": []}
+    for n in range(40):
+        async with session_of(store) as session, session.begin():
+            added["big"].append(outbox.add(session, Pictured(order_id="big", picture="x" * 10_000)))
+            added["small"].append(outbox.add(session, Placed(order_id="small", n=n)))
+    broker, most = ScriptedBroker(ordered=ordered), 0
+    relay = Relay(store, broker, settings=settings)
+
+    async def look(_messages):
+        nonlocal most
+        most = max(most, relay._serving.backlog.bytes)
+
+    broker.before = look
+    async with asyncio.timeout(60):
+        await relay.run_once()
+    assert 10_000 < most <= 100_000 + 11_000
+    assert broker.first_of_key == added
+    assert set(broker.copies.values()) == {1}

@@ -105,15 +105,17 @@ class Notifier:
             engine.dispose()
 
     def _send_async(self, runner: asyncio.Runner, engine: AsyncEngine) -> None:
-        async def connect() -> AsyncConnection:
+        async def connect() -> tuple[AsyncConnection, Any]:
             connection = await engine.connect()
-            return await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return connection, (await connection.get_raw_connection()).driver_connection
 
         try:
-            connection = runner.run(connect())
+            connection, driver = runner.run(connect())
             try:
                 while self._is_wanted():
-                    runner.run(_send(connection))
+                    # The driver prepares nothing for it: behind a pooler EXECUTE might reach another server.
+                    runner.run(driver.execute(_NOTIFY.text))
             finally:
                 runner.run(connection.close())
         finally:
@@ -127,12 +129,6 @@ class Notifier:
             return False
         self._wanted.clear()
         return True
-
-
-async def _send(connection: AsyncConnection) -> None:
-    # Straight to the driver, which prepares nothing for it: behind a pooler EXECUTE might reach another server.
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    await driver.execute(_NOTIFY.text)
 
 
 def notify_once(connection: Connection, probe: str) -> None:

@@ -44,10 +44,11 @@ def bucket_of_lane(lane: Lane) -> int:
 class _LaneState:
     """The rows of one lane that wait, and whether something of it is under way."""
 
-    __slots__ = ("alone", "busy", "rows")
+    __slots__ = ("alone", "busy", "bytes", "rows")
 
     def __init__(self) -> None:
         self.rows: deque[Row] = deque()
+        self.bytes = 0
         self.busy = False
         self.alone = False
         """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""
@@ -69,12 +70,15 @@ class Verdicts:
 class Backlog:
     """The rows between reading and settling, and the rule of what may be sent.
 
-    ``limit`` bounds how many rows are kept, ``lane_limit`` how many of them may be of one lane.
+    ``limit`` bounds how many rows are kept, ``lane_limit`` how many of them may be of one lane; ``max_bytes`` bounds
+    their payloads, of which an eighth may be of one lane. Only the last row taken in may go beyond a bound in bytes.
     """
 
-    def __init__(self, *, limit: int, lane_limit: int, ordered_prefix: bool) -> None:
+    def __init__(self, *, limit: int, lane_limit: int, ordered_prefix: bool, max_bytes: int = 1 << 26) -> None:
         self.limit = limit
         self.lane_limit = lane_limit
+        self.max_bytes = max_bytes
+        self.bytes = 0
         self.ordered_prefix = ordered_prefix
         self.known: dict[str, Row] = {}
         self.held: set[Lane] = set()
@@ -90,7 +94,12 @@ class Backlog:
     @property
     def room(self) -> int:
         """How many more rows may be read."""
-        return max(self.limit - len(self.known), 0)
+        return max(self.limit - len(self.known), 0) if self.bytes < self.max_bytes else 0
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes of payload may still be read."""
+        return max(self.max_bytes - self.bytes, 0)
 
     @property
     def is_empty(self) -> bool:
@@ -113,7 +122,7 @@ class Backlog:
 
     def _has_room(self, lane: Lane) -> bool:
         state = self._lanes.get(lane)
-        return state is None or len(state.rows) <= self.lane_limit // 2
+        return state is None or (len(state.rows) <= self.lane_limit // 2 and state.bytes <= self.max_bytes // 16)
 
     def begin_pass(self, low: int) -> None:
         """Start reading from ``low``: what was left out at or above it will be found."""
@@ -122,10 +131,10 @@ class Backlog:
     def take_in(self, rows: Iterable[Row]) -> list[Row]:
         """Accept rows in the order of a pass; gives those of held lanes, which are to be set aside."""
         behind: list[Row] = []
-        known, lanes, limit = self.known, self._lanes, self.lane_limit
+        known, lanes, limit, lane_bytes = self.known, self._lanes, self.lane_limit, self.max_bytes // 8
         for row in rows:
-            message_id, lane = row.message.id, row.lane
-            if message_id in known or message_id in self._settled_lately:
+            message, lane = row.message, row.lane
+            if message.id in known or message.id in self._settled_lately:
                 continue
             if lane in self.held:
                 behind.append(row)
@@ -137,14 +146,16 @@ class Backlog:
                 state = lanes.get(lane)
                 if state is None:
                     state = lanes[lane] = _LaneState()
-                waiting = len(state.rows)
-                if waiting >= limit:
+                if len(state.rows) >= limit or state.bytes >= lane_bytes:
                     self.dropped[lane] = row.position
                     continue
-                known[message_id] = row
-                state.rows.append(row)
-                if not waiting and not state.busy:
+                if not state.rows and not state.busy:
                     self._ready.append(lane)
+                known[message.id] = row
+                state.rows.append(row)
+                size = len(message.payload)
+                state.bytes += size
+                self.bytes += size
         return behind
 
     def next_batch(self, size: int, max_bytes: int) -> list[Row]:
@@ -152,14 +163,15 @@ class Backlog:
         batch: list[Row] = []
         room = max_bytes
         while self._ready and len(batch) < size and room > 0:
-            lane = self._ready.popleft()
-            state = self._lanes[lane]
+            state = self._lanes[self._ready.popleft()]
             state.busy = True
-            for _ in range(min(len(state.rows), size - len(batch)) if self.ordered_prefix else 1):
+            while True:
                 row = state.rows.popleft()
                 batch.append(row)
-                room -= len(row.message.payload)
-                if room <= 0:
+                taken = len(row.message.payload)
+                state.bytes -= taken
+                room -= taken
+                if not (self.ordered_prefix and state.rows and len(batch) < size and room > 0):
                     break
         return batch
 
@@ -167,8 +179,11 @@ class Backlog:
         """Take one message that must be sent all by itself."""
         lane = next(lane for lane in self._ready if self._lanes[lane].alone)
         self._ready.remove(lane)
-        self._lanes[lane].busy = True
-        return [self._lanes[lane].rows.popleft()]
+        state = self._lanes[lane]
+        state.busy = True
+        row = state.rows.popleft()
+        state.bytes -= len(row.message.payload)
+        return [row]
 
     def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome]) -> Verdicts:
         """Decide what each row of a publication came to, and put back what must go out again, in order.
@@ -181,7 +196,7 @@ class Backlog:
         again: dict[Lane, list[Row]] = {}
         for row in rows:
             outcome = outcomes.get(row.message.id, _UNTOLD)
-            if row.lane in again:
+            if again and row.lane in again:
                 again[row.lane].append(row)
             elif outcome.verdict is Verdict.CONFIRMED:
                 found.settled.append(row)
@@ -217,11 +232,13 @@ class Backlog:
         state = self._lanes.get(lane)
         if state is None:  # frozen meanwhile: what was not confirmed is read again
             for row in rows:
-                self.known.pop(row.message.id, None)
+                self._forget(row)
             return
         state.busy = False
-        state.rows.extendleft(reversed(rows))
-        if not rows:
+        if rows:
+            state.rows.extendleft(reversed(rows))
+            state.bytes += sum(len(row.message.payload) for row in rows)
+        else:
             state.alone = False
         if state.rows:
             self._ready.append(lane)
@@ -231,8 +248,12 @@ class Backlog:
     def finish(self, rows: Iterable[Row]) -> None:
         """Forget rows that are settled in the database, but for a reading that began before."""
         for row in rows:
-            self.known.pop(row.message.id, None)
+            self._forget(row)
             self._settled_lately.add(row.message.id)
+
+    def _forget(self, row: Row) -> None:
+        if self.known.pop(row.message.id, None) is not None:
+            self.bytes -= len(row.message.payload)
 
     def reading_began(self) -> set[str]:
         """Note a reading: what was settled before it cannot turn up in it. Give the note to ``reading_ended``."""
@@ -249,7 +270,7 @@ class Backlog:
         if lane in self._ready:
             self._ready.remove(lane)
         for row in state.rows if state else ():
-            self.known.pop(row.message.id, None)
+            self._forget(row)
 
     def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
         """Let a pass find a frozen lane's rows again, from ``position`` on: to go out, or if held to be set aside."""
@@ -266,8 +287,9 @@ class Backlog:
         for lane, state in list(self._lanes.items()):
             if state.rows and state.rows[0].bucket in gone:
                 for row in state.rows:
-                    self.known.pop(row.message.id, None)
+                    self._forget(row)
                 state.rows.clear()
+                state.bytes = 0
                 if lane in self._ready:
                     self._ready.remove(lane)
                 if not state.busy:

@@ -71,7 +71,8 @@ class Outbox:
         stored can be sent; later changes of the event's contents change nothing.
 
         ``deliver_after`` keeps the message back for at least so long after the commit; until then it can be
-        cancelled, and it is outside the order of its key.
+        cancelled, and it is outside the order of its key. ``message_id`` is for an id of your own; while a message
+        waits, another with its id is the same one: the commit is refused, or where either is scheduled, one is sent.
 
         Raises:
             PayloadInvalid: it cannot be written as JSON without loss.

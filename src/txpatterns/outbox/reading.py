@@ -80,7 +80,8 @@ class Reading:
             self._begin_pass(now, asked)
         note = self.backlog.reading_began()
         limit = min(limit, max(self.backlog.room, 1))
-        rows = await self.store.page(self._cursor, buckets, limit)
+        room = max(self.backlog.room_bytes, 1)
+        rows = await self.store.page(self._cursor, buckets, limit, room)
         if generation != self._generation:
             return []
         aside = self.backlog.take_in(rows)
@@ -88,7 +89,7 @@ class Reading:
         if rows:
             self._cursor, self._pause = rows[-1].position, _FIRST_POLL
             self._highest = max(self._highest, self._cursor)
-        if len(rows) < limit:
+        if len(rows) < limit and sum(len(row.message.payload) for row in rows) < room:
             self._end_pass()
         return aside
 

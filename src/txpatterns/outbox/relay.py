@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -25,15 +26,17 @@ logger = logging.getLogger("txpatterns.relay")
 class RelaySettings:
     """How a relay works. The defaults suit most; durations are upper bounds.
 
-    ``batch`` messages go out together; ``read_ahead`` is how many are kept in memory. ``lease`` is how long a
-    silent relay keeps its buckets. ``deadline`` is how long a broker may take for a batch before its outcome
-    counts as unknown. ``poll`` is the longest wait between two looks at the table; wake-ups come sooner.
-    ``keep_sent`` keeps published messages in ``txp_outbox_sent`` for that long.
+    ``batch`` messages, or ``max_bytes`` of their payloads, go out together; ``read_ahead`` of them, or
+    ``read_ahead_bytes``, are kept in memory. ``lease`` is how long a silent relay keeps its buckets. ``deadline`` is
+    how long a broker may take for a batch before its outcome counts as unknown. ``poll`` is the longest wait between
+    two looks at the table; wake-ups come sooner. ``keep_sent`` keeps published messages in ``txp_outbox_sent`` for
+    that long.
     """
 
     batch: int = 500
-    read_ahead: int = 2000
     max_bytes: int = 8_000_000
+    read_ahead: int = 2000
+    read_ahead_bytes: int = 64_000_000
     poll: timedelta = timedelta(milliseconds=500)
     lease: timedelta = timedelta(seconds=15)
     deadline: timedelta = timedelta(seconds=30)
@@ -45,7 +48,7 @@ class Relay:
 
     At least once: a message is forgotten only after the broker has confirmed it, so a crash in between sends it
     again, with the same id and bytes. Per key, first publications keep the order of positions. No transaction is
-    open while the broker is awaited; memory is bounded by ``read_ahead``.
+    open while the broker is awaited; memory is bounded by ``read_ahead`` and ``read_ahead_bytes``.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Relay:
         self._serving: Serving | None = None
         self._drains: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
 
     @property
     def stopping(self) -> bool:
@@ -82,7 +86,10 @@ class Relay:
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        loop.call_soon_threadsafe(self._wake)
+        if threading.get_ident() == self._thread:
+            self._wake()
+        else:
+            loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         if self._serving is not None:
@@ -99,7 +106,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until ``stop`` is called. An outage of the database or broker is waited out."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         try:
             await self._serve()
         finally:

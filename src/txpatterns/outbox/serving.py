@@ -44,6 +44,7 @@ class Serving:
             limit=settings.read_ahead,
             lane_limit=self.batch if capabilities.ordered_prefix else max(self.batch // 10, 10),
             ordered_prefix=capabilities.ordered_prefix,
+            max_bytes=settings.read_ahead_bytes,
         )
         self.ownership = Ownership(relay.database, settings.lease)
         self.store = OutboxStore(relay.database, keep_sent=settings.keep_sent is not None)
@@ -98,7 +99,10 @@ class Serving:
             self._start("read", self._read)
         if self.reading.horizon_is_due(now):
             self._start("horizon", self.reading.look_at_horizon)
-        if now >= self.sending.paused_until and self.ownership.is_safe:
+        self._send()
+
+    def _send(self) -> None:
+        if self.clock.monotonic() >= self.sending.paused_until and self.ownership.is_safe:
             self.sending.start()
 
     def _is_drained(self) -> bool:
@@ -167,6 +171,8 @@ class Serving:
         self.woken = False
         self.holding.aside += await self.reading.page(self.ownership.active, self.batch, list(self._drains))
         self.worked = True
+        if not self.relay.stopping:
+            self._send()  # at once: what was read need not wait for the coordinator's next turn
 
     async def _settle(self) -> None:
         rows = list(self.relay.confirmed)
@@ -213,6 +219,7 @@ class Serving:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.sending.end(_GRACE)
         try:
+            await self.store.close()
             await self.ownership.leave()
         except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
             logger.info("the buckets are handed over when the lease ends: %s", type(error).__name__)

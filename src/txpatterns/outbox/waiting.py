@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
@@ -27,6 +28,7 @@ from txpatterns.retries import FailurePolicies, OnFailure
 
 T = TypeVar("T")
 _SHARED = ("position", *COLUMNS)
+_ID = ("message_id",)
 _CHUNK = 2000
 _LONGEST_LOOK = 60.0
 
@@ -121,7 +123,8 @@ class WaitingStore:
                 self._bury(connection, row, 1, _said(error), permanent=permanent)
                 return self._parks(row.message.topic) and row.message.key is not None
             state = Waiting.SKIPPED if policy.on_failure is OnFailure.SKIP else Waiting.RETRYING
-            self._move_out(connection, [row.message.id], state)
+            if not self._move_out(connection, [row.message.id], state):
+                return False  # another one of this id is failing already, and goes on as it was
             connection.execute(
                 self._update(row.message.id).values(attempts=1, due_at=self.database.now(delay), error=_said(error))
             )
@@ -130,13 +133,18 @@ class WaitingStore:
         return await self._guarded({row.bucket: held.get(row.bucket, -1)}, work)
 
     async def enter_scheduled(self, held: Held, limit: int) -> int:
-        """Let scheduled messages that are due enter the outbox, in the order of their due times."""
+        """Let scheduled messages that are due enter the outbox, in the order of their due times.
+
+        One whose id is in the outbox already is the same message: it is not sent a second time.
+        """
 
         def work(connection: Connection) -> int:
             found = self._due(connection, held, (Waiting.SCHEDULED,), limit)
             for row in found:
                 values = {name: getattr(row, name) for name in COLUMNS}
-                connection.execute(sa.insert(outbox_table).inline().values(**values))
+                connection.execute(
+                    _insert(connection, outbox_table).values(**values).on_conflict_do_nothing(index_elements=_ID)
+                )
             self._delete(connection, [row.message_id for row in found])
             return len(found)
 
@@ -207,7 +215,8 @@ class WaitingStore:
             ids = within(waiting_table.c.message_id, [row.message_id for row in found])
             if found:
                 chosen = sa.select(*(waiting_table.c[name] for name in _SHARED)).where(ids)
-                connection.execute(sa.insert(outbox_table).inline().from_select(_SHARED, chosen))
+                back = _insert(connection, outbox_table).from_select(_SHARED, chosen)
+                connection.execute(back.on_conflict_do_nothing(index_elements=_ID))
                 connection.execute(sa.delete(waiting_table).where(ids))
             rest = sa.select(sa.literal(1)).where(_in_lane(lane, (Waiting.RETRYING, Waiting.BEHIND, Waiting.PARKED)))
             return (found[0].position if found else None), connection.execute(rest.limit(1)).first() is None
@@ -237,11 +246,22 @@ class WaitingStore:
             query = query.with_for_update(skip_locked=True)
         return connection.execute(query).all()
 
-    def _move_out(self, connection: Connection, ids: Sequence[str], state: Waiting) -> None:
+    def _move_out(self, connection: Connection, ids: Sequence[str], state: Waiting) -> int:
+        """Move rows of the outbox to those that wait; gives how many went.
+
+        Where an id waits already, it is the same message: one that was scheduled goes on in this one's place, one
+        that is in trouble stays as it is.
+        """
         mine = within(outbox_table.c.message_id, ids)
         chosen = sa.select(*(outbox_table.c[name] for name in _SHARED), sa.literal(state.value)).where(mine)
-        connection.execute(sa.insert(waiting_table).inline().from_select([*_SHARED, "state"], chosen))
+        move = _insert(connection, waiting_table).from_select([*_SHARED, "state"], chosen)
+        instead = {name: move.excluded[name] for name in (*_SHARED, "state", "due_at")}
+        scheduled = waiting_table.c.state == Waiting.SCHEDULED
+        moved = connection.execute(
+            move.on_conflict_do_update(index_elements=_ID, set_=instead, where=scheduled)
+        ).rowcount
         connection.execute(sa.delete(outbox_table).where(mine))
+        return moved
 
     def _end(self, connection: Connection, due: Due, error: str, *, permanent: bool) -> None:
         """Make a failing message a dead letter; its followers wait on where the policy says so."""
@@ -277,6 +297,12 @@ class WaitingStore:
     def _park(self, connection: Connection, lane: Lane) -> None:
         behind = _in_lane(lane, (Waiting.BEHIND,))
         connection.execute(sa.update(waiting_table).where(behind).values(state=Waiting.PARKED))
+
+
+def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Begin an INSERT that says what becomes of an id that is there already."""
+    insert = sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
+    return insert.inline()
 
 
 def _in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:

@@ -12,10 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
-from txpatterns.database.engines import schema_of
+from txpatterns.database.direct import qualified, translated
 from txpatterns.errors import NotTransactional, SavepointsUnsafe
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table
@@ -52,7 +51,7 @@ def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
     Raises:
         NotTransactional: the connection commits each statement by itself; nothing was written.
     """
-    table = _table_name(connection)
+    table = qualified(outbox_table, connection)
     rows = [row_of(message) for message in messages]
     if not _write_bare(connection, table, rows):
         refuse_autocommit(connection)
@@ -87,7 +86,7 @@ def _write_bare(connection: Connection, table: str, rows: Sequence[tuple[Any, ..
     try:
         return way(driver, table, rows)
     except Exception as error:
-        raise _translated(connection, error) from error
+        raise translated(connection, error, "INSERT INTO txp_outbox") from error
 
 
 def _asyncpg(driver: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:
@@ -117,31 +116,3 @@ BARE: dict[str, Callable[[Any, str, Sequence[tuple[Any, ...]]], bool]] = {
     "psycopg": _psycopg,
     "psycopg_async": _psycopg,
 }
-
-
-def _table_name(connection: Connection) -> str:
-    schema = schema_of(connection)
-    quote = connection.dialect.identifier_preparer.quote
-    return f"{quote(schema)}.{outbox_table.name}" if schema else outbox_table.name
-
-
-def _translated(connection: Connection, error: Exception) -> Exception:
-    """Say a driver's error in SQLAlchemy's words, so that callers' retry rules see what they know."""
-    dbapi: Any = connection.connection.dbapi_connection
-    module: Any = connection.dialect.loaded_dbapi
-    said: BaseException = error
-    handle = getattr(dbapi, "_handle_exception", None)
-    if handle is not None:
-        try:
-            handle(error)
-        except Exception as translated:  # noqa: BLE001 - this is the translation
-            said = translated
-    if not isinstance(said, module.Error):
-        return error
-    lost = connection.dialect.is_disconnect(said, dbapi, None)
-    wrapped = DBAPIError.instance(
-        "INSERT INTO txp_outbox", None, said, module.Error, connection_invalidated=lost, dialect=connection.dialect
-    )
-    if lost:
-        connection.invalidate(said)
-    return wrapped if isinstance(wrapped, Exception) else error
