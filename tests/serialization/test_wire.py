@@ -4,11 +4,13 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http
 from cloudevents.core.formats.json import JSONFormat
@@ -130,6 +132,38 @@ def test_integers_that_readers_round_are_refused(codec, plain):
             encode(codec, Money(plain=plain))
     else:
         assert encode(codec, Money(plain=plain)).payload
+
+
+class Point(pydantic.BaseModel):
+    """A model of somebody's, with pydantic's own way to write NaN: as null."""
+
+    x: float
+    note: str | None = None
+
+
+@dataclass
+class Span:
+    to: float
+
+
+class Drawn(Event, topic="drawings", type="drawing.drawn"):
+    points: list[Point]
+    span: Span | None = None
+    extra: Any = None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_no_number_hides_in_a_model_inside_an_event(number):
+    """H13: NaN in a nested model would be written as null; it is refused, and a null that is one is not."""
+    fine = Point(x=1)
+    assert b'"note":null' in encode(EnvelopeCodec(), Drawn(points=[fine])).payload
+    for hidden in (
+        {"points": [fine, Point(x=number)]},
+        {"points": [], "span": Span(to=number)},
+        {"points": [], "extra": {"deep": [Point(x=number)]}},
+    ):
+        with pytest.raises(PayloadInvalid):
+            encode(EnvelopeCodec(), Drawn(**hidden))
 
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), float("-inf")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from pydantic_core import PydanticSerializationError
 from txpatterns.errors import DecodeError, PayloadInvalid
 from txpatterns.messages import Event, EventType, Message
 
-_SUSPECT = re.compile(rb"[:\[,]\s*-?(?:\d{16}|NaN|Infinity)")
+# A model inside an event may have a configuration of its own, by which NaN is written as null.
+_SUSPECT = re.compile(rb"[:\[,]\s*(?:-?(?:\d{16}|NaN|Infinity)|null)")
 _LARGEST_EXACT = 2**53
 
 
@@ -67,7 +69,7 @@ def to_json(event: Event) -> bytes:
         payload = event.__pydantic_serializer__.to_json(event)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise PayloadInvalid(f"{type(event).__name__} cannot be written as JSON: {error}") from error
-    if _SUSPECT.search(payload) and _has_inexact_number(json.loads(payload, parse_constant=_NoNumber)):
+    if _SUSPECT.search(payload) and _has_inexact_number(event.__pydantic_serializer__.to_python(event, mode="json")):
         raise PayloadInvalid(
             f"{type(event).__name__} holds a number that JSON readers do not read exactly: "
             "an integer above 2**53, NaN or an infinity."
@@ -86,12 +88,6 @@ def from_json(payload: bytes) -> Mapping[str, Any]:
     return found
 
 
-class _NoNumber(str):
-    """What stands for NaN or an infinity."""
-
-    __slots__ = ()
-
-
 def _has_inexact_number(value: object) -> bool:
     match value:
         case dict():
@@ -100,8 +96,8 @@ def _has_inexact_number(value: object) -> bool:
             return any(map(_has_inexact_number, value))
         case bool():
             return False
-        case _NoNumber():
-            return True
+        case float():
+            return not math.isfinite(value)
         case int():
             return abs(value) > _LARGEST_EXACT
     return False
