@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 
+from rig import evidence
 from rig.lookup import Missing, find
 from rig.process import Child
 from rig.proxy import Proxy
@@ -47,6 +48,7 @@ hypothesis.settings.load_profile("txpatterns")
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[taken] = set[str]()
+    config.stash[evidence.told] = []
     if config.getoption("randomly_seed", None) == "default":
         config.option.randomly_seed = SEED
     if config.getoption("hypothesis_seed", None) is None:
@@ -86,13 +88,16 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """With pytest-xdist each worker has servers of its own, and tells here which it took."""
-    node.config.stash[taken].update(getattr(node, "workeroutput", {}).get("rig", []))
+    """With pytest-xdist each worker has servers of its own, and tells here which it took, and what its tests told."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[taken].update(output.get("rig", []))
+    node.config.stash[evidence.told].extend(output.get("told", []))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["rig"] = list(session.config.stash[taken])
+        session.config.workeroutput["told"] = session.config.stash[evidence.told]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -101,6 +106,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("servers")
     for server in sorted(servers):
         terminalreporter.write_line(server)
+    for line in config.stash[evidence.told]:
+        terminalreporter.write_line(line)
 
 
 def _kinds_of(item: pytest.Item) -> set[type[Server]]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +18,7 @@ from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay, RelaySettings
-from txpatterns.outbox.schema import waiting_table
+from txpatterns.outbox.schema import outbox_table, waiting_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.serialization.registry import EventRegistry
 from txpatterns.testing.explorer import INVARIANTS, State, Surroundings, WireBroker, attempts_at_most
@@ -98,7 +99,7 @@ class Bank:
             random=self.around.random,
         )
 
-    async def relay_until_nothing_waits(self, rounds: int = 60) -> None:
+    async def relay_until_nothing_waits(self, rounds: int = 12) -> None:
         """Publish what is due, jump to later, and again: up to the end of the longest ladder."""
         for _ in range(rounds):
             await self.relay().run_once()
@@ -108,8 +109,13 @@ class Bank:
         raise AssertionError("messages wait on and on")
 
     async def waits(self) -> bool:
-        query = sa.select(sa.func.count()).select_from(waiting_table).where(waiting_table.c.due_at.is_not(None))
-        return bool(await self.database.read(lambda connection: connection.execute(query).scalar_one()))
+        return await self.finds(sa.select(waiting_table.c.message_id).where(waiting_table.c.due_at.is_not(None)))
+
+    async def has_unsent(self) -> bool:
+        return await self.finds(sa.select(outbox_table.c.position))
+
+    async def finds(self, query: sa.Select[Any]) -> bool:
+        return await self.database.read(lambda connection: connection.execute(query.limit(1)).first() is not None)
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ class Office:
     bank: Bank
     consumer: Consumer
 
-    async def consume_until_nothing_waits(self, rounds: int = 60) -> None:
+    async def consume_until_nothing_waits(self, rounds: int = 8) -> None:
         """Handle what the broker has, and what waits in the database, jumping from due time to due time."""
         await self.consume()
         for _ in range(rounds):
@@ -55,9 +55,8 @@ class Office:
             await asyncio.gather(running, rested, return_exceptions=True)
 
     async def waits(self) -> bool:
-        due = inbox_waiting_table.c.due_at.is_not(None)
-        query = sa.select(sa.func.count()).select_from(inbox_waiting_table).where(due)
-        return bool(await self.bank.database.read(lambda connection: connection.execute(query).scalar_one()))
+        waiting = sa.select(inbox_waiting_table.c.id).where(inbox_waiting_table.c.due_at.is_not(None))
+        return await self.bank.finds(waiting)
 
 
 def noted(message_id: str, consumer: str, event: Moved | Noted) -> sa.Insert:
@@ -149,10 +148,13 @@ async def consume(office: Office) -> None:
 
 
 async def finish(office: Office) -> None:
-    """Everything: handle, publish what was emitted, handle that."""
+    """Everything: publish, handle, and again what was emitted by that."""
     for _ in range(3):
         await office.bank.relay_until_nothing_waits()
         await office.consume_until_nothing_waits()
+        if not await office.bank.has_unsent():
+            return
+    raise AssertionError("messages are emitted on and on")
 
 
 async def clean(office: Office) -> None:

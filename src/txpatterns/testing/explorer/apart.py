@@ -75,7 +75,7 @@ def _places() -> Places:
     return {
         name: (getattr(module, "__file__", None), list(getattr(module, "__path__", ())) or None)
         for name, module in list(sys.modules.items())
-        if name != "__main__" and (hasattr(module, "__file__") or hasattr(module, "__path__"))
+        if name != "__main__"
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from mmap import mmap
 from random import Random
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from txpatterns.database.engines import make_engine
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.invariants import State
-from txpatterns.testing.explorer.life import PREPARING, live
+from txpatterns.testing.explorer.life import LAST, PREPARING, live
 from txpatterns.testing.explorer.points import KILLS, Injection, Mode, Point, Points
 from txpatterns.testing.explorer.process import Child, Ending, load
 from txpatterns.testing.explorer.world import World
@@ -42,6 +43,23 @@ class Case:
     def __str__(self) -> str:
         return f"{self.flow}: {self.injection}" + (f" then {self.second}" if self.second else "")
 
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """Read what ``str`` wrote."""
+        flow, _, strikes = text.partition(": ")
+        first, _, second = strikes.partition(" then ")
+        return cls(flow, Injection.parse(first), Injection.parse(second) if second else None)
+
+    @property
+    def strikes(self) -> list[str]:
+        """The faults, in their order."""
+        return [str(injection) for injection in (self.injection, self.second) if injection is not None]
+
+    @property
+    def kind(self) -> str:
+        """What strikes, wherever it does."""
+        return self.injection.mode if self.second is None else f"then {self.second.mode}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -58,12 +76,14 @@ class Options:
     """What to explore.
 
     ``most`` bounds the cases of a flow, chosen by the ``seed``; with ``every_effect`` the kills around every COMMIT
-    and every call of the broker come on top. ``only`` is one case, by its name.
+    and every call of the broker come on top. After each case its recovery is struck too, ``again`` so many times, at
+    points and by faults chosen by the seed. ``only`` is one case, by its name.
     """
 
     modes: Sequence[Mode] = tuple(Mode)
     most: int | None = None
     every_effect: bool = False
+    again: int = 0
     seed: int = 1
     only: str | None = None
     at: str = ""
@@ -115,14 +135,6 @@ class Runner:
             raise Broken(f"{self.flow.name} breaks an invariant without a fault: {wrong}\n{self._output}")
         return [Point.parse(text) for text in points]
 
-    def recovery_points(self, first: Injection) -> list[Point]:
-        """Strike once, and give the points of the recovery."""
-        self._restore()
-        self._life(0, self.flow.act, first)
-        self._life(1, self.flow.recover)
-        found = [record["points"] for record in self._journal() if "points" in record and record["life"] == 1]
-        return [Point.parse(text) for text in found[0]] if found else []
-
     def run(self, case: Case) -> Verdict:
         """Strike, recover, look."""
         self._restore()
@@ -133,10 +145,19 @@ class Runner:
         if case.second is not None:
             self._life(1, self.flow.recover, case.second)
         self._recover()
-        journal = self._journal()
-        fired = any(record.get("fired") == str(case.injection) for record in journal)
+        fired = [record["fired"] for record in self._journal() if "fired" in record] == case.strikes
         wrong = self._check()
         return Verdict(case, fired, wrong, self._output if wrong else "")
+
+    def again(self, case: Case, times: int) -> list[Case]:
+        """Choose further strikes for the recovery of the case that was just run."""
+        points = [record["points"] for record in self._journal() if "points" in record and record["life"] == LAST]
+        names = [Point.parse(text) for text in chain.from_iterable(points)]
+        # Nobody takes over from a recovery: one that is paused only ends later.
+        modes = [mode for mode in Mode if mode is not Mode.PAUSE]
+        every = [Injection(point, mode) for point in names for mode in modes_at(point, modes)]
+        chosen = Random(f"{self.seed} {case}").sample(every, min(times, len(every)))
+        return [replace(case, second=injection) for injection in chosen]
 
     def _pause(self, injection: Injection) -> None:
         paused = self._child(0, self.flow.act, injection)
@@ -153,7 +174,7 @@ class Runner:
         return successor.beats > _TAKEOVER or (successor.beats > 0 and self.world.waits())
 
     def _recover(self) -> None:
-        self._life(2, self.flow.recover)
+        self._life(LAST, self.flow.recover)
 
     def _check(self) -> str:
         wrong = []
@@ -205,18 +226,15 @@ class Runner:
             file.write(json.dumps(record) + "\n")
 
 
-def all_cases(flow: str, points: Sequence[Point], modes: Sequence[Mode]) -> list[Case]:
-    """Give every fault at every point."""
-    return [Case(flow, Injection(point, mode)) for point in points for mode in modes_at(point, modes)]
-
-
-def some_cases(cases: Sequence[Case], options: Options) -> list[Case]:
-    """Choose what the options allow, always the same for a seed, in order."""
+def cases_of(flow: str, points: Sequence[Point], options: Options) -> list[Case]:
+    """Choose what the options allow of every fault at every point, always the same for a seed, in order."""
     if options.only is not None:
-        return [case for case in cases if str(case) == options.only]
-    cases = [case for case in cases if options.at in case.injection.point.name]
+        only = Case.parse(options.only)
+        return [only] if only.flow == flow else []
+    wanted = [point for point in points if options.at in point.name]
+    cases = [Case(flow, Injection(point, mode)) for point in wanted for mode in modes_at(point, options.modes)]
     if options.most is None:
-        return list(cases)
+        return cases
     kept = {number for number, case in enumerate(cases) if options.every_effect and is_at_an_effect(case)}
     rest = [number for number in range(len(cases)) if number not in kept]
     kept |= set(Random(options.seed).sample(rest, min(options.most, len(rest))))

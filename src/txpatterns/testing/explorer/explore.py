@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from txpatterns.testing.explorer.apart import check_that_it_travels, processes
-from txpatterns.testing.explorer.cases import Case, Options, Runner, Verdict, all_cases, some_cases
+from txpatterns.testing.explorer.cases import Case, Options, Runner, Verdict, cases_of
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.points import Point
 from txpatterns.testing.explorer.world import world_for
 
+_TRIES = 3
+"""How often a case is run whose point is not come to."""
 _ROOM = 64 * 1024 * 1024
 """Bytes that must be free where the databases of an exploration are kept: they take about a twentieth of it."""
 
@@ -56,7 +58,7 @@ class Report:
         if verdict.wrong:
             self.failures.append(verdict)
         if verdict.fired:
-            self.executed[verdict.case.injection.mode] += 1
+            self.executed[verdict.case.kind] += 1
         else:
             self.unfired.append(verdict.case)
 
@@ -89,7 +91,7 @@ def explore_flow(flow: Flow[Any], urls: Sequence[str] = ("sqlite", "sqlite"), op
     with _folder() as folder, processes(len(urls)) as executor:
         places = [_Place(url, folder / str(number)) for number, url in enumerate(urls)]
         points = executor.submit(_count, flow, places[0], options.seed).result()
-        cases = some_cases(all_cases(flow.name, points, options.modes), options)
+        cases = cases_of(flow.name, points, options)
         report = Report(options.seed, Counter({flow.name: len(points)}))
         shards = [
             executor.submit(_strike, flow, place, cases[number :: len(places)], options)
@@ -124,13 +126,22 @@ def _strike(flow: Flow[Any], place: _Place, cases: Sequence[Case], options: Opti
     verdicts: list[Verdict] = []
     with place.runner(flow, options.seed) as runner:
         for case in cases:
-            verdict = runner.run(case)
-            if not verdict.fired:
-                verdict = runner.run(case)
-            verdicts.append(verdict)
-            if verdict.wrong and options.stop_at_first:
+            verdicts.append(_reached(runner, case))
+            further = runner.again(case, options.again)
+            verdicts.extend(_reached(runner, second) for second in further)
+            if options.stop_at_first and any(verdict.wrong for verdict in verdicts[-1 - len(further) :]):
                 break
     return verdicts
+
+
+def _reached(runner: Runner, case: Case) -> Verdict:
+    """Run a case until its point is come to: tasks may take turns differently."""
+    verdict = runner.run(case)
+    for _ in range(_TRIES - 1):
+        if verdict.fired or verdict.wrong:
+            break
+        verdict = runner.run(case)
+    return verdict
 
 
 @contextmanager

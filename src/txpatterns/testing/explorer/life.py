@@ -20,6 +20,8 @@ from txpatterns.testing.leaks import Connections, tasks_left
 
 PREPARING = -1
 """The life before the story."""
+LAST = 2
+"""The life that nothing disturbs, after all that struck."""
 
 LONGER_THAN_A_LEASE = timedelta(hours=1)
 
