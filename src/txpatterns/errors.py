@@ -181,6 +181,10 @@ class HandlerSignal(TxPatternsError):
 
     code = "TXP-1500"
 
+    def __str__(self) -> str:
+        """Only what the handler said: a dead letter shows it, and there is nothing to mend."""
+        return self.message
+
 
 class Retry(HandlerSignal):
     """The handler asks for another attempt later."""

@@ -286,7 +286,7 @@ async def test_a_reject_makes_a_dead_letter_at_once_and_the_key_goes_on(world):
     assert (dead.reason, dead.attempts, dead.consumer, dead.message_id) == ("rejected", 1, "app.noted", first.id)
     assert (bytes(dead.payload), dead.key, dead.topic, dead.type) == (first.payload, "a", "notes", "note.added")
     assert dead.occurred_at == first.occurred_at
-    assert "no such book" in dead.error
+    assert dead.error.startswith("txpatterns.errors.Reject: no such book (at ")
     assert "test_handling.py" in dead.error
 
 

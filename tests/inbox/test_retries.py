@@ -106,14 +106,15 @@ async def test_a_parked_key_waits_for_an_operator(world, fails):
     assert await world.effects() == [("b", 9), ("a", 2), ("a", 3)]
 
 
-async def test_a_key_whose_first_message_is_refused_at_once_is_parked_too(world, fails):
-    """P3: also where nothing else of the key was there when its message died."""
-    consumer = world.consumer(policies=quick(1, on_failure=OnFailure.PARK))
-    noting(consumer, fails)
+async def test_a_parked_key_is_remembered_by_other_consumers(world, fails):
+    """P3: also where nothing else of the key was there when its message died, at its first attempt."""
     fails[1] = 1
-    world.put(*[Noted(book="a", number=number) for number in (1, 2)])
-    async with running(consumer):
-        await world.broker.all_acked()
+    for number in (1, 2):
+        consumer = world.consumer(policies=quick(1, on_failure=OnFailure.PARK))
+        noting(consumer, fails)
+        world.put(Noted(book="a", number=number))
+        async with running(consumer):
+            await world.broker.all_acked()
     assert await world.effects() == []
     assert [(row.state, row.due_at) for row in await world.waiting()] == [("parked", None), ("behind", None)]
     assert len(await world.dead()) == 1
