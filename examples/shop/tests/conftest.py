@@ -1,6 +1,11 @@
 import asyncio
 import json
+import os
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -48,12 +53,11 @@ class OpenShop:
 
     async def until(self, client: httpx.AsyncClient, order_id: str, *types: str) -> list[str]:
         """Wait until the order's timeline has these events; gives all it has."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                heard = await self.heard(client, order_id)
-                if set(types) <= set(heard):
-                    return heard
-                await self.bell.wait(order_id, timedelta(seconds=1))
+        with self.bell.listening(order_id) as ear:
+            async with asyncio.timeout(PATIENCE):
+                while not set(types) <= set(heard := await self.heard(client, order_id)):
+                    await ear.wait(timedelta(seconds=1))
+        return heard
 
     async def heard(self, client: httpx.AsyncClient, order_id: str) -> list[str]:
         answer = await client.get(f"/api/v1/orders/{order_id}/timeline")
@@ -66,6 +70,10 @@ class OpenShop:
 
     def rows(self, service: str, query: str) -> list[tuple]:
         return rows(self.settings.data, service, query)
+
+    async def change(self, service: str, query: str) -> None:
+        """Write into a service's own database; in a thread, because its one writer may be this loop."""
+        await asyncio.to_thread(rows, self.settings.data, service, query)
 
 
 def rows(data: Path, service: str, query: str) -> list[tuple]:
@@ -105,6 +113,60 @@ def open_shop():
     return opened
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """`shop up` on a folder; its complaints go to the file `log` beside that folder."""
+
+    def __init__(self, data, **env):
+        self.data = data
+        self.env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"} | env
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.running = None
+
+    def launch(self, *options):
+        """Start it and wait for nothing."""
+        command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
+        with (self.data.parent / "log").open("a") as log:
+            self.running = subprocess.Popen(
+                [*command, *options], env=self.env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def start(self, *options):
+        """Start it and wait until it answers."""
+        self.launch(*options)
+        assert "Store" in self.running.stdout.readline(), self.log
+        # The socket listens already, so this waits until the shop answers.
+        httpx.get(f"{self.url}/health", timeout=120).raise_for_status()
+
+    def end(self, how=signal.SIGTERM):
+        """Send a signal and give the exit code."""
+        self.running.send_signal(how)
+        self.running.stdout.close()
+        return self.running.wait(60)
+
+    def close(self):
+        if self.running is not None and self.running.poll() is None:
+            self.end(signal.SIGKILL)
+
+    @property
+    def log(self):
+        return (self.data.parent / "log").read_text()[-3000:]
+
+
+@pytest.fixture
+def process(tmp_path):
+    """A shop that can be started, ended and killed."""
+    made = Process(tmp_path / "shop")
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def ask():
     return rows
@@ -113,3 +175,13 @@ def ask():
 @pytest.fixture
 def body_of():
     return lambda posted: json.loads(posted[0])
+
+
+@pytest.fixture
+def reprice(shop):
+    """Change a price in the catalogue, as its seller would."""
+
+    async def change(sku: str, cents: int) -> None:
+        await shop.change("catalog", f"update product set price_minor = {cents} where sku = '{sku}'")
+
+    return change

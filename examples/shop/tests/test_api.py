@@ -284,3 +284,25 @@ async def test_events_have_one_envelope_and_a_cause(shop):
     first = by_type["order.created"]["message_id"]
     stories = {entry["headers"].get("correlation-id", entry["message_id"]) for entry in entries}
     assert stories == {first}
+
+
+async def test_a_changed_price_is_shown_and_agreed_to(shop, reprice):
+    """What costs something else than what the visitor saw is not ordered before they agree: 409 with both prices."""
+    alice = await shop.visitor()
+    await add(alice, "DESK-01", 2)
+    before = (await alice.get("/api/v1/products/DESK-01")).json()["product"]["price"]
+    await reprice("DESK-01", 9999)
+    refused = await alice.post("/api/v1/checkout", json={"method": "succeed"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/api/v1/problems/price-changed")
+    now = {"amount": "99.99", "currency": "EUR"}
+    assert refused.json()["prices"] == [{"sku": "DESK-01", "in_cart": before, "now": now}]
+    assert (await alice.get("/api/v1/orders")).json()["items"] == []
+    agreed = await alice.post("/api/v1/cart/prices")
+    assert (agreed.json()["lines"][0]["unit_price"], agreed.json()["lines"][0]["quantity"]) == (now, 2)
+    ordered = await alice.post("/api/v1/checkout", json={"method": "succeed"})
+    assert (ordered.status_code, ordered.json()["total"]["amount"]) == (202, "199.98")
+
+
+async def test_new_prices_for_an_empty_cart(shop):
+    anybody = await shop.visitor()
+    assert (await anybody.post("/api/v1/cart/prices")).json()["lines"] == []

@@ -73,9 +73,10 @@ async def test_the_last_ones_go_to_one_of_many(shop):
     everything = (await shop.shelf(visitors[0], "PLAY-01"))["available"]
     orders = await asyncio.gather(*(shop.buy(who, "succeed", quantity=everything) for who in visitors))
     for who, order_id in zip(visitors, orders, strict=True):
-        async with asyncio.timeout(60):
-            while not {"stock.sold", "order.canceled"} & set(await shop.heard(who, order_id)):
-                await shop.bell.wait(order_id, timedelta(seconds=1))
+        with shop.bell.listening(order_id) as ear:
+            async with asyncio.timeout(60):
+                while not {"stock.sold", "order.canceled"} & set(await shop.heard(who, order_id)):
+                    await ear.wait(timedelta(seconds=1))
     statuses = [
         (await who.get(f"/api/v1/orders/{o}")).json()["status"] for who, o in zip(visitors, orders, strict=True)
     ]

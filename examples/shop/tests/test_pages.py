@@ -61,6 +61,32 @@ async def test_changing_the_cart(shop):
     assert "Nothing in here yet" in await read(alice, "/cart")
 
 
+async def test_a_changed_price_is_shown_before_anything_is_ordered(shop, reprice):
+    """The page shows both prices and asks; only then can it be ordered."""
+    alice = await shop.visitor()
+    await put_in(alice)
+    checkout = await read(alice, "/checkout")
+    await reprice("LIGHT-01", 12345)
+    form = {"csrf": field(checkout, "csrf"), "checkout_id": field(checkout, "checkout_id"), "method": "succeed"}
+    refused = await alice.post("/checkout", data=form, headers={"accept": "text/html"})
+    assert refused.status_code == 409
+    assert "now €123.45" in refused.text
+    assert "To the checkout" not in refused.text
+    assert (await alice.post("/cart/prices", data={"csrf": form["csrf"]})).status_code == 303
+    cart = await read(alice, "/cart")
+    assert "€123.45 each" in cart
+    assert "To the checkout" in cart
+    assert (await alice.post("/checkout", data=form)).headers["location"].startswith("/orders/")
+
+
+async def test_what_is_sold_out_cannot_be_put_in_by_the_page(shop):
+    anybody = await shop.visitor()
+    await shop.change("inventory", "update stock set available = 0, sold = 3 where sku = 'LIGHT-01'")
+    page = await read(anybody, "/products/LIGHT-01")
+    assert "Put into the cart" not in page
+    assert "found its home" in page
+
+
 async def test_forms_of_others_are_refused(shop):
     """A form that another visitor's page made, or that nobody made, changes nothing."""
     alice, eve = await shop.visitor(), await shop.visitor()
@@ -83,7 +109,10 @@ async def test_searching(shop):
 async def test_what_is_not_there_has_a_page_too(shop):
     anybody = await shop.visitor()
     assert "Not found" in await read(anybody, "/products/NONE-1", status=404)
-    assert "Not found" in await read(anybody, "/nowhere", status=404)
+    lost = await read(anybody, "/nowhere", status=404)
+    assert "Not found" in lost
+    assert "There is no such thing" in lost
+    assert "This is no place in the catalogue" in await read(anybody, "/?after=x", status=422)
 
 
 async def test_nothing_but_our_own_files_may_run(shop):

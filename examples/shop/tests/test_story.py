@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 from shop.gateway.lanes import draw
 from shop.gateway.render import times
-from shop.gateway.story import TELLERS, Entry, tell
+from shop.gateway.story import STUMBLED, TELLERS, Entry, tell
 from shop.gateway.timeline import HEARD
 from txpatterns.messages import describe
 
@@ -37,7 +37,7 @@ def entries(*types):
 
 def test_every_event_of_an_order_has_its_sentence():
     """A person can see why an order is where it is: what is heard is also told."""
-    assert {describe(event).type for event in HEARD} == set(TELLERS)
+    assert {describe(event).type for event in HEARD} == {*TELLERS, STUMBLED}
 
 
 def test_the_way_to_a_confirmed_order():
@@ -87,4 +87,4 @@ def test_the_picture_joins_cause_and_effect():
     assert [row.dot.lane for row in picture.rows] == ["orders", "inventory", "orders", "inventory"]
     assert [row.after_ms for row in picture.rows] == [None, 40, 40, 40]
     assert len(picture.curves) == 3
-    assert [row.dot.undoing for row in picture.rows] == [False, False, True, True]
+    assert [row.dot.kind for row in picture.rows] == ["", "", "undoing", "undoing"]

@@ -163,17 +163,4 @@ class HandlerStumbled(Event, topic=NOTES_TOPIC, type="handler.stumbled", key="or
     handler: str
     attempt: int
     error: str
-
-
-ALIASES = {
-    "OrderCreated": "order.created",
-    "CheckoutCompleted": "order.confirmed",
-    "InventoryReserved": "stock.reserved",
-    "InventoryReleased": "stock.released",
-    "OrderConfirmed": "order.confirmed",
-    "OrderCancelRequested": "order.cancel_requested",
-    "order.cancel.requested": "order.cancel_requested",
-    "PaymentFailed": "payment.failed",
-    "PaymentCaptured": "payment.captured",
-}
-"""Names by which others know these events, mapped to ours."""
+    again_after: float | None = None  # seconds, about; none when it was the last attempt

@@ -33,7 +33,10 @@ KINDS = {
         Kind("conflict", 409, "Conflict", "The thing is not in a state that allows this."),
         Kind("cart-empty", 409, "The cart is empty", "Put something into the cart before checking out."),
         Kind(
-            "price-changed", 409, "A price has changed", "See `prices`; put the thing in again to accept its new price."
+            "price-changed",
+            409,
+            "A price has changed",
+            "See `prices`. POST /api/v1/cart/prices to agree to them, then check out again.",
         ),
         Kind(
             "stale-version", 412, "Changed meanwhile", "The cart changed since you read it. Read it again, then retry."
@@ -97,6 +100,7 @@ def problem_of(body: dict[str, Any]) -> Problem:
     return Problem(slug if slug in KINDS else "internal", str(body.get("detail", "")), **extra)
 
 
-def problem_of_status(status: int, detail: str) -> Problem:
-    """Make a problem for a plain HTTP status, as frameworks raise it."""
-    return Problem(BY_STATUS.get(status, "internal" if status >= 500 else "bad-request"), detail)
+def problem_of_status(status: int, detail: str = "") -> Problem:
+    """Make a problem for a plain HTTP status, as frameworks raise it; without a detail it says what its kind means."""
+    slug = BY_STATUS.get(status, "internal" if status >= 500 else "bad-request")
+    return Problem(slug, detail or KINDS[slug].help)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from sqlalchemy import MetaData, text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 
@@ -51,6 +51,7 @@ from shop.stumbles import Stumbles
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
+from txpatterns.retries import FailurePolicies
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -132,11 +133,14 @@ class Builder:
         return Context(app, services, Timeline(app, bell), IdempotencyKeys(app), environment(), self.settings.window)
 
     def _app(self, name: str) -> App:
-        stumbles = Stumbles(name)
+        policies = FailurePolicies()
+        stumbles = Stumbles(name, policies)
         app = App(
             name,
             database=self.settings.database_of(name),
             broker=self.broker,
+            metadata=TABLES[name],
+            policies=policies,
             hooks=[stumbles],
             settings=self.app_settings,
         )
@@ -183,13 +187,15 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
         for unit in builder.units:
+            # Closed when all have stopped: until then one may call another, which opens a connection again.
             stack.push_async_callback(unit.app.close)
-            await make_database(builder.settings.database_of(unit.name))
-            await make_tables(unit.app, TABLES[unit.name])
+        for unit in builder.units:
+            if not unit.app.database.is_sqlite:  # there, the App makes all that is missing
+                await make_database(builder.settings.database_of(unit.name))
+                await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
+            await stack.enter_async_context(unit.app.running())
         for fill in builder.fills:
             await fill()
-        for unit in builder.units:
-            await stack.enter_async_context(unit.app.running())
         notes = [asyncio.create_task(unit.stumbles.tell(unit.app)) for unit in builder.units]
         try:
             yield
@@ -200,10 +206,8 @@ async def running(builder: Builder) -> AsyncIterator[None]:
 
 
 async def make_database(url: str) -> None:
-    """Make a service's database where it is missing; SQLite makes its files by itself."""
+    """Make a service's database on a PostgreSQL server, where it is missing."""
     wanted = make_url(url)
-    if wanted.get_backend_name() != "postgresql":
-        return
     engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
@@ -213,16 +217,6 @@ async def make_database(url: str) -> None:
                 await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
     finally:
         await engine.dispose()
-
-
-async def make_tables(app: App, tables: MetaData) -> None:
-    """Make what is missing of a service's own tables and of the library's."""
-
-    def make(connection: Connection) -> None:
-        tables.create_all(connection)
-        create_missing(connection)
-
-    await app.database.transact(make)
 
 
 def http_post(client: httpx.AsyncClient, url: str) -> Post:

@@ -15,7 +15,6 @@ from shop.events import WebhookDue
 from shop.money import Money
 from shop.ports import Charge
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App, new_id
 
 
@@ -41,7 +40,7 @@ class BankApi:
 
     async def charge(self, key: str, amount: Money, method: str, window_seconds: float) -> Charge:
         """Charge an amount; the answer comes by webhook. The same key again gives the charge of the first time."""
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             found = await session.scalar(select(ChargeRow).where(ChargeRow.key == key))
             if found is not None:
                 return _view(found)
@@ -75,7 +74,7 @@ class BankApi:
         Raises:
             Problem: ``not-found``, or ``conflict`` when nothing was captured.
         """
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             row = await session.scalar(select(ChargeRow).where(ChargeRow.id == charge_id).with_for_update())
             if row is None:
                 raise Problem("not-found", "There is no such charge.")

@@ -13,7 +13,6 @@ from shop.events import CartCleared
 from shop.money import Money, total
 from shop.ports import Cart, CartLine, Catalog
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App, new_id
 
 
@@ -37,7 +36,7 @@ class CartApi:
         """
         product = await self.catalog.product(sku)
         await self._ensure(visitor_id)
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             cart = await _locked(session, visitor_id)
             line = next((line for line in cart.lines if line.sku == sku), None)
             if line is None:
@@ -54,7 +53,7 @@ class CartApi:
         Raises:
             Problem: ``stale-version`` when the cart is no longer at the given version, ``not-found`` for no such line.
         """
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
             if cart is None or line is None:
@@ -68,16 +67,30 @@ class CartApi:
 
     async def remove(self, visitor_id: str, line_id: str) -> None:
         """Take a line out. A line that is not there is fine."""
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
             if cart is not None and line is not None:
                 cart.lines.remove(line)
                 cart.version += 1
 
+    async def reprice(self, visitor_id: str) -> Cart:
+        """Put the catalogue's prices of now on every line."""
+        seen = await self.get(visitor_id)
+        found = await self.catalog.products_by_sku([line.sku for line in seen.lines])
+        prices = {product.sku: product.price for product in found}
+        async with self.app.transaction() as session:
+            cart = await session.get(CartRow, visitor_id, with_for_update=True)
+            if cart is not None:
+                for line in cart.lines:
+                    price = prices.get(line.sku, Money.of_minor(line.price_minor, line.currency))
+                    line.price_minor, line.currency = price.minor, price.currency
+                cart.version += 1
+            return _view(visitor_id, cart)
+
     async def clear(self, visitor_id: str) -> None:
         """Take everything out. An empty cart stays as it is, and nothing is told."""
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             if cart is not None and cart.lines:
                 cart.lines.clear()
@@ -89,7 +102,7 @@ class CartApi:
             if await session.get(CartRow, visitor_id) is not None:
                 return
         try:
-            async with writing(self.app) as session:
+            async with self.app.transaction() as session:
                 session.add(CartRow(visitor_id=visitor_id, version=0))
         except IntegrityError:
             return  # another request of the same visitor made it in between

@@ -9,7 +9,6 @@ from shop.catalog.models import CategoryRow, ProductRow, SellerRow
 from shop.money import Money
 from shop.ports import Category, Product, ProductPage
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App
 
 
@@ -21,7 +20,7 @@ class CatalogApi:
 
     async def stock_shelves(self, seed_number: int) -> None:
         """Fill an empty catalogue. A catalogue that has products is left alone."""
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             if await session.scalar(select(ProductRow.sku).limit(1)):
                 return
             session.add_all(SellerRow(name=name) for name in seed.SELLERS)

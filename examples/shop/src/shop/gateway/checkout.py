@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from shop.gateway.context import Services
-from shop.ports import Cart, NewOrder, Order
+from shop.ports import Cart, NewOrder, Order, Product
 from shop.problems import Problem
 
 
@@ -23,10 +25,10 @@ METHODS = (
     DemoMethod("card", "A card like any other", "Accepted nineteen times in twenty."),
     DemoMethod("succeed", "Accepted", "The bank says yes within a second or two."),
     DemoMethod("fail", "Declined", "The bank says no, and everything goes back."),
-    DemoMethod("twice", "The answer comes twice", "The same webhook two times. You pay once."),
-    DemoMethod("reordered", "In the wrong order", "Declined, then accepted; the news arrive the other way round."),
+    DemoMethod("twice", "The answer comes twice", "The bank says yes two times. You pay once."),
+    DemoMethod("reordered", "In the wrong order", "First no, then yes; the news arrives the other way round."),
     DemoMethod("late", "The answer comes too late", "Yes, but after the time to pay. You get your money back."),
-    DemoMethod("lost", "The answer gets lost", "The bank takes the money, but its webhook never arrives."),
+    DemoMethod("lost", "The answer gets lost", "The bank takes the money, and its yes never arrives."),
     DemoMethod("silent", "No answer at all", "The bank takes nothing and says nothing. The time runs out."),
 )
 
@@ -45,15 +47,23 @@ async def place(services: Services, visitor_id: str, key: str, method: str) -> O
     if method not in {known.value for known in METHODS}:
         raise Problem("invalid", f"There is no way to pay called {method!r}.")
     cart = await services.carts.get(visitor_id)
-    await _check_prices(services, cart)
+    changed = price_changes(cart, await products_in(services, cart))
+    if changed:
+        raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)
     return await services.orders.place(
         NewOrder(checkout_id=checkout_id(visitor_id, key), visitor_id=visitor_id, lines=cart.lines, method=method)
     )
 
 
-async def _check_prices(services: Services, cart: Cart) -> None:
-    products = {p.sku: p for p in await services.catalog.products_by_sku([line.sku for line in cart.lines])}
-    changed = [
+async def products_in(services: Services, cart: Cart) -> dict[str, Product]:
+    """Give the products of a cart's lines, by sku, as the catalogue has them now."""
+    found = await services.catalog.products_by_sku([line.sku for line in cart.lines])
+    return {product.sku: product for product in found}
+
+
+def price_changes(cart: Cart, products: Mapping[str, Product]) -> list[dict[str, Any]]:
+    """Say which prices are not those that the visitor saw: the one in the cart, and the one now."""
+    return [
         {
             "sku": line.sku,
             "in_cart": line.unit_price.model_dump(mode="json"),
@@ -62,5 +72,3 @@ async def _check_prices(services: Services, cart: Cart) -> None:
         for line in cart.lines
         if line.sku in products and products[line.sku].price != line.unit_price
     ]
-    if changed:
-        raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)

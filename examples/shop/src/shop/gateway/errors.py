@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -29,7 +30,7 @@ def answer(request: Request, problem: Problem) -> Response:
     """Show a problem to whoever asked: a page to a browser on a page, JSON to everybody else."""
     body = problem.body(instance=request.url.path)
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
-    if wants_page and problem.kind.status != 500:
+    if wants_page:
         return HTMLResponse(_page(request, body), status_code=problem.kind.status)
     return JSONResponse(body, status_code=problem.kind.status, media_type=MEDIA_TYPE)
 
@@ -54,7 +55,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return answer(request, problem_of_status(error.status_code, f"{error.detail}."))
+    said = "" if error.detail == HTTPStatus(error.status_code).phrase else f"{error.detail}."
+    return answer(request, problem_of_status(error.status_code, said))
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:

@@ -12,7 +12,6 @@ from sqlalchemy.exc import IntegrityError
 
 from shop.gateway.models import IdempotencyRow
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App
 
 
@@ -39,7 +38,7 @@ class IdempotencyKeys:
         if known.answer is not None:
             return known.answer
         answer = await work()
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             row = await session.get_one(IdempotencyRow, (visitor_id, key), with_for_update=True)
             row.answer = row.answer or answer
             return row.answer
@@ -49,7 +48,7 @@ class IdempotencyKeys:
             visitor_id=visitor_id, key=key, fingerprint=fingerprint, answer=None, created_at=datetime.now(UTC)
         )
         try:
-            async with writing(self.app) as session:
+            async with self.app.transaction() as session:
                 known = await session.get(IdempotencyRow, (visitor_id, key))
                 if known is not None:
                     return known

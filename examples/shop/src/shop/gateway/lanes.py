@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shop.gateway.story import Entry
+from shop.gateway.story import STUMBLED, Entry
 
 LANES = ("orders", "inventory", "payment", "bank", "cart")
-LANE_WIDTH = 38
+LANE_WIDTH = 30
 ROW_HEIGHT = 62
 HEAD = 78
-MARGIN = 30
+MARGIN = 26
 
 EMITTERS = {
     "order": "orders",
@@ -38,13 +38,13 @@ class Dot:
     x: int
     y: int
     lane: str
-    undoing: bool
+    kind: str  # "", "undoing" or "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     path: str
-    undoing: bool
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +69,47 @@ class Picture:
 
 def emitter(entry: Entry) -> str:
     """Say which service told this event."""
+    if entry.type == STUMBLED:
+        return str(entry.payload["service"])
     return EMITTERS.get(entry.type.partition(".")[0], "orders")
 
 
 def draw(entries: Sequence[Entry]) -> Picture:
-    """Lay out an order's events, oldest on top."""
+    """Lay out an order's events, oldest on top, and between them the attempts at handling one that failed."""
+    entries = [entry for entry in entries if emitter(entry) in LANES]
     places = {entry.message_id: index for index, entry in enumerate(entries)}
     rows: list[Row] = []
     curves: list[Curve] = []
     calls: list[tuple[int, int]] = []
     for index, entry in enumerate(entries):
-        dot = Dot(_x(emitter(entry)), _y(index), emitter(entry), entry.type in UNDOING)
-        cause_index = places.get(entry.headers.get("causation-id", ""))
+        dot = Dot(_x(emitter(entry)), _y(index), emitter(entry), _kind(entry))
+        cause_index = places.get(_cause(entry))
         cause = rows[cause_index] if cause_index is not None and cause_index < index else None
         after = None
         if cause is not None:
             after = round((entry.occurred_at - cause.entry.occurred_at).total_seconds() * 1000)
-            curves.append(Curve(_curve(cause.dot, dot), dot.undoing))
+            curves.append(Curve(_curve(cause.dot, dot), dot.kind))
         elif entry.type in FROM_BANK:
-            curves.append(Curve(f"M{_x('bank')} {dot.y}H{dot.x}", dot.undoing))
+            curves.append(Curve(f"M{_x('bank')} {dot.y}H{dot.x}", dot.kind))
         if entry.type in FROM_BANK | {"payment.session_opened"}:
             calls.append((_x("bank"), dot.y))
         if entry.type == "payment.session_opened" or (entry.type in FROM_BANK and cause is not None):
-            curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", False))
+            curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", ""))
         rows.append(Row(entry, dot, after, cause.entry.type if cause else _outside(entry)))
     width = MARGIN * 2 + LANE_WIDTH * (len(LANES) - 1)
     lanes = tuple((lane, _x(lane)) for lane in LANES)
     return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(calls), tuple(rows), tuple(curves))
+
+
+def _kind(entry: Entry) -> str:
+    if entry.type == STUMBLED:
+        return "failed"
+    return "undoing" if entry.type in UNDOING else ""
+
+
+def _cause(entry: Entry) -> str:
+    """Give the message that led to this: for a failed attempt the one that was being handled."""
+    return str(entry.payload["message_id"]) if entry.type == STUMBLED else entry.headers.get("causation-id", "")
 
 
 def _outside(entry: Entry) -> str | None:

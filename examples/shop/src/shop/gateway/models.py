@@ -29,20 +29,6 @@ class TimelineRow(Base):
     seen_at: Mapped[datetime] = mapped_column(Moment)
 
 
-class StumbleRow(Base):
-    """An attempt that failed, and was repeated or given up."""
-
-    __tablename__ = "stumble"
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    message_id: Mapped[str] = mapped_column(String(80), index=True)
-    service: Mapped[str] = mapped_column(String(40))
-    handler: Mapped[str] = mapped_column(String(160))
-    attempt: Mapped[int]
-    error: Mapped[str] = mapped_column(String(400))
-    at: Mapped[datetime] = mapped_column(Moment)
-
-
 class IdempotencyRow(Base):
     __tablename__ = "idempotency_key"
 

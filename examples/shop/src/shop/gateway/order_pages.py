@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,11 +12,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.lanes import draw
 from shop.gateway.live import Reading
-from shop.gateway.models import StumbleRow
 from shop.gateway.pages import show
-from shop.gateway.story import tell
+from shop.gateway.story import Entry, tell
 from shop.gateway.visitors import Visitor
 from shop.ports import Order
+from shop.problems import Problem
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,15 +24,6 @@ LISTEN = timedelta(seconds=1)
 """How long a stream waits for the bell before it looks by itself."""
 BEATS = 15
 """After so many quiet looks the stream sends a comment, so that nobody in between closes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A badge beside an event: an attempt at handling it that failed."""
-
-    tone: str
-    says: str
-    detail: str
 
 
 @router.get("/orders")
@@ -48,10 +38,9 @@ async def orders_page(context: Ctx, visitor: Who, after: str | None = None) -> H
 async def order_page(context: Ctx, visitor: Who, order_id: str) -> HTMLResponse:
     """Tell an order's story so far."""
     order = await context.services.orders.get(visitor.id, order_id)
-    last = await context.timeline.last(order.id)
-    return await show(
-        context, visitor, "order.html", here="orders", last=last, **await _values(context, visitor, order)
-    )
+    entries = await context.timeline.entries(order.id)
+    values = await _values(context, visitor, order, entries)
+    return await show(context, visitor, "order.html", here="orders", known=len(entries), **values)
 
 
 @router.post("/orders/{order_id}/cancel")
@@ -78,28 +67,28 @@ async def stream(
 
 
 async def _follow(context: Context, visitor: Visitor, order_id: str, seen: int) -> AsyncIterator[str]:
+    """Tell whenever there are more entries than the page has seen."""
     yield "retry: 1000\n\n"
-    reading = Reading()
-    complete, quiet = tell(await reading.whole(context.timeline.entries(order_id))).complete, 0
-    while not context.timeline.bell.closed:
-        last = await reading.whole(context.timeline.last(order_id))
-        if last > seen:
-            seen, quiet = last, 0
-            values = await reading.whole(_read(context, visitor, order_id))
-            complete = values["story"].complete
-            yield _event("timeline", str(seen), context.templates.get_template("_timeline.html").render(values))
-        quiet += 1
-        if quiet % BEATS == 0:
-            yield ": still here\n\n"
-        # A complete story is listened to a little longer: the bank may repeat itself.
-        if complete and quiet > BEATS:
-            yield _event("end", str(seen), "complete")
-            return
-        await context.timeline.bell.wait(order_id, LISTEN)
-
-
-async def _read(context: Context, visitor: Visitor, order_id: str) -> dict[str, Any]:
-    return await _values(context, visitor, await context.services.orders.get(visitor.id, order_id))
+    reading, bell, quiet = Reading(), context.timeline.bell, 0
+    with bell.listening(order_id) as ear:
+        while not bell.closed:
+            entries = await reading.whole(context.timeline.entries(order_id))
+            if len(entries) > seen:
+                try:
+                    order = await reading.whole(context.services.orders.get(visitor.id, order_id))
+                    values = await reading.whole(_values(context, visitor, order, entries))
+                except Problem:
+                    return  # a service does not answer at this moment: the browser comes again, and we look again
+                seen, quiet = len(entries), 0
+                yield _event("timeline", str(seen), context.templates.get_template("_timeline.html").render(values))
+            quiet += 1
+            if quiet % BEATS == 0:
+                yield ": still here\n\n"
+            # A complete story is listened to a little longer: the bank may repeat itself.
+            if quiet > BEATS and tell(entries).complete:
+                yield _event("end", str(seen), "complete")
+                return
+            await ear.wait(LISTEN)
 
 
 def _event(name: str, position: str, text: str) -> str:
@@ -107,20 +96,12 @@ def _event(name: str, position: str, text: str) -> str:
     return f"id: {position}\nevent: {name}\n{data}\n"
 
 
-async def _values(context: Context, visitor: Visitor, order: Order) -> dict[str, Any]:
-    entries = await context.timeline.entries(order.id)
-    story = tell(entries)
-    stumbles = await context.timeline.stumbles(entries)
+async def _values(context: Context, visitor: Visitor, order: Order, entries: Sequence[Entry]) -> dict[str, Any]:
     cart = await context.services.carts.get(visitor.id)
     return {
         "order": order,
-        "story": story,
+        "story": tell(entries),
         "picture": draw(entries),
-        "attempts": {message: [_attempt(row) for row in rows] for message, rows in stumbles.items()},
         "token": visitor.form_token,
         "cart_count": cart.count,
     }
-
-
-def _attempt(row: StumbleRow) -> Attempt:
-    return Attempt("wait", f"{row.service}: attempt {row.attempt} failed", f"{row.handler}: {row.error}")

@@ -113,6 +113,14 @@ async def empty_cart(context: Ctx, visitor: Who, csrf: Annotated[str, Form()]) -
     return RedirectResponse("/cart", status_code=303)
 
 
+@router.post("/cart/prices")
+async def take_prices(context: Ctx, visitor: Who, csrf: Annotated[str, Form()]) -> RedirectResponse:
+    """Agree to prices that changed since the things were put in."""
+    visitor.check_form(csrf)
+    await context.services.carts.reprice(visitor.id)
+    return RedirectResponse("/cart", status_code=303)
+
+
 @router.get("/checkout")
 async def checkout_page(context: Ctx, visitor: Who) -> HTMLResponse:
     """Show what is about to be ordered, and the ways to pay."""
@@ -148,7 +156,7 @@ async def show(context: Context, visitor: Visitor, template: str, status: int = 
 
 async def _cart(context: Context, visitor: Visitor, notice: str | None, status: int = 200) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
-    products = await context.services.catalog.products_by_sku([line.sku for line in cart.lines])
+    products = await checkout.products_in(context.services, cart)
     return await show(
         context,
         visitor,
@@ -156,7 +164,8 @@ async def _cart(context: Context, visitor: Visitor, notice: str | None, status: 
         status,
         cart=cart,
         notice=notice,
-        products={product.sku: product for product in products},
+        products=products,
+        repriced=bool(checkout.price_changes(cart, products)),
         here="cart",
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from shop.gateway.story import Entry
 
 _MOMENT = re.compile(r"\{\{(\w+) ([0-9T:.+\-]+)\}\}")
 _SHAPES = {"minutes": "%H:%M", "seconds": "%H:%M:%S", "ms": "%H:%M:%S", "day": "%-d %B, %H:%M"}
@@ -31,6 +33,12 @@ def times(text: str) -> Markup:
     return Markup("").join(told)
 
 
+def again_at(stumble: Entry) -> datetime | None:
+    """Say when a failed attempt is repeated; none when it was the last."""
+    after = stumble.payload.get("again_after")
+    return None if after is None else stumble.occurred_at + timedelta(seconds=after)
+
+
 def pretty(value: Mapping[str, Any]) -> str:
     """Show JSON over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -47,5 +55,6 @@ def environment() -> Environment:
     )
     made.globals["moment"] = moment
     made.filters["times"] = times
+    made.filters["again_at"] = again_at
     made.filters["pretty"] = pretty
     return made

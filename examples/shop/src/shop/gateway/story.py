@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One station of the way from order to door: done, now, ahead or broken."""
+    """One station of the way from order to door: done, now, ahead, undone or broken."""
 
     name: str
     state: str
@@ -50,9 +50,18 @@ class Story:
     steps: tuple[Step, ...]
     stages: tuple[Stage, ...]
     deadline: datetime | None
-    ended: bool
+    next: str | None
+    """What is being waited for; none once the order has ended and the money is where it belongs."""
     complete: bool
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is waited for any more. The bank may still repeat itself."""
+        return self.next is None
+
+
+STUMBLED = "handler.stumbled"
+"""A service failed at something and tries again: engineers see the attempts, the story only says so at its end."""
 
 Telling = tuple[str, str, str]
 Names = Mapping[str, str]
@@ -71,7 +80,8 @@ def tell(entries: Sequence[Entry]) -> Story:
     deadline = None
     if waiting and "order.cancel_requested" not in types:
         deadline = datetime.fromisoformat(by_type["order.created"].payload["pay_by"])
-    return Story(headline, lede, tone, steps, _stages(types), deadline, _ended(types), _complete(types))
+    stumbled = bool(entries) and entries[-1].type == STUMBLED
+    return Story(headline, lede, tone, steps, _stages(types), deadline, _next(types, stumbled), _complete(types))
 
 
 ENDINGS = {"order.confirmed", "order.canceled"}
@@ -115,14 +125,13 @@ def _rejected(entry: Entry, names: Names) -> Telling:
 
 
 def _asked(entry: Entry, names: Names) -> Telling:
-    detail = "It answers by a signed message when it is ready. That may take a moment."
-    return "wait", f"We asked the bank for {_money(entry.payload['amount'])}.", detail
+    return "wait", f"We asked the bank for {_money(entry.payload['amount'])}.", "It answers when it is ready."
 
 
 def _captured(entry: Entry, names: Names) -> Telling:
     amount = _money(entry.payload["amount"])
     if entry.payload["source"] == "webhook":
-        return "good", f"The bank says you paid {amount}.", "Signature checked; counted once."
+        return "good", f"The bank says you paid {amount}.", "It is really the bank, and we count it once."
     return "wait", f"No answer came, so we asked the bank: it had taken {amount}.", "Asked, not guessed."
 
 
@@ -131,7 +140,7 @@ def _failed(entry: Entry, names: Names) -> Telling:
 
 
 CANCEL_WORDS = {
-    "payment_window": ("No payment arrived in time, so we are calling the order off.", "A timer saw to it."),
+    "payment_window": ("No payment arrived in time, so we are calling the order off.", "What was set aside goes back."),
     "payment_failed": ("Without a payment we are calling the order off.", "What was set aside goes back."),
     "customer": ("You called the order off.", "What was set aside goes back."),
     "out_of_stock": ("We cannot fill the order.", ""),
@@ -154,7 +163,9 @@ def _sold(entry: Entry, names: Names) -> Telling:
 
 
 def _repeated(entry: Entry, names: Names) -> Telling:
-    return "calm", "The bank told us something again, and it changed nothing.", f"Why: {entry.payload['why']}."
+    if entry.payload["why"].startswith("amount"):
+        return "wait", "The bank named another amount than we did, and it changed nothing.", "A person looks at it."
+    return "calm", "The bank told us something again, and it changed nothing.", "We had counted it already."
 
 
 def _settled(entry: Entry, names: Names) -> Telling:
@@ -215,10 +226,21 @@ def _canceled_lede(types: Sequence[str]) -> str:
     return "You were not charged, and the shelf is as it was."
 
 
-def _ended(types: Sequence[str]) -> bool:
+def _next(types: Sequence[str], stumbled: bool) -> str | None:
+    owed = "payment.captured" in types and "payment.refunded" not in types
+    if "stock.sold" in types or ("order.canceled" in types and not owed):
+        return None
+    if stumbled:
+        return "Something did not work at once; we are trying it again"
+    if "order.canceled" in types:
+        return "Sending your money back"
+    if "order.cancel_requested" in types:
+        return "Putting everything back"
     if "order.confirmed" in types:
-        return "stock.sold" in types
-    return "order.canceled" in types
+        return "Packing"
+    if "order.paid" in types:
+        return "Confirming the order"
+    return "Waiting for the bank" if "payment.session_opened" in types else "One moment"
 
 
 def _complete(types: Sequence[str]) -> bool:

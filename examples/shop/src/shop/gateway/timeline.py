@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from shop import events
 from shop.gateway.live import Bell
-from shop.gateway.models import StumbleRow, TimelineRow
+from shop.gateway.models import TimelineRow
 from shop.gateway.story import Entry
 from txpatterns import App, Event, Transaction
 
@@ -32,6 +30,7 @@ HEARD: tuple[type[Event], ...] = (
     events.PaymentRefunded,
     events.WebhookRepeated,
     events.CartSettled,
+    events.HandlerStumbled,
 )
 
 
@@ -59,19 +58,6 @@ def listen(app: App, bell: Bell) -> None:
     for heard in HEARD:
         app.on(heard)(remember)
 
-    @app.on(events.HandlerStumbled)
-    async def remember_stumble(event: events.HandlerStumbled, tx: Transaction) -> None:
-        tx.session.add(
-            StumbleRow(
-                message_id=event.message_id,
-                service=event.service,
-                handler=event.handler,
-                attempt=event.attempt,
-                error=event.error,
-                at=tx.message.occurred_at,
-            )
-        )
-
 
 class Timeline:
     """Reads the stories back."""
@@ -81,26 +67,15 @@ class Timeline:
         self.bell = bell
 
     async def entries(self, order_id: str) -> list[Entry]:
-        """Give what is known of an order, in the order in which it happened."""
+        """Give what is known of an order, in the order in which it happened.
+
+        Their number only grows, whichever process wrote them and in whichever order they were committed: more
+        entries than before are news.
+        """
         query = select(TimelineRow).where(TimelineRow.order_id == order_id)
         async with self.app.session() as session:
             rows = await session.scalars(query.order_by(TimelineRow.occurred_at, TimelineRow.position))
             return [_entry(row) for row in rows]
-
-    async def last(self, order_id: str) -> int:
-        """Give the position of the latest news of an order, zero before the first."""
-        query = select(func.max(TimelineRow.position)).where(TimelineRow.order_id == order_id)
-        async with self.app.session() as session:
-            return await session.scalar(query) or 0
-
-    async def stumbles(self, entries: Sequence[Entry]) -> Mapping[str, list[StumbleRow]]:
-        """Give the attempts that failed on the way, by message id."""
-        found: defaultdict[str, list[StumbleRow]] = defaultdict(list)
-        query = select(StumbleRow).where(StumbleRow.message_id.in_([entry.message_id for entry in entries]))
-        async with self.app.session() as session:
-            for row in await session.scalars(query.order_by(StumbleRow.id)):
-                found[row.message_id].append(row)
-        return found
 
 
 def _entry(row: TimelineRow) -> Entry:

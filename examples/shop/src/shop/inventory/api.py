@@ -8,7 +8,6 @@ from sqlalchemy import select
 
 from shop.inventory.models import StockRow
 from shop.ports import StockLevel
-from shop.sessions import writing
 from txpatterns import App
 
 
@@ -20,7 +19,7 @@ class InventoryApi:
 
     async def stock_shelves(self, quantities: Mapping[str, int]) -> None:
         """Fill empty shelves. Shelves that hold something are left alone."""
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             if await session.scalar(select(StockRow.sku).limit(1)):
                 return
             session.add_all(

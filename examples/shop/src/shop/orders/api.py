@@ -14,7 +14,6 @@ from shop.orders.domain import Signal, decide
 from shop.orders.models import OrderRow
 from shop.ports import CartLine, NewOrder, Order, OrderPage
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App, new_id
 from txpatterns.hooks import CORRELATION_ID
 
@@ -46,7 +45,7 @@ class OrdersApi:
             raise Problem("cart-empty", "There is nothing to order.")
         row = self._row(order)
         try:
-            async with writing(self.app) as session:
+            async with self.app.transaction() as session:
                 session.add(row)
                 await session.flush()
                 first = self.app.outbox.add(session, _created(row))
@@ -91,7 +90,7 @@ class OrdersApi:
         Raises:
             Problem: ``not-found``, or ``conflict`` once it is paid.
         """
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             row = await session.get(OrderRow, order_id, with_for_update=True)
             if row is None or row.visitor_id != visitor_id:
                 raise Problem("not-found", "You have no such order.")

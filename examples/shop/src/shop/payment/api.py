@@ -12,7 +12,6 @@ from shop.payment.models import PaymentRow, WebhookEventRow
 from shop.payment.webhooks import BankNews, verify
 from shop.ports import WebhookResult
 from shop.problems import Problem
-from shop.sessions import writing
 from txpatterns import App, Event
 from txpatterns.hooks import CORRELATION_ID
 
@@ -40,7 +39,7 @@ class PaymentsApi:
             Problem: ``signature-invalid``, ``bad-request``, or ``not-found`` for a payment that is not ours.
         """
         news = verify(self.secret, body, headers)
-        async with writing(self.app) as session:
+        async with self.app.transaction() as session:
             payment = await session.get(PaymentRow, news.reference, with_for_update=True)
             if payment is None:
                 raise Problem("not-found", "The webhook names a payment that is not ours.")

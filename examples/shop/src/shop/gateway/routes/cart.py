@@ -73,6 +73,14 @@ async def update_cart_item(
     return cart
 
 
+@router.post("/prices")
+async def take_new_prices(context: Ctx, visitor: Who, response: Response) -> Cart:
+    """Agree to prices that changed since the things were put in. Without any, nothing changes."""
+    cart = await context.services.carts.reprice(visitor.id)
+    response.headers["ETag"] = etag(cart)
+    return cart
+
+
 @router.delete("/items/{item_id}", status_code=204)
 async def remove_cart_item(context: Ctx, visitor: Who, item_id: str) -> None:
     """Take a line out. Again is fine."""
