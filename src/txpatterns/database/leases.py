@@ -177,7 +177,8 @@ class Leases:
             connection.execute(sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope)).scalars()
         )
         rows = [{"scope": self.scope, "slot": s, "epoch": 0} for s in range(self.slots) if s not in known]
-        connection.execute(_insert_missing(connection, rows))
+        insert = sqlite.insert(lease_table) if is_sqlite(connection) else postgresql.insert(lease_table)
+        connection.execute(insert.on_conflict_do_nothing(), rows)
 
     def _bury(self, connection: Connection) -> None:
         """Lock and forget the members whose lease ran out; one that is renewing at this moment survives."""
@@ -217,9 +218,3 @@ class Leases:
             lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
         )
         return {row.slot: row.epoch for row in connection.execute(query)}
-
-
-def _insert_missing(connection: Connection, rows: list[dict[str, object]]) -> sa.Executable:
-    if is_sqlite(connection):
-        return sqlite.insert(lease_table).values(rows).on_conflict_do_nothing()
-    return postgresql.insert(lease_table).values(rows).on_conflict_do_nothing()
