@@ -48,6 +48,8 @@ class Capabilities:
     after a failure none that follows it is stored. Only then may a key have several unconfirmed messages.
     ``confirms_handling``: a publication is confirmed when every group has acknowledged it, so it has no deadline.
     ``max_payload``: bytes, headers and key included; None when there is no limit.
+    ``deadline``: how long a publication may take before what was not told of it is unknown. An adapter that can
+    withdraw what it has not sent does so then; the relay gives up a little later.
     """
 
     ordered_prefix: bool = False
@@ -56,6 +58,7 @@ class Capabilities:
     confirms_handling: bool = False
     max_batch: int = 1000
     max_payload: int | None = None
+    deadline: timedelta = timedelta(seconds=30)
 
 
 class Publisher(Protocol):

@@ -4,12 +4,13 @@ import logging
 from datetime import timedelta
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from brokers.kafka_tools import broker_at, eventually, ids_of, stored
 from rig.ports import free_port
 from txpatterns.brokers.kafka.topics import weaknesses
 from txpatterns.errors import BrokerUnavailable, PublishRejected
+from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import BrokerSuite, Publishing, message
 from txpatterns.transport import Verdict
 
@@ -96,16 +97,48 @@ async def test_concurrent_publications_keep_their_order(kafka):
         assert ids_of(stored(kafka.bootstrap, topic)) == [m.id for batch in batches for m in batch]
 
 
-async def test_a_missing_topic_is_rejected_and_never_made(kafka):
-    """H63: a typo does not become a topic, and the other topics of the batch are not held up."""
+async def test_a_missing_topic_costs_no_message_and_is_never_made(kafka):
+    """H63: a typo does not become a topic, nor a message a dead letter; the rest of the batch is not held up."""
+    topic, late, clock = kafka.create(), f"{kafka.create()}-late", ManualClock()
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    async with broker_at(kafka.bootstrap, clock=clock) as broker:
+        sent = [message(late, "k"), message(late, "k"), message(topic, "k")]
+        publishing = Publishing(broker, sent)
+        assert await publishing.verdicts() == [Verdict.UNKNOWN, Verdict.UNKNOWN, Verdict.CONFIRMED]
+        assert late in str(publishing.outcomes[sent[0].id].error)
+        assert late not in admin.list_topics(timeout=10).topics
+        try:
+            admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=30)
+            assert await Publishing(broker, sent[:1]).verdicts() == [Verdict.UNKNOWN]  # not asked for all the time
+            clock.advance(timedelta(seconds=2))
+            await Publishing(broker, sent[:2]).confirmed()
+        finally:
+            admin.delete_topics([late])[late].result(timeout=30)
+
+
+async def test_a_topic_that_is_deleted_and_made_again(kafka):
+    """H59, H63: what is published meanwhile waits, other topics go on, and afterwards all of it arrives."""
+    gone, other = kafka.create(), kafka.create()
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    async with broker_at(kafka.bootstrap, deadline=DEADLINE / 2) as broker:
+        await Publishing(broker, [message(gone, "k"), message(other, "k")]).confirmed()
+        admin.delete_topics([gone], operation_timeout=30)[gone].result(timeout=30)
+        await eventually(lambda: gone not in admin.list_topics(timeout=10).topics)
+        sent = [message(gone, "k") for _ in range(3)]
+        assert set(await Publishing(broker, sent).verdicts()) == {Verdict.UNKNOWN}
+        assert await BrokerSuite().publish_stubbornly(broker, [message(other, "k")]) == []
+        admin.create_topics([NewTopic(gone, 1, 1)])[gone].result(timeout=30)
+        assert await BrokerSuite().publish_stubbornly(broker, sent) == []
+        assert firsts(stored(kafka.bootstrap, gone)) == [each.id for each in sent]
+
+
+async def test_an_impossible_name_is_rejected(kafka):
+    """H26: no time makes a topic of that name."""
     topic = kafka.create()
     async with broker_at(kafka.bootstrap) as broker:
-        sent = [message("no-such-topic", "k"), message(topic, "k")]
-        publishing = Publishing(broker, sent)
+        publishing = Publishing(broker, [message("no topic", "k"), message(topic, "k")])
         assert await publishing.verdicts() == [Verdict.REJECTED, Verdict.CONFIRMED]
-        assert "no-such-topic" in str(publishing.outcomes[sent[0].id].error)
-        assert isinstance(publishing.outcomes[sent[0].id].error, PublishRejected)
-        assert "no-such-topic" not in AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+        assert isinstance(publishing.outcomes[publishing.messages[0].id].error, PublishRejected)
 
 
 async def test_a_missing_topic_is_made_if_asked_for(kafka, caplog):

@@ -27,10 +27,9 @@ class RelaySettings:
     """How a relay works. The defaults suit most; durations are upper bounds.
 
     ``batch`` messages, or ``max_bytes`` of their payloads, go out together; ``read_ahead`` of them, or
-    ``read_ahead_bytes``, are kept in memory. ``lease`` is how long a silent relay keeps its buckets. ``deadline`` is
-    how long a broker may take for a batch before its outcome counts as unknown. ``poll`` is the longest wait between
-    two looks at the table; wake-ups come sooner. ``keep_sent`` keeps published messages in ``txp_outbox_sent`` for
-    that long.
+    ``read_ahead_bytes``, are kept in memory. ``lease`` is how long a silent relay keeps its buckets. ``poll`` is
+    the longest wait between two looks at the table; wake-ups come sooner. ``keep_sent`` keeps published messages in
+    ``txp_outbox_sent`` for that long. How long a publication may take is the broker's setting.
     """
 
     batch: int = 500
@@ -39,7 +38,6 @@ class RelaySettings:
     read_ahead_bytes: int = 64_000_000
     poll: timedelta = timedelta(milliseconds=500)
     lease: timedelta = timedelta(seconds=15)
-    deadline: timedelta = timedelta(seconds=30)
     keep_sent: timedelta | None = None
 
 

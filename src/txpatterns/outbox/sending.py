@@ -23,6 +23,8 @@ logger = logging.getLogger("txpatterns.relay")
 
 _TOGETHER = 2
 """Publications under way at once: one is confirmed while the next is written."""
+_SLACK = timedelta(seconds=5)
+"""The adapter, which knows more, gives up first."""
 _UNTOLD = Outcome(Verdict.UNKNOWN)
 
 
@@ -43,6 +45,7 @@ class Sending:
         self.paused_until = 0.0
         self._ordered = capabilities.ordered_prefix
         self._patient = capabilities.confirms_handling
+        self._deadline = capabilities.deadline
         self._batch = min(relay.settings.batch, capabilities.max_batch)
         self._trouble = 0
 
@@ -108,10 +111,10 @@ class Sending:
     ) -> Mapping[str, Outcome]:
         messages = [row.message for row in rows]
         outcomes: dict[str, Outcome] = {}
-        deadline = None if self._patient else self.relay.settings.deadline.total_seconds() + 5
+        within = None if self._patient else (self._deadline + _SLACK).total_seconds()
         with self.relay.hooks.publishing(messages):
             try:
-                async with asyncio.timeout(deadline):
+                async with asyncio.timeout(within):
                     async for some in self.relay.broker.publish(messages):
                         outcomes.update(some)
                         told(some)

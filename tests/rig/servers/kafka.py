@@ -28,10 +28,12 @@ CONFIGURATION = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_PLAINTEXT
+listener.name.secured.sasl.enabled.mechanisms=PLAIN
+listener.name.secured.plain.sasl.jaas.config={login}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 num.partitions=6
@@ -45,6 +47,9 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 """
+
+USER, PASSWORD = "shop", "pass%word/&?@:"
+LOGIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
 
 
 class Kafka(Server):
@@ -95,7 +100,7 @@ class Kafka(Server):
 
     def prepare(self) -> Launch:
         properties = self.folder / "server.properties"
-        properties.write_text(CONFIGURATION.format(port=self.port, controller=free_port(), data=self.folder / "data"))
+        properties.write_text(self._configuration(free_port(), str(self.folder / "data")))
         runtime = java()
         classpath = ["-cp", f"{self.found.where}/*"]
         cluster = secrets.token_urlsafe(16)
@@ -108,12 +113,24 @@ class Kafka(Server):
 
     def container(self) -> list[str]:
         assert self.image is not None
-        published = ["-p", f"127.0.0.1:{self.port}:{self.port}"]  # the same inside: clients are sent to the address
-        lines = CONFIGURATION.format(port=self.port, controller=19093, data="/tmp/kafka-data").splitlines()
+        ports = (self.port, self.secured_port)
+        published = [part for port in ports for part in ("-p", f"127.0.0.1:{port}:{port}")]  # clients are sent there
+        lines = self._configuration(19093, "/tmp/kafka-data").splitlines()
         settings = dict(line.split("=", 1) for line in lines)
-        settings["listeners"] = settings["listeners"].replace(f"127.0.0.1:{self.port}", f":{self.port}")
+        for port in ports:
+            settings["listeners"] = settings["listeners"].replace(f"127.0.0.1:{port}", f":{port}")
         environment = [f"KAFKA_{name.upper().replace('.', '_')}={value}" for name, value in settings.items()]
         return [*published, *(part for line in environment for part in ("-e", line)), self.image]
+
+    def _configuration(self, controller: int, data: str) -> str:
+        return CONFIGURATION.format(
+            port=self.port, secured=self.secured_port, controller=controller, data=data, login=LOGIN
+        )
+
+    @functools.cached_property
+    def secured_port(self) -> int:
+        """Where SASL PLAIN is asked for: the name `USER` and its `PASSWORD`."""
+        return free_port()
 
     def probe(self) -> str:
         metadata = self.admin().list_topics(timeout=2)

@@ -35,7 +35,9 @@ class KafkaBroker:
 
     def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.capabilities = Capabilities(ordered_prefix=True, max_batch=1000, max_payload=settings.max_payload)
+        self.capabilities = Capabilities(
+            ordered_prefix=True, max_batch=1000, max_payload=settings.max_payload, deadline=settings.deadline
+        )
         self._clock: Clock = clock or SystemClock()
         self._topics = Topics(settings, self._clock)
         self._publisher = KafkaPublisher(settings, self._topics, self._clock)

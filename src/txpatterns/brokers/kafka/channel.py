@@ -19,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from txpatterns.brokers.kafka.failures import ALL_BROKERS_DOWN, PERMANENT, describe, error_of
+from txpatterns.brokers.kafka.failures import ALL_BROKERS_DOWN, PERMANENT, TOPIC_MISSING, describe, error_of
 from txpatterns.clock import Clock
 from txpatterns.errors import BrokerError, PublishRejected
 from txpatterns.messages import Message
@@ -85,7 +85,7 @@ class Channel:
     def __init__(self, config: Mapping[str, object], clock: Clock) -> None:
         self.finished = False
         self.suspicious = False
-        """No broker can be reached, as far as the driver knows."""
+        """No broker can be reached, or a topic is gone, as far as the driver knows: better ask before the next use."""
         self._batches: list[Batch] = []
         self._clock = clock
         self._producer = Producer({**config, "error_cb": self._on_error, "logger": logger})
@@ -134,11 +134,12 @@ class Channel:
         batch.open.clear()
         self._batches = [each for each in self._batches if each is not batch]
 
-    def finish(self, error: Exception) -> None:
+    def finish(self, error: Exception, cause: KafkaError | None = None) -> None:
         """Let nothing more out; all that is open is unknown. Returns at once, the driver is ended by a thread."""
         if self.finished:
             return
         self.finished = True
+        self.suspicious |= cause is not None and cause.code() in TOPIC_MISSING
         for batch in self._batches:
             batch.collect()
         if any(batch.open for batch in self._batches):
@@ -183,7 +184,7 @@ class Channel:
         message_id, error = batch.failed[0]
         if batch.lonely and message_id in batch.open and error.code() in PERMANENT:
             batch.tell(message_id, Outcome(Verdict.REJECTED, PublishRejected(f"Kafka refused it. {describe(error)}")))
-        self.finish(BrokerError(f"Kafka failed. {describe(error)}"))
+        self.finish(BrokerError(f"Kafka failed. {describe(error)}"), error)
 
     def _on_fatal(self, raised: Exception) -> None:
         why = describe(error_of(raised)) if isinstance(raised, KafkaException) else repr(raised)

@@ -13,18 +13,16 @@ PERMANENT = frozenset(
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.TOPIC_EXCEPTION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.POLICY_VIOLATION,
         KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
     )
 )
 """What no repetition mends, if it is the message's own error and not that of a neighbour in its batch."""
+
+TOPIC_MISSING = frozenset((KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION))
+"""Somebody may still make it, or make it again."""
 
 AWAY = frozenset(
     (
@@ -43,7 +41,7 @@ AWAY = frozenset(
 )
 """Nobody answered a question."""
 
-_REFUSED_CLIENT = frozenset(
+REFUSED_CLIENT = frozenset(
     (
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
@@ -53,7 +51,7 @@ _REFUSED_CLIENT = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     )
 )
-
+"""Password, certificate or rights are not accepted."""
 
 ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN
 
@@ -76,7 +74,7 @@ def describe(error: KafkaError) -> str:
 
 def ends_intake(error: KafkaError) -> bool:
     """Whether a consumer can do nothing more by itself."""
-    return bool(error.fatal()) or error.code() in _REFUSED_CLIENT
+    return bool(error.fatal()) or error.code() in REFUSED_CLIENT
 
 
 def translated(error: KafkaError, *, what: str) -> BrokerError:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from txpatterns.brokers.kafka.channel import Batch, Channel
 from txpatterns.brokers.kafka.failures import PERMANENT, describe, error_of
@@ -77,10 +77,7 @@ class KafkaPublisher:
             reason = BrokerUnavailable(f"Kafka does not answer. {self._settings.mask(describe(error_of(raised)))}")
             unavailable = Outcome(Verdict.UNAVAILABLE, reason)
             return dict.fromkeys((message.id for message in messages), unavailable)
-        reasons = {
-            name: Outcome(Verdict.REJECTED, PublishRejected(f"The topic {name} cannot be used. {describe(error)}"))
-            for name, error in unusable.items()
-        }
+        reasons = {name: _of_topic(name, error) for name, error in unusable.items()}
         return {message.id: reasons[message.topic] for message in messages if message.topic in reasons}
 
     def _usable(self) -> Channel:
@@ -103,7 +100,7 @@ class KafkaPublisher:
                 if error.code() in PERMANENT:  # not even taken, so it is this very message
                     todo = stopped.without_first(todo, f"Kafka's client refused it. {describe(error)}")
                 else:
-                    channel.finish(BrokerError(f"Kafka's producer is finished. {describe(error)}"))
+                    channel.finish(BrokerError(f"Kafka's producer is finished. {describe(error)}"), error)
             except (TypeError, ValueError) as error:  # half of a surrogate pair has no bytes
                 todo = stopped.without_first(todo, f"Kafka cannot carry it: {type(error).__name__}.")
 
@@ -161,6 +158,12 @@ class _Stopped:
         first, *others = messages
         self.at(first, _rejected(reason))
         return deque(message for message in others if not self.holds_up(message))
+
+
+def _of_topic(name: str, error: KafkaError) -> Outcome:
+    """Say what follows from a topic that cannot be used: but for an impossible name, that is mended outside."""
+    reason = f"The topic {name} cannot be used. {describe(error)}"
+    return _rejected(reason) if error.code() in PERMANENT else Outcome(Verdict.UNKNOWN, BrokerError(reason))
 
 
 def _rejected(reason: str) -> Outcome:

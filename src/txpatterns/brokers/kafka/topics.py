@@ -11,8 +11,8 @@ from datetime import timedelta
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
 
-from txpatterns.brokers.kafka.failures import error_of
-from txpatterns.brokers.kafka.settings import OVERHEAD, KafkaSettings
+from txpatterns.brokers.kafka.failures import REFUSED_CLIENT, TOPIC_MISSING, describe, error_of
+from txpatterns.brokers.kafka.settings import OVERHEAD, Config, KafkaSettings
 from txpatterns.clock import Clock
 
 logger = logging.getLogger("txpatterns.kafka")
@@ -20,6 +20,7 @@ logger = logging.getLogger("txpatterns.kafka")
 _ANSWER_WITHIN = 5.0
 _TRIES = (0.0, 0.1, 0.2, 0.4, 0.8)
 _ASK_AGAIN = timedelta(minutes=5)
+_ASK_AGAIN_IF_MISSING = timedelta(seconds=1)
 _MADE = (KafkaError.NO_ERROR, KafkaError.TOPIC_ALREADY_EXISTS)
 
 
@@ -38,6 +39,8 @@ class Topics:
         self._settings = settings
         self._clock = clock
         self._known: dict[str, Topic] = {}
+        self._missing: dict[str, tuple[KafkaError, float]] = {}
+        """Topics that were not there, and when that was."""
         self._asking = asyncio.Lock()
 
     def doubt(self) -> None:
@@ -57,20 +60,48 @@ class Topics:
             KafkaException: nobody answered.
         """
         async with self._asking:
-            missing: dict[str, KafkaError] = {}
-            for pause in _TRIES:
-                # Not the injected clock: a topic that was just made is known to each broker a moment later.
-                await asyncio.sleep(pause)
-                unsure = self.unsure(names)
-                missing = await asyncio.to_thread(self._ask, unsure) if unsure else {}
-                if not any(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART for error in missing.values()):
-                    break
-            return missing
+            unsure = self.unsure(names)
+            missing = self._lately_missing(unsure)
+            found = await self._found_missing([name for name in unsure if name not in missing])
+            self._note_missing(found)
+            return missing | found
+
+    async def _found_missing(self, names: list[str]) -> dict[str, KafkaError]:
+        found: dict[str, KafkaError] = {}
+        for pause in _TRIES if any(name not in self._missing for name in names) else _TRIES[:1]:
+            # Not the injected clock: a topic that was just made is known to each broker a moment later.
+            await asyncio.sleep(pause)
+            names = self.unsure(names)
+            found = await asyncio.to_thread(self._ask, names) if names else {}
+            if not any(error.code() in TOPIC_MISSING for error in found.values()):
+                break
+        return found
+
+    def _lately_missing(self, names: Iterable[str]) -> dict[str, KafkaError]:
+        """Give what was missing a moment ago: whoever publishes to it again and again is not to slow down others."""
+        oldest = self._clock.monotonic() - _ASK_AGAIN_IF_MISSING.total_seconds()
+        noted = {name: self._missing[name] for name in names if name in self._missing}
+        return {name: error for name, (error, asked_at) in noted.items() if asked_at > oldest}
+
+    def _note_missing(self, found: dict[str, KafkaError]) -> None:
+        now = self._clock.monotonic()
+        for name, error in found.items():
+            if name not in self._missing:
+                logger.warning("the topic %s cannot be used: %s", name, describe(error))
+            self._known.pop(name, None)
+            self._missing[name] = (error, now)
 
     def _ask(self, names: list[str]) -> dict[str, KafkaError]:
-        admin = AdminClient({**self._settings.common_config(), "log_level": 0})
-        found, missing = self._describe(admin, names)
-        absent = [name for name, error in missing.items() if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART]
+        said: list[KafkaError] = []
+        config: Config = {**self._settings.common_config(), "log_level": 0, "error_cb": said.append}
+        admin = AdminClient(config)
+        try:
+            found, missing = self._describe(admin, names)
+        except KafkaException as raised:
+            admin.poll(0)  # tells why: by itself, a password that is not accepted is just a time-out
+            refused = next((error for error in said if error.code() in REFUSED_CLIENT), None)
+            raise raised if refused is None else KafkaException(refused) from raised
+        absent = [name for name, error in missing.items() if error.code() in TOPIC_MISSING]
         if absent and self._settings.create_topics:
             self._create(admin, absent)
         new = [name for name in found if name not in self._known]
@@ -115,6 +146,7 @@ class Topics:
                     raise
 
     def _note(self, name: str, partitions: int) -> None:
+        self._missing.pop(name, None)
         before = self._known.get(name)
         if before is not None and before.partitions != partitions:
             logger.warning(

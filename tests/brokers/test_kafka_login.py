@@ -1,0 +1,50 @@
+"""SASL PLAIN on a real broker: who has the password reads and writes, who has not is told so; nobody sees it."""
+
+import logging
+from urllib.parse import quote
+
+import pytest
+
+from brokers.kafka_tools import ids_of, stored
+from rig.servers.kafka import PASSWORD, USER
+from txpatterns import App
+from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.errors import BrokerUnavailable
+from txpatterns.testing.conformance import Publishing, Reader, message
+from txpatterns.transport import Verdict
+
+
+def secured(server, password=PASSWORD):
+    login = f"{USER}:{quote(password, safe='')}"
+    return f"kafka://{login}@127.0.0.1:{server.secured_port}?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN"
+
+
+async def test_with_the_password_messages_go_and_come(kafka, own_kafka):
+    """P1: user and password of the URL reach producer, consumer and the questions about topics."""
+    topic = kafka.create()
+    sent = [message(topic, "k") for _ in range(3)]
+    async with KafkaBroker.from_url(secured(own_kafka)) as broker:
+        await Publishing(broker, sent).confirmed()
+        async with broker.subscribe([topic], group="g") as batches:
+            assert [d.message for d in await Reader(batches).take(3, ack=True)] == sent
+    assert ids_of(stored(kafka.bootstrap, topic)) == [each.id for each in sent]
+
+
+async def test_with_a_wrong_password_nothing_is_sent_and_nothing_shown(kafka, own_kafka, caplog):
+    """H26, H151: certainly not sent, so no attempt is burned; no text has the password, neither ours nor the log's."""
+    topic, wrong = kafka.create(), "wr0ng-s3cret"
+    caplog.set_level(logging.DEBUG)
+    url = secured(own_kafka, wrong)
+    async with KafkaBroker.from_url(url) as broker:
+        publishing = Publishing(broker, [message(topic)])
+        assert await publishing.verdicts() == [Verdict.UNAVAILABLE]
+        with pytest.raises(BrokerUnavailable) as refused:
+            async with broker.subscribe([topic], group="g"):
+                pass
+        assert "Invalid username or password" in str(refused.value)
+        texts = [repr(broker), repr(broker.settings), str(refused.value), caplog.text]
+        texts += [str(outcome.error) for outcome in publishing.outcomes.values()]
+    app = App("orders", database="sqlite+aiosqlite://", broker=url)
+    texts += [repr(app), app.broker_name]
+    assert not [text for text in texts if wrong in text]
+    assert stored(kafka.bootstrap, topic) == []
