@@ -31,7 +31,7 @@ def create_missing(connection: Connection, target: sa.MetaData | None = None) ->
     if present & _CHAINS:
         return []
     missing = [table for table in (target or metadata).sorted_tables if table.name not in present]
-    (target or metadata).create_all(connection, tables=missing)
+    (target or metadata).create_all(connection, tables=missing, checkfirst=False)
     if target is None and not present & set(metadata.tables):
         _VERSION.create(connection)
         connection.execute(sa.insert(_VERSION).values(version_num=SCHEMA_REVISION))
@@ -45,8 +45,7 @@ def verify(connection: Connection) -> None:
     Raises:
         SchemaError: what is missing, and the command that mends it.
     """
-    found = sa.inspect(connection).get_multi_columns(filter_names=[*metadata.tables, VERSION_TABLE])
-    present = {table: {column["name"] for column in columns} for (_schema, table), columns in found.items()}
+    present = _present(connection)
     missing = [name for name in _parts() if not _is_there(name, present)]
     needed = [name for name in missing if name not in DISPENSABLE and name.split(".")[0] not in DISPENSABLE]
     if not needed:
@@ -78,6 +77,21 @@ def ensure_identity(connection: Connection, *, complete: bool = True) -> int:
         connection.execute(sa.update(database_table).values(version=SCHEMA_VERSION))
         return SCHEMA_VERSION
     return int(found)
+
+
+def _present(connection: Connection) -> dict[str, set[str]]:
+    """Give our tables that are there, each with its columns."""
+    wanted = [*metadata.tables, VERSION_TABLE]
+    if not is_sqlite(connection):
+        found = sa.inspect(connection).get_multi_columns(filter_names=wanted)
+        return {table: {column["name"] for column in columns} for (_schema, table), columns in found.items()}
+    # Reflection on SQLite parses each table's text, which would be most of an application's start.
+    query = sa.text("SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'")
+    present: dict[str, set[str]] = {}
+    for table, column in connection.execute(query):
+        if table in wanted:
+            present.setdefault(table, set()).add(column)
+    return present
 
 
 def _parts() -> list[str]:
