@@ -3,52 +3,19 @@
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 
 import httpx
 import pytest
 
+from shop.catalog.seed import products
+
 METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "lost", "card"]
 KILLS = 3
 PATIENCE = 120.0
-
-
-class Process:
-    """`shop up` in a process of its own."""
-
-    def __init__(self, data):
-        self.data = data
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.running = None
-
-    def start(self):
-        env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"}
-        command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
-        with (self.data.parent / "log").open("a") as log:
-            self.running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert "Store" in self.running.stdout.readline()
-        # The socket listens already, so this waits until the shop answers.
-        httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=60).raise_for_status()
-
-    def end(self, how):
-        self.running.send_signal(how)
-        self.running.stdout.close()
-        return self.running.wait(30)
-
-
-@pytest.fixture
-def process(tmp_path):
-    made = Process(tmp_path / "shop")
-    made.start()
-    yield made
-    if made.running.poll() is None:
-        made.end(signal.SIGKILL)
+SEEDS = [int(seed) for seed in os.environ.get("SHOP_KILL_SEEDS", "20 21").split()]
+"""When the kills come. Others than these: SHOP_KILL_SEEDS="1 2 3" pytest examples/shop/tests/test_kill.py"""
 
 
 class Customer(threading.Thread):
@@ -98,14 +65,16 @@ def unsettled(ask, data):
 
 
 @pytest.mark.timeout(900)
-def test_killed_again_and_again(process, ask, tmp_path):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_again_and_again(process, ask, seed):
     """P1, P2, P5, P7: whatever the moment, nothing is lost and nothing is done twice."""
-    data, moments, done = process.data, random.Random(20), threading.Event()
-    customers = [Customer(f"http://127.0.0.1:{process.port}", seed, done) for seed in range(3)]
+    process.start()
+    data, moments, done = process.data, random.Random(seed), threading.Event()
+    customers = [Customer(process.url, f"{seed}:{number}", done) for number in range(3)]
     for customer in customers:
         customer.start()
     for _ in range(KILLS):
-        done.wait(moments.uniform(0.5, 4))
+        done.wait(moments.uniform(0, 4))
         process.end(signal.SIGKILL)
         process.start()
     deadline = time.monotonic() + PATIENCE
@@ -118,10 +87,24 @@ def test_killed_again_and_again(process, ask, tmp_path):
     deadline = time.monotonic() + PATIENCE
     while (left := unsettled(ask, data)) and time.monotonic() < deadline:
         threading.Event().wait(0.5)
-    log = (tmp_path / "log").read_text()[-3000:]
-    assert left == 0, log
-    assert process.end(signal.SIGTERM) == 0, log
+    assert left == 0, process.log
+    assert process.end() == 0, process.log
     check_books(ask, data, {order for customer in customers for order in customer.orders.values()})
+
+
+@pytest.mark.timeout(300)
+def test_killed_while_it_is_set_up(process, ask):
+    """P7: killed in the middle of its first start, at one moment after the other, it is whole in the end."""
+    moments = random.Random(7)
+    for _ in range(4):
+        process.launch()
+        threading.Event().wait(moments.uniform(0.3, 3))
+        process.end(signal.SIGKILL)
+    process.start()
+    assert process.end() == 0, process.log
+    assert ask(process.data, "catalog", "select count(*) from product") == [(60,)]
+    assert ask(process.data, "inventory", "select count(*) from stock") == [(60,)]
+    assert "Traceback" not in process.log
 
 
 def check_books(ask, data, accepted):
@@ -149,8 +132,6 @@ def check_books(ask, data, accepted):
     confirmed = sum(total for status, total in orders.values() if status == "CONFIRMED")
     assert charged[0][0] == confirmed
     stocked = ask(data, "inventory", "select sku, available + reserved + sold, reserved from stock")
-    from shop.catalog.seed import products
-
     assert {sku: stock for sku, stock, _ in stocked} == {product.sku: product.stock for product in products(42)}
     assert all(reserved == 0 for _, _, reserved in stocked)
     told = ask(data, "gateway", "select order_id, type, count(*) from timeline group by 1, 2 having count(*) > 1")
