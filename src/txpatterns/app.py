@@ -32,6 +32,7 @@ from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.serialization import EventRegistry
 from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, masked, source_of
+from txpatterns.telemetry.failures import FailureLog
 from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")
@@ -77,7 +78,7 @@ class App:
         self.database = database if isinstance(database, Database) else Database(database, listen_url=listen_url)
         self.broker: Broker = broker_from_url(broker) if isinstance(broker, str) else broker
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
-        self.hooks = Pulse(self.database.clock, hooks)
+        self.hooks = Pulse(self.database.clock, hooks, log=FailureLog())
         self.registry = EventRegistry()
         self._running = Running(self.database, self.broker, self.settings, self.policies, self.hooks)
         self.outbox = Outbox(

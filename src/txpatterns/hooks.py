@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
+from typing import ClassVar
 
 from txpatterns.messages import Message, new_id
 
@@ -81,6 +82,9 @@ class Hooks:
 
     A hook must be quick and must not raise: what it raises is logged once and never reaches the runtime.
     """
+
+    logs: ClassVar[bool] = False
+    """Whether this listener writes log lines; an App without such a one writes its failures into Python's own log."""
 
     def headers(self) -> dict[str, str]:
         """Give headers to store with a message that is being added, for example the trace context."""

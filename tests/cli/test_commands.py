@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from rig.ports import free_port
+
 URL = "sqlite+aiosqlite:///plain.db"
 
 
@@ -40,6 +42,26 @@ def test_a_database_that_is_away_is_one_line_without_its_password(txp):
     ran = txp("db", "check", "--database", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/x", code=1)
     assert ran.err.count("\n") == 1
     assert "hunter2" not in ran.err + ran.out
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("command", [("run", "plain:app"), ("db", "check"), ("outbox", "list")], ids=" ".join)
+def test_a_database_that_lets_nobody_in_is_named(txp, project, database, driver, command):
+    """The commonest second error: a wrong name, user or host; the line says which database it was about."""
+    (project / "plain.py").write_text("from txpatterns import App\napp = App('plain')\n")
+    url = database.url(driver)
+    nosuch, nobody = url.replace(database.name, "nosuch"), url.replace("postgres@", "nobody@")
+    for wrong in (nosuch, nobody, database.url(driver, port=free_port())):
+        err = txp(*command, code=1, TXP_DATABASE_URL=wrong).err
+        assert err.startswith(f"TXP-1001 {wrong} cannot be used: "), err
+        assert err.count("\n") == 1
+
+
+def test_what_is_no_url_is_not_repeated(txp):
+    """H151: a URL with a mistake may hold a password."""
+    err = txp("db", "check", "--database", "u:hunter2", code=1).err
+    assert err.startswith("TXP-1001 This is no database URL.")
+    assert "hunter2" not in err
 
 
 def test_the_outbox_from_add_to_sent(txp, place):

@@ -65,17 +65,54 @@ def test_an_order_placed_while_it_runs_is_packed(child, place):
 def test_half_of_it_on_the_broker_in_the_process_is_refused(txp, command):
     """P1: a relay without handlers on memory:// would confirm what nobody handles."""
     ran = txp(command, "orders:app", code=1)
-    assert ran.err.startswith("TXP-1013 On memory://")
+    assert (ran.out, ran.err[:21]) == ("", "TXP-1013 On memory://")
     assert ran.err.count("\n") == 1
 
 
 def test_an_app_that_is_not_there_is_one_line(txp):
     """A mistyped name is the commonest first error."""
-    for name in ("ordres:app", "orders:ap", "orders"):
+    for name, said in (
+        ("ordres:app", "There is no module 'ordres'"),
+        ("orders:ap", "orders has orders:app"),
+        ("orders:Order", "orders has orders:app"),
+        ("orders", "is not MODULE:APP"),
+    ):
         err = txp("run", name, code=1).err
         assert err.startswith("TXP-1001 "), err
+        assert said in err
         assert "Fix: " in err
         assert err.count("\n") == 1
+
+
+FAILING = """
+from txpatterns import App, Event, Transaction
+
+app = App("failing", "sqlite+aiosqlite:///failing.db", "memory://")
+
+
+class Failing(Event, topic="failing", type="failing", key="number"):
+    number: int
+
+
+@app.on(Failing, permanent=[TypeError])
+async def fail(event: Failing, tx: Transaction) -> None:
+    raise (TypeError if event.number else ValueError)(f"number {event.number}\\nrow: {event.number + 4111}")
+"""
+
+
+def test_a_failing_handler_is_seen(child, project, txp):
+    """P4: without any telemetry, whoever looks at the terminal sees what failed and what was given up."""
+    (project / "failing.py").write_text(FAILING)
+    for number in (0, 1):
+        txp("publish", "failing", "failing", "--json", f'{{"number": {number}}}', "--app", "failing:app")
+    running = child(*TXP, "run", "failing:app", "--verbose")
+    failed = running.wait_for("failing.fail failed at failing")
+    assert re.search(r"WARNING txpatterns .* on failing in attempt 1: ValueError: number 0$", failed)
+    assert running.wait_for("is a dead letter, failing.fail gave it up")
+    running.wait_for('failing.py", line 13, in fail')
+    assert "row: 411" not in running.output
+    running.sigterm()
+    assert running.wait() == 0
 
 
 def test_a_database_without_tables_is_refused_with_the_command(txp, database, project):

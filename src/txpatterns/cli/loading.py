@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from txpatterns.app import App
 from txpatterns.database import Database
@@ -24,6 +25,9 @@ DatabaseOption = Annotated[
     str | None, typer.Option("--database", envvar=DATABASE_URL, metavar="URL", help="The database, if there is no App.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_CLOSED = ("08", "28", "3D", "53", "57")
+"""PostgreSQL's classes of errors for: no connection, no right to it, no such database, no room, and shutting down."""
 
 
 def load_app(place: str) -> App:
@@ -47,13 +51,33 @@ def load_app(place: str) -> App:
         raise ConfigurationError(f"There is no module {module_name!r}.", fix=fix) from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if callable(found) and not isinstance(found, App):
+    if callable(found) and not isinstance(found, (App, type)):
         found = found()
     if not isinstance(found, App):
-        raise ConfigurationError(
-            f"{place} is no App but {type(found).__name__}.", fix="Name an App, or what makes one."
-        )
+        apps = [name for name, value in vars(importlib.import_module(module_name)).items() if isinstance(value, App)]
+        there = f"{module_name} has " + (", ".join(f"{module_name}:{name}" for name in apps) or "none") + "."
+        raise ConfigurationError(f"{place} is no App.", fix=f"Name an App, or a function that makes one; {there}")
     return found
+
+
+@contextmanager
+def reaching(database: Database) -> Iterator[None]:
+    """Say which database it is that cannot be reached.
+
+    Raises:
+        ConfigurationError: it is away, or lets nobody in; without its password.
+    """
+    try:
+        yield
+    except (OSError, DBAPIError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        state = str(getattr(cause, "sqlstate", None) or "")
+        if not (isinstance(error, (OSError, OperationalError, InterfaceError)) or state.startswith(_CLOSED)):
+            raise
+        url = database.engine.url.render_as_string(hide_password=True)
+        said = " ".join(str(cause).split()) or type(cause).__name__
+        fix = "Check its address, and that it runs. (txp config show says where the address comes from.)"
+        raise ConfigurationError(f"{url} cannot be used: {said}.", fix=fix) from error
 
 
 @asynccontextmanager
@@ -61,15 +85,24 @@ async def open_database(app: str | None, url: str | None) -> AsyncIterator[Datab
     """Give the database of the App, or the one that is named; closed afterwards.
 
     Raises:
-        ConfigurationError: neither is given.
+        ConfigurationError: neither is given, or it cannot be reached.
     """
     if app is not None:
         database = load_app(app).database
     elif url is not None:
-        database = Database(url)
+        database = _database_at(url)
     else:
         raise ConfigurationError(
             "Which database?", fix=f"Give --app MODULE:APP, --database URL, or set {DATABASE_URL}."
         )
     async with database:
-        yield database
+        with reaching(database):
+            yield database
+
+
+def _database_at(url: str) -> Database:
+    try:
+        return Database(url)
+    except ArgumentError as error:  # its text may repeat the URL, and so a password
+        fix = "For example: postgresql+asyncpg://user@host/name"
+        raise ConfigurationError("This is no database URL.", fix=fix) from error

@@ -11,7 +11,7 @@ import typer
 from pydantic import ConfigDict, ValidationError
 
 from txpatterns.app import App
-from txpatterns.cli.loading import load_app
+from txpatterns.cli.loading import load_app, reaching
 from txpatterns.cli.output import examples
 from txpatterns.errors import PayloadInvalid
 from txpatterns.messages import Event, describe
@@ -89,5 +89,6 @@ def _unknown(topic: str, type_: str, fields: dict[str, Any], key: str | None) ->
 
 
 async def _add(app: App, event: Event) -> str:
-    async with app:
-        return await app.database.transact(lambda connection: app.outbox.add(connection, event))
+    with reaching(app.database):
+        async with app:
+            return await app.database.transact(lambda connection: app.outbox.add(connection, event))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from txpatterns.app import App
-from txpatterns.cli.loading import AppArgument, JsonOption, load_app
+from txpatterns.cli.loading import AppArgument, JsonOption, load_app, reaching
 from txpatterns.cli.output import as_json, examples
 from txpatterns.errors import UnsafeSettings
 from txpatterns.runtime.signals import stop_on_signals
@@ -66,8 +66,10 @@ def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool
 async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> None:
     with stop_on_signals() as stopping:
         try:
-            _say(app, await app.prepare(), json=json)
+            with reaching(app.database):
+                made = await app.prepare()
             async with app.running(relay=relay, consume=consume):
+                _say(app, made, json=json)
                 if drain:
                     await _first(app.drained(), stopping.wait())
                 else:

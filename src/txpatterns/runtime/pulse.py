@@ -16,12 +16,13 @@ class Pulse(HookList):
     """The listeners of one process, told as ever; on the way it notes which part has just got on.
 
     A part that waits for a broker that is away is alive, too. No listener by itself, so that a process without
-    listeners stays as cheap as one.
+    listeners stays as cheap as one; so ``log``, which is told of failures where no listener writes log lines.
     """
 
-    def __init__(self, clock: Clock, listeners: Sequence[Hooks] = ()) -> None:
+    def __init__(self, clock: Clock, listeners: Sequence[Hooks] = (), *, log: Hooks | None = None) -> None:
         super().__init__(listeners)
         self._clock = clock
+        self._log = Hooks() if log is None or any(listener.logs for listener in listeners) else log
         self._heard: dict[str, float] = {}
         self.owned: dict[str, int] = {}
         """How many slots of each scope this process owns."""
@@ -41,14 +42,19 @@ class Pulse(HookList):
 
     def published(self, messages: Sequence[Message], age: timedelta) -> None:
         self._note(RELAY)
+        self._log.published(messages, age)
         super().published(messages, age)
 
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
         self._note(RELAY)
+        with self._guarded(self._log, "publish_failed"):
+            self._log.publish_failed(message, error, attempt)
         super().publish_failed(message, error, attempt)
 
     def broker_unavailable(self, error: Exception | None) -> None:
         self._note(RELAY)
+        with self._guarded(self._log, "broker_unavailable"):
+            self._log.broker_unavailable(error)
         super().broker_unavailable(error)
 
     def handled(self, message: Message, consumer: str) -> None:
@@ -61,7 +67,14 @@ class Pulse(HookList):
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         self._note(CONSUMER)
+        with self._guarded(self._log, "handler_failed"):
+            self._log.handler_failed(message, consumer, error, attempt)
         super().handler_failed(message, consumer, error, attempt)
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        with self._guarded(self._log, "dead"):
+            self._log.dead(message, consumer, error)
+        super().dead(message, consumer, error)
 
     def _note(self, part: str) -> None:
         self._heard[part] = self._clock.monotonic()

@@ -33,6 +33,8 @@ class LoggingHooks(Hooks):
     ``TracingHooks`` before this listener. Without it the trace id is the one stored with the message.
     """
 
+    logs = True
+
     def __init__(
         self,
         logger: structlog.typing.FilteringBoundLogger | None = None,

@@ -1,0 +1,74 @@
+"""Failures in Python's own log, where no listener writes log lines."""
+
+import logging
+from datetime import timedelta
+
+import pytest
+
+from txpatterns import App, Retry
+from txpatterns.errors import BrokerUnavailable, PublishRejected
+from txpatterns.telemetry.failures import FailureLog
+from txpatterns.telemetry.logs import LoggingHooks
+from txpatterns.telemetry.metrics import MetricsHooks
+
+
+@pytest.fixture
+def told(caplog):
+    """The lines so far, with their levels."""
+    caplog.set_level(logging.WARNING, logger="txpatterns")
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_each_failure_is_one_line(make, told):
+    """P4: refused, failed, dead: what, where, which attempt, and the first line of the error alone."""
+    log, message = FailureLog(), make(id="m1")
+    log.publish_failed(message, PublishRejected("too large"), 2)
+    log.handler_failed(message, "packing", ValueError("no stock\n{'card': '4111'}"), 3)
+    log.dead(message, "packing", "ValueError: no stock\nrow 7")
+    log.dead(message, None, "too large")
+    lines = told()
+    assert [level for level, _ in lines] == ["WARNING", "WARNING", "ERROR", "ERROR"]
+    assert all("order.placed m1 on orders" in text and "\n" not in text for _, text in lines)
+    assert lines[1][1].endswith("in attempt 3: ValueError: no stock")
+    assert lines[2][1].endswith("is a dead letter, packing gave it up: ValueError: no stock")
+
+
+def test_what_a_handler_wishes_is_no_warning(make, told):
+    """`raise Retry` is a way to wait, not a failure."""
+    FailureLog().handler_failed(make(), "packing", Retry("not yet"), 1)
+    assert told() == []
+
+
+def test_an_outage_is_told_once(make, told):
+    """H35: the relay tries again every few seconds; the log says when it went and when it is back."""
+    log = FailureLog()
+    for _ in range(3):
+        log.broker_unavailable(BrokerUnavailable("no route"))
+    log.published([make()], timedelta(0))
+    log.published([make()], timedelta(0))
+    assert [text.split(":")[0] for _, text in told()] == [
+        "the broker cannot be reached, messages wait",
+        "the broker is back",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "lines"), [([], 1), ([MetricsHooks()], 1), ([LoggingHooks()], 0)], ids=["none", "metrics", "log"]
+)
+def test_an_app_writes_them_unless_a_listener_does(tmp_path, make, told, hooks, lines):
+    """P4: nothing is silent because nobody set up telemetry, and nothing is said twice."""
+    app = App("shop", f"sqlite+aiosqlite:///{tmp_path}/a.db", "memory://", hooks=hooks)
+    app.hooks.dead(make(), "packing", "gave up")
+    assert len(told()) == lines
+
+
+def test_an_error_that_cannot_be_told_harms_nobody(tmp_path, make, told):
+    """P1: a broken ``__str__`` must not stop the consumer."""
+
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise RuntimeError("unspeakable")
+
+    app = App("shop", f"sqlite+aiosqlite:///{tmp_path}/a.db", "memory://")
+    app.hooks.handler_failed(make(), "packing", Unspeakable(), 1)
+    assert "FailureLog failed at handler_failed" in told()[0][1]
