@@ -5,8 +5,13 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from crash.bank import Moved
+from txpatterns import App, SyncTransaction, Transaction
 from txpatterns.database.engines import make_engine
+from txpatterns.database.setup import create_missing
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.runtime.supervisor import Supervisor
 
@@ -57,3 +62,27 @@ async def test_a_supervisor_that_is_cancelled_while_it_stops_leaves_no_part_behi
     stopping.cancel()
     await asyncio.wait([stopping])
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+async def test_a_handler_whose_commit_fails_gives_sqlites_write_lock_back(plain, tmp_path):
+    """H6, I14: its connection went back to the pool with the transaction open, and nobody could write any more."""
+    app = App("office", database=f"sqlite+aiosqlite:///{tmp_path / 'office.db'}", broker="memory://")
+    nobody = sa.text("INSERT INTO room VALUES (7)")
+
+    async def move_in(event: Moved, tx: Transaction) -> None:
+        await tx.session.execute(nobody)
+
+    def move_in_in_a_thread(event: Moved, tx: SyncTransaction) -> None:
+        tx.session.execute(nobody)
+
+    app.on(Moved)(move_in_in_a_thread if plain else move_in)
+    await app.database.transact(create_missing)
+    for table in ("house (id INTEGER PRIMARY KEY)", "room (house REFERENCES house DEFERRABLE INITIALLY DEFERRED)"):
+        await app.database.execute(sa.text(f"CREATE TABLE {table}"))
+    async with app.running():
+        async with AsyncSession(app.database.engine) as session, session.begin():
+            app.outbox.add(session, Moved(account="a", number=1))
+        await app.drained()
+        assert await app.database.execute(sa.text("INSERT INTO house VALUES (1)")) == 1
+    await app.database.close()

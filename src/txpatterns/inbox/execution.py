@@ -109,6 +109,8 @@ class Execution:
             raise
         if result.came not in (Came.DONE, Came.REFUSED):  # after a commit there is nothing left to close
             with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
+                await finish(session.rollback())  # when a COMMIT has failed, closing alone leaves SQLite's open
+            with suppress(Exception):
                 await finish(session.close())
         return result
 
@@ -143,6 +145,8 @@ class Execution:
         except BaseException:
             session.invalidate()
             raise
+        with suppress(Exception):
+            session.rollback()
         with suppress(Exception):
             session.close()
         return result

@@ -32,11 +32,11 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["txpatterns.testing.explorer"])
     given = (dict(os.environ), _places())
-    with ProcessPoolExecutor(number, context, initializer=_begin, initargs=given) as executor:
-        try:
-            yield executor
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    executor = ProcessPoolExecutor(number, context, initializer=_begin, initargs=given)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def check_that_it_travels(work: object, name: str) -> None:

@@ -119,7 +119,8 @@ class _Place:
 
 def _count(flow: Flow[Any], place: _Place, seed: int) -> list[Point]:
     with place.runner(flow, seed) as runner:
-        return runner.points()
+        again = set(runner.points())
+        return [point for point in runner.points() if point in again]  # but not what came about by chance
 
 
 def _strike(flow: Flow[Any], place: _Place, cases: Sequence[Case], options: Options) -> list[Verdict]:
