@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import sys
+import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
 
-from benchmarks import add, drain, inbox, latency
+from benchmarks import add, drain, inbox, latency, wakeup
 from benchmarks import kafka as kafka_cases
-from benchmarks.harness import Table, machine, markdown, save
+from benchmarks.harness import Table, machine
+from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database
 from txpatterns.brokers.kafka import KafkaBroker
 
-ROOT = Path(__file__).parent.parent
-NAMES = ("add", "bulk", "drain", "kafka", "latency", "inbox")
+NAMES = ("add", "bulk", "wakeup", "drain", "latency", "inbox", "kafka")
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
@@ -27,12 +27,11 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
                 yield await add.one_event(url, driver, concurrency, rounds)
         if "bulk" in names:
             yield await add.hundred_events(url, "asyncpg", rounds)
+        if "wakeup" in names:
+            yield await wakeup.writers(url, rounds)
     with fresh_database(postgres) as url:
         if "drain" in names:
             yield await drain.to_nothing(url, rounds)
-        if "kafka" in names and kafka is not None:
-            async for table in with_kafka(url, kafka, rounds):
-                yield table
     with fresh_database(postgres) as url:
         if "latency" in names:
             for table in await latency.commit_to_publish(url, rounds):
@@ -40,43 +39,57 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
     with fresh_database(postgres) as url:
         if "inbox" in names:
             yield await inbox.handler(url, rounds)
+    if kafka is not None:
+        async for table in run_on_kafka(rounds, postgres, kafka):
+            yield table
 
 
-async def with_kafka(url: str, kafka: Kafka, rounds: int) -> AsyncIterator[Table]:
-    """Run the benchmarks of the Kafka adapter: by itself, and behind the relay."""
+async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIterator[Table]:
+    """Run those that publish to a real Kafka."""
     logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     with kafka.topics() as topics:
         async with KafkaBroker.from_url(f"kafka://{kafka.bootstrap}") as broker:
             yield await kafka_cases.publishing(broker, topics.create("publish", partitions=6), rounds)
             yield await kafka_cases.reading(broker, topics.create("read", partitions=6), rounds)
-            for table in await drain.to_kafka(url, broker, topics.create("drain", partitions=6), rounds):
+            with fresh_database(postgres) as url:
+                yield await drain.to_kafka(url, broker, topics.create("drain", partitions=6), rounds)
+        with fresh_database(postgres) as url:
+            topic = topics.create("ticks", partitions=1)
+            for table in await latency.commit_to_consumer(url, kafka.bootstrap, topic, rounds):
                 yield table
 
 
 async def main(names: list[str], rounds: int, *, write: bool) -> None:
-    watchdog = Watchdog()
+    watchdog, started = Watchdog(), time.perf_counter()
     postgres = Postgres.take(watchdog)
     kafka = Kafka.take(watchdog) if "kafka" in names else None
     try:
         postgres.start()
         if kafka is not None:
             kafka.start()
-        tables = [table async for table in run(names, rounds, postgres, kafka)]
+        async for table in run(names, rounds, postgres, kafka):
+            print(markdown([table], machine()), flush=True)
+            if write:
+                save(table, machine())
     finally:
         for server in (postgres, kafka):
             if server is not None:
                 server.close()
         watchdog.close()
-    print(markdown(tables, machine()))
-    if write:
-        day = datetime.now(UTC).strftime("%Y-%m-%d")
-        save(tables, ROOT / "docs/reference/benchmarks.md", ROOT / f"benchmarks/results/{day}.json")
+        print(f"{time.perf_counter() - started:.0f} s in all", file=sys.stderr)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when left out")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="write the page of the docs and the figures behind it")
+    parser.add_argument(
+        "--write", action="store_true", help="write the page of the docs and the figures behind it, table by table"
+    )
     chosen = parser.parse_args()
-    asyncio.run(main(chosen.names or list(NAMES), chosen.rounds, write=chosen.write))
+    if unknown := set(chosen.names) - set(NAMES):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    try:
+        asyncio.run(main(chosen.names or list(NAMES), chosen.rounds, write=chosen.write))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the tables that were finished are kept" if chosen.write else "stopped")

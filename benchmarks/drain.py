@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import asyncpg
 import sqlalchemy as sa
 from confluent_kafka import Producer
 
-from benchmarks.harness import Case, Run, Table, compare
+from benchmarks.harness import Case, Sample, Table, compare
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
@@ -42,34 +42,46 @@ async def to_nothing(url: str, rounds: int) -> Table:
     """Messages per second into a sink that does nothing."""
     database, pool = await _prepared(url)
 
-    async def bare() -> float:
+    async def bare() -> Sample:
         return await _bare(pool, _nothing)
 
-    async def reference() -> float:
-        await _fill(pool)
-        started = time.perf_counter()
-        async with pool.acquire() as connection:
-            while await _select_and_update(connection):
-                pass
-        return MESSAGES / (time.perf_counter() - started)
+    async def reference() -> Sample:
+        async def work() -> None:
+            async with pool.acquire() as connection:
+                while await _select_and_update(connection):
+                    pass
+                await _report(connection)
 
-    async def ours() -> float:
+        return await _measured(pool, work)
+
+    async def ours() -> Sample:
         return await _ours(database, pool, NoOp())
 
+    async def with_old_snapshot() -> Sample:
+        async with pool.acquire() as held, held.transaction(isolation="repeatable_read"):
+            await held.fetchval("SELECT pg_current_snapshot()::text")
+            return await _ours(database, pool, NoOp())
+
+    raw, select = "bare: read ahead, delete by position, nothing else", "reference: select for update, update status"
     cases = [
-        Case("bare: read ahead, delete by id, nothing else", bare),
-        Case("reference: select for update skip locked, update status", reference),
-        Case("txpatterns", ours, "reference: select for update skip locked, update status", 1.0),
-        Case("txoutbox, tuned", lambda: _peer(url, pool), "reference: select for update skip locked, update status"),
+        Case(raw, bare),
+        Case(select, reference, raw),
+        Case("txoutbox, tuned", lambda: _peer(url, pool), select),
+        Case("txpatterns", ours, select, 1.0, also={"txoutbox, tuned": 2.5, raw: None}, most=_LIMITS),
+        Case("txpatterns while an old snapshot is held", with_old_snapshot, "txpatterns", 0.8),
     ]
     table = await compare("Drain to nothing", "messages/s", cases, rounds)
+    table.notes.append(
+        f"{MESSAGES:,} waiting messages of 479 bytes; a start and a stop of the relay are in its time. WAL and row "
+        "versions are those of the drain, counted by the server."
+    )
     await pool.close()
     await database.close()
     return table
 
 
-async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> list[Table]:
-    """Messages per second into a real Kafka, and the processor time of this process for each."""
+async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> Table:
+    """Messages per second into a real Kafka."""
     database, pool = await _prepared(url)
     producer = Producer(
         {"bootstrap.servers": broker.settings.servers, "enable.idempotence": True, "acks": "all", "linger.ms": 5}
@@ -80,35 +92,35 @@ async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> li
             producer.produce(topic, record["payload"], record["key"])
         await asyncio.to_thread(producer.flush)
 
-    async def bare() -> float:
+    async def bulk() -> float:
+        payload, started = b"x" * 479, time.perf_counter()
+        for number in range(MESSAGES):
+            producer.produce(topic, payload, str(number % 977))
+            if number % 1000 == 0:
+                producer.poll(0)
+        await asyncio.to_thread(producer.flush)
+        return MESSAGES / (time.perf_counter() - started)
+
+    async def bare() -> Sample:
         return await _bare(pool, produce, topic)
 
-    async def ours() -> float:
+    async def ours() -> Sample:
         return await _ours(database, pool, broker, topic)
 
-    name = "bare relay: read ahead, produce and flush 500, delete"
-    tables = [
-        await compare("Drain to Kafka", "messages/s", [Case(name, bare), Case("txpatterns", ours, name, 0.8)], rounds),
-        await compare(
-            "Drain to Kafka, processor time",
-            "us/message",
-            [Case(name, _cpu(bare)), Case("txpatterns", _cpu(ours), name)],
-            rounds,
-        ),
+    limit, relay = "produce in bulk, no database", "bare relay: read ahead, produce and flush 500, delete"
+    cases = [
+        Case(limit, bulk),
+        Case(relay, bare, limit),
+        Case("txpatterns", ours, relay, 0.8, also={limit: None}, most=_LIMITS | {"CPU us/message": 20}),
     ]
-    tables[1].notes.append("Threads of the drivers and filling the table included. The goal is 20 us.")
+    table = await compare("Drain to Kafka", "messages/s", cases, rounds)
+    table.notes.append("CPU is that of this process, the driver's threads included.")
     await pool.close()
     await database.close()
-    return tables
+    return table
 
 
-def _cpu(run: Run) -> Run:
-    async def measured() -> float:
-        before = time.process_time()
-        await run()
-        return (time.process_time() - before) * 1_000_000 / MESSAGES
-
-    return measured
+_LIMITS = {"WAL bytes/message": 100, "row versions killed/message": 1}
 
 
 async def _prepared(url: str) -> tuple[Database, asyncpg.Pool]:
@@ -124,35 +136,73 @@ async def _fill(pool: asyncpg.Pool, topic: str = "orders") -> None:
     await pool.execute("VACUUM ANALYZE txp_outbox")
 
 
-async def _ours(database: Database, pool: asyncpg.Pool, broker: Publisher, topic: str = "orders") -> float:
+async def _measured(pool: asyncpg.Pool, work: Callable[[], Awaitable[None]], topic: str = "orders") -> Sample:
+    """Drain a full table, and count what that cost the server and this process."""
     await _fill(pool, topic)
-    relay = Relay(database, broker)
-    started = time.perf_counter()
-    await relay.run_once()
-    taken = time.perf_counter() - started
+    wal, killed = await _wal(pool), await _killed(pool)
+    started, cpu = time.perf_counter(), time.process_time()
+    await work()
+    taken, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return Sample(
+        MESSAGES / taken,
+        {
+            "WAL bytes/message": (await _wal(pool) - wal) / MESSAGES,
+            "row versions killed/message": await _killed_since(pool, killed) / MESSAGES,
+            "CPU us/message": 1e6 * cpu / MESSAGES,
+        },
+    )
+
+
+async def _wal(pool: asyncpg.Pool) -> float:
+    return float(await pool.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"))
+
+
+async def _killed(pool: asyncpg.Pool) -> int:
+    return int(
+        await pool.fetchval("SELECT sum(n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE relname LIKE '%outbox%'")
+    )
+
+
+async def _killed_since(pool: asyncpg.Pool, before: int) -> int:
+    """Wait a moment for the statistics, which each backend reports in its own time."""
+    for _ in range(20):
+        if await _killed(pool) - before >= MESSAGES:
+            break
+        await asyncio.sleep(0.1)
+    return await _killed(pool) - before
+
+
+async def _report(connection: asyncpg.Connection) -> None:
+    """Let a backend tell its statistics at once; one that ends does so by itself."""
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+
+
+async def _ours(database: Database, pool: asyncpg.Pool, broker: Publisher, topic: str = "orders") -> Sample:
+    sample = await _measured(pool, Relay(database, broker).run_once, topic)
     left = await pool.fetchval("SELECT count(*) FROM txp_outbox")
     if left:
         raise RuntimeError(f"{left} messages were left")
-    return MESSAGES / taken
+    return sample
 
 
 async def _nothing(records: Sequence[Any]) -> None:
     return None
 
 
-async def _bare(pool: asyncpg.Pool, publish: Any, topic: str = "orders") -> float:
-    await _fill(pool, topic)
-    started = time.perf_counter()
-    async with pool.acquire() as reader, pool.acquire() as writer:
-        query = "SELECT * FROM txp_outbox WHERE position > $1 ORDER BY position LIMIT 500"
-        records = await reader.fetch(query, 0)
-        while records:
-            ahead = asyncio.ensure_future(reader.fetch(query, records[-1]["position"]))
-            await publish(records)
-            ids = [record["position"] for record in records]
-            await writer.execute("DELETE FROM txp_outbox WHERE position = ANY($1)", ids)
-            records = await ahead
-    return MESSAGES / (time.perf_counter() - started)
+async def _bare(pool: asyncpg.Pool, publish: Any, topic: str = "orders") -> Sample:
+    async def work() -> None:
+        async with pool.acquire() as reader, pool.acquire() as writer:
+            query = "SELECT * FROM txp_outbox WHERE position > $1 ORDER BY position LIMIT 500"
+            records = await reader.fetch(query, 0)
+            while records:
+                ahead = asyncio.ensure_future(reader.fetch(query, records[-1]["position"]))
+                await publish(records)
+                ids = [record["position"] for record in records]
+                await writer.execute("DELETE FROM txp_outbox WHERE position = ANY($1)", ids)
+                records = await ahead
+            await _report(writer)
+
+    return await _measured(pool, work, topic)
 
 
 async def _select_and_update(connection: asyncpg.Connection) -> bool:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-Run = Callable[[], Awaitable[float]]
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run came to: its figure, and what else was counted, by the name of its column."""
+
+    figure: float
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+
+Run = Callable[[], Awaitable[float | Sample]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,48 +34,82 @@ class Case:
     base: str | None = None
     goal: float | None = None
     """The ratio that we want to reach against the base."""
+    also: Mapping[str, float | None] = field(default_factory=dict)
+    """Further bases, each with its goal or None."""
+    most: Mapping[str, float] = field(default_factory=dict)
+    """The most that we want to see in a further column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The median of the ratios taken round by round."""
+
+    base: str
+    value: float
+    goal: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """The median of a further column."""
+
+    value: float
+    most: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What came out for one case: the median figure, and the median of the ratios taken round by round."""
+    """What came out for one case."""
 
     name: str
     median: float
     low: float
     high: float
-    ratio: float | None
-    base: str | None
-    goal: float | None
+    ratios: list[Ratio]
+    extras: dict[str, Extra]
 
 
 @dataclass(slots=True)
 class Table:
-    """All lines of one benchmark."""
+    """All lines of one benchmark. ``lower_is_better``: a goal is then the most that is wanted, not the least."""
 
     title: str
     unit: str
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lower_is_better: bool = False
+    rounds: int = 0
+    when: str = ""
 
 
-async def compare(title: str, unit: str, cases: Sequence[Case], rounds: int) -> Table:
+async def compare(title: str, unit: str, cases: Sequence[Case], rounds: int, *, lower_is_better: bool = False) -> Table:
     """Run every case once per round, the order turning from round to round, and compare within each round."""
-    figures: dict[str, list[float]] = {case.name: [] for case in cases}
+    figures: dict[str, list[Sample]] = {case.name: [] for case in cases}
     for number in range(rounds):
-        turn = number % len(cases)
+        started, turn = time.perf_counter(), number % len(cases)
         for case in [*cases[turn:], *cases[:turn]]:
-            figures[case.name].append(await case.run())
-        print(f"  {title}: round {number + 1} of {rounds}", file=sys.stderr)
-    return Table(title, unit, [_line(case, figures) for case in cases])
+            found = await case.run()
+            figures[case.name].append(found if isinstance(found, Sample) else Sample(found))
+        taken = time.perf_counter() - started
+        print(f"  {title}: round {number + 1} of {rounds}, {taken:.0f} s", file=sys.stderr, flush=True)
+    lines = [_line(case, figures) for case in cases]
+    now = datetime.now(UTC).isoformat(timespec="minutes")
+    return Table(title, unit, lines, lower_is_better=lower_is_better, rounds=rounds, when=now)
 
 
-def _line(case: Case, figures: Mapping[str, Sequence[float]]) -> Line:
+def _line(case: Case, figures: Mapping[str, Sequence[Sample]]) -> Line:
     own = figures[case.name]
-    ratio = None
-    if case.base is not None:
-        ratio = statistics.median(a / b for a, b in zip(own, figures[case.base], strict=True))
-    return Line(case.name, statistics.median(own), min(own), max(own), ratio, case.base, case.goal)
+    bases = ({case.base: case.goal} if case.base is not None else {}) | dict(case.also)
+    ratios = [
+        Ratio(base, statistics.median(a.figure / b.figure for a, b in zip(own, figures[base], strict=True)), goal)
+        for base, goal in bases.items()
+    ]
+    extras = {
+        name: Extra(statistics.median(sample.extras[name] for sample in own), case.most.get(name))
+        for name in own[0].extras
+    }
+    values = [sample.figure for sample in own]
+    return Line(case.name, statistics.median(values), min(values), max(values), ratios, extras)
 
 
 def machine() -> dict[str, str]:
@@ -95,32 +138,3 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def markdown(tables: Sequence[Table], ran_on: Mapping[str, str]) -> str:
-    """Write the page for the documentation."""
-    text = ["# Benchmarks\n"]
-    text.append(
-        "Written by `tox run -e bench`; do not edit. Read the ratios: both sides of each ran in turn in one run.\n"
-    )
-    text.append("Ran on: " + ", ".join(f"{name} {value}" for name, value in ran_on.items()) + ".\n")
-    for table in tables:
-        text.append(f"## {table.title}\n")
-        text.append(f"| case | {table.unit}, median | lowest to highest | ratio | to | goal |")
-        text.append("|---|---:|---:|---:|---|---:|")
-        for line in table.lines:
-            ratio = f"{line.ratio:.2f}" if line.ratio is not None else ""
-            goal = f"{line.goal:g}" if line.goal is not None else ""
-            spread = f"{line.low:,.4g} to {line.high:,.4g}"
-            text.append(f"| {line.name} | {line.median:,.4g} | {spread} | {ratio} | {line.base or ''} | {goal} |")
-        text.append("")
-        text.extend(f"{note}\n" for note in table.notes)
-    return "\n".join(text)
-
-
-def save(tables: Sequence[Table], page: Path, data: Path) -> None:
-    """Write the page and the figures behind it."""
-    ran_on = machine()
-    page.write_text(markdown(tables, ran_on))
-    data.parent.mkdir(parents=True, exist_ok=True)
-    data.write_text(json.dumps({"machine": ran_on, "tables": [asdict(table) for table in tables]}, indent=1))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
+from confluent_kafka import Consumer, Producer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.harness import Case, Table, compare
@@ -18,11 +20,13 @@ from txpatterns.database.setup import create_missing
 from txpatterns.messages import Message
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome
 
+WARM_UP = 10
 COMMITS = 150
 PAUSE = 0.01
+Ways = Callable[[], Awaitable[list[float]]]
 
 
-class Ticked(Event, topic="ticks", type="tick", key="name"):
+class Ticked(Event):
     name: str
 
 
@@ -45,112 +49,214 @@ class Stopwatch:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self.called.clear()
+        return None
+
+
+class Reader:
+    """A consumer that polls all the time, in a thread, and notes when each message came."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.seen: dict[str, float] = {}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"reader-{time.time_ns()}",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
+        self._consumer.subscribe([topic])
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        while not self._ending.is_set():
+            message = self._consumer.poll(0.1)
+            if message is not None and message.error() is None:
+                now, headers = time.perf_counter(), dict(message.headers() or [])
+                name = next((value for key, value in headers.items() if key.endswith("message-id")), b"")
+                self.seen[name.decode()] = now
+        self._consumer.close()
+
+    async def has(self, message_ids: Iterable[str]) -> None:
+        async with asyncio.timeout(30):
+            while not set(message_ids) <= self.seen.keys():
+                await asyncio.sleep(0.01)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ending.set()
+        self._thread.join()
 
 
 async def commit_to_publish(url: str, rounds: int) -> tuple[Table, Table]:
     """Milliseconds, median and 99th percentile, at about a hundred commits a second."""
-    figures: dict[str, list[float]] = {"bare": [], "one process": [], "two processes": []}
+    base = "the limit: NOTIFY after commit, fetch"
+    return await _both(
+        "Commit to publish",
+        base,
+        {
+            base: lambda: _bare(url, _take_notice),
+            "txpatterns, writer and relay in one process": lambda: _ours(url, apart=False),
+            "txpatterns, writer apart from the relay (NOTIFY)": lambda: _ours(url, apart=True),
+        },
+        (2.0, 3.0),
+        rounds,
+    )
 
-    async def bare() -> float:
-        return _keep(figures["bare"], await _bare(url))
 
-    async def same() -> float:
-        return _keep(figures["one process"], await _ours(url, apart=False))
+async def commit_to_consumer(url: str, bootstrap: str, topic: str, rounds: int) -> tuple[Table, Table]:
+    """The same as far as a Kafka consumer that polls."""
+    base = "bare relay: NOTIFY after commit, fetch, produce and flush"
+    with Reader(bootstrap, topic) as reader:
+        return await _both(
+            "Commit to consumer, through Kafka",
+            base,
+            {
+                base: lambda: _bare_to_kafka(url, bootstrap, topic, reader),
+                "txpatterns, writer apart from the relay (NOTIFY)": lambda: _ours_to_kafka(
+                    url, bootstrap, topic, reader
+                ),
+            },
+            (1.4, 1.5),
+            rounds,
+        )
 
-    async def apart() -> float:
-        return _keep(figures["two processes"], await _ours(url, apart=True))
 
-    base = "bare relay, NOTIFY after commit"
-    # A ratio above 1 is slower here, so the goals are upper bounds.
-    cases = [
-        Case(base, bare),
-        Case("txpatterns, writer and relay in one process", same, base, 1.4),
-        Case("txpatterns, writer apart from the relay (NOTIFY)", apart, base, 1.4),
-    ]
-    medians = await compare("Commit to publish, median", "ms", cases, rounds)
-    tails = iter(figures.values())
+async def _both(
+    title: str, base: str, ways: Mapping[str, Ways], goals: tuple[float, float], rounds: int
+) -> tuple[Table, Table]:
+    """Run each way once a round, and make a table of the medians and one of the tails out of it."""
+    tails: dict[str, list[float]] = {name: [] for name in ways}
 
-    def tail(case: Case) -> Case:
-        values = iter(next(tails))
+    def median(name: str) -> Callable[[], Awaitable[float]]:
+        async def run() -> float:
+            milliseconds = sorted(1000 * latency for latency in await ways[name]())
+            tails[name].append(milliseconds[int(len(milliseconds) * 0.99)])
+            return statistics.median(milliseconds)
+
+        return run
+
+    def tail(name: str) -> Callable[[], Awaitable[float]]:
+        found = iter(tails[name])
 
         async def run() -> float:
-            return next(values)
+            return next(found)
 
-        return Case(case.name, run, case.base, None if case.base is None else 1.5)
+        return run
 
-    return medians, await compare("Commit to publish, 99th percentile", "ms", [tail(case) for case in cases], rounds)
+    # The base is the first; a ratio above 1 is slower.
+    def cases(of: Callable[[str], Callable[[], Awaitable[float]]], goal: float) -> list[Case]:
+        return [Case(name, of(name), *((base, goal) if name != base else ())) for name in ways]
 
-
-def _keep(tails: list[float], latencies: list[float]) -> float:
-    milliseconds = sorted(1000 * latency for latency in latencies)
-    tails.append(milliseconds[int(len(milliseconds) * 0.99)])
-    return statistics.median(milliseconds)
+    medians = await compare(f"{title}, median", "ms", cases(median, goals[0]), rounds, lower_is_better=True)
+    highest = await compare(f"{title}, 99th percentile", "ms", cases(tail, goals[1]), rounds, lower_is_better=True)
+    medians.notes.append(f"From the start of COMMIT; {COMMITS} commits a round, {1 / PAUSE:.0f} a second at most.")
+    return medians, highest
 
 
 async def _ours(url: str, *, apart: bool) -> list[float]:
-    address = sa.make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
     broker = Stopwatch()
-    app = App("ticking", address, broker)  # type: ignore[arg-type]
-    writer = App("writing", address, broker) if apart else app  # type: ignore[arg-type]
+    committed = await _commit_with(url, broker, "ticks", apart=apart)
+    return [broker.called[message_id] - at for message_id, at in committed.items()]
+
+
+async def _ours_to_kafka(url: str, bootstrap: str, topic: str, reader: Reader) -> list[float]:
+    reader.seen.clear()
+    committed = await _commit_with(url, f"kafka://{bootstrap}", topic, apart=True)
+    await reader.has(committed)
+    return [reader.seen[message_id] - at for message_id, at in committed.items()]
+
+
+async def _commit_with(url: str, broker: Any, topic: str, *, apart: bool) -> dict[str, float]:
+    """Commit messages while a relay runs; gives when each COMMIT began, by message id."""
+
+    class Tick(Ticked, topic=topic, type="tick", key="name"):
+        pass
+
+    address = sa.make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+    app = App("ticking", address, broker)
+    writer = App("writing", address, broker) if apart else app
     await app.database.transact(create_missing)
     commits: list[float] = []
     sa.event.listen(writer.database.engine.sync_engine, "commit", lambda _: commits.append(time.perf_counter()))
+    committed: dict[str, float] = {}
     async with app.running(consume=False):
         await app.drained()
-        committed: dict[str, float] = {}
-        for number in range(COMMITS):
+        for number in range(WARM_UP + COMMITS):
             async with AsyncSession(writer.database.engine) as session:
-                message_id = writer.outbox.add(session, Ticked(name=str(number)))
+                message_id = writer.outbox.add(session, Tick(name=str(number)))
                 await session.commit()
+            if number >= WARM_UP:
                 committed[message_id] = commits[-1]
             await asyncio.sleep(PAUSE)
         await app.drained()
-        latencies = [broker.called[message_id] - at for message_id, at in committed.items()]
     if apart:
         await writer.close()
-    return latencies
+    return committed
 
 
-async def _bare(url: str) -> list[float]:
-    reader, writer, notifier = [await asyncpg.connect(url) for _ in range(3)]
+async def _bare_to_kafka(url: str, bootstrap: str, topic: str, reader: Reader) -> list[float]:
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 0})
+    reader.seen.clear()
+
+    async def produce(rows: Sequence[Any], _called: dict[int, float]) -> None:
+        for row in rows:
+            producer.produce(topic, row["body"], headers={"message-id": str(row["position"])})
+        await asyncio.to_thread(producer.flush)
+
+    committed: dict[int, float] = {}
+    await _bare(url, produce, committed)
+    await reader.has([str(position) for position in committed])
+    return [reader.seen[str(position)] - at for position, at in committed.items()]
+
+
+async def _take_notice(rows: Sequence[Any], called: dict[int, float]) -> None:
+    called.update((row["position"], time.perf_counter()) for row in rows)
+
+
+async def _bare(url: str, publish: Any, committed: dict[int, float] | None = None) -> list[float]:
+    reader, writer, notifier, waker = [await asyncpg.connect(url) for _ in range(4)]
     await reader.execute("CREATE TABLE IF NOT EXISTS bare (position bigserial PRIMARY KEY, body bytea)")
     called: dict[int, float] = {}
-    woken = asyncio.Event()
+    committed = {} if committed is None else committed
+    woken, ending = asyncio.Event(), False
     await notifier.add_listener("bare", lambda *_: woken.set())
-    ending = False
 
     async def relay() -> None:
         while not ending:
             await woken.wait()
             woken.clear()
             rows = await reader.fetch("SELECT * FROM bare ORDER BY position LIMIT 500")
-            called.update((row["position"], time.perf_counter()) for row in rows)
+            await publish(rows, called)
             await reader.execute("DELETE FROM bare WHERE position = ANY($1)", [row["position"] for row in rows])
 
     relaying = asyncio.create_task(relay())
-    waker = await asyncpg.connect(url)
-    committed: dict[int, float] = {}
-    for _ in range(COMMITS):
-        started = await _insert(writer, committed)
+    for number in range(WARM_UP + COMMITS):
+        await _insert(writer, committed)
         await waker.execute("NOTIFY bare")
-        await asyncio.sleep(max(PAUSE - (time.perf_counter() - started), 0))
+        if number == WARM_UP - 1:
+            committed.clear()
+        await asyncio.sleep(PAUSE)
     await _settled(lambda: _count(writer))
     ending = True
     woken.set()
     await relaying
     for connection in (reader, writer, notifier, waker):
         await connection.close()
-    return [called[position] - at for position, at in committed.items()]
+    return [called[position] - at for position, at in committed.items() if position in called]
 
 
-async def _insert(writer: asyncpg.Connection, committed: dict[int, float]) -> float:
+async def _insert(writer: asyncpg.Connection, committed: dict[int, float]) -> None:
     transaction = writer.transaction()
     await transaction.start()
     position = await writer.fetchval("INSERT INTO bare (body) VALUES ($1) RETURNING position", b"x" * 479)
-    started = committed[position] = time.perf_counter()
+    committed[position] = time.perf_counter()
     await transaction.commit()
-    return started
 
 
 async def _count(connection: asyncpg.Connection) -> Any:
