@@ -162,7 +162,17 @@ def test_a_small_screen_needs_no_sideways_scrolling(browser, store, scheme):
     page = context.new_page()
     order(page, "silent")
     mine = page.url
-    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", mine, "/api/v1/problems"):
+    for path in (
+        "/",
+        "/products/PLAY-01",
+        "/cart",
+        "/checkout",
+        "/orders",
+        mine,
+        "/api/v1",
+        "/api/v1/problems",
+        "/nowhere",
+    ):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
@@ -211,7 +221,7 @@ def test_contrast(browser, store, scheme):
     page = context.new_page()
     order(page, "silent")
     mine = page.url
-    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", mine):
+    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", mine, "/api/v1", "/nowhere"):
         page.goto(path)
         assert page.evaluate(CONTRAST) == [], path
     page.get_by_text("Engineer's view").click()

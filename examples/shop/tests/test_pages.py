@@ -115,6 +115,14 @@ async def test_what_is_not_there_has_a_page_too(shop):
     assert "This is no place in the catalogue" in await read(anybody, "/?after=x", status=422)
 
 
+async def test_the_api_is_listed(shop):
+    """Every route, with what it does; without a script, so without a network."""
+    page = await read(await shop.visitor(), "/api/v1")
+    for words in ("/api/v1/checkout", "/webhooks/payments/{provider}", "Order what is in the cart", "Cart"):
+        assert words in page
+    assert "<script" not in page
+
+
 async def test_nothing_but_our_own_files_may_run(shop):
     """No inline script or style, and a policy that forbids them."""
     alice = await shop.visitor()

@@ -131,7 +131,7 @@ def _serve_store(settings: Settings, door: socket.socket, headless: bool, web: F
     store = f"http://{shown}:{door.getsockname()[1]}"
     print(f"  Store      {store}/")
     print(f"  Orders     {store}/orders")
-    print(f"  API        {store}/docs")
+    print(f"  API        {store}/api/v1")
     print(f"  Health     {store}/health")
     print(f"  Data       {settings.data.resolve()} (Ctrl-C closes the shop; the same folder goes on)", flush=True)
     if not headless and _has_screen():

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shop.gateway import errors, order_pages, pages
 from shop.gateway.context import Context
-from shop.gateway.routes import cart, checkout, health, orders, problems, products, webhooks
+from shop.gateway.routes import cart, checkout, health, orders, overview, problems, products, webhooks
 from shop.gateway.visitors import Visitors
 
 STATIC = Path(__file__).parent / "static"
@@ -59,7 +59,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    for part in (health, products, cart, checkout, orders, webhooks, problems, pages, order_pages):
+    for part in (overview, health, products, cart, checkout, orders, webhooks, problems, pages, order_pages):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     errors.install(app)
