@@ -35,7 +35,7 @@ app = App("orders", database=engine, metadata=Base.metadata)
 async def place_order(session: AsyncSession, total: Decimal) -> str:
     order = Order(id=new_id(), total=total)
     session.add(order)
-    app.outbox.add(session, OrderPlaced(order_id=order.id, total=total))  # sent if this commits
+    app.outbox.add(session, OrderPlaced(order_id=order.id, total=total))  # sent if it commits
     return order.id
 
 
