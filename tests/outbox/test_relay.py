@@ -4,7 +4,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from itertools import permutations
+from itertools import permutations, product
 from random import Random
 
 import pytest
@@ -99,26 +99,34 @@ async def test_a_relay_finds_what_is_added_while_it_runs(store, outbox):
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-async def test_all_orders_of_commits_and_polls(postgres, order):
-    """P1, P3, H7, H9, H33: three writers draw positions in one order and commit in any other, with polls between."""
+async def test_all_orders_of_commits_aborts_and_polls(postgres, order):
+    """P1, P3, H7, H9, H33: three writers draw positions in one order and end in any other, with polls between.
+
+    Each of them commits or aborts. What is committed goes out at the next poll, and nothing else ever does.
+    """
     with postgres.database() as made:
         async with open_database(made.url("asyncpg")) as store:
-            outbox, broker = Outbox(store), ScriptedBroker()
+            outbox, broker, expected = Outbox(store), ScriptedBroker(), []
             relay = Relay(store, broker, settings=QUICK)
             async with running(relay):
-                writers = []
-                for n in range(3):
-                    connection = await store.engine.connect()
-                    transaction = await connection.begin()
-                    await connection.execute(_raw_insert(outbox, f"k{n}"))  # its position is drawn now
-                    writers.append((connection, transaction))
-                for n in order:
-                    await writers[n][1].commit()
-                    await drained(relay)
-                    assert broker.wire[-1].key == f"k{n}"
-                for connection, _ in writers:
-                    await connection.close()
-            assert len(broker.wire) == 3
+                for aborting in product((False, True), repeat=3):
+                    writers = []
+                    for n in range(3):
+                        connection = await store.engine.connect()
+                        transaction = await connection.begin()
+                        await connection.execute(_raw_insert(outbox, f"{aborting} {n}"))  # its position is drawn now
+                        writers.append((connection, transaction))
+                    for n in order:
+                        connection, transaction = writers[n]
+                        if aborting[n]:
+                            await transaction.rollback()
+                        else:
+                            await transaction.commit()
+                            expected.append(f"{aborting} {n}")
+                        await connection.close()
+                        await drained(relay)
+                        assert [message.key for message in broker.wire] == expected
+            assert len(expected) == 12
             assert await ids(store) == []
 
 

@@ -1,0 +1,55 @@
+"""A child that relays into a file, and can stop for ever between the confirmation and its note of it.
+
+python -m outbox.relaying URL FILE [stop]
+"""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from txpatterns.database import Database
+from txpatterns.outbox import Relay, RelaySettings
+from txpatterns.outbox.store import OutboxStore
+from txpatterns.transport import CONFIRMED, Capabilities
+
+
+class FileBroker:
+    """Stores a message as a line, and confirms it when the line is on the disk."""
+
+    capabilities = Capabilities(ordered_prefix=True)
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    async def publish(self, messages):
+        with self.path.open("a") as file:
+            for message in messages:
+                file.write(f"{message.key} {message.id} {message.payload.hex()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        yield dict.fromkeys((message.id for message in messages), CONFIRMED)
+
+    @property
+    def lines(self):
+        return [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+
+SETTINGS = RelaySettings(batch=20, lease=timedelta(seconds=1), poll=timedelta(milliseconds=50))
+
+
+async def relay(url, path, stop):
+    if stop:
+
+        async def settle(_store, rows):
+            print(f"confirmed {len(rows)}", flush=True)
+            await asyncio.Event().wait()
+
+        OutboxStore.settle = settle
+    async with Database(url) as database:
+        await Relay(database, FileBroker(path), settings=SETTINGS).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(relay(sys.argv[1], sys.argv[2], sys.argv[3:] == ["stop"]))
