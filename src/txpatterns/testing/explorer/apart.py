@@ -12,31 +12,68 @@ import multiprocessing
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from types import ModuleType
+from typing import Any, TypeVar
 
 from txpatterns.errors import ConfigurationError
+
+T = TypeVar("T")
 
 Places = Mapping[str, tuple[str | None, list[str] | None]]
 """Where modules are: their file, and a package's folders."""
 
 
-@contextmanager
-def processes(number: int) -> Iterator[ProcessPoolExecutor]:
-    """Give so many processes with the caller's environment and import path, and nothing else of it."""
+def apart(works: Sequence[Callable[[], T]]) -> list[T]:
+    """Call each in a fresh process of its own, all at the same time; gives what they return, or raises their error.
+
+    They have the caller's environment and import path, and nothing else of it.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["txpatterns.testing.explorer"])
-    given = (dict(os.environ), _places())
-    executor = ProcessPoolExecutor(number, context, initializer=_begin, initargs=given)
+    given = dict(os.environ), _places()
+    running = []
+    for work in works:
+        # A pipe alone: queues and pools need semaphores, and so room in /dev/shm.
+        answer, told = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(told, pickle.dumps(work), *given))
+        process.start()
+        told.close()
+        running.append((process, answer))
+    outcomes = [_outcome(process, answer) for process, answer in running]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
+
+
+def _outcome(process: BaseProcess, answer: Connection) -> Any:
+    with answer:
+        try:
+            outcome = answer.recv()
+        except EOFError:
+            process.join()
+            outcome = RuntimeError(f"A process of the explorer ended with {process.exitcode} and no answer.")
+    process.join()
+    return outcome
+
+
+def _work(told: Connection, work: bytes, environment: Mapping[str, str], places: Places) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.meta_path.append(_CallersModules(places))
     try:
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)
+        outcome = pickle.loads(work)()  # noqa: S301 - from the caller, whose own code it names
+    except Exception as error:  # noqa: BLE001 - raised by the caller
+        error.add_note(traceback.format_exc())
+        outcome = error
+    told.send(outcome)
 
 
 def check_that_it_travels(work: object, name: str) -> None:
@@ -77,12 +114,6 @@ def _places() -> Places:
         for name, module in list(sys.modules.items())
         if name != "__main__"
     }
-
-
-def _begin(environment: Mapping[str, str], places: Places) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.meta_path.append(_CallersModules(places))
 
 
 class _CallersModules(MetaPathFinder):

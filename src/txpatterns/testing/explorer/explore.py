@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from txpatterns.testing.explorer.apart import check_that_it_travels, processes
+from txpatterns.testing.explorer.apart import apart, check_that_it_travels
 from txpatterns.testing.explorer.cases import Case, Options, Runner, Verdict, cases_of
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.points import Point
@@ -88,18 +89,15 @@ def explore_flow(flow: Flow[Any], urls: Sequence[str] = ("sqlite", "sqlite"), op
     options = options or Options()
     check_that_it_travels(flow, f"The flow {flow.name!r}")
     began = time.monotonic()
-    with _folder() as folder, processes(len(urls)) as executor:
+    with _folder() as folder:
         places = [_Place(url, folder / str(number)) for number, url in enumerate(urls)]
-        points = executor.submit(_count, flow, places[0], options.seed).result()
+        (points,) = apart([partial(_count, flow, places[0], options.seed)])
         cases = cases_of(flow.name, points, options)
         report = Report(options.seed, Counter({flow.name: len(points)}))
-        shards = [
-            executor.submit(_strike, flow, place, cases[number :: len(places)], options)
-            for number, place in enumerate(places)
-        ]
-        for shard in as_completed(shards):
-            for verdict in shard.result():
-                report.note(verdict)
+        shares = [cases[number :: len(places)] for number in range(len(places))]
+        strikes = [partial(_strike, flow, place, share, options) for place, share in zip(places, shares, strict=True)]
+        for verdict in chain.from_iterable(apart(strikes)):
+            report.note(verdict)
     report.seconds = time.monotonic() - began
     return report
 
