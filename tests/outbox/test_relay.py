@@ -17,7 +17,7 @@ from txpatterns.database.direct import Direct
 from txpatterns.database.engines import sync_side
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import bucket_of, new_id
-from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
 from txpatterns.outbox.schema import outbox_table, sent_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
@@ -229,6 +229,23 @@ async def test_kept_messages_are_moved(store, outbox, copies):
     sent = await rows(store, sa.select(sent_table).order_by(sent_table.c.position))
     assert [row.message_id for row in sent] == added["a"]
     assert await ids(store) == []
+
+
+async def test_only_what_was_sent_long_ago_is_forgotten(store, outbox, monkeypatch):
+    """H28, H29: batch after batch until all of it is gone; what waits or was sent lately stays, however old it is."""
+    monkeypatch.setattr(serving, "_FORGET", 4)
+    settings = RelaySettings(keep_sent=timedelta(days=1), poll=timedelta(milliseconds=50))
+    await fill(store, outbox, ["old"], 30)
+    await Relay(store, ScriptedBroker(), settings=settings).run_once()
+    long_ago = store.now(-timedelta(days=2))
+    await store.transact(lambda c: c.execute(sa.update(sent_table).values(sent_at=long_ago)))
+    added = await fill(store, outbox, ["new"], 5)
+    waiting = await fill(store, outbox, ["later"], 1, deliver_after=timedelta(days=9))
+    await store.transact(lambda c: c.execute(sa.update(outbox_table).values(occurred_at=long_ago)))
+    await Relay(store, ScriptedBroker(), settings=settings).run_once()
+    kept = await rows(store, sa.select(sent_table).order_by(sent_table.c.position))
+    assert [row.message_id for row in kept] == added["new"]
+    assert [row.message_id for row in await rows(store, WAITING)] == waiting["later"]
 
 
 @BOTH

@@ -30,6 +30,8 @@ _GRACE = 10.0
 _LOOK_EVERY = 1.0
 _LOCKED = 0.2
 _HAND_OVER_EVERY = 0.05
+_FORGET = 1000
+"""Kept rows that one transaction deletes."""
 
 
 class Serving:
@@ -56,7 +58,7 @@ class Serving:
         self.worked = False
         self._drains = drains
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._tend_at = self._look_at = 0.0
+        self._tend_at = self._look_at = self._forget_at = 0.0
         self._looked_for: list[asyncio.Future[None]] = []
 
     async def run(self) -> None:
@@ -84,6 +86,8 @@ class Serving:
         now = self.clock.monotonic()
         if now >= self._tend_at:
             self._start("tend", self._tend)
+        if now >= self._forget_at and self.store.keep_sent:
+            self._start("forget", self._forget_sent)
         if self.relay.confirmed:
             self._start("settle", self._settle)
         if self.holding.aside:
@@ -151,9 +155,15 @@ class Serving:
         pause = _HAND_OVER_EVERY if self.ownership.leaving else self._tend_every
         self._tend_at = self.clock.monotonic() + pause
         self.relay.hooks.ownership("outbox", len(self.ownership.held))
+
+    async def _forget_sent(self) -> None:
+        """Delete what was kept for long enough, in short transactions, until nothing is left of it."""
         keep = self.relay.settings.keep_sent
         if keep is not None:
-            await self.store.forget_sent(self.relay.database.now(-keep), 1000)
+            while not self.relay.stopping:
+                if await self.store.forget_sent(self.relay.database.now(-keep), _FORGET) < _FORGET:
+                    break
+        self._forget_at = self.clock.monotonic() + self._tend_every
 
     def _under_way(self, buckets: set[int]) -> bool:
         retrying = any(bucket in buckets for bucket in self.sending.retrying.values())
