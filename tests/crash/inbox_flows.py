@@ -17,7 +17,7 @@ from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.schema import inbox_waiting_table
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.inbox.transaction import SyncTransaction, Transaction
-from txpatterns.retries import FailurePolicies
+from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.testing.explorer import Flow, Invariant, State, Surroundings
 
 RUNS = "runs"
@@ -112,11 +112,17 @@ def that_rejects(office: Office) -> None:
             raise Reject("no such account")
 
 
+# Two processes that take each other for dead, each an hour ahead of the other, use up an attempt at every turn.
+PATIENT = FailurePolicy(OnFailure.HOLD, RetryLadder((timedelta(seconds=1),) * 30))
+
+
 @asynccontextmanager
-async def office(around: Surroundings, *, register: Callable[[Office], None]) -> AsyncIterator[Office]:
+async def office(
+    around: Surroundings, *, register: Callable[[Office], None], policy: FailurePolicy = HOLD
+) -> AsyncIterator[Office]:
     """Be a process of the bank with a consumer that has these handlers."""
     async with opened(around) as bank:
-        settings = ConsumerSettings(policies=FailurePolicies(HOLD))
+        settings = ConsumerSettings(policies=FailurePolicies(policy))
         consumer = Consumer(
             bank.database, bank.broker, bank.outbox.registry, group="office", emitter=bank.outbox, settings=settings
         )
@@ -220,7 +226,7 @@ INBOX_FLOWS = [
     ),
     Flow(
         "handler fails, then succeeds",
-        partial(office, register=that_fails_at_first),
+        partial(office, register=that_fails_at_first, policy=PATIENT),
         finish,
         finish,
         published_messages,

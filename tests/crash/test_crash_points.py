@@ -102,7 +102,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
     """P1, P2, P3, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51: the same with several connections; I9-I11, I14."""
-    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(20))
+    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(12))
     judge(report)
 
 
