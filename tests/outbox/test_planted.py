@@ -17,7 +17,7 @@ RED = (AssertionError, pytest.fail.Exception, TimeoutError, SQLAlchemyError, TxP
 
 @pytest.mark.timeout(180)
 # A scenario that fails, as it should here, leaves connections to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+# FW
 @pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.plant.__name__)
 async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
     """P1, P3, P7: a guard taken out is noticed by the test that names it."""
@@ -33,7 +33,8 @@ async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
             given["outbox"] = Outbox(given["store"])
         if "members" in wanted:
             await stack.enter_async_context(open_database(url))
-            given["members"] = Members(url)
+            given["members"] = members = Members(url)
+            stack.push_async_callback(_close, members)
         makers = {
             "clock": lambda: clock,
             "any_database": lambda: url,
@@ -46,6 +47,11 @@ async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
         with pytest.raises(RED):
             await _run(bug.shows, {name: given[name] for name in wanted if name in given})
         monkeypatch.undo()
+
+
+async def _close(members):
+    for database in members.databases:
+        await database.close()
 
 
 async def _run(test, given):

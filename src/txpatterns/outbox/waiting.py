@@ -6,7 +6,7 @@ paused and replaced changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -21,6 +21,7 @@ from txpatterns.database.dialects import is_sqlite, within
 from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
+from txpatterns.messages import BUCKETS
 from txpatterns.outbox.backlog import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 from txpatterns.outbox.store import message_of
@@ -68,7 +69,7 @@ class WaitingStore:
         blocked = sa.func.count().filter(table.c.state.in_((Waiting.RETRYING, Waiting.PARKED)))
         query = (
             sa.select(table.c.bucket, table.c.topic, table.c.key, blocked.label("blocked"))
-            .where(table.c.bucket.in_(sorted(buckets)), table.c.key.is_not(None))
+            .where(table.c.key.is_not(None), *_in_buckets(buckets))
             .where(table.c.state.in_((Waiting.RETRYING, Waiting.BEHIND, Waiting.PARKED)))
             .group_by(table.c.bucket, table.c.topic, table.c.key)
         )
@@ -88,7 +89,7 @@ class WaitingStore:
         table, limit = waiting_table, self.database.now(timedelta(seconds=_LONGEST_LOOK))
         query = (
             sa.select(table.c.bucket, table.c.due_at, self.database.now().label("now"))
-            .where(table.c.due_at <= limit, table.c.bucket.in_(sorted(held)), *_not_in(but))
+            .where(table.c.due_at <= limit, *_in_buckets(held), *_not_in(but))
             .order_by(table.c.due_at)
             .limit(_CHUNK)
         )
@@ -237,7 +238,7 @@ class WaitingStore:
         table = waiting_table
         query = (
             sa.select(table)
-            .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), table.c.bucket.in_(sorted(held)))
+            .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), *_in_buckets(held))
             .where(*_not_in(but))
             .order_by(table.c.due_at, table.c.message_id)
             .limit(limit)
@@ -309,6 +310,11 @@ def _in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:
     topic, key = lane
     place = (waiting_table.c.bucket == bucket_of_lane(lane), waiting_table.c.topic == topic)
     return sa.and_(*place, waiting_table.c.key == key[1:], waiting_table.c.state.in_(states))
+
+
+def _in_buckets(buckets: Collection[int]) -> list[sa.ColumnElement[bool]]:
+    """Say that a row is in one of these buckets: nothing, where they are all."""
+    return [] if len(buckets) == BUCKETS else [waiting_table.c.bucket.in_(sorted(buckets))]
 
 
 def _not_in(ids: Iterable[str]) -> list[sa.ColumnElement[bool]]:
