@@ -275,6 +275,35 @@ async def test_a_broker_paused_beyond_the_deadline(kafka, own_kafka):
         assert came == [each.id for each in sent]
 
 
+async def test_those_who_wait_are_not_disturbed_by_those_who_give_up(kafka):
+    """H6, H57: of many publications that wait for the same driver some are cancelled; the others hear all outcomes."""
+    topic = kafka.create(partitions=3)
+    async with broker_at(kafka.bootstrap) as broker:
+        publishing = [Publishing(broker, [message(topic, f"k{n}") for _ in range(50)]) for n in range(20)]
+        for _ in range(30):  # all have begun, and most of them wait for the driver's word
+            await asyncio.sleep(0)
+        for each in publishing[::2]:
+            each.task.cancel()
+        for each in publishing[1::2]:
+            await each.confirmed()
+        known = {each.id for one in publishing[1::2] for each in one.messages}
+        assert known <= set(ids_of(stored(kafka.bootstrap, topic)))
+
+
+async def test_two_publishers_do_not_fence_each_other(kafka):
+    """H64: there is no transactional id that they could share, so both go on, whatever their options have in common."""
+    topic = kafka.create()
+    options = {"client.id": "the-same"}
+    async with (
+        broker_at(kafka.bootstrap, options=options) as one,
+        broker_at(kafka.bootstrap, options=options) as two,
+    ):
+        for _ in range(5):
+            await Publishing(one, [message(topic, "k")]).confirmed()
+            await Publishing(two, [message(topic, "k")]).confirmed()
+        assert len(stored(kafka.bootstrap, topic)) == 10
+
+
 async def test_leaving_a_publication_early_is_harmless(kafka):
     """H6: whoever stops reading outcomes leaves nothing behind that disturbs the next."""
     topic = kafka.create()

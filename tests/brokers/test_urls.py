@@ -122,7 +122,7 @@ def test_options_that_risk_order_or_messages_are_refused(name, value):
 
 @pytest.mark.parametrize("name", ["bootstrap.servers", "group.id", "transactional.id", "delivery.report.only.error"])
 def test_options_that_are_the_adapters_are_refused(name):
-    """H56: it sets them itself."""
+    """H56, H64: it sets them itself, or uses none."""
     with pytest.raises(ConfigurationError, match=name):
         KafkaSettings("host:1", options={name: "x"})
 

@@ -1,9 +1,8 @@
 """One producer of the driver, and the publications that are under way on it.
 
 The driver does its work in threads of its own; what it has to say is fetched by `poll`. What is there already is
-fetched on the event loop; only when nothing is there a thread waits for the next word. A thread that fetched
-everything would take and give back Python's lock for every delivery report, each time behind whatever the loop is
-doing; a loop that only napped would come late, because its naps are a millisecond or more.
+fetched on the event loop, where nobody has to wait for Python's lock; only when nothing is there a thread waits for
+the next word. A loop that napped instead would come late, because its naps are a millisecond or more.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from txpatterns.transport import CONFIRMED, Outcome, Verdict, to_wire_headers
 
 logger = logging.getLogger("txpatterns.kafka")
 
-_WAIT = 0.1
+_WAIT, _SOON = 0.1, 0.002
 _REASON_WITHIN = 1.0
 _DISPOSE_TRIES = 50
 
@@ -123,7 +122,7 @@ class Channel:
         if self.look() or self.finished:
             return
         if self._waiting is None or self._waiting.done():
-            self._waiting = asyncio.get_running_loop().run_in_executor(self._thread, self._poll, _WAIT)
+            self._waiting = asyncio.get_running_loop().run_in_executor(self._thread, self._poll_on)
         waiting = self._waiting
         await asyncio.wait((waiting,))  # not the future itself: a caller that is cancelled leaves it to the others
         if not self.finished:
@@ -157,6 +156,13 @@ class Channel:
             return self._producer.poll(seconds)
         except Exception as raised:  # noqa: BLE001 - the driver raises what broke it, or what broke in a report
             return raised
+
+    def _poll_on(self) -> int | Exception:
+        """Wait for the next word, and for what soon follows it: each call to the thread costs as much as a message."""
+        found = more = self._poll(_WAIT)
+        while more and not isinstance(more, Exception) and len(self._producer):
+            more = self._poll(_SOON)
+        return more if isinstance(more, Exception) else found
 
     def _digest(self, found: int | Exception) -> bool:
         """Draw the conclusions from what was fetched."""

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
-from confluent_kafka import Message as KafkaMessage
-
 from txpatterns.brokers.kafka.consumer import ConsumerThread, Records
 from txpatterns.brokers.kafka.progress import Progress
 from txpatterns.brokers.kafka.wire import from_kafka
@@ -29,7 +27,7 @@ class Intake:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._ready: deque[KafkaDelivery] = deque()
-        self._came: deque[tuple[Progress[KafkaDelivery], list[KafkaMessage]]] = deque()
+        self._came: deque[tuple[Progress[KafkaDelivery], list[KafkaDelivery]]] = deque()
         self._news = asyncio.Event()
         self._acknowledged = 0
         self._ended = False
@@ -106,13 +104,10 @@ class Intake:
                 progress, run = self._came.popleft()
                 if len(run) > _BATCH:
                     self._came.appendleft((progress, run[_BATCH:]))
-                batch = self._hand_out(progress, [self._delivery(progress, record) for record in run[:_BATCH]])
+                batch = self._hand_out(progress, run[:_BATCH])
             if batch:
                 return batch
         return ()
-
-    def _delivery(self, progress: Progress[KafkaDelivery], record: KafkaMessage) -> KafkaDelivery:
-        return KafkaDelivery(self, progress, record.offset() or 0, from_kafka(record), False)
 
     def _hand_out(self, progress: Progress[KafkaDelivery], batch: Sequence[KafkaDelivery]) -> Sequence[KafkaDelivery]:
         if progress.lost:
@@ -126,7 +121,13 @@ class Intake:
     # These two run in the thread.
 
     def _arrived(self, records: Records) -> None:
-        self._came.extend(records)
+        for progress, run in records:
+            deliveries = []
+            run.reverse()
+            while run:  # let go of one by one: each keeps a list of its headers, which adds up for the collector
+                record = run.pop()
+                deliveries.append(KafkaDelivery(self, progress, record.offset() or 0, from_kafka(record), False))
+            self._came.append((progress, deliveries))
         self._tell()
 
     def _finished(self, failure: Exception | None) -> None:
