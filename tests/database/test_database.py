@@ -203,7 +203,7 @@ def _insert(connection, name):
 
 
 async def test_sqlite_writers_in_one_process_take_turns(tmp_path):
-    """H93: many writers at once, none is told that the file is busy; durability is full on every connection."""
+    """H93, H94: many writers at once, none is told that the file is busy; durability is full on every connection."""
     async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}") as store:
         outbox = Outbox(store)
 

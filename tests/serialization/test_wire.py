@@ -268,7 +268,7 @@ def test_hostile_bytes_are_a_decode_error(codec, payload):
 
 
 def test_only_registered_types_are_made():
-    """Nothing in a message can name other code."""
+    """H150: nothing in a message can name other code."""
     registry = EventRegistry()
     registry.register(Keyless)
     with pytest.raises(UnknownType):

@@ -15,16 +15,41 @@ logger = logging.getLogger("txpatterns")
 _PATIENCE = 10.0
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+class Breakable:
+    """The part of some work that may be cancelled although the work is brought to its end: a ``with`` block in it."""
+
+    def __init__(self) -> None:
+        self._within: asyncio.Task[Any] | None = None
+        self._asked = False
+
+    def cancel(self) -> None:
+        """Cancel the block, at its beginning if it has not begun."""
+        self._asked = True
+        if self._within is not None:
+            self._within.cancel()
+
+    def __enter__(self) -> None:
+        if self._asked:
+            raise asyncio.CancelledError
+        self._within = asyncio.current_task()
+
+    def __exit__(self, *exception: object) -> None:
+        self._within = None
+
+
+async def finish(work: Coroutine[Any, Any, T], breakable: Breakable | None = None) -> T:
     """Bring this to its end though the caller is cancelled meanwhile, however often; then the cancellation goes on.
 
     Cut off in the middle, a connection can only be thrown away, one that is just being made belongs to nobody who
-    could close it, and a COMMIT may or may not have happened. What takes longer than ten seconds is cut off after all.
+    could close it, and a COMMIT may or may not have happened. What takes longer than ten seconds is cut off after all,
+    and the part that is ``breakable`` at once.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        if breakable is not None:
+            breakable.cancel()
         if not await _ends(task):
             task.cancel()
             await _ends(task)

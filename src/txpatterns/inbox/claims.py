@@ -7,9 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 
 from txpatterns.database import Database
+from txpatterns.database.engines import schema_of
+from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox.entries import Entry
 from txpatterns.inbox.schema import inbox_table, inbox_waiting_table
@@ -26,27 +28,30 @@ class Claims:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
-        self._built: tuple[timedelta, sa.Insert, sa.Insert] | None = None
+        self._offset = database.clock.offset
+        self._rendered: dict[tuple[str, Dialect, str | None], Rendered] = {}
 
     def claim(self, connection: Connection, consumer: str, message_id: str, fingerprint: str | None) -> bool:
         """Say whether this is the first time, in the caller's transaction."""
-        statement, _ = self._statements()
-        parameters = {"consumer": consumer, "message_id": message_id, "fingerprint": fingerprint}
-        return connection.execute(statement, parameters).rowcount == 1
+        values = {"consumer": consumer, "message_id": message_id, "fingerprint": fingerprint}
+        return self._statement("claim", connection).execute(connection, values) == 1
 
     def take(self, connection: Connection, entry: Entry) -> bool:
         """Claim a message that came from the broker, unless it or its key waits in the database, or it is dead.
 
         One statement, so that nothing comes between the look and the claim.
         """
-        _, statement = self._statements()
-        parameters = {
+        values = {
             "consumer": entry.consumer,
             "message_id": entry.message.id,
             "fingerprint": entry.fingerprint,
             "lane": entry.lane,
         }
-        return connection.execute(statement, parameters).rowcount == 1
+        return self._statement("take", connection).execute(connection, values) == 1
+
+    def has(self, connection: Connection, entry: Entry) -> bool:
+        """Say whether a message is claimed, in the caller's transaction too."""
+        return self.fingerprint(connection, entry.consumer, entry.message.id) is not None
 
     def fingerprint(self, connection: Connection, consumer: str, message_id: str) -> str | None:
         """Give the fingerprint that a handled message had: empty where none was given, None where there is no row."""
@@ -74,25 +79,30 @@ class Claims:
         rows = sa.tuple_(inbox.consumer, inbox.message_id)
         return connection.execute(sa.delete(inbox_table).where(rows.in_(old))).rowcount
 
-    def _statements(self) -> tuple[sa.Insert, sa.Insert]:
-        """Give the inserts of ``claim`` and ``take``: built once, and again when the test kit has moved the clock."""
+    def _statement(self, name: str, connection: Connection) -> Rendered:
+        """Give the insert of ``claim`` or ``take``: rendered once, and again when the test kit has moved the clock."""
         offset = self.database.clock.offset
-        if self._built is None or self._built[0] != offset:
-            self._built = (offset, *self._build())
-        return self._built[1:]
+        if self._offset != offset:
+            self._offset, self._rendered = offset, {}
+        kind = (name, connection.dialect, schema_of(connection))
+        found = self._rendered.get(kind)
+        if found is None:
+            found = self._rendered[kind] = Rendered(self._build(name), connection)
+        return found
 
-    def _build(self) -> tuple[sa.Insert, sa.Insert]:
+    def _build(self, name: str) -> sa.Insert:
         consumer, message_id = _text("consumer"), _text("message_id")
         row: list[sa.ColumnElement[Any]] = [consumer, message_id, _text("fingerprint"), self.database.now()]
+        insert = self._insert(inbox_table)
+        if name == "claim":
+            return insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing()
         waiting, dead = inbox_waiting_table.c, dead_letter_table.c
         free = (
             ~sa.exists().where(waiting.consumer == consumer, waiting.lane == _text("lane")),
             ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
             ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
         )
-        insert = self._insert(inbox_table).execution_options(preserve_rowcount=True)  # psycopg forgets it otherwise
-        claim = insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing()
-        return claim, insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing()
+        return insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing()
 
 
 def _text(name: str) -> sa.BindParameter[str]:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
 import anyio
 import anyio.to_thread
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable
 from txpatterns.database.engines import WRITES
-from txpatterns.database.finishing import finish
+from txpatterns.database.finishing import Breakable, finish
 from txpatterns.errors import HandlerDefinitionError
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
 
 _WRITES = {WRITES: True}
+_FAILED = "txpatterns_failed"
 
 
 class Came(Enum):
@@ -58,7 +61,11 @@ class Run:
     event: Event
     message: Message
     opening: Callable[[Connection], bool]
+    stands: Callable[[Connection], bool]
+    """Whether what the opening wrote is still there."""
     around: Callable[[], AbstractContextManager[object]]
+    handling: Breakable = field(default_factory=Breakable)
+    """The handler's own part: only this may be cancelled, neither the opening nor the commit."""
 
 
 class Execution:
@@ -72,6 +79,7 @@ class Execution:
         self._threads = anyio.CapacityLimiter(40)
         if isinstance(database.engine, AsyncEngine):
             self._async_engine = database.engine
+            _listen(database.engine.sync_engine)
 
     def accept(self, function: AnyHandler) -> None:
         """Refuse a function that this database cannot run.
@@ -88,6 +96,7 @@ class Execution:
     def prepare_threads(self, most: int) -> Engine:
         """Make ready for ``def`` handlers. Raises MissingExtra where the driver for them is not installed."""
         self._sync_engine = self.database.sync_engine
+        _listen(self._sync_engine)
         self._threads.total_tokens = most
         return self.database.sync_engine
 
@@ -95,7 +104,7 @@ class Execution:
         """Run a handler once. Raises nothing but what cancels it."""
         async with self.database.writing():
             if run.handler.is_async:
-                return await self._in_loop(run)
+                return await finish(self._in_loop(run), run.handling)
             handling = partial(self._in_thread, run)
             return await anyio.to_thread.run_sync(handling, limiter=self._threads, abandon_on_cancel=True)
 
@@ -105,22 +114,21 @@ class Execution:
             result = await self._in_session(session, run)
         except BaseException:
             # Cancelled in mid-statement, nobody knows what the connection is doing: it must not go back to the pool.
-            await finish(session.invalidate())
+            await session.invalidate()
             raise
         if result.came not in (Came.DONE, Came.REFUSED):  # after a commit there is nothing left to close
             with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
-                await finish(session.rollback())  # when a COMMIT has failed, closing alone leaves SQLite's open
+                await session.rollback()  # when a COMMIT has failed, closing alone leaves SQLite's transaction open
             with suppress(Exception):
-                await finish(session.close())
+                await session.close()
         return result
 
     async def _in_session(self, session: AsyncSession, run: Run) -> Result:
         try:
-            # Not cut short either: a connection that is just being made belongs to nobody who could close it.
-            connection, may_run = await finish(session.run_sync(_open, run))
+            connection, may_run = await session.run_sync(_open, run)
             if not may_run:
                 # What an opening wrote besides its claim stays, for example that the next of the lane is due.
-                await finish(session.commit())
+                await session.commit()
                 return Result(Came.REFUSED)
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_opening(error)
@@ -128,10 +136,13 @@ class Execution:
         committing = False
         try:
             with run.around():
-                await _uncancelled(run.handler.call(run.event, transaction))
+                with run.handling:
+                    await _uncancelled(run.handler.call(run.event, transaction))
                 transaction.close()
+                if _FAILED in connection.info:
+                    await session.run_sync(_see_that_it_stands, run)
                 committing = True
-                await finish(session.commit())
+                await session.commit()
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_handler(error, lost=committing or connection.invalidated)
         finally:
@@ -165,6 +176,8 @@ class Execution:
             with run.around():
                 run.handler.call(run.event, transaction)
                 transaction.close()
+                if _FAILED in connection.info:
+                    _see_that_it_stands(session, run)
                 committing = True
                 session.commit()
         except Exception as error:  # noqa: BLE001 - told in the result
@@ -176,7 +189,34 @@ class Execution:
 
 def _open(session: Session, run: Run) -> tuple[Connection, bool]:
     connection = session.connection(execution_options=_WRITES)
+    connection.info.pop(_FAILED, None)
     return connection, run.opening(connection)
+
+
+def _listen(engine: Engine) -> None:
+    if not event.contains(engine, "handle_error", _note_failure):
+        event.listen(engine, "handle_error", _note_failure)
+
+
+def _note_failure(context: ExceptionContext) -> None:
+    connection = context.connection
+    if connection is not None and not connection.closed and not connection.invalidated:
+        connection.info[_FAILED] = str(context.original_exception)
+
+
+def _see_that_it_stands(session: Session, run: Run) -> None:
+    """A handler that swallows an error may have nothing left to commit, and COMMIT would not say so.
+
+    PostgreSQL ends a transaction with an error in it by a rollback, and SQLite has rolled back already after some.
+    """
+    connection = session.connection()
+    error = connection.info[_FAILED]
+    try:
+        stands = run.stands(connection)
+    except DBAPIError:
+        stands = False
+    if not stands:
+        raise RuntimeError(f"The handler went on after an error that undid all its work: {error}")
 
 
 def _of_opening(error: Exception) -> Result:

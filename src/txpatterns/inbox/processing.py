@@ -54,7 +54,8 @@ class Processing:
     ) -> Result:
         """Run a handler; what the database gave up for another transaction's sake runs again at once, uncounted."""
         around = partial(self.hooks.handling, entry.message, entry.consumer, attempt)
-        run = Run(handler, event, entry.message, opening, around)
+        stands = partial(self.lanes.claims.has, entry=entry)
+        run = Run(handler, event, entry.message, opening, stands, around)
         result = await self.execution.run(run)
         for _ in range(_REPEATS):
             if result.came is not Came.REPEAT:
