@@ -38,7 +38,7 @@ class Told(Hooks):
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_the_parts_use_few_connections_beside_the_pool(database, driver):
-    """H101: relay, leases, retries and timers share three, or five with asyncpg; handlers keep to the application's pool."""
+    """H101: relay, leases, retries and timers share three, or five with asyncpg; handlers keep to the pool."""
     pool, most = 2, 0
     engine = create_async_engine(database.url(driver), pool_size=pool, max_overflow=0, pool_timeout=60)
     app = App("connections", engine, "memory://", settings=AppSettings(wakeups=False))

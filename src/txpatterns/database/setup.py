@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.engines import schema_of
 from txpatterns.database.schema import (
     DISPENSABLE,
     SCHEMA_REVISION,
@@ -27,7 +28,7 @@ def create_missing(connection: Connection, target: sa.MetaData | None = None) ->
     ``target`` is your own metadata with our tables attached; without it, our tables alone are made, as if by
     ``txp db upgrade``. A database that Alembic looks after is left alone.
     """
-    present = set(sa.inspect(connection).get_table_names())
+    present = set(sa.inspect(connection).get_table_names(schema=schema_of(connection)))
     if present & _CHAINS:
         return []
     missing = [table for table in (target or metadata).sorted_tables if table.name not in present]
@@ -69,7 +70,9 @@ def ensure_identity(connection: Connection, *, complete: bool = True) -> int:
     if found is None:
         # Two processes that start together must not give two uids; on SQLite there is one writer anyway.
         if not is_sqlite(connection):
-            connection.execute(sa.text("LOCK TABLE txp_database IN SHARE ROW EXCLUSIVE MODE"))
+            schema, quote = schema_of(connection), connection.dialect.identifier_preparer.quote
+            name = f"{quote(schema)}.txp_database" if schema else "txp_database"
+            connection.execute(sa.text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
         if connection.execute(sa.select(database_table.c.uid)).first() is None:
             connection.execute(sa.insert(database_table).values(uid=new_id(), version=SCHEMA_VERSION))
         return SCHEMA_VERSION
@@ -83,7 +86,7 @@ def _present(connection: Connection) -> dict[str, set[str]]:
     """Give our tables that are there, each with its columns."""
     wanted = [*metadata.tables, VERSION_TABLE]
     if not is_sqlite(connection):
-        found = sa.inspect(connection).get_multi_columns(filter_names=wanted)
+        found = sa.inspect(connection).get_multi_columns(schema=schema_of(connection), filter_names=wanted)
         return {table: {column["name"] for column in columns} for (_schema, table), columns in found.items()}
     # Reflection on SQLite parses each table's text, which would be most of an application's start.
     query = sa.text("SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'")
