@@ -275,15 +275,18 @@ async def test_a_broker_paused_beyond_the_deadline(kafka, own_kafka):
         assert came == [each.id for each in sent]
 
 
-async def test_those_who_wait_are_not_disturbed_by_those_who_give_up(kafka):
+async def test_those_who_wait_are_not_disturbed_by_those_who_give_up(kafka, own_kafka):
     """H6, H57: of many publications that wait for the same driver some are cancelled; the others hear all outcomes."""
     topic = kafka.create(partitions=3)
     async with broker_at(kafka.bootstrap) as broker:
+        await Publishing(broker, [message(topic)]).confirmed()
+        own_kafka.pause()
         publishing = [Publishing(broker, [message(topic, f"k{n}") for _ in range(50)]) for n in range(20)]
-        for _ in range(30):  # all have begun, and most of them wait for the driver's word
-            await asyncio.sleep(0)
+        channel = broker._publisher._channel
+        await eventually(lambda: len(channel._batches) == 20 and not channel._waiting.done())
         for each in publishing[::2]:
             each.task.cancel()
+        own_kafka.resume()
         for each in publishing[1::2]:
             await each.confirmed()
         known = {each.id for one in publishing[1::2] for each in one.messages}
