@@ -122,9 +122,9 @@ def sends_after_the_commit(around: Surroundings) -> None:
 def remembers_only_a_cursor(around: Surroundings) -> None:
     page, place = OutboxStore.page, around.log.path.with_name("cursor")
 
-    async def onward(self: OutboxStore, after: int, buckets: Any, limit: int) -> Any:
+    async def onward(self: OutboxStore, after: int, *bounds: Any) -> Any:
         before = int(place.read_text()) if place.exists() and around.life > 0 else 0
-        rows = await page(self, max(after, before), buckets, limit)
+        rows = await page(self, max(after, before), *bounds)
         if rows:
             place.write_text(str(rows[-1].position))
         return rows
