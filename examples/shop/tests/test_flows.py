@@ -68,7 +68,7 @@ async def test_what_is_not_there_is_not_sold(shop):
 
 
 async def test_the_last_ones_go_to_one_of_many(shop):
-    """P5: twenty want all there is at once; one gets them, nobody gets half."""
+    """P5, I7: twenty want all there is at once; one gets them, nobody gets half."""
     visitors = [await shop.visitor() for _ in range(20)]
     everything = (await shop.shelf(visitors[0], "PLAY-01"))["available"]
     orders = await asyncio.gather(*(shop.buy(who, "succeed", quantity=everything) for who in visitors))

@@ -9,7 +9,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["reserve", "release", "sell"]), st.i
 
 @given(st.integers(0, 30), STEPS)
 def test_nothing_is_lost_or_made(stocked, steps):
-    """P5: available + reserved + sold stays what was stocked, whatever is tried."""
+    """P5, I7: available + reserved + sold stays what was stocked, whatever is tried."""
     stock = Stock(stocked)
     for step, quantity in steps:
         try:

@@ -4,7 +4,7 @@ import asyncio
 
 
 async def test_ten_times_at_once(shop, body_of):
-    """P2: the same webhook ten times in parallel has one effect, and every answer says that it was taken."""
+    """P2, H153: the same webhook ten times in parallel has one effect, and every answer says that it was taken."""
     alice = await shop.visitor()
     order_id = await shop.buy(alice, "succeed")
     await shop.until(alice, order_id, "order.confirmed")
@@ -18,7 +18,7 @@ async def test_ten_times_at_once(shop, body_of):
 
 
 async def test_twice(shop):
-    """P2: what the bank repeats changes nothing, and the timeline shows that it was told again."""
+    """P2, H153: what the bank repeats changes nothing, and the timeline shows that it was told again."""
     alice = await shop.visitor()
     order_id = await shop.buy(alice, "twice")
     heard = await shop.until(alice, order_id, "webhook.repeated", "stock.sold")
@@ -72,3 +72,20 @@ async def test_forged_and_stale_webhooks_are_refused(shop):
     unsigned = await anybody.post(url, content=body)
     assert unsigned.status_code == 401
     assert (await anybody.post("/webhooks/payments/other", content=body, headers=headers)).status_code == 404
+
+
+async def test_the_bank_takes_charges_while_it_posts(shop):
+    """P7: posting a webhook and asking for a charge never wait for each other, on databases with one writer each."""
+    alice, bob = await shop.visitor(), await shop.visitor()
+    orders = []
+
+    async def meanwhile():
+        if not orders:
+            orders.append(await shop.buy(bob, "silent"))
+            await shop.until(bob, orders[0], "payment.session_opened")
+
+    shop.meanwhile = meanwhile
+    order_id = await shop.buy(alice, "succeed")
+    heard = await shop.until(alice, order_id, "order.confirmed")
+    assert "handler.stumbled" not in heard
+    assert len(shop.posted) == 1

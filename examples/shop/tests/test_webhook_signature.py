@@ -1,4 +1,5 @@
 import base64
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -25,9 +26,9 @@ def headers(age=timedelta(0), secret=SECRET, webhook_id="evt_1", body=BODY):
     return signed(secret, webhook_id, body, datetime.now(UTC) - age)
 
 
-def refused(body=BODY, **wrong):
+def refused(body=BODY, signed_body=None, **wrong):
     with pytest.raises(Problem) as caught:
-        verify(SECRET, body.encode(), headers(**wrong))
+        verify(SECRET, body.encode(), headers(body=signed_body or BODY, **wrong))
     return caught.value.kind.status
 
 
@@ -44,8 +45,30 @@ def test_the_stamp_may_be_five_minutes_off():
 
 
 def test_another_secret_or_another_byte_is_refused():
+    """H155: the signature is over the bytes that came; the same JSON written in another way is not them."""
     assert refused(secret=OTHER) == 401
     assert refused(body=BODY.replace("12.30", "12.31")) == 401
+    assert json.loads(BODY.replace(": ", ":")) == json.loads(BODY)
+    assert refused(body=BODY.replace(": ", ":"), signed_body=BODY) == 401
+
+
+def test_what_is_not_signed_is_not_read():
+    """H155: a forged body that is no JSON is refused for its signature, and nobody learns how it would be parsed."""
+    assert refused(body="{", secret=OTHER) == 401
+
+
+def test_signatures_are_compared_in_constant_time(monkeypatch):
+    """H154: what decides is `compare_digest`, which takes as long for the first wrong byte as for the last."""
+    compared = []
+
+    def compare(ours, theirs):
+        compared.append((ours, theirs))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert refused() == 401
+    assert len(compared) == 1
+    assert compared[0][0] == compared[0][1]
 
 
 def test_a_secret_is_replaced_without_a_gap():
