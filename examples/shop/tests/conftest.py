@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,7 +30,8 @@ class OpenShop:
     settings: Settings
     stack: AsyncExitStack
     posted: list[tuple[bytes, dict[str, str]]] = field(default_factory=list)
-    losing: bool = False
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What happens while the bank's post is on its way."""
 
     async def visitor(self) -> httpx.AsyncClient:
         """Somebody new, with a cookie jar of their own."""
@@ -39,6 +41,8 @@ class OpenShop:
     async def post(self, body: bytes, headers: dict[str, str]) -> int:
         """The bank's post; what it carried can be posted again by a test."""
         self.posted.append((body, headers))
+        if self.meanwhile is not None:
+            await self.meanwhile()
         client = await self.visitor()
         answer = await client.post("/webhooks/payments/mock", content=body, headers=headers)
         return answer.status_code

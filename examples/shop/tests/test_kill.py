@@ -13,6 +13,7 @@ from shop.catalog.seed import products
 
 METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "lost", "card"]
 KILLS = 3
+AT_ONCE = 4
 PATIENCE = 120.0
 SEEDS = [int(seed) for seed in os.environ.get("SHOP_KILL_SEEDS", "20 21").split()]
 """When the kills come. Others than these: SHOP_KILL_SEEDS="1 2 3" pytest examples/shop/tests/test_kill.py"""
@@ -25,6 +26,7 @@ class Customer(threading.Thread):
         super().__init__(daemon=True)
         self.url, self.random, self.done = url, random.Random(seed), done
         self.orders = {}
+        self.open = []
         self.client = httpx.Client(base_url=url, timeout=20)
 
     def run(self):
@@ -37,9 +39,20 @@ class Customer(threading.Thread):
             answer = self.ask("POST", "/api/v1/checkout", body, {"Idempotency-Key": f"k{number}"})
             if answer is not None and answer.status_code == 202:
                 self.orders[f"k{number}"] = answer.json()["id"]
+                self.open.append(answer.json()["id"])
             self.ask("DELETE", "/api/v1/cart", None)
             self.done.wait(self.random.random() / 4)
+            while len(self.open) >= AT_ONCE and not self.done.is_set():
+                self.look_at_the_oldest()
         self.client.close()
+
+    def look_at_the_oldest(self):
+        """Order no faster than the shop sells, however slow the machine is."""
+        answer = self.ask("GET", f"/api/v1/orders/{self.open[0]}", None)
+        if answer is not None and answer.json()["status"] in ("CONFIRMED", "CANCELED"):
+            del self.open[0]
+        else:
+            self.done.wait(0.1)
 
     def ask(self, method, path, body, headers=None):
         while not self.done.is_set():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -65,6 +65,8 @@ PORTS: Mapping[str, type[Any]] = {
 
 SHORT_LEASE = timedelta(seconds=4)
 """How soon the one process of the embedded shop takes up the work of its killed predecessor."""
+STOP_WITHIN = timedelta(seconds=5)
+"""How long the embedded shop finishes what is under way when it is closed; the rest waits in its folder."""
 
 TABLES: Mapping[str, MetaData] = {
     "catalog": shop.catalog.models.Base.metadata,
@@ -72,6 +74,7 @@ TABLES: Mapping[str, MetaData] = {
     "inventory": shop.inventory.models.Base.metadata,
     "orders": shop.orders.models.Base.metadata,
     "bank": shop.bank.models.Base.metadata,
+    "postman": MetaData(),
     "payment": shop.payment.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
@@ -167,7 +170,9 @@ class Builder:
 
     def _bank(self) -> BankApi:
         app = self._app("bank")
-        shop.bank.app.listen(app, self.settings.webhook_secret, self.post)
+        # With a database of its own: a handler keeps its transaction while it posts, and on SQLite that shuts out all
+        # other writers of the file, among them the charge that the shop asks for before it takes the next webhook.
+        shop.bank.app.listen(self._app("postman"), self.settings.webhook_secret, self.post)
         return BankApi(app, Temper(self.settings.seed, self.settings.think))
 
     def _cart(self) -> CartApi:
@@ -193,7 +198,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             if not unit.app.database.is_sqlite:  # there, the App makes all that is missing
                 await make_database(builder.settings.database_of(unit.name))
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
-            await stack.enter_async_context(unit.app.running())
+        await stack.enter_async_context(_together(builder.units))
         for fill in builder.fills:
             await fill()
         notes = [asyncio.create_task(unit.stumbles.tell(unit.app)) for unit in builder.units]
@@ -203,6 +208,27 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             for task in notes:
                 task.cancel()
             await asyncio.gather(*notes, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
+    """Run all Apps at once. They stop at once too: one after the other, each would wait for what the others handle."""
+    stopping = asyncio.Event()
+
+    async def run(unit: Unit, up: asyncio.Event) -> None:
+        async with unit.app.running():
+            up.set()
+            await stopping.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for unit in units:
+            up = asyncio.Event()
+            group.create_task(run(unit, up))
+            await up.wait()
+        try:
+            yield
+        finally:
+            stopping.set()
 
 
 async def make_database(url: str) -> None:
@@ -239,7 +265,8 @@ def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bel
     builder.app_settings = replace(
         usual,
         relay=replace(usual.relay, lease=SHORT_LEASE),
-        consumer=replace(usual.consumer, lease_ttl=SHORT_LEASE),
+        consumer=replace(usual.consumer, lease_ttl=SHORT_LEASE, stop_within=STOP_WITHIN),
+        stop_within=STOP_WITHIN,
     )
     return _web(builder)
 
