@@ -175,3 +175,21 @@ async def test_the_long_dead_are_forgotten(members):
     await join(new)
     found = await new.database.read(lambda c: c.execute(sa.select(member_table.c.owner)).scalars().all())
     assert found == [new.owner]
+
+
+async def test_a_lease_is_renewed_while_the_librarys_own_work_waits(database):
+    """P7, H101: leases have a connection that nothing else takes, so that work which hangs at a lock costs none."""
+    locked = sa.text("SELECT pg_advisory_xact_lock(1)")
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    async with open_database(database.url("asyncpg")) as store:
+        leases = Leases(store, "scope", slots=4, ttl=TTL)
+        await join(leases)
+        async with store.engine.begin() as holder, store.engine.connect() as watcher:
+            await holder.execute(locked)
+            stuck = [asyncio.create_task(store.transact(lambda c: c.execute(locked))) for _ in range(5)]
+            async with asyncio.timeout(60):
+                while await watcher.scalar(waiting) < 2:  # noqa: ASYNC110 - the server tells nobody
+                    await asyncio.sleep(0.005)
+                assert (await leases.renew()).live == 1
+            assert not any(task.done() for task in stuck)
+        await asyncio.gather(*stuck)

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from database.cancelling import cancelled_at
-from inbox.support import TIMEOUT, FakeDelivery, Noted, note, prepared, quick
-from txpatterns.database import Database
+from inbox.support import LONG, TIMEOUT, FakeDelivery, Noted, note, prepared, quick
+from txpatterns.database import Database, finishing
 from txpatterns.inbox import State, Transaction
 from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.entries import Waiting, entry_of
@@ -96,3 +96,30 @@ async def stored(world, consumer, message):
     first = First(State.RETRYING, 1, timedelta(milliseconds=1))
     _, row = await world.database.transact(partial(lanes.admit, entry=entry, first=first))
     return Waiting(row, entry, 1, State.RETRYING)
+
+
+async def test_a_handler_that_waits_is_cancelled_at_once(sqlite_world, monkeypatch):
+    """H6: only the opening and the commit are waited for; what the handler awaits is cut off when it is cancelled."""
+    monkeypatch.setattr(finishing, "_PATIENCE", LONG)
+    world, begun, ended = sqlite_world, asyncio.Event(), []
+    consumer = world.consumer()
+    consumer.check()
+    deliveries = Deliveries(consumer._processing, consumer._retries, Suspicion())
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(event.number)
+
+    delivery = FakeDelivery(world.message(Noted(book="a", number=1)), False, world.broker)
+    handling = asyncio.create_task(deliveries.handle(delivery))
+    async with asyncio.timeout(TIMEOUT):
+        await begun.wait()
+        handling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handling
+    assert (ended, await world.effects(), await world.inbox()) == ([1], [], [])
