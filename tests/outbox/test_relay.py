@@ -19,6 +19,7 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import bucket_of, new_id
 from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
 from txpatterns.outbox.schema import outbox_table, sent_table
+from txpatterns.outbox.store import OutboxStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
 QUICK = RelaySettings(batch=50, read_ahead=200, poll=timedelta(milliseconds=50), lease=timedelta(seconds=5))
@@ -477,3 +478,17 @@ async def test_memory_is_bounded_in_bytes(store, outbox, ordered):
     assert 10_000 < most <= 100_000 + 11_000
     assert broker.first_of_key == added
     assert set(broker.copies.values()) == {1}
+
+
+@pytest.mark.parametrize("owned", [range(256), range(255)], ids=["all buckets", "some"])
+async def test_a_page_ends_when_there_is_no_more_room(store, outbox, owned):
+    """H36: a page has at most one row more than fits, and never none, so that a large message gets through."""
+    async with session_of(store) as session, session.begin():
+        added = [outbox.add(session, Pictured(order_id="big", picture="x" * 10_000)) for _ in range(8)]
+    assert bucket_of("big") in owned
+    pages = OutboxStore(store)
+    for room, rows_read in ((1, 1), (10_000, 1), (25_000, 3), (10_000_000, 8)):
+        page = await pages.page(0, owned, 100, room)
+        assert [row.message.id for row in page] == added[:rows_read]
+    assert [row.message.id for row in await pages.page(0, owned, 2, 10_000_000)] == added[:2]
+    await pages.close()

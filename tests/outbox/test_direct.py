@@ -1,0 +1,74 @@
+"""The relay's kept connections: what goes wrong on one costs that connection, never the next statement."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from outbox.support import open_database
+from txpatterns.database import Database
+from txpatterns.database.direct import Direct
+
+ALIVE = "SELECT 1 AS one"
+
+
+@pytest.fixture
+async def store(database):
+    async with open_database(database.url("asyncpg")) as store:
+        yield store
+
+
+@pytest.fixture
+async def direct(store):
+    direct = Direct(store)
+    yield direct
+    await direct.close()
+
+
+async def test_a_lost_connection_is_opened_again(store, direct):
+    """H35, I14: the statement that meets it fails as SQLAlchemy's would; the next one has a new connection."""
+    ((pid,),) = await direct.fetch("SELECT pg_backend_pid()")
+    await store.transact(lambda c: c.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid}))
+    with pytest.raises(DBAPIError) as raised:
+        await direct.fetch(ALIVE)
+    assert raised.value.connection_invalidated
+    assert [tuple(row) for row in await direct.fetch(ALIVE)] == [(1,)]
+
+
+async def test_an_error_is_told_in_sqlalchemys_words(direct):
+    """H147: whoever retries by class of error sees what SQLAlchemy would have raised."""
+    with pytest.raises(ProgrammingError):
+        await direct.execute("DELETE FROM no_such_table")
+    assert [tuple(row) for row in await direct.fetch(ALIVE)] == [(1,)]
+
+
+async def test_cancelled_in_the_middle(store, direct):
+    """H6, I14: the connection is thrown away; nothing of the cancelled statement goes on or is met later."""
+    await direct.fetch(ALIVE)
+    waiting = asyncio.ensure_future(direct.fetch("SELECT pg_sleep(600)"))
+    sleeping = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+    )
+
+    async def asleep() -> int:
+        return await store.read(lambda connection: connection.scalar(sleeping))
+
+    async with asyncio.timeout(30):
+        while not await asleep():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert [tuple(row) for row in await direct.fetch(ALIVE)] == [(1,)]
+        while await asleep():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_not_behind_a_pooler_and_only_with_asyncpg(database):
+    """H98: prepared in one round trip and run in another, a statement may meet two servers behind a pooler."""
+    url = database.url("asyncpg")
+    for given, serves in (((url, None), True), ((url, url), False), ((database.url("psycopg"), None), False)):
+        store = Database(given[0], listen_url=given[1])
+        assert Direct.serves(store) is serves
+        await store.close()
