@@ -25,6 +25,9 @@ from shop.settings import PORTS, Settings, SettingsError, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
+STOP_PATIENCE = 45
+"""Seconds that the services have to end: longer than they give what they have under way."""
+
 
 class Profile(StrEnum):
     """In which shape the shop runs."""
@@ -162,4 +165,4 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.wait(timeout=30)
+            process.wait(timeout=STOP_PATIENCE)
