@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,10 +72,12 @@ class SqliteWorld:
         shutil.copyfile(self.folder / "kept.log", self.log.path)
 
     def locked(self) -> bool:
-        with closing(sqlite3.connect(self.file, timeout=0, isolation_level=None)) as connection:
+        options = {"timeout": 0, "isolation_level": None}
+        engine = sa.create_engine(f"sqlite:///{self.file}", poolclass=sa.NullPool, connect_args=options)
+        with engine.connect() as connection:
             try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except sa.exc.OperationalError:
                 return True
         return False
 
