@@ -20,7 +20,7 @@ from txpatterns.messages import Message
 from txpatterns.outbox import RelaySettings
 from txpatterns.runtime.signals import stop_on_signals
 
-LEASE = timedelta(seconds=3)
+LEASE = timedelta(seconds=float(os.environ.get("LEASE", "3")))
 
 BURNT = "an attempt was used up"
 

@@ -43,7 +43,7 @@ class Fleet:
     app: App
     run: Callable[[str], Child]
     members: dict[str, Child] = field(default_factory=dict)
-    killed: list[Child] = field(default_factory=list)
+    ended: list[Child] = field(default_factory=list)
 
     async def start(self, name: str) -> None:
         """Start a process, and wait until its parts run: before that, a server that is away ends it, as it should."""
@@ -55,18 +55,23 @@ class Fleet:
         """SIGKILL to a process, and start another in its place."""
         process = self.members[name]
         await asyncio.to_thread(process.kill9)
-        self.killed.append(process)
+        self.ended.append(process)
         await self.start(name)
 
-    async def stop(self) -> dict[str, int]:
-        """Ask all to end; gives their exit codes."""
-        for process in self.members.values():
-            process.sigterm()
-        return {name: await asyncio.to_thread(child.wait, within=START) for name, child in self.members.items()}
+    async def stop(self, *names: str) -> None:
+        """Ask some, or all, to end, as a deployment does; their exit code must be 0."""
+        leaving = names or tuple(self.members)
+        for name in leaving:
+            self.members[name].sigterm()
+        for name in leaving:
+            process = self.members.pop(name)
+            self.ended.append(process)
+            code = await asyncio.to_thread(process.wait, within=START)
+            assert code == 0, f"{name} left with code {code}\n{process.output}"
 
     def said(self, words: str) -> list[str]:
         """The lines with these words of every process there was."""
-        everybody = [*self.killed, *self.members.values()]
+        everybody = [*self.ended, *self.members.values()]
         return [line for process in everybody for line in process.lines if words in line]
 
     async def until(self, query: str, reached: Callable[[int], bool], what: str) -> None:

@@ -25,7 +25,7 @@ class Record:
     message_id: str
     key: str
     body: bytes
-    stored_at: datetime
+    produced_at: datetime
 
 
 @dataclass
@@ -70,6 +70,7 @@ async def judge(app: App, wire: Sequence[Record], story: Story) -> dict[str, int
         "dead_letters": len(dead),
     }
     story.figures |= faults | {
+        "messages": story.messages,
         "faults": [what for _, what in story.faults],
         "duplicates_on_the_wire": len(wire) - len(published),
         "duplicates_after": dict(_repeated(wire, story)),
@@ -106,8 +107,8 @@ def inversions(order: Iterable[tuple[str, int]]) -> int:
 
 def _record(record: Any) -> Record:
     headers = dict(record.headers() or [])
-    stored_at = datetime.fromtimestamp(record.timestamp()[1] / 1000, UTC)
-    return Record(headers["message-id"].decode(), (record.key() or b"").decode(), record.value(), stored_at)
+    produced_at = datetime.fromtimestamp(record.timestamp()[1] / 1000, UTC)
+    return Record(headers["message-id"].decode(), (record.key() or b"").decode(), record.value(), produced_at)
 
 
 def _first(wire: Sequence[Record]) -> Iterator[tuple[str, int]]:
@@ -119,13 +120,16 @@ def _first(wire: Sequence[Record]) -> Iterator[tuple[str, int]]:
 
 
 def _repeated(wire: Sequence[Record], story: Story) -> Counter[str]:
-    """The records that came again, each put down to the fault before it."""
-    seen: set[str] = set()
+    """The records that came again, each put down to the fault before it.
+
+    A record's time is that of its producer, and a paused one's records are stored late: the later time of both counts.
+    """
+    seen: dict[str, datetime] = {}
     causes: Counter[str] = Counter()
     for record in wire:
-        if record.message_id in seen:
-            causes[story.last_before(record.stored_at)] += 1
-        seen.add(record.message_id)
+        before = seen.setdefault(record.message_id, record.produced_at)
+        if before is not record.produced_at:
+            causes[story.last_before(max(before, record.produced_at))] += 1
     return causes
 
 
