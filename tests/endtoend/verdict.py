@@ -127,9 +127,10 @@ def _repeated(wire: Sequence[Record], story: Story) -> Counter[str]:
     seen: dict[str, datetime] = {}
     causes: Counter[str] = Counter()
     for record in wire:
-        before = seen.setdefault(record.message_id, record.produced_at)
-        if before is not record.produced_at:
-            causes[story.last_before(max(before, record.produced_at))] += 1
+        if record.message_id in seen:
+            causes[story.last_before(max(seen[record.message_id], record.produced_at))] += 1
+        else:
+            seen[record.message_id] = record.produced_at
     return causes
 
 
