@@ -186,7 +186,8 @@ class WireBroker:
             if wanted <= self.log.acknowledged(group):
                 return
             with suppress(TimeoutError):  # another process may acknowledge too
-                await asyncio.wait_for(self._acknowledged.wait(), _LOOK_AGAIN)
+                async with asyncio.timeout(_LOOK_AGAIN):  # `wait_for` may lose a cancellation
+                    await self._acknowledged.wait()
 
 
 class WireDelivery:
