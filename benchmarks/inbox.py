@@ -17,13 +17,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from benchmarks.harness import Case, Table, compare
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.inbox import Consumer, Transaction
+from txpatterns.inbox import Consumer, ConsumerSettings, Transaction
 from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.messages import Event, Message, describe, new_id
 from txpatterns.serialization import EventRegistry
 
-MESSAGES = 240
+MESSAGES = 256
+MOST = 32
 GOAL = 0.75
 
 
@@ -66,11 +67,11 @@ class NoBroker:
 
 async def handler(url: str, rounds: int) -> Table:
     """Messages per second with one ORM row each, beside the same handler called without a consumer."""
-    engine = create_async_engine(_asyncpg(url), pool_size=16, max_overflow=0)
+    engine = create_async_engine(_asyncpg(url), pool_size=MOST, max_overflow=0)
     database, registry = Database(engine), EventRegistry()
     await database.transact(create_missing)
     await database.transact(Base.metadata.create_all)
-    consumer = Consumer(database, NoBroker(), registry, group="bench")
+    consumer = Consumer(database, NoBroker(), registry, group="bench", settings=ConsumerSettings(concurrency=MOST))
 
     async def pack(event: OrderPlaced, tx: Transaction) -> None:
         tx.session.add(PackingSlip(id=new_id(), order_id=event.order_id))
@@ -96,7 +97,7 @@ async def handler(url: str, rounds: int) -> Table:
 
     await database.transact(_metadata.create_all)
     cases = []
-    for concurrency in (1, 16):
+    for concurrency in (1, MOST):
         base = f"the handler alone, {concurrency} at a time"
         cases += [
             Case(base, _rate(plain, concurrency)),
