@@ -22,6 +22,7 @@ from rig.servers.kafka import Kafka, Topics
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
 from rig.servers.redis import Redis
+from rig.skips import judge
 from rig.watchdog import Watchdog
 
 S = TypeVar("S", bound=Server)
@@ -33,7 +34,6 @@ KINDS: dict[str, type[Server]] = {
     "redis_server": Redis,
 }
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
-IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 taken = pytest.StashKey[set[str]]()
 """The servers that this run has started or was given."""
@@ -81,6 +81,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    judge(report)
     if report.failed:
         report.sections.append(("seed", f"TXP_TEST_SEED={SEED} python -m pytest '{item.nodeid}'"))
     return report
@@ -136,7 +137,7 @@ def _serve(make: Callable[[], S], config: pytest.Config) -> Iterator[S]:
     try:
         server = make()
     except Missing as missing:
-        raise _unavailable(str(missing)) from None
+        raise pytest.skip.Exception(str(missing)) from None
     try:
         server.start()
         config.stash[taken].add(str(server))
@@ -147,13 +148,9 @@ def _serve(make: Callable[[], S], config: pytest.Config) -> Iterator[S]:
 
 def _to_break(server: S) -> Iterator[S]:
     if not server.ours:
-        raise _unavailable(f"{server} may serve others too: this test would kill or pause it")
+        raise pytest.skip.Exception(f"{server} may serve others too: this test would kill or pause it")
     yield server
     server.heal()
-
-
-def _unavailable(reason: str) -> BaseException:
-    return pytest.fail.Exception(reason, pytrace=False) if IN_CI else pytest.skip.Exception(reason)
 
 
 @pytest.fixture(scope="session")

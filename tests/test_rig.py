@@ -27,7 +27,6 @@ from rig.servers.kafka import Kafka, Topics
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
 from rig.servers.redis import Redis
-from rig.users import unprivileged
 from rig.waiting import wait_until
 
 # The look-up order.
@@ -202,7 +201,6 @@ def test_postgres_is_set_up_for_crash_tests(postgres: Postgres):
     assert settings == {"fsync": [("on",)], "synchronous_commit": [("on",)], "max_connections": [("200",)]}
 
 
-@pytest.mark.skipif(unprivileged() is None, reason="only root changes its user for PostgreSQL")
 def test_postgres_starts_from_a_folder_that_is_closed_to_its_user(watchdog, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)

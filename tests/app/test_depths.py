@@ -99,7 +99,6 @@ async def test_nobody_is_asked_for_nobody(tmp_path, hooks, watched):
 
 async def test_metrics_show_them_without_any_wiring(tmp_path):
     """P7: `App(hooks=[MetricsHooks()])` is all there is to do."""
-    pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 

@@ -15,10 +15,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rig.skips import judge
 from shop import wiring
 from shop.settings import Settings, read_settings
 
 PATIENCE = 30.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    judge(report)
+    return report
 
 
 @dataclass

@@ -8,10 +8,10 @@ import sys
 
 import httpx
 import pytest
+from playwright import sync_api as playwright
 
 from shop.catalog.seed import products
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
