@@ -23,7 +23,12 @@ SECTION = re.compile(r"^\s*# --8<-- \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 BLOCK = re.compile(
     r"^<!-- (file: (?P<file>\S+)|(?P<run>run[\w: ]*)) -->\n+```[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?:INFO|WARNING) .*\n", re.MULTILINE)
+LOGGED = re.compile(
+    r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?:INFO|WARNING) .*"  # as the command writes them
+    r"|\S+ failed at \S+ \S+ on \S+ in attempt \d+: .*"  # as Python does where nothing is set up
+    r"|\S+ \S+ on \S+ is a dead letter, .*)\n",
+    re.MULTILINE,
+)
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CHANGING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[T ][\d:.]+(?:\+00:00)?")
 PATIENCE = timedelta(seconds=60)

@@ -148,4 +148,4 @@ def check_books(ask, data, accepted):
     assert {sku: stock for sku, stock, _ in stocked} == {product.sku: product.stock for product in products(42)}
     assert all(reserved == 0 for _, _, reserved in stocked)
     told = ask(data, "gateway", "select order_id, type, count(*) from timeline group by 1, 2 having count(*) > 1")
-    assert [row for row in told if row[1] != "webhook.repeated"] == []
+    assert [row for row in told if row[1] not in ("webhook.repeated", "handler.stumbled")] == []
