@@ -133,10 +133,11 @@ def test_the_longest_ladder_counts(sqlite_world):
 
 
 async def test_there_are_no_more_handlers_at_a_time_than_connections(tmp_path):
-    """H145: more would wait for each other; SQLite has one writer."""
+    """H145: more would wait for each other; SQLite has one writer; nobody is given the overflow without asking."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", pool_size=3, max_overflow=1)
     pools = [engine.sync_engine]
-    assert concurrency_for(ConsumerSettings(), is_sqlite=False, engines=pools) == 4
+    assert concurrency_for(ConsumerSettings(), is_sqlite=False, engines=pools) == 3
+    assert concurrency_for(ConsumerSettings(concurrency=4), is_sqlite=False, engines=pools) == 4
     assert concurrency_for(ConsumerSettings(concurrency=2), is_sqlite=False, engines=pools) == 2
     assert concurrency_for(ConsumerSettings(concurrency=9), is_sqlite=True, engines=pools) == 1
     with pytest.raises(UnsafeSettings, match="has 4 connections"):

@@ -21,6 +21,8 @@ WRITES = "txpatterns_writes"
 
 AnyEngine = Engine | AsyncEngine
 
+_POOL_SIZE = 20
+"""Of engines that are made here: enough for a consumer's handlers and an application's own requests."""
 _ASYNC_DRIVERS = frozenset(("aiosqlite", "asyncpg", "psycopg_async", "psycopg"))
 _SYNC_OF = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
 _EXTRA_OF = {"aiosqlite": "txpatterns[sqlite]", "asyncpg": "txpatterns[asyncpg]", "psycopg": "txpatterns[psycopg]"}
@@ -37,11 +39,12 @@ def make_engine(url: str | URL) -> AnyEngine:
         raise ConfigurationError(
             f"{parsed.get_backend_name()} is not supported.", fix="Use a sqlite or a postgresql URL."
         )
+    options = {"pool_size": _POOL_SIZE} if parsed.get_backend_name() == "postgresql" else {}
     try:
         if parsed.get_driver_name() in _ASYNC_DRIVERS:
-            made: AnyEngine = create_async_engine(parsed)
+            made: AnyEngine = create_async_engine(parsed, **options)
         else:
-            made = sa.create_engine(parsed)
+            made = sa.create_engine(parsed, **options)
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get(error.name or "", "the driver")
         raise MissingExtra(f"The driver {error.name} is not installed.", fix=f"pip install '{extra}'") from error

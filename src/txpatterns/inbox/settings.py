@@ -20,8 +20,8 @@ _USUAL_CONCURRENCY = 16
 class ConsumerSettings:
     """How a consumer works.
 
-    ``concurrency`` is how many handlers run at a time, at most the connections of your pool; left out it is 16 or
-    the pool's size, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and ``max_bytes`` of
+    ``concurrency`` is how many handlers run at a time, at most the connections that your pool may open; left out it
+    is 16 or the ``pool_size``, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and ``max_bytes`` of
     payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled message is
     remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
     ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
@@ -71,20 +71,22 @@ def concurrency_for(settings: ConsumerSettings, *, is_sqlite: bool, engines: Ite
     """
     if is_sqlite:
         return 1
-    wanted = settings.concurrency or _USUAL_CONCURRENCY
-    capacity = min((size for size in map(_capacity, engines) if size is not None), default=wanted)
-    if settings.concurrency is not None and wanted > capacity:
+    pools = [engine.pool for engine in engines]
+    limited = [pool for pool in pools if isinstance(pool, QueuePool) and pool.size() > 0]
+    wanted = settings.concurrency
+    if wanted is None:
+        # Not the overflow: its connections are closed after each use, and opening one costs more than most handlers.
+        return min([_USUAL_CONCURRENCY, *(pool.size() for pool in limited)])
+    capacity = min((size for size in map(_capacity, limited) if size is not None), default=wanted)
+    if wanted > capacity:
         raise UnsafeSettings(
             f"concurrency is {wanted}, but the connection pool has {capacity} connections.",
             fix=f"Create the engine with pool_size={wanted}, or set concurrency to at most {capacity}.",
         )
-    return min(wanted, capacity)
+    return wanted
 
 
-def _capacity(engine: Engine) -> int | None:
-    """Give how many connections a pool can have; None when it has no limit."""
-    pool = engine.pool
-    if not isinstance(pool, QueuePool) or pool.size() == 0:
-        return None
+def _capacity(pool: QueuePool) -> int | None:
+    """Give how many connections a pool may open; None when it has no limit."""
     overflow: int = pool._max_overflow  # noqa: SLF001 - the pool tells its limit in no other way
     return None if overflow < 0 else pool.size() + overflow
