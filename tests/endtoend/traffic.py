@@ -13,15 +13,23 @@ from endtoend.application import Count, Ledger
 from txpatterns import App
 
 KEYS = 1000
+WRITERS = 4
+"""They share the keys out among them, so that each key's messages are committed one after the other."""
 PER_TRANSACTION = 20
 
 
 async def commit_all(app: App, event: type[Count], messages: int) -> None:
     """Commit messages in small transactions; a lost connection is answered by looking whether it was committed."""
+    async with asyncio.TaskGroup() as writers:
+        for first in range(WRITERS):
+            writers.create_task(_commit_share(app, event, range(first, messages, WRITERS)))
+
+
+async def _commit_share(app: App, event: type[Count], share: range) -> None:
     numbers: Counter[str] = Counter()
-    for start in range(0, messages, PER_TRANSACTION):
+    for start in range(0, len(share), PER_TRANSACTION):
         batch = []
-        for n in range(start, min(start + PER_TRANSACTION, messages)):
+        for n in share[start : start + PER_TRANSACTION]:
             name = f"key-{n % KEYS}"
             numbers[name] += 1
             batch.append(event(name=name, number=numbers[name]))
