@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from txpatterns.database import Database
+from txpatterns.database import Database, not_ours
 from txpatterns.database.engines import sync_side
 from txpatterns.outbox.partitions import KeptMessages
 
@@ -130,3 +130,11 @@ def test_both_ways_side_by_side(alembic, tmp_path, sync_database):
     assert "txp_" not in made
     alembic("upgrade", "head")
     alembic("check")
+
+
+def test_the_schema_of_partitions_is_ours():
+    """H28, H100: with `include_schemas`, too, nothing of ours is looked at."""
+    assert not not_ours("txp_partitions", "schema", {})
+    assert not not_ours("txp_outbox", "table", {"schema_name": None})
+    assert not_ours("sales", "schema", {})
+    assert not_ours(None, "schema", {})
