@@ -1,9 +1,16 @@
 """A user's own Alembic project with our tables attached: real commands, one chain, no second head."""
 
+import asyncio
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
+
+from txpatterns.database import Database, not_ours
+from txpatterns.database.engines import sync_side
+from txpatterns.outbox.partitions import KeptMessages
 
 MODELS = """
 from sqlalchemy import String
@@ -59,6 +66,42 @@ def test_autogenerate_makes_one_chain(alembic, tmp_path):
     assert len(alembic("heads").strip().splitlines()) == 1
 
 
+def keep_sent(url):
+    """Do what a relay with keep_sent does to the tables; gives the partitions that there are then."""
+
+    async def work():
+        async with Database(url) as store:
+            kept = KeptMessages(store, timedelta(days=1))
+            await kept.prepare()
+            await kept.forget(1)
+
+    asyncio.run(work())
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        if sync_side(engine).dialect.name == "sqlite":
+            found = []
+        else:
+            query = "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"
+            found = list(connection.exec_driver_sql(query).scalars())
+    engine.dispose()
+    return found
+
+
+def test_partitions_are_left_alone(alembic, tmp_path, sync_database):
+    """H28, H100: autogenerate of an unchanged env.py neither drops the relay's partitions nor alters their parent."""
+    alembic("revision", "--autogenerate", "-m", "first")
+    (first,) = (tmp_path / "migrations" / "versions").glob("*.py")
+    assert "postgresql_partition_by='RANGE (sent_at)'" in first.read_text()
+    alembic("upgrade", "head")
+    partitions = keep_sent(sync_database)
+    assert len(partitions) == (0 if sync_database.startswith("sqlite") else 3)
+    alembic("check")
+    alembic("downgrade", "base")  # the partitions go with their table
+    alembic("upgrade", "head")
+    assert len(keep_sent(sync_database)) == len(partitions)
+    alembic("check")
+
+
 def test_a_generated_migration_needs_no_import_of_ours(alembic, tmp_path):
     """H100: a migration from years ago still runs when our modules have moved."""
     alembic("revision", "--autogenerate", "-m", "first")
@@ -87,3 +130,11 @@ def test_both_ways_side_by_side(alembic, tmp_path, sync_database):
     assert "txp_" not in made
     alembic("upgrade", "head")
     alembic("check")
+
+
+def test_the_schema_of_partitions_is_ours():
+    """H28, H100: with `include_schemas`, too, nothing of ours is looked at."""
+    assert not not_ours("txp_partitions", "schema", {})
+    assert not not_ours("txp_outbox", "table", {"schema_name": None})
+    assert not_ours("sales", "schema", {})
+    assert not_ours(None, "schema", {})

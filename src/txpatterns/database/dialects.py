@@ -70,6 +70,12 @@ def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
+def sqlstate(error: BaseException) -> str:
+    """Give PostgreSQL's five letters for an error, as SQLAlchemy raised it; empty where there are none."""
+    original = getattr(error, "orig", None)
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
+
+
 _REPEATABLE_STATES = frozenset(("40001", "40P01", "55P03"))
 
 
@@ -77,16 +83,14 @@ def is_repeatable(error: BaseException) -> bool:
     """Whether the database gave up a transaction that may simply run again: a deadlock, a conflict, a busy file."""
     if not isinstance(error, DBAPIError):
         return False
-    original = error.orig
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    if state is not None:
+    state = sqlstate(error)
+    if state:
         return state in _REPEATABLE_STATES
-    return "database is locked" in str(original) or "database table is locked" in str(original)
+    return "database is locked" in str(error.orig) or "database table is locked" in str(error.orig)
 
 
 def is_disconnect(error: BaseException) -> bool:
     """Whether the link to the database failed, so that nothing is known of a COMMIT that was under way."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    return isinstance(error, (OSError, sa.exc.TimeoutError)) or state.startswith(("08", "57P"))
+    return isinstance(error, (OSError, sa.exc.TimeoutError)) or sqlstate(error).startswith(("08", "57P"))

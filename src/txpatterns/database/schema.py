@@ -94,4 +94,4 @@ def attach(target: sa.MetaData) -> sa.MetaData:
 
 def not_ours(name: str | None, kind: str, _parents: object) -> bool:
     """Alembic's ``include_name``, for your own chain when ``txp db upgrade`` makes our tables: it leaves them out."""
-    return kind != "table" or not (name or "").startswith("txp_")
+    return kind not in ("table", "schema") or not (name or "").startswith("txp_")

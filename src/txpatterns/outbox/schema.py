@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
+from txpatterns.database.direct import qualified
 from txpatterns.database.schema import BigIdentity, Instant, metadata
 
 
@@ -73,7 +75,16 @@ sent_table = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("message_id", sa.String(64), nullable=False),
     *message_columns(),
-    sa.Column("sent_at", Instant, nullable=False),
+    sa.Column("sent_at", Instant, primary_key=True),
     sa.Index("ix_txp_outbox_sent_at", "sent_at"),
     sa.Index("ix_txp_outbox_sent_message", "message_id"),
+    postgresql_partition_by="RANGE (sent_at)",
 )
+
+
+@sa.event.listens_for(sent_table, "after_create")
+def _make_default_partition(table: sa.Table, connection: Connection, **_given: Any) -> None:
+    """Make what the migration makes, too, so that a relay that keeps messages need not have the right to."""
+    if connection.dialect.name == "postgresql":
+        parent = qualified(table, connection)
+        connection.exec_driver_sql(f"CREATE TABLE {parent}_default PARTITION OF {parent} DEFAULT")

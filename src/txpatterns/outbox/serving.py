@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from txpatterns.database.identity import Identity
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Holding
 from txpatterns.outbox.ownership import Ownership
+from txpatterns.outbox.partitions import KeptMessages
 from txpatterns.outbox.reading import Reading, covers
 from txpatterns.outbox.sending import Sending
 from txpatterns.outbox.store import OutboxStore
@@ -50,6 +52,7 @@ class Serving:
         )
         self.ownership = Ownership(relay.database, settings.lease)
         self.store = OutboxStore(relay.database, keep_sent=settings.keep_sent is not None)
+        self.kept = None if settings.keep_sent is None else KeptMessages(relay.database, settings.keep_sent)
         self.waiting = WaitingStore(relay.database, self.ownership.leases, relay.policies, relay.random)
         self.holding = Holding(self.backlog, self.waiting, self.ownership, relay.hooks)
         self.sending = Sending(relay, self.backlog, self.waiting, self.holding)
@@ -64,6 +67,8 @@ class Serving:
     async def run(self) -> None:
         """Serve until the relay stops; raises LeaseLost or what the database raised."""
         await Identity(self.relay.database).learn()
+        if self.kept is not None:
+            await self.kept.prepare()
         if self.relay.confirmed:
             await self._settle()
         await self._adopt(await self.ownership.join())
@@ -86,8 +91,8 @@ class Serving:
         now = self.clock.monotonic()
         if now >= self._tend_at:
             self._start("tend", self._tend)
-        if now >= self._forget_at and self.store.keep_sent:
-            self._start("forget", self._forget_sent)
+        if now >= self._forget_at and self.kept is not None:
+            self._start("forget", partial(self._forget_sent, self.kept))
         if self.relay.confirmed:
             self._start("settle", self._settle)
         if self.holding.aside:
@@ -156,13 +161,10 @@ class Serving:
         self._tend_at = self.clock.monotonic() + pause
         self.relay.hooks.ownership("outbox", len(self.ownership.held))
 
-    async def _forget_sent(self) -> None:
-        """Delete what was kept for long enough, in short transactions, until nothing is left of it."""
-        keep = self.relay.settings.keep_sent
-        if keep is not None:
-            while not self.relay.stopping:
-                if await self.store.forget_sent(self.relay.database.now(-keep), _FORGET) < _FORGET:
-                    break
+    async def _forget_sent(self, kept: KeptMessages) -> None:
+        """Remove what was kept for long enough, in short transactions, until nothing is left of it."""
+        while not self.relay.stopping and await kept.forget(_FORGET):
+            continue
         self._forget_at = self.clock.monotonic() + self._tend_every
 
     def _under_way(self, buckets: set[int]) -> bool:

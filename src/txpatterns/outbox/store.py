@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.engine import Row as SqlRow
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import is_sqlite, within
+from txpatterns.database.dialects import within
 from txpatterns.database.direct import Direct, qualified
 from txpatterns.database.engines import sync_side
 from txpatterns.messages import BUCKETS, Message
@@ -157,18 +157,6 @@ class OutboxStore:
             return 0, 0
         found = await self.database.read(lambda connection: connection.execute(_HORIZON).one())
         return found.oldest, found.newest
-
-    async def forget_sent(self, older_than: Any, limit: int) -> int:
-        """Delete a small batch of kept rows that were sent before an instant."""
-
-        def work(connection: Connection) -> int:
-            old = sa.select(sent_table.c.position).where(sent_table.c.sent_at < older_than)
-            batch = old.order_by(sent_table.c.sent_at).limit(limit)
-            if not is_sqlite(connection):
-                batch = batch.with_for_update(skip_locked=True)
-            return connection.execute(sa.delete(sent_table).where(sent_table.c.position.in_(batch))).rowcount
-
-        return await self.database.transact(work)
 
 
 def _row(found: Any) -> Row:
