@@ -30,8 +30,11 @@ class Office:
     bank: Bank
     consumer: Consumer
 
-    async def consume_until_nothing_waits(self, rounds: int = 8) -> None:
-        """Handle what the broker has, and what waits in the database, jumping from due time to due time."""
+    async def consume_until_nothing_waits(self, rounds: int = 200) -> None:
+        """Handle what the broker has, and what waits in the database, jumping from due time to due time.
+
+        What a paused process has locked is passed over: there are more rounds than that process is kept waiting.
+        """
         await self.consume()
         for _ in range(rounds):
             while await self.consumer.retry_due():

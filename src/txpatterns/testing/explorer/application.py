@@ -22,7 +22,8 @@ from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant
 from txpatterns.testing.explorer.wire import WireBroker
 from txpatterns.testing.rebuilding import rebuilt
 
-_ROUNDS = 20
+_ROUNDS = 200
+"""More than a process makes before the explorer lets a paused one go on that has locked what this one waits for."""
 _LATER = timedelta(hours=1)
 
 Story = Callable[[App], Awaitable[object]]

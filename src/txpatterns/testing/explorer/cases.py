@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from txpatterns.database.engines import make_engine
+from txpatterns.testing.explorer.clock import CommonTime
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.invariants import State
 from txpatterns.testing.explorer.life import LAST, PREPARING, live
@@ -109,6 +110,7 @@ class Runner:
         self.world = world
         self.seed = seed
         self._output = ""
+        self._time = CommonTime()
 
     def prepare(self) -> None:
         """Make the tables and what the story begins with, and remember that."""
@@ -206,13 +208,14 @@ class Runner:
     def _child(self, life: int, story: Any, injection: Injection | None = None) -> Child:
         heart = mmap(-1, 4)
         points = Points(self.world.folder / "journal", heart, injection)
-        work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, points=points)
+        work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, points=points, time=self._time)
         return Child(work, self.world.folder / f"output-{life}", heart)
 
     def _restore(self) -> None:
         self.world.restore()
         self._journal_clear()
         self._output = ""
+        self._time = CommonTime()
 
     def _journal_clear(self) -> None:
         (self.world.folder / "journal").write_bytes(b"")

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from txpatterns.testing.explorer import sql
-from txpatterns.testing.explorer.clock import HurriedClock
+from txpatterns.testing.explorer.clock import CommonTime, HurriedClock
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.points import Points
 from txpatterns.testing.explorer.world import World
@@ -28,7 +28,9 @@ LONGER_THAN_A_LEASE = timedelta(hours=1)
 Story = Callable[[Any], Awaitable[object]]
 
 
-def live(flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, points: Points) -> None:
+def live(
+    flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, points: Points, time: CommonTime
+) -> None:
     """Be a process that makes the system, runs the story and ends.
 
     What went wrong is noted in the journal: an error that nobody injected, and what was left open.
@@ -37,8 +39,9 @@ def live(flow: Flow[Any], world: World, story: Story, *, life: int, seed: int, p
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     connections = Connections()
     sql.install(points)
-    clock = HurriedClock(LONGER_THAN_A_LEASE * max(life, 0), lambda: len(points.passed))
-    points.on_resume = lambda: clock.jump(LONGER_THAN_A_LEASE)
+    clock = HurriedClock(time, life, lambda: len(points.passed))
+    if life > 0:
+        clock.jump(LONGER_THAN_A_LEASE)  # for a paused process as well: it finds its leases ended when it goes on
     surroundings = Surroundings(world.url, world.log, points, clock, Random(seed), life)
     if flow.plant is not None and life >= 0:
         flow.plant(surroundings)

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from mmap import mmap
@@ -83,7 +82,6 @@ class Points:
         self.injection = injection
         self.passed: list[Point] = []
         self.flow: asyncio.Task[object] | None = None
-        self.on_resume: Callable[[], None] = lambda: None
         self._journal = journal
         self._heart = heart
         self._counts: Counter[str] = Counter()
@@ -110,7 +108,6 @@ class Points:
                 self._cancel()
             case Mode.PAUSE:
                 os.kill(os.getpid(), signal.SIGSTOP)
-                self.on_resume()
             case _:
                 return self.injection.mode
         return None
