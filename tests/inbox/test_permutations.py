@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from inbox.interleaving import Session, orders, quiet
 from inbox.support import Noted, effects, note
 from txpatterns.database.dialects import is_repeatable
+from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox import State, inbox_table, inbox_waiting_table
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.entries import Waiting, entry_of
@@ -21,7 +22,7 @@ LATER = timedelta(hours=1)
 
 
 async def wiped(world):
-    for table in (effects, inbox_table, inbox_waiting_table):
+    for table in (effects, inbox_table, inbox_waiting_table, dead_letter_table):
         await world.database.transact(lambda connection, t=table: connection.execute(sa.delete(t)))
 
 
@@ -152,3 +153,43 @@ async def stored_lane(world, store, entries):
         admission, _ = await world.database.transact(partial(store.admit, entry=entry, first=None))
         assert admission is Admission.BEHIND
     return row
+
+
+class Failed:
+    """What a consumer writes of a message whose first attempt has failed: a dead letter, or when it is tried again."""
+
+    def __init__(self, world, session, entry, way):
+        lanes = LaneStore(world.database)
+        ways = {
+            "bury": partial(lanes.bury_first, entry=entry, reason="rejected", error="no", park=False),
+            "store": partial(lanes.admit, entry=entry, first=First(State.RETRYING, 1, LATER)),
+        }
+        self.write, self.session = ways[way], session
+
+    async def decide(self):
+        await self.session.connection.run_sync(self.write)
+
+    async def end(self):
+        await self.session.connection.commit()
+
+
+@pytest.mark.parametrize("ways", [("bury", "bury"), ("bury", "store"), ("store", "bury")], ids="-".join)
+async def test_two_processes_in_which_a_message_fails_keep_it_once(postgres_world, ways):
+    """Invariant: P2, H43, I9: a process that was paused goes on with a delivery that another has been given as well.
+    The message waits, or is a dead letter, and only one of it. All six orders of deciding and ending."""
+    world = postgres_world
+    entry = entry_of("app.noted", world.message(Noted(book="a", number=1)))
+    sessions = [await Session.on(world.database.engine, "READ COMMITTED") for _ in ways]
+    async with world.database.engine.connect() as watcher:
+        await watcher.execution_options(isolation_level="AUTOCOMMIT")
+        for order in orders(2, 2):
+            await wiped(world)
+            parties = [Failed(world, session, entry, way) for session, way in zip(sessions, ways, strict=True)]
+            steps = [iter((party.decide, party.end)) for party in parties]
+            for turn in order:
+                sessions[turn].ask(next(steps[turn]))
+                await quiet(sessions, watcher)
+            kept = [len(await world.rows(table)) for table in (inbox_waiting_table, dead_letter_table)]
+            assert sum(kept) == 1, (order, kept)
+    for session in sessions:
+        await session.close()

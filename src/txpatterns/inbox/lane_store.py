@@ -24,6 +24,8 @@ from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.messages import Message
 
 _waiting = inbox_waiting_table.c
+_LOCK = 7430
+"""Sets our advisory locks apart from those of others."""
 
 
 class Admission(Enum):
@@ -141,16 +143,30 @@ class LaneStore:
         return True
 
     def _known(self, connection: Connection, entry: Entry) -> Admission | None:
+        """Say what is known of a message; if nothing is, no other process stores or buries it before we end."""
         handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
+        if handled is None:
+            self._lock(connection, entry)
+            query = sa.select(_waiting.fingerprint).where(
+                _waiting.consumer == entry.consumer, _waiting.message_id == entry.message.id
+            )
+            waiting = connection.execute(query).scalar_one_or_none()
+            if waiting is not None:
+                return self._same(connection, entry, waiting, Admission.STORED)
+            # It may have waited at the first look, and be handled by now.
+            handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is not None:
             return self._same(connection, entry, handled, Admission.DUPLICATE)
-        query = sa.select(_waiting.fingerprint).where(
-            _waiting.consumer == entry.consumer, _waiting.message_id == entry.message.id
-        )
-        waiting = connection.execute(query).scalar_one_or_none()
-        if waiting is not None:
-            return self._same(connection, entry, waiting, Admission.STORED)
         return self._dead(connection, entry)
+
+    def _lock(self, connection: Connection, entry: Entry) -> None:
+        """Wait for another process that stores or buries the same message: there is no row yet that both could lock.
+
+        A handler of that message which runs elsewhere is not waited for: it may take long.
+        """
+        if not self.database.is_sqlite:
+            number = sa.func.hashtextextended(f"{entry.consumer} {entry.message.id}", _LOCK)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
     def _dead(self, connection: Connection, entry: Entry) -> Admission | None:
         dead = dead_letter_table.c
