@@ -156,7 +156,9 @@ class _InstantText:
             text = second.replace(tzinfo=None).isoformat()
             self._last = (second, text)
         microsecond = instant.microsecond
-        return f"{text}.{microsecond:06}+00:00" if microsecond else f"{text}+00:00"
+        if not microsecond:
+            return f"{text}+00:00"
+        return "%s.%06d+00:00" % (text, microsecond)  # noqa: UP031 - a format specifier takes twice as long
 
 
 _text_of = _InstantText()

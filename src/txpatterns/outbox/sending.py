@@ -95,19 +95,21 @@ class Sending:
                 self.retries.append(due)
 
     async def _publish(self, rows: Sequence[Row]) -> None:
+        if self._ordered:  # what became of a lane's messages is known only of all together
+            self._conclude(rows, await self._outcomes(rows))
+            return
         untold = {row.message.id: row for row in rows}
 
         def told(outcomes: Mapping[str, Outcome]) -> None:
-            if not self._ordered:
-                # Each row is a lane of its own here, so its outcome can be acted on as soon as it is told.
-                early = [untold.pop(message_id) for message_id in outcomes if message_id in untold]
-                self._conclude(early, outcomes)
+            # Each row is a lane of its own here, so its outcome can be acted on as soon as it is told.
+            early = [untold.pop(message_id) for message_id in outcomes if message_id in untold]
+            self._conclude(early, outcomes)
 
         outcomes = await self._outcomes(rows, told)
         self._conclude(list(untold.values()), outcomes)
 
     async def _outcomes(
-        self, rows: Sequence[Row], told: Callable[[Mapping[str, Outcome]], None]
+        self, rows: Sequence[Row], told: Callable[[Mapping[str, Outcome]], None] | None = None
     ) -> Mapping[str, Outcome]:
         messages = [row.message for row in rows]
         outcomes: dict[str, Outcome] = {}
@@ -117,7 +119,8 @@ class Sending:
                 async with asyncio.timeout(within):
                     async for some in self.relay.broker.publish(messages):
                         outcomes.update(some)
-                        told(some)
+                        if told is not None:
+                            told(some)
             except BrokerUnavailable as error:
                 return dict.fromkeys((m.id for m in messages), Outcome(Verdict.UNAVAILABLE, error)) | outcomes
             except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the rest is unknown
@@ -132,8 +135,9 @@ class Sending:
         if found.settled:
             self._trouble = 0
             self.relay.confirmed.extend(found.settled)
-            oldest = min(row.message.occurred_at for row in found.settled)
-            self.relay.hooks.published([row.message for row in found.settled], self.clock.now() - oldest)
+            messages = [row.message for row in found.settled]
+            oldest = min([message.occurred_at for message in messages])
+            self.relay.hooks.published(messages, self.clock.now() - oldest)
         for row, error in found.rejected:
             self.holding.fail(Failure(row, error, permanent=True))
         for row, error in found.doubtful:
@@ -167,7 +171,7 @@ class Sending:
     async def _attempt(self, due: Due) -> None:
         """Try a failing message once more; its attempt is counted already, and uncounted when nothing was decided."""
         before, held, row = self.backlog.confirmations, self.holding.ownership.held, due.row
-        outcome = (await self._outcomes([row], lambda _: None)).get(row.message.id, _UNTOLD)
+        outcome = (await self._outcomes([row])).get(row.message.id, _UNTOLD)
         nothing_else_went = self.backlog.confirmations == before and self._trouble > 0
         if outcome.verdict is Verdict.CONFIRMED:
             self._trouble = 0

@@ -109,15 +109,15 @@ class OutboxStore:
         if len(buckets) < BUCKETS:
             query, parameters["buckets"] = _UNTIL_FULL_OF_BUCKETS, sorted(buckets)
         found = await self.database.read(lambda connection: connection.execute(query, parameters).all())
-        return [_row(row) for row in found]
+        return _rows(found)
 
     async def _page_directly(
         self, reader: Direct, after: int, buckets: Sequence[int], limit: int, room: int
     ) -> list[Row]:
         if len(buckets) < BUCKETS:
             query = _DIRECT_PAGE.format(**self._tables, buckets=" AND bucket = ANY($4::smallint[])")
-            return [_row(row) for row in await reader.fetch(query, after, limit, room, list(buckets))]
-        return [_row(row) for row in await reader.fetch(self._whole_page, after, limit, room)]
+            return _rows(await reader.fetch(query, after, limit, room, list(buckets)))
+        return _rows(await reader.fetch(self._whole_page, after, limit, room))
 
     async def settle(self, rows: Sequence[Row]) -> None:
         """Delete confirmed rows, by message id: positions are only a hint, and SQLite may use them again.
@@ -159,9 +159,11 @@ class OutboxStore:
         return found.oldest, found.newest
 
 
-def _row(found: Any) -> Row:
+def _rows(found: Sequence[Any]) -> list[Row]:
     # The hottest lines of the relay: unpacked by place, because every attribute of an SQL row costs a look-up.
-    position, message_id, topic, type_, key, bucket, payload, headers, content_type, occurred_at = found
-    told = _NO_HEADERS if headers == "{}" else json.loads(headers)
-    message = Message(message_id, topic, type_, payload, key, told, content_type, occurred_at)
-    return Row(position, bucket, message, (topic, "k" + key) if key is not None else ("", message_id))
+    rows = []
+    for position, message_id, topic, type_, key, bucket, payload, headers, content_type, occurred_at in found:
+        told = _NO_HEADERS if headers == "{}" else json.loads(headers)
+        message = Message(message_id, topic, type_, payload, key, told, content_type, occurred_at)
+        rows.append(Row(position, bucket, message, (topic, "k" + key) if key is not None else ("", message_id)))
+    return rows

@@ -35,7 +35,7 @@ class Batch:
     """One publication: what is still open, and what was found out and is not told yet."""
 
     def __init__(self, messages: Sequence[Message], deadline: float) -> None:
-        self.open: dict[str, bool] = dict.fromkeys([message.id for message in messages], True)
+        self.open = {message.id for message in messages}
         self.told: dict[str, Outcome] = {}
         self.failed: list[tuple[str, KafkaError]] = []
         self.deadline = deadline
@@ -52,15 +52,15 @@ class Batch:
 
     def collect(self) -> None:
         """Take over what was noted."""
-        stored = self._stored[:]
-        del self._stored[: len(stored)]  # another may have been noted meanwhile
-        for message_id in stored:
-            if self.open.pop(message_id, False):
-                self.told[message_id] = CONFIRMED
+        noted = self._stored[:]
+        del self._stored[: len(noted)]  # another may have been noted meanwhile
+        stored = self.open.intersection(noted)
+        self.open -= stored
+        self.told.update(dict.fromkeys(stored, CONFIRMED))
 
     def tell(self, message_id: str, outcome: Outcome) -> None:
         """The outcome of one message is known."""
-        self.open.pop(message_id, False)
+        self.open.discard(message_id)
         self.told[message_id] = outcome
 
     def take_told(self) -> dict[str, Outcome]:

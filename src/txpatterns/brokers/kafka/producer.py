@@ -68,7 +68,7 @@ class KafkaPublisher:
             if self._channel.suspicious:
                 self._channel.suspicious = False
                 self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
-        names = self._topics.unsure(message.topic for message in messages)
+        names = self._topics.unsure([message.topic for message in messages])
         if not names:
             return {}
         try:
@@ -108,8 +108,9 @@ class KafkaPublisher:
         self, messages: Sequence[Message], refused: Mapping[str, Outcome], stopped: _Stopped
     ) -> Sequence[Message]:
         limit = self._settings.max_payload
+        half = limit // 2
         # Adding up headers costs as much as sending; the driver refuses what they alone make too large.
-        large = {m.id for m in messages if len(m.payload) > limit // 2 or len(m.headers) > _FEW}
+        large = {m.id for m in messages if len(m.payload) > half or len(m.headers) > _FEW}
         if not (large or refused):
             return messages
         sendable = []
