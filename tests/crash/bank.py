@@ -74,10 +74,13 @@ class Bank:
         async with AsyncSession(self.database.engine) as session, session.begin():
             yield session
 
-    async def transfer(self, session: AsyncSession, to: str, number: int, *, after: timedelta | None = None) -> str:
-        """Move one unit, and tell it; the ledger has it as the number-th of its account."""
+    async def transfer(self, session: AsyncSession, to: str, number: int = 0, *, after: timedelta | None = None) -> str:
+        """Move one unit, and tell it; the ledger has it as the number-th of its account, or as the next."""
         await session.execute(sa.update(account).where(account.c.name == "bank").values(balance=account.c.balance - 1))
         await session.execute(sa.update(account).where(account.c.name == to).values(balance=account.c.balance + 1))
+        if not number:  # the row of the bank is locked now, so that nobody else counts
+            last = sa.select(sa.func.max(ledger.c.number)).where(ledger.c.key == to)
+            number = 1 + ((await session.execute(last)).scalar() or 0)
         message_id = self.outbox.add(session, Moved(account=to, number=number), deliver_after=after)
         # A scheduled message has no place in the order of its key.
         values = {"message_id": message_id, "key": to, "number": None if after else number}

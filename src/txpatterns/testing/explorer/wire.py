@@ -57,10 +57,10 @@ class WireLog:
         finally:
             os.close(file)
 
-    def records(self, kind: str) -> list[dict[str, Any]]:
-        """Give all records of a kind."""
+    def records(self, *kinds: str) -> list[dict[str, Any]]:
+        """Give all records of these kinds, in order."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        return [record for record in map(json.loads, lines) if record["kind"] == kind]
+        return [record for record in map(json.loads, lines) if record["kind"] in kinds]
 
     @property
     def published(self) -> list[Sent]:

@@ -123,8 +123,12 @@ class PostgresWorld:
             self._end_others(connection)
             ledger.install(connection)
             driver: Any = connection.connection.driver_connection
-            for table in sa.inspect(connection).get_table_names():
-                with driver.cursor().copy(f'COPY "{table}" TO STDOUT') as copy:
+            tables = connection.exec_driver_sql(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "AND relkind IN ('r', 'p') AND NOT relispartition"  # a partition's rows are its table's
+            )
+            for table in tables.scalars():
+                with driver.cursor().copy(f'COPY (SELECT * FROM "{table}") TO STDOUT') as copy:
                     self._kept[table] = b"".join(copy)
             rows = connection.exec_driver_sql(
                 "SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences WHERE schemaname = 'public'"
@@ -149,7 +153,11 @@ class PostgresWorld:
         shutil.copyfile(self.folder / "kept.log", self.log.path)
 
     def locked(self) -> bool:
-        return self._is_there("FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL")
+        advisory = "SELECT 1 FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'"
+        return self._is_there(
+            "FROM pg_stat_activity WHERE datname = current_database() "
+            f"AND (backend_xid IS NOT NULL OR EXISTS ({advisory}))"
+        )
 
     def waits(self) -> bool:
         return self._is_there(
