@@ -21,9 +21,9 @@ class ConsumerSettings:
     """How a consumer works.
 
     ``concurrency`` is how many handlers run at a time, at most the connections that your pool may open; left out it
-    is 16 or the ``pool_size``, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and ``max_bytes`` of
-    payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled message is
-    remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
+    is 16 or the ``pool_size``, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and
+    ``max_bytes`` of payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled
+    message is remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
     ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
     claimed may wait for a connection, and so the least time after which one whose process died is made again;
     ``lease_ttl`` how soon a process that died is noticed; ``stop_within`` how long running handlers may go on after
