@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 
 from benchmarks import add, drain, inbox, latency, wakeup
 from benchmarks import kafka as kafka_cases
-from benchmarks.harness import Table, machine
+from benchmarks.harness import Table
 from benchmarks.page import markdown, save
-from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database
+from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = ("add", "bulk", "wakeup", "drain", "latency", "inbox", "kafka")
@@ -68,9 +68,9 @@ async def main(names: list[str], rounds: int, *, write: bool) -> None:
         if kafka is not None:
             kafka.start()
         async for table in run(names, rounds, postgres, kafka):
-            print(markdown([table], machine()), flush=True)
+            print(markdown([table], machine("txoutbox")), flush=True)
             if write:
-                save(table, machine())
+                save(table, machine("txoutbox"))
     finally:
         for server in (postgres, kafka):
             if server is not None:

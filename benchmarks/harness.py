@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +106,3 @@ def _line(case: Case, figures: Mapping[str, Sequence[Sample]]) -> Line:
     }
     values = [sample.figure for sample in own]
     return Line(case.name, statistics.median(values), min(values), max(values), ratios, extras)
-
-
-def machine() -> dict[str, str]:
-    """Say what this ran on."""
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": str(os.cpu_count()),
-        **{name: _version(name) for name in _PACKAGES},
-    }
-
-
-_PACKAGES = ("sqlalchemy", "asyncpg", "psycopg", "aiosqlite", "confluent-kafka", "pydantic", "txoutbox")
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from rig.machine import machine
 from rig.servers.kafka import Kafka
 from rig.servers.postgres import Postgres
 from rig.watchdog import Watchdog
 
-__all__ = ["Kafka", "Postgres", "Watchdog", "fresh_database"]
+__all__ = ["Kafka", "Postgres", "Watchdog", "fresh_database", "machine"]
 
 
 @contextmanager
