@@ -21,6 +21,8 @@ from txpatterns.messages import Message
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome
 
 WARM_UP = 10
+"""So many commits are published before the first that counts, so that all connections are open."""
+
 COMMITS = 150
 PAUSE = 0.01
 Ways = Callable[[], Awaitable[list[float]]]
@@ -193,6 +195,8 @@ async def _commit_with(url: str, broker: Any, topic: str, *, apart: bool) -> dic
                 await session.commit()
             if number >= WARM_UP:
                 committed[message_id] = commits[-1]
+            elif number == WARM_UP - 1:
+                await app.drained()
             await asyncio.sleep(PAUSE)
         await app.drained()
     if apart:
@@ -240,6 +244,7 @@ async def _bare(url: str, publish: Any, committed: dict[int, float] | None = Non
         await _insert(writer, committed)
         await waker.execute("NOTIFY bare")
         if number == WARM_UP - 1:
+            await _settled(lambda: _count(writer))
             committed.clear()
         await asyncio.sleep(PAUSE)
     await _settled(lambda: _count(writer))

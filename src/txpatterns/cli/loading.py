@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from txpatterns.app import App
 from txpatterns.database import Database
+from txpatterns.database.dialects import sqlstate
 from txpatterns.errors import ConfigurationError
 from txpatterns.settings import DATABASE_URL
 
@@ -71,8 +72,7 @@ def reaching(database: Database) -> Iterator[None]:
         yield
     except (OSError, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        state = str(getattr(cause, "sqlstate", None) or "")
-        if not (isinstance(error, (OSError, OperationalError, InterfaceError)) or state.startswith(_CLOSED)):
+        if not (isinstance(error, (OSError, OperationalError, InterfaceError)) or sqlstate(error).startswith(_CLOSED)):
             raise
         url = database.engine.url.render_as_string(hide_password=True)
         said = " ".join(str(cause).split()) or type(cause).__name__

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -68,6 +69,11 @@ def within(column: sa.Column[str], values: Iterable[str]) -> ColumnElement[bool]
 def is_sqlite(connection: Connection) -> bool:
     """Whether this is SQLite: one writer, no row locks, and no need of them."""
     return connection.dialect.name == "sqlite"
+
+
+def insert_into(table: sa.Table, *, on_sqlite: bool) -> postgresql.Insert | sqlite.Insert:
+    """Begin an INSERT that can say what becomes of a row that is there already."""
+    return sqlite.insert(table) if on_sqlite else postgresql.insert(table)
 
 
 def sqlstate(error: BaseException) -> str:

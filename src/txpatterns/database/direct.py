@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from txpatterns.database.database import Database
-from txpatterns.database.engines import own_engine, schema_of, sync_side
+from txpatterns.database.engines import own_engine, sync_side
 from txpatterns.database.finishing import finish
 
 E = TypeVar("E", bound=BaseException)
@@ -81,12 +80,6 @@ class Direct:
             self._engine = engine
         self._connection = await self._engine.connect()
         self.driver = (await self._connection.get_raw_connection()).driver_connection
-
-
-def qualified(table: sa.Table, bind: Connection | sa.Engine) -> str:
-    """Give a table's name as a statement needs it, with the schema that our tables have there."""
-    schema, quote = schema_of(bind), bind.dialect.identifier_preparer.quote
-    return f"{quote(schema)}.{table.name}" if schema else table.name
 
 
 def translated(connection: Connection | None, error: E, statement: str) -> E | Exception:

@@ -64,6 +64,12 @@ def schema_of(bind: Connection | Engine) -> str | None:
     return schema
 
 
+def qualified(table: sa.Table, bind: Connection | Engine) -> str:
+    """Give a table's name as a statement needs it, with the schema that our tables have there."""
+    schema, quote = schema_of(bind), bind.dialect.identifier_preparer.quote
+    return f"{quote(schema)}.{table.name}" if schema else table.name
+
+
 def own_engine(engine: AnyEngine) -> AnyEngine:
     """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
     source = sync_side(engine)

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.dialects import insert_into, is_sqlite
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
@@ -177,8 +176,9 @@ class Leases:
             connection.execute(sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope)).scalars()
         )
         rows = [{"scope": self.scope, "slot": s, "epoch": 0} for s in range(self.slots) if s not in known]
-        insert = sqlite.insert(lease_table) if is_sqlite(connection) else postgresql.insert(lease_table)
-        connection.execute(insert.on_conflict_do_nothing(), rows)
+        if rows:  # another member may have made the last of them between the two looks
+            insert = insert_into(lease_table, on_sqlite=is_sqlite(connection))
+            connection.execute(insert.on_conflict_do_nothing(), rows)
 
     def _bury(self, connection: Connection) -> None:
         """Lock and forget the members whose lease ran out; one that is renewing at this moment survives."""

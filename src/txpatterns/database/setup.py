@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import is_sqlite
-from txpatterns.database.engines import schema_of
+from txpatterns.database.engines import qualified, schema_of
 from txpatterns.database.schema import (
     DISPENSABLE,
     SCHEMA_REVISION,
@@ -70,9 +70,8 @@ def ensure_identity(connection: Connection, *, complete: bool = True) -> int:
     if found is None:
         # Two processes that start together must not give two uids; on SQLite there is one writer anyway.
         if not is_sqlite(connection):
-            schema, quote = schema_of(connection), connection.dialect.identifier_preparer.quote
-            name = f"{quote(schema)}.txp_database" if schema else "txp_database"
-            connection.execute(sa.text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
+            name = qualified(database_table, connection)
+            connection.exec_driver_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
         if connection.execute(sa.select(database_table.c.uid)).first() is None:
             connection.execute(sa.insert(database_table).values(uid=new_id(), version=SCHEMA_VERSION))
         return SCHEMA_VERSION

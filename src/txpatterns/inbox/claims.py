@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect
 
 from txpatterns.database import Database
+from txpatterns.database.dialects import insert_into
 from txpatterns.database.engines import schema_of
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
@@ -27,7 +27,6 @@ class Claims:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
         self._offset = database.clock.offset
         self._rendered: dict[tuple[str, Dialect, str | None], Rendered] = {}
 
@@ -93,7 +92,7 @@ class Claims:
     def _build(self, name: str) -> sa.Insert:
         consumer, message_id = _text("consumer"), _text("message_id")
         row: list[sa.ColumnElement[Any]] = [consumer, message_id, _text("fingerprint"), self.database.now()]
-        insert = self._insert(inbox_table)
+        insert = insert_into(inbox_table, on_sqlite=self.database.is_sqlite)
         if name == "claim":
             return insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing()
         waiting, dead = inbox_waiting_table.c, dead_letter_table.c

@@ -12,10 +12,10 @@ from datetime import timedelta
 from enum import Enum
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, RowMapping
 
 from txpatterns.database import Database
+from txpatterns.database.dialects import insert_into
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
@@ -62,7 +62,6 @@ class LaneStore:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.claims = Claims(database)
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     def admit(self, connection: Connection, entry: Entry, first: First | None) -> tuple[Admission, int | None]:
         """Store a message behind its lane, or as ``first`` of an empty one; gives its row id when it is the first."""
@@ -210,7 +209,7 @@ class LaneStore:
 
     def _add(self, connection: Connection, entry: Entry, place: First) -> int | None:
         message = entry.message
-        statement = self._insert(inbox_waiting_table).values(
+        statement = insert_into(inbox_waiting_table, on_sqlite=self.database.is_sqlite).values(
             consumer=entry.consumer,
             message_id=message.id,
             lane=entry.lane,

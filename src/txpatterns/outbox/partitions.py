@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite, sqlstate
-from txpatterns.database.direct import qualified
+from txpatterns.database.engines import qualified
 from txpatterns.errors import SchemaError
 from txpatterns.outbox.schema import sent_table
 

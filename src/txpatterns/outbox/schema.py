@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.database.direct import qualified
+from txpatterns.database.engines import qualified
 from txpatterns.database.schema import BigIdentity, Instant, metadata
 
 

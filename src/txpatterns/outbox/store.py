@@ -14,8 +14,8 @@ from sqlalchemy.engine import Row as SqlRow
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import within
-from txpatterns.database.direct import Direct, qualified
-from txpatterns.database.engines import sync_side
+from txpatterns.database.direct import Direct
+from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table

@@ -13,11 +13,10 @@ from random import Random
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import is_sqlite, within
+from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
@@ -144,7 +143,10 @@ class WaitingStore:
             for row in found:
                 values = {name: getattr(row, name) for name in COLUMNS}
                 connection.execute(
-                    _insert(connection, outbox_table).values(**values).on_conflict_do_nothing(index_elements=_ID)
+                    insert_into(outbox_table, on_sqlite=is_sqlite(connection))
+                    .inline()
+                    .values(**values)
+                    .on_conflict_do_nothing(index_elements=_ID)
                 )
             self._delete(connection, [row.message_id for row in found])
             return len(found)
@@ -216,7 +218,7 @@ class WaitingStore:
             ids = within(waiting_table.c.message_id, [row.message_id for row in found])
             if found:
                 chosen = sa.select(*(waiting_table.c[name] for name in _SHARED)).where(ids)
-                back = _insert(connection, outbox_table).from_select(_SHARED, chosen)
+                back = insert_into(outbox_table, on_sqlite=is_sqlite(connection)).inline().from_select(_SHARED, chosen)
                 connection.execute(back.on_conflict_do_nothing(index_elements=_ID))
                 connection.execute(sa.delete(waiting_table).where(ids))
             rest = sa.select(sa.literal(1)).where(_in_lane(lane, (Waiting.RETRYING, Waiting.BEHIND, Waiting.PARKED)))
@@ -255,7 +257,11 @@ class WaitingStore:
         """
         mine = within(outbox_table.c.message_id, ids)
         chosen = sa.select(*(outbox_table.c[name] for name in _SHARED), sa.literal(state.value)).where(mine)
-        move = _insert(connection, waiting_table).from_select([*_SHARED, "state"], chosen)
+        move = (
+            insert_into(waiting_table, on_sqlite=is_sqlite(connection))
+            .inline()
+            .from_select([*_SHARED, "state"], chosen)
+        )
         instead = {name: move.excluded[name] for name in (*_SHARED, "state", "due_at")}
         scheduled = waiting_table.c.state == Waiting.SCHEDULED
         moved = connection.execute(
@@ -298,12 +304,6 @@ class WaitingStore:
     def _park(self, connection: Connection, lane: Lane) -> None:
         behind = _in_lane(lane, (Waiting.BEHIND,))
         connection.execute(sa.update(waiting_table).where(behind).values(state=Waiting.PARKED))
-
-
-def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    """Begin an INSERT that says what becomes of an id that is there already."""
-    insert = sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
-    return insert.inline()
 
 
 def _in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:

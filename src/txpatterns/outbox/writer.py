@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import await_only
 
-from txpatterns.database.direct import qualified, translated
+from txpatterns.database.direct import translated
+from txpatterns.database.engines import qualified
 from txpatterns.errors import NotTransactional, SavepointsUnsafe
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table

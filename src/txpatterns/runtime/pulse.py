@@ -22,7 +22,7 @@ class Pulse(HookList):
     def __init__(self, clock: Clock, listeners: Sequence[Hooks] = (), *, log: Hooks | None = None) -> None:
         super().__init__(listeners)
         self._clock = clock
-        self._log = Hooks() if log is None or any(listener.logs for listener in listeners) else log
+        self._log = HookList.of(None if any(listener.logs for listener in listeners) else log)
         self._heard: dict[str, float] = {}
         self.owned: dict[str, int] = {}
         """How many slots of each scope this process owns."""
@@ -47,14 +47,12 @@ class Pulse(HookList):
 
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
         self._note(RELAY)
-        with self._guarded(self._log, "publish_failed"):
-            self._log.publish_failed(message, error, attempt)
+        self._log.publish_failed(message, error, attempt)
         super().publish_failed(message, error, attempt)
 
     def broker_unavailable(self, error: Exception | None) -> None:
         self._note(RELAY)
-        with self._guarded(self._log, "broker_unavailable"):
-            self._log.broker_unavailable(error)
+        self._log.broker_unavailable(error)
         super().broker_unavailable(error)
 
     def handled(self, message: Message, consumer: str) -> None:
@@ -67,13 +65,11 @@ class Pulse(HookList):
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         self._note(CONSUMER)
-        with self._guarded(self._log, "handler_failed"):
-            self._log.handler_failed(message, consumer, error, attempt)
+        self._log.handler_failed(message, consumer, error, attempt)
         super().handler_failed(message, consumer, error, attempt)
 
     def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        with self._guarded(self._log, "dead"):
-            self._log.dead(message, consumer, error)
+        self._log.dead(message, consumer, error)
         super().dead(message, consumer, error)
 
     def _note(self, part: str) -> None:

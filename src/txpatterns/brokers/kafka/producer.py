@@ -63,11 +63,11 @@ class KafkaPublisher:
 
     async def _refused(self, messages: Sequence[Message]) -> dict[str, Outcome]:
         """Ask about topics that we are not sure of, and give what must not be sent at all."""
-        if self._channel is not None:
-            self._channel.look()
-            if self._channel.suspicious:
-                self._channel.suspicious = False
-                self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
+        channel = self._usable()
+        channel.look()
+        if channel.suspicious:
+            channel.suspicious = False
+            self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
         names = self._topics.unsure([message.topic for message in messages])
         if not names:
             return {}
@@ -83,6 +83,8 @@ class KafkaPublisher:
     def _usable(self) -> Channel:
         if self._channel is None or self._channel.finished:
             self._channel = Channel(self._settings.producer_config(), self._clock)
+            # It connects while we ask. Handed messages before it has, the driver waits half a second for its id.
+            self._topics.doubt()
         return self._channel
 
     async def _send(
