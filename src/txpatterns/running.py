@@ -110,7 +110,7 @@ class Running:
                 hooks=self._pulse,
             )
             if self._notifier is not None:
-                listener = Listener(self._database, made.wake)
+                listener = Listener(self._database, made.wake, made.rebalance)
                 supervisor.start("wake-up listener", listener.run, stop=listener.stop)
             supervisor.start("relay", made.run, stop=made.stop, heard=self._pulse.heard(RELAY))
         if consumer is not None or relay:

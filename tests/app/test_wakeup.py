@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import psycopg
@@ -11,9 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from rig.waiting import wait_until
+from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database import Database
 from txpatterns.database.listening import Listener, ListenSettings
+from txpatterns.database.setup import create_missing
 from txpatterns.database.wakeup import CHANNEL, Notifier
+from txpatterns.hooks import Hooks
+from txpatterns.messages import BUCKETS
+from txpatterns.outbox import Relay, RelaySettings
 
 QUICK = ListenSettings(timedelta(milliseconds=300), timedelta(milliseconds=300), timedelta(milliseconds=50))
 
@@ -156,6 +162,53 @@ async def test_through_a_pooler_the_listener_says_what_to_do(database, pgbouncer
         await checked(listener, hears=True)
         listener.stop()
         await running
+
+
+class Share(Hooks):
+    """How many buckets a relay owns."""
+
+    def __init__(self):
+        self.owned = 0
+        self.news = asyncio.Event()
+
+    def ownership(self, scope, owned):
+        self.owned = owned
+        self.news.set()
+
+    async def becomes(self, owned):
+        while self.owned != owned:
+            self.news.clear()
+            await asyncio.wait_for(self.news.wait(), 20)
+
+
+@asynccontextmanager
+async def listening_relay(url, lease):
+    """A relay in a world of its own, with the listener that an App gives it; stopped at the end."""
+    share, broker = Share(), MemoryBroker()
+    async with Database(url) as db, broker:
+        relay = Relay(db, broker, settings=RelaySettings(lease=lease), hooks=share)
+        listener = Listener(db, relay.wake, relay.rebalance, settings=QUICK)
+        hearing = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        running = asyncio.create_task(relay.run())
+        yield share
+        relay.stop()
+        await running
+        listener.stop()
+        await hearing
+
+
+async def test_relays_that_come_and_go_are_heard(database, driver):
+    """P7, H37: with a lease of an hour, a new relay has its share at once, and so have the others when it leaves."""
+    async with Database(database.url(driver)) as db:
+        await db.transact(create_missing)
+    hour = timedelta(hours=1)
+    async with listening_relay(database.url(driver), hour) as first:
+        await first.becomes(BUCKETS)
+        async with listening_relay(database.url(driver), hour) as second:
+            await first.becomes(BUCKETS // 2)
+            await second.becomes(BUCKETS // 2)
+        await first.becomes(BUCKETS)
 
 
 async def test_a_wake_up_never_fails_the_caller(caplog):

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from database.cancelling import cancelled_at
 from outbox.support import open_database
 from txpatterns.database import Database
 from txpatterns.database.direct import Direct
@@ -62,6 +63,27 @@ async def test_cancelled_in_the_middle(store, direct):
             await waiting
         assert [tuple(row) for row in await direct.fetch(ALIVE)] == [(1,)]
         while await asleep():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_cancelled_while_it_connects(store, again):
+    """H6, I14: cancelled at each suspension of its first statement, it leaves no connection behind, and goes on."""
+    count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+
+    async def connections() -> int:
+        return await store.read(lambda connection: connection.scalar(count))
+
+    before, reached, at = await connections(), True, 0
+    while reached:
+        direct = Direct(store)
+        reached = await cancelled_at(lambda direct=direct: direct.fetch(ALIVE), at, again=again)
+        assert [tuple(row) for row in await direct.fetch(ALIVE)] == [(1,)]
+        await direct.close()
+        at += 1
+    assert at > 5
+    async with asyncio.timeout(30):
+        while await connections() > before:  # noqa: ASYNC110 - the server ends a backend in its own time
             await asyncio.sleep(0.01)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -40,14 +40,24 @@ class Census:
 class Leases:
     """The slots of one scope, and this process's membership in it.
 
-    ``ttl`` is how long a silent owner keeps its slots; renew at a third of it.
+    ``ttl`` is how long a silent owner keeps its slots; renew at a third of it. ``announce`` is called in each
+    transaction after which the others may have slots to take or to give.
     """
 
-    def __init__(self, database: Database, scope: str, *, slots: int, ttl: timedelta) -> None:
+    def __init__(
+        self,
+        database: Database,
+        scope: str,
+        *,
+        slots: int,
+        ttl: timedelta,
+        announce: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
         self.database = database
         self.scope = scope
         self.slots = slots
         self.ttl = ttl
+        self.announce = announce
         self.owner = ""
         self._renewed_at = float("-inf")
 
@@ -77,6 +87,7 @@ class Leases:
                 connection.execute(sa.delete(member_table).where(self._scope(), member_table.c.owner == former))
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
+            self.announce(connection)
             return self._census(connection)
 
         census = await self.database.transact(work, urgent=True)
@@ -111,7 +122,12 @@ class Leases:
 
     async def release(self, slots: Iterable[int]) -> None:
         """Give some slots back, once nothing of theirs is under way any more."""
-        await self.database.transact(lambda connection: self._free(connection, slots))
+
+        def work(connection: Connection) -> None:
+            self._free(connection, slots)
+            self.announce(connection)
+
+        await self.database.transact(work)
 
     async def acquire(self, live: int) -> dict[int, int]:
         """Take free slots, those of the dead included, up to a fair share; gives all that is owned now."""
@@ -135,6 +151,7 @@ class Leases:
         def work(connection: Connection) -> None:
             self._free(connection, None)
             connection.execute(sa.delete(member_table).where(self._me()))
+            self.announce(connection)
 
         await self.database.transact(work)
         self.owner, self._renewed_at = "", float("-inf")

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from txpatterns.database.database import Database
 from txpatterns.database.engines import dispose, own_engine
 from txpatterns.database.finishing import finish
-from txpatterns.database.wakeup import CHANNEL, notify_once
+from txpatterns.database.wakeup import CHANNEL, MEMBERS, say
 from txpatterns.messages import new_id
 
 logger = logging.getLogger("txpatterns.wakeup")
@@ -34,7 +34,9 @@ class ListenSettings:
 
 
 class Listener:
-    """Calls ``on_wake`` when another process has committed a message. PostgreSQL only.
+    """Calls ``on_wake`` when another process has committed a message, ``on_members`` when relays come or go.
+
+    PostgreSQL only.
 
     Listens on a direct connection: ``listen_url`` of the Database names it where the ordinary URL leads through a
     pooler. A wake-up of our own, sent through the ordinary pool, shows at the start and in every silence whether
@@ -42,10 +44,16 @@ class Listener:
     """
 
     def __init__(
-        self, database: Database, on_wake: Callable[[], None], *, settings: ListenSettings | None = None
+        self,
+        database: Database,
+        on_wake: Callable[[], None],
+        on_members: Callable[[], None] = lambda: None,
+        *,
+        settings: ListenSettings | None = None,
     ) -> None:
         self._database = database
         self._on_wake = on_wake
+        self._on_members = on_members
         self._settings = settings or ListenSettings()
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
@@ -103,7 +111,7 @@ class Listener:
         """Send a wake-up that names itself, on another connection, and wait for it."""
         self._probe = new_id()
         self._arrived.clear()
-        await self._database.transact(lambda connection: notify_once(connection, self._probe))
+        await self._database.transact(lambda connection: say(connection, self._probe))
         return not self._lost and await self._database.clock.wait(self._arrived, self._settings.patience)
 
     def _heard(self, payload: str) -> None:
@@ -111,6 +119,8 @@ class Listener:
             self._arrived.set()
         elif not payload:
             self._on_wake()
+        elif payload == MEMBERS:
+            self._on_members()
         self._news.set()
 
     def _closed(self) -> None:

@@ -16,11 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.engines import AnyEngine, own_engine
 
 logger = logging.getLogger("txpatterns.wakeup")
 
 CHANNEL = "txp_outbox"
+MEMBERS = "members"
+"""What a wake-up says when relays come, go, or give up buckets; one without a word means new messages."""
 
 _APART = timedelta(milliseconds=2)
 _IDLE = timedelta(minutes=1)
@@ -131,7 +134,7 @@ class Notifier:
         return True
 
 
-def notify_once(connection: Connection, probe: str) -> None:
-    """Send one wake-up that names itself, to see whether it arrives."""
-    arguments: dict[str, Any] = {"channel": CHANNEL, "probe": probe}
-    connection.execute(sa.text("SELECT pg_notify(:channel, :probe)"), arguments)
+def say(connection: Connection, word: str) -> None:
+    """Send a wake-up that says something, with the connection's transaction; on SQLite nobody would hear it."""
+    if not is_sqlite(connection):
+        connection.execute(sa.text("SELECT pg_notify(:channel, :word)"), {"channel": CHANNEL, "word": word})

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from txpatterns.database.database import Database
 from txpatterns.database.leases import Leases
+from txpatterns.database.wakeup import MEMBERS, say
 from txpatterns.messages import BUCKETS
 
 SCOPE = "outbox"
@@ -16,7 +17,7 @@ class Ownership:
     """The leases of one relay. ``held`` maps each bucket to the epoch under which it is ours."""
 
     def __init__(self, database: Database, ttl: timedelta) -> None:
-        self.leases = Leases(database, SCOPE, slots=BUCKETS, ttl=ttl)
+        self.leases = Leases(database, SCOPE, slots=BUCKETS, ttl=ttl, announce=lambda c: say(c, MEMBERS))
         self.held: dict[int, int] = {}
         self.leaving: set[int] = set()
         self.arriving: set[int] = set()

@@ -95,6 +95,12 @@ class Relay:
             self._serving.woken = True
         self.changed.set()
 
+    def rebalance(self) -> None:
+        """Look at once which buckets are due to this relay: another has come or gone. In the relay's own loop."""
+        if self._serving is not None:
+            self._serving.members_changed = True
+        self.changed.set()
+
     def stop(self) -> None:
         """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once.
 

@@ -58,6 +58,7 @@ class Serving:
         self.sending = Sending(relay, self.backlog, self.waiting, self.holding)
         self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
         self.woken = True
+        self.members_changed = False
         self.worked = False
         self._drains = drains
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -89,7 +90,7 @@ class Serving:
 
     def _start_what_is_due(self) -> None:
         now = self.clock.monotonic()
-        if now >= self._tend_at:
+        if now >= self._tend_at or self.members_changed:
             self._start("tend", self._tend)
         if now >= self._forget_at and self.kept is not None:
             self._start("forget", partial(self._forget_sent, self.kept))
@@ -151,6 +152,7 @@ class Serving:
                 task.result()
 
     async def _tend(self) -> None:
+        self.members_changed = False
         arriving = await self.ownership.tend()
         if self.ownership.leaving:
             self.backlog.forget_buckets(self.ownership.leaving)
