@@ -4,10 +4,13 @@ import logging
 from datetime import timedelta
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from brokers.kafka_tools import broker_at, eventually, ids_of, stored
 from rig.ports import free_port
+from rig.waiting import wait_until
+from txpatterns.brokers.kafka.driver_log import DriverLog
 from txpatterns.brokers.kafka.topics import weaknesses
 from txpatterns.errors import BrokerUnavailable, PublishRejected
 from txpatterns.testing.clock import ManualClock
@@ -217,6 +220,28 @@ async def test_nobody_there_is_unavailable(seed):
         with pytest.raises(BrokerUnavailable):
             async with broker.subscribe(["t"], group="g"):
                 pass
+
+
+async def test_a_server_that_is_away_is_said_once_a_minute(seed, caplog):
+    """H35: the driver says it at each try, several times a second; the log has it once, and again a minute later."""
+    caplog.set_level(logging.DEBUG, "txpatterns.kafka")
+    clock = ManualClock()
+    settings = {"bootstrap.servers": f"127.0.0.1:{free_port()}", "reconnect.backoff.ms": 10}
+    driver = Producer({**settings, "logger": DriverLog(clock)})
+
+    def said(at_least):
+        lines = [record for record in caplog.records if "Connection refused" in record.message]
+        return sum(record.levelno >= at_least for record in lines)
+
+    def polled():
+        driver.poll(0.05)
+        return said(logging.DEBUG)
+
+    for minutes in (1, 2):
+        enough = said(logging.DEBUG) + 5
+        wait_until(lambda enough=enough: polled() >= enough, what="more tries")
+        assert said(logging.INFO) == minutes
+        clock.advance(timedelta(minutes=1))
 
 
 async def test_closing_ends_what_is_under_way(kafka, own_kafka):

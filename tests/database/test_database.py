@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from database.cancelling import cancelled_at
@@ -321,3 +322,13 @@ def _write_early(outbox, connection):
 
     for unit in _units[connection]:
         unit.write(connection)
+
+
+async def test_an_error_does_not_tell_what_was_written(any_database):
+    """H152: the values of a failed statement, which may be personal data, are not in the text of its error."""
+    async with Database(any_database) as made_of_a_url:
+        insert = sa.text("INSERT INTO no_such_table VALUES (:name)").bindparams(name="Ada Lovelace")
+        for run in (made_of_a_url.transact, made_of_a_url.read):
+            with pytest.raises(DBAPIError) as raised:
+                await run(lambda connection: connection.execute(insert))
+            assert "Ada" not in str(raised.value)

@@ -90,7 +90,7 @@ async def test_an_outage_of_the_database_is_waited_out(own_postgres, postgres_wo
     async with running(consumer):
         await reached.wait()
         await asyncio.to_thread(own_postgres.kill)
-        await eventually(lambda: "handlers pauses" in caplog.text)
+        await eventually(lambda: " pauses: " in caplog.text)
         await asyncio.to_thread(own_postgres.start)
         await world.broker.all_acked()
     found = Counter(number for _, number in await world.effects())

@@ -20,7 +20,7 @@ def run(script):
 def test_the_library_and_its_hooks_load_none_of_it():
     """Off means free: an installation without telemetry does not even look for it."""
     names = run(
-        "import sys, txpatterns, txpatterns.hooks, txpatterns.telemetry, txpatterns.telemetry.text;"
+        "import sys, txpatterns, txpatterns.hooks, txpatterns.telemetry, txpatterns.text;"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     ).split()
     assert not {"opentelemetry", "structlog", "prometheus_client"} & set(names)

@@ -39,7 +39,10 @@ def make_engine(url: str | URL) -> AnyEngine:
         raise ConfigurationError(
             f"{parsed.get_backend_name()} is not supported.", fix="Use a sqlite or a postgresql URL."
         )
-    options = {"pool_size": _POOL_SIZE} if parsed.get_backend_name() == "postgresql" else {}
+    # Parameters are the users' data: they must not get into the text of an error, and so into a log.
+    options: dict[str, Any] = {"hide_parameters": True}
+    if parsed.get_backend_name() == "postgresql":
+        options["pool_size"] = _POOL_SIZE
     try:
         if parsed.get_driver_name() in _ASYNC_DRIVERS:
             made: AnyEngine = create_async_engine(parsed, **options)
@@ -73,7 +76,7 @@ def qualified(table: sa.Table, bind: Connection | Engine) -> str:
 def own_engine(engine: AnyEngine) -> AnyEngine:
     """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
     source = sync_side(engine)
-    made = Engine(source.pool.recreate(), source.dialect, source.url)
+    made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
     if source.dialect.name == "postgresql":
         made = made.execution_options(isolation_level="READ COMMITTED")
@@ -94,7 +97,7 @@ def sync_engine_for(engine: AnyEngine) -> Engine:
     url = engine.url
     plain = url.set(drivername=_SYNC_OF.get(url.drivername, url.drivername))
     try:
-        made = sa.create_engine(plain)
+        made = sa.create_engine(plain, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             "A `def` handler needs a driver that blocks, and psycopg is not installed.",

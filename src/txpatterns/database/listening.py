@@ -20,6 +20,7 @@ from txpatterns.database.engines import dispose, own_engine
 from txpatterns.database.finishing import finish
 from txpatterns.database.wakeup import CHANNEL, MEMBERS, say
 from txpatterns.messages import new_id
+from txpatterns.text import error_line
 
 logger = logging.getLogger("txpatterns.wakeup")
 
@@ -80,7 +81,7 @@ class Listener:
                 async with self._listening():
                     failures = 0 if await self._hear() else failures + 1
             except Exception as error:  # noqa: BLE001 - whatever it is, polling goes on
-                self._trouble(f"{type(error).__name__}: {error}")
+                self._trouble(error_line(error))
                 failures += 1
             pause = min(2.0 ** min(failures, 10), self._settings.longest_pause.total_seconds())
             await self._database.clock.wait(
@@ -93,7 +94,10 @@ class Listener:
         heard = False
         while not self._stopping.is_set():
             if not await self._arrives():
-                self._trouble("a wake-up of our own did not arrive")
+                self._trouble(
+                    "one of our own was swallowed. If the database URL leads through a pooler, name the direct one: "
+                    "listen_url=..."
+                )
                 return heard
             self._well()
             heard = True
@@ -129,17 +133,13 @@ class Listener:
 
     def _well(self) -> None:
         if self._troubled:
-            logger.info("wake-ups arrive again")
+            logger.warning("wake-ups arrive again")
         self._troubled, self.hears = False, True
         self.checked.set()
 
     def _trouble(self, what: str) -> None:
         if not self._troubled and not self._stopping.is_set():
-            logger.warning(
-                "wake-ups do not arrive, new messages are found by polling: %s. If the database URL leads through "
-                "a pooler, name the direct one: listen_url=...",
-                what,
-            )
+            logger.warning("wake-ups do not arrive, new messages are found by polling: %s", what)
         self._troubled, self.hears = True, False
         self.checked.set()
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.engines import AnyEngine, own_engine
+from txpatterns.text import error_line
 
 logger = logging.getLogger("txpatterns.wakeup")
 
@@ -95,7 +96,7 @@ class Notifier:
             self._failing = False
         except Exception as error:  # noqa: BLE001 - whatever it is, polling goes on
             if not self._failing:
-                logger.warning("wake-ups cannot be sent, relays find new messages by polling: %s", error)
+                logger.warning("wake-ups cannot be sent, relays find new messages by polling: %s", error_line(error))
             self._failing = True
             self._closing.wait(_AFTER_FAILURE.total_seconds())
 

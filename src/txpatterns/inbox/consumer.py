@@ -18,7 +18,6 @@ from txpatterns.inbox.execution import Execution
 from txpatterns.inbox.handlers import AnyHandler, E, Handlers, On
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.lanes import Lanes
-from txpatterns.inbox.outages import Outages, Stopped
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.settings import ConsumerSettings, check_window, concurrency_for
@@ -26,6 +25,7 @@ from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.inbox.transaction import Emitter
 from txpatterns.inbox.upkeep import Membership, keep_clean
 from txpatterns.retries import RetryLadder
+from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.serialization import EventRegistry
 from txpatterns.transport import Delivery, Subscriber
 
@@ -58,6 +58,8 @@ class Consumer:
         self._stopping = asyncio.Event()
         self._execution = Execution(database, emitter)
         self._suspicion = Suspicion()
+        self._outages = Outages(database.clock, group, self._stopping)
+        self._intake = Outages(database.clock, f"{group}: intake", self._stopping)
         self._processing = Processing(
             database,
             registry,
@@ -65,9 +67,9 @@ class Consumer:
             self.settings,
             self._hooks,
             self._execution,
-            self._outages("handlers"),
+            Outages(database.clock, f"{group}: handlers", self._stopping),
         )
-        self._retries = Retries(self._processing, self.settings.retry_interval)
+        self._retries = Retries(self._processing, self.settings.retry_interval, self._outages)
         deliveries = Deliveries(self._processing, self._retries, self._suspicion)
         self._lanes = Lanes(
             lambda delivery: self._processing.outages.insist(partial(deliveries.handle, delivery)),
@@ -145,12 +147,12 @@ class Consumer:
         tasks: list[asyncio.Task[None]] = []
         try:
             with suppress(Stopped):
-                await self._outages("joining").insist(membership.join)
+                await self._outages.insist(membership.join)
                 clean = partial(keep_clean, self.inbox, self.settings.retention, clock, self._stopping)
                 keep = partial(membership.keep, clock, self._stopping)
                 for name, work in (("membership", keep), ("retries", self._retries.work), ("cleaning", clean)):
-                    tasks.append(asyncio.create_task(self._supervise(name, work), name=f"consumer {name}"))
-                await self._outages("intake").insist(self._take_in)
+                    tasks.append(asyncio.create_task(self._supervise(work), name=f"consumer {name}"))
+                await self._intake.insist(self._take_in)
                 await self._retries.finished()
         finally:
             await finish(self._end(tasks, membership))
@@ -168,14 +170,15 @@ class Consumer:
         self.check()
         return await self._retries.make_due()
 
-    async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _supervise(self, work: Callable[[], Awaitable[None]]) -> None:
         with suppress(Stopped):
-            await self._outages(name).insist(work)
+            await self._outages.insist(work)
 
     async def _take_in(self) -> None:
         topics, group = self.handlers.topics, self.handlers.group
         try:
             async with self.broker.subscribe(topics, group=group) as batches:
+                self._intake.fine()
                 iterator = aiter(batches)
                 while (batch := await self._next(iterator)) is not None:
                     for delivery in batch:
@@ -222,6 +225,3 @@ class Consumer:
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Exception):  # when the database is away, the lease runs out by itself
             await membership.leave()
-
-    def _outages(self, part: str) -> Outages:
-        return Outages(self.database.clock, f"{self.handlers.group}: {part}", self._stopping)

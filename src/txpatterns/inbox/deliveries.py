@@ -13,13 +13,13 @@ from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, st
 from txpatterns.inbox.execution import Came, Result
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.lane_store import Admission, First
-from txpatterns.inbox.outages import Stopped
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.schema import State
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.messages import Event, Message, describe
 from txpatterns.retries import OnFailure
+from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
 
 logger = logging.getLogger("txpatterns")

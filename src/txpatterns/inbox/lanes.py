@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 
-from txpatterns.inbox.outages import Stopped
+from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
 
 Handle = Callable[[Delivery], Awaitable[None]]

@@ -19,9 +19,9 @@ from txpatterns.inbox.entries import Entry, Waiting
 from txpatterns.inbox.execution import Came, Execution, Result, Run
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
-from txpatterns.inbox.outages import Outages
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import Event
+from txpatterns.runtime.outages import Outages
 from txpatterns.serialization import EventRegistry
 
 _REPEATS = 5

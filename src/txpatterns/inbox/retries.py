@@ -15,8 +15,8 @@ from txpatterns.inbox.decisions import Dead, describe_error
 from txpatterns.inbox.entries import Waiting
 from txpatterns.inbox.execution import Came, Result
 from txpatterns.inbox.handlers import Handler
-from txpatterns.inbox.outages import Stopped
 from txpatterns.inbox.processing import Processing
+from txpatterns.runtime.outages import Outages, Stopped
 
 logger = logging.getLogger("txpatterns")
 
@@ -26,8 +26,9 @@ _AT_ONCE = 16
 class Retries:
     """Claims what is due and runs it, as many at a time as there are free slots."""
 
-    def __init__(self, processing: Processing, interval: timedelta) -> None:
+    def __init__(self, processing: Processing, interval: timedelta, outages: Outages) -> None:
         self._processing = processing
+        self._outages = outages
         self._interval = interval
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -72,6 +73,7 @@ class Retries:
                 busy=frozenset(self._busy),
             )
             claimed, dead = await processing.database.transact(claim)
+            self._outages.fine()
             for waiting in claimed:
                 self._busy.add(waiting.id)
                 task = asyncio.create_task(self._attempt_in_slot(waiting), name=f"retry {waiting.entry.consumer}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -17,6 +18,7 @@ from txpatterns.hooks import HookList, Hooks
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.serving import Serving
 from txpatterns.retries import FailurePolicies
+from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.transport import Publisher
 
 logger = logging.getLogger("txpatterns.relay")
@@ -70,6 +72,7 @@ class Relay:
         """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
         self.changed = asyncio.Event()
         self._stop = asyncio.Event()
+        self.outages = Outages(database.clock, "the relay", self._stop)
         self._serving: Serving | None = None
         self._drains: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,7 +124,6 @@ class Relay:
             self._drains.clear()
 
     async def _serve(self) -> None:
-        failures = 0
         while not self.stopping:
             serving = self._serving = Serving(self, self._drains)
             try:
@@ -129,8 +131,8 @@ class Relay:
             except LeaseLost as lost:
                 logger.warning("%s It joins again.", lost.message)
             except (SQLAlchemyError, OSError) as error:
-                failures = 0 if serving.worked else failures + 1
-                await self._pause(failures, error)
+                with suppress(Stopped):
+                    await self.outages.pause(error)
             finally:
                 self._serving = None
                 await serving.close()
@@ -159,9 +161,3 @@ class Relay:
             running.cancel()
             drained.cancel()
             await asyncio.gather(running, drained, return_exceptions=True)
-
-    async def _pause(self, failures: int, error: Exception) -> None:
-        if failures <= 1:
-            logger.warning("the database failed the relay, which goes on trying: %s", type(error).__name__)
-        seconds = min(0.2 * 2 ** min(failures, 8), 15.0) * (0.5 + self.random.random() / 2)
-        await self.database.clock.wait(self._stop, timedelta(seconds=seconds))

@@ -59,7 +59,6 @@ class Serving:
         self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
         self.woken = True
         self.members_changed = False
-        self.worked = False
         self._drains = drains
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tend_at = self._look_at = self._forget_at = 0.0
@@ -184,7 +183,7 @@ class Serving:
     async def _read(self) -> None:
         self.woken = False
         self.holding.aside += await self.reading.page(self.ownership.active, self.batch, list(self._drains))
-        self.worked = True
+        self.relay.outages.fine()
         if not self.relay.stopping:
             self._send()  # at once: what was read need not wait for the coordinator's next turn
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from txpatterns.errors import HandlerSignal
 from txpatterns.hooks import Hooks
 from txpatterns.messages import Message
-from txpatterns.telemetry.text import error_line, one_line
+from txpatterns.text import error_line, one_line
 
 logger = logging.getLogger("txpatterns")
 

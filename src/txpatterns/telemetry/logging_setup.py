@@ -9,7 +9,7 @@ from typing import TextIO
 
 from txpatterns.errors import MissingExtra
 from txpatterns.messages import Message
-from txpatterns.telemetry.text import one_line
+from txpatterns.text import one_line
 
 try:
     import structlog

@@ -9,7 +9,7 @@ from datetime import timedelta
 from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Hooks, correlation_id_of
 from txpatterns.messages import Message
-from txpatterns.telemetry.text import error_line, one_line
+from txpatterns.text import error_line, one_line
 
 try:
     import structlog

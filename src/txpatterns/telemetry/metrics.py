@@ -11,7 +11,7 @@ from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Depths, Hooks
 from txpatterns.messages import Message
-from txpatterns.telemetry.text import one_line
+from txpatterns.text import one_line
 
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from txpatterns.errors import MissingExtra, Retry
 from txpatterns.hooks import Hooks, correlation_id_of
 from txpatterns.messages import Message
-from txpatterns.telemetry.text import error_line, one_line
+from txpatterns.text import error_line, one_line
 
 try:
     from opentelemetry import context, trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -60,6 +61,7 @@ def up(
             if profile is Profile.EMBEDDED:
                 _serve_store(settings, door, headless, *wiring.embedded(settings))
             else:
+                _name_log_lines("gateway")
                 with _services(settings, seed):
                     _serve_store(settings, door, headless, *wiring.gateway(settings))
 
@@ -75,6 +77,7 @@ def run(
     if service not in {*PORTS, "gateway"}:
         _refuse(f"There is no service {service}: choose one of {', '.join([*PORTS, 'gateway'])}.")
     settings = _settings(data, port, seed, embedded=False)
+    _name_log_lines(service)
     if service == "gateway":
         with _open_port(settings.host, settings.port) as door:
             _serve_store(settings, door, True, *wiring.gateway(settings))
@@ -94,6 +97,11 @@ def forget(data: Path) -> None:
     for service in wiring.TABLES:
         for ending in ("db", "db-wal", "db-shm"):
             (data / f"{service}.{ending}").unlink(missing_ok=True)
+
+
+def _name_log_lines(service: str) -> None:
+    """Say in each line of the log which service wrote it: they all write to one terminal."""
+    logging.basicConfig(format=f"  {service:<10} %(message)s")
 
 
 def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settings:

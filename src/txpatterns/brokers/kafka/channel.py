@@ -18,6 +18,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from txpatterns.brokers.kafka.driver_log import DriverLog
 from txpatterns.brokers.kafka.failures import ALL_BROKERS_DOWN, PERMANENT, TOPIC_MISSING, describe, error_of
 from txpatterns.clock import Clock
 from txpatterns.errors import BrokerError, PublishRejected
@@ -87,7 +88,7 @@ class Channel:
         """No broker can be reached, or a topic is gone, as far as the driver knows: better ask before the next use."""
         self._batches: list[Batch] = []
         self._clock = clock
-        self._producer = Producer({**config, "error_cb": self._on_error, "logger": logger})
+        self._producer = Producer({**config, "error_cb": self._on_error, "logger": DriverLog(clock)})
         self._thread = ThreadPoolExecutor(1, "txp-kafka-producer")
         self._waiting: asyncio.Future[int | Exception] | None = None
         self._fatal: tuple[BrokerError, float] | None = None

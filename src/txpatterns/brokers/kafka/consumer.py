@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from txpatterns.brokers.kafka.driver_log import DriverLog
 from txpatterns.brokers.kafka.failures import describe, ends_intake, error_of, group_unclear
 from txpatterns.brokers.kafka.progress import Progress
 from txpatterns.brokers.kafka.settings import KafkaSettings
@@ -60,7 +61,7 @@ class ConsumerThread:
     def run(self, arrived: Callable[[Records], None], ended: Callable[[Exception | None], None]) -> None:
         """Poll until told to stop; the body of the thread."""
         try:
-            consumer = Consumer({**self._config, "on_commit": self._on_commit, "logger": logger})
+            consumer = Consumer({**self._config, "on_commit": self._on_commit, "logger": DriverLog(self._clock)})
         except (KafkaException, ValueError, TypeError) as error:
             ended(error)
             return

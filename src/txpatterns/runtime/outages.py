@@ -1,4 +1,4 @@
-"""Waiting while the database is away: growing pauses, one log line when it goes and one when it is back."""
+"""Waiting while a server is away: growing pauses, one log line when it goes and one when it is back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from random import Random
 from typing import TypeVar
 
 from txpatterns.clock import Clock
+from txpatterns.text import error_line
 
 logger = logging.getLogger("txpatterns")
 
@@ -19,11 +20,11 @@ _SHORTEST, _LONGEST = timedelta(milliseconds=50), timedelta(seconds=3)
 
 
 class Stopped(Exception):
-    """The consumer is stopping, so what could not be done now is left to whoever comes next."""
+    """Who waited is stopping, so what could not be done now is left to whoever comes next."""
 
 
 class Outages:
-    """What the parts of a consumer share while what they need cannot be reached."""
+    """What those share who need one server, while it cannot be reached. ``name`` says in the log who they are."""
 
     def __init__(self, clock: Clock, name: str, stopping: asyncio.Event) -> None:
         self.stopping = stopping
@@ -32,16 +33,11 @@ class Outages:
         self._random = Random()
         self._failures = 0
 
-    @property
-    def is_away(self) -> bool:
-        """Whether the last try failed."""
-        return self._failures > 0
-
     async def insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Repeat a step until it raises nothing.
 
         Raises:
-            Stopped: the consumer stops while the step still fails.
+            Stopped: who waits stops while the step still fails.
         """
         while True:
             try:
@@ -55,9 +51,9 @@ class Outages:
                 return result
 
     async def pause(self, error: Exception | None) -> None:
-        """Wait before the next try. Raises Stopped when the consumer stops meanwhile."""
+        """Wait before the next try. Raises Stopped when who waits stops meanwhile."""
         if self._failures == 0:
-            logger.warning("%s pauses: %s: %s", self._name, type(error).__name__, error)
+            logger.warning("%s pauses: %s", self._name, error_line(error))
         self._failures += 1
         # All lanes fail at once, so the failures are counted by the wait that follows them, not one by one.
         wait = min(_LONGEST, _SHORTEST * 2 ** min(self._failures // 16, 10))
