@@ -68,9 +68,10 @@ async def main(names: list[str], rounds: int, *, write: bool) -> None:
         if kafka is not None:
             kafka.start()
         async for table in run(names, rounds, postgres, kafka):
-            print(markdown([table], machine("txoutbox")), flush=True)
+            table.ran_on = machine("txoutbox")
+            print(markdown([table], table.ran_on), flush=True)
             if write:
-                save(table, machine("txoutbox"))
+                save(table)
     finally:
         for server in (postgres, kafka):
             if server is not None:

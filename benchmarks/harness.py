@@ -76,6 +76,7 @@ class Table:
     lower_is_better: bool = False
     rounds: int = 0
     when: str = ""
+    ran_on: dict[str, str] = field(default_factory=dict)
 
 
 async def compare(title: str, unit: str, cases: Sequence[Case], rounds: int, *, lower_is_better: bool = False) -> Table:

@@ -22,28 +22,32 @@ A goal that was missed is marked.
 """
 
 
-def save(table: Table, ran_on: Mapping[str, str]) -> None:
+def save(table: Table) -> None:
     """Put a table among those of this day, and write the page from the newest of each."""
     today = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.json"
     kept = json.loads(today.read_text())["tables"] if today.exists() else []
     tables = [one for one in kept if one["title"] != table.title] + [asdict(table)]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    today.write_text(json.dumps({"machine": dict(ran_on), "tables": tables}, indent=1) + "\n")
+    today.write_text(json.dumps({"tables": tables}, indent=1) + "\n")
     newest: dict[str, Table] = {}
     for file in sorted(RESULTS.glob("*.json")):
         newest |= {one["title"]: _table(one) for one in json.loads(file.read_text())["tables"]}
-    PAGE.write_text(markdown(list(newest.values()), ran_on))
+    PAGE.write_text(markdown(list(newest.values()), table.ran_on))
 
 
 def markdown(tables: Sequence[Table], ran_on: Mapping[str, str]) -> str:
-    """Write the tables with what they ran on."""
-    shown = ", ".join(f"{name} {value}" for name, value in ran_on.items() if name != "when")
-    text = [_HEAD, f"Ran on: {shown}.\n"]
+    """Write the tables with what they ran on; what was another for one of them is said under it."""
+    text = [_HEAD, f"Ran on: {_shown(ran_on)}.\n"]
     for table in tables:
         text += [f"## {table.title}\n", *_rows(table), ""]
         text += [f"{note}\n" for note in table.notes]
-        text.append(f"{table.rounds} rounds, {table.when}.\n")
+        differing = _shown({name: value for name, value in table.ran_on.items() if ran_on.get(name) != value})
+        text.append(f"{table.rounds} rounds, {table.when}{', ' if differing else ''}{differing}.\n")
     return "\n".join(text)
+
+
+def _shown(ran_on: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in ran_on.items() if name != "when")
 
 
 def _rows(table: Table) -> list[str]:

@@ -26,8 +26,8 @@ from txpatterns.transport import Broker, Verdict
 __all__ = ["BrokerSuite", "Publishing", "Reader", "message", "scenario"]
 
 
-class BrokerSuite:
-    """What every broker must do. Override `new_broker`, and `new_topic` where topics have to be made first."""
+class _Suite:
+    """What a suite is told of the broker, and the tools of its tests."""
 
     patience: ClassVar[timedelta] = timedelta(seconds=60)
     """The longest that one test may take."""
@@ -42,8 +42,6 @@ class BrokerSuite:
 
     async def declare(self, broker: Broker, group: str, topics: Sequence[str]) -> None:
         """Tell the broker of a group before anyone joins it, where a broker keeps messages only for known groups."""
-
-    # ------------------------------------------------------------------ tools of the tests
 
     @asynccontextmanager
     async def reading(self, broker: Broker, topic: str, group: str) -> AsyncIterator[Reader]:
@@ -77,7 +75,9 @@ class BrokerSuite:
         if not claimed:
             pytest.skip(f"the broker's capabilities leave out: {what}")
 
-    # ------------------------------------------------------------------ messages
+
+class _PublishingSuite(_Suite):
+    """What leaves, in which order, and what is told of it."""
 
     @scenario
     async def test_a_message_arrives_as_it_was_sent(self) -> None:
@@ -132,7 +132,89 @@ class BrokerSuite:
         async with self.new_broker() as broker:
             assert await Publishing(broker, []).task == {}
 
-    # ------------------------------------------------------------------ groups
+    @scenario
+    async def test_the_largest_message_is_taken_and_a_larger_one_rejected(self) -> None:
+        """H26: ``max_payload`` is what it says, to the byte, and more is refused for good."""
+        topic = self.new_topic()
+        async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
+            limit = broker.capabilities.max_payload
+            self.needs(limit, "a largest size")
+            largest = message(topic, "k", payload=b"x" * ((limit or 0) - 1))
+            assert largest.size == limit
+            publishing = Publishing(broker, [largest])
+            await reader.until([largest.id])
+            await publishing.confirmed()
+            larger = message(topic, "k", payload=b"x" * (limit or 0))
+            assert await Publishing(broker, [larger]).verdicts() == [Verdict.REJECTED]
+
+    @scenario
+    async def test_one_message_too_large_in_a_batch(self) -> None:
+        """P3, H23, H24: it is never confirmed, its neighbours arrive, and its key keeps its order."""
+        topic = self.new_topic()
+        async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
+            limit = broker.capabilities.max_payload
+            self.needs(limit, "a largest size")
+            poison = message(topic, "bad", payload=b"x" * ((limit or 0) + 1))
+            before, after = message(topic, "bad"), message(topic, "bad")
+            sent = [before, message(topic, "good"), poison, after, message(topic, "good"), message(topic)]
+            publishing = asyncio.create_task(self.publish_stubbornly(broker, sent))
+            came = await reader.until(each.id for each in sent if each is not poison)
+            assert await publishing == [poison.id]
+            assert poison.id not in came
+            assert came.index(before.id) < came.index(after.id)
+            assert came.index(sent[1].id) < came.index(sent[4].id)
+
+    @scenario
+    async def test_after_a_failure_nothing_of_the_key_is_stored(self) -> None:
+        """H23: with an ordered prefix, what follows a failed message of its key in a batch is not confirmed."""
+        topic = self.new_topic()
+        async with self.new_broker() as broker:
+            limit = broker.capabilities.max_payload
+            self.needs(broker.capabilities.ordered_prefix and limit, "an ordered prefix and a largest size")
+            sent = [message(topic, "bad", payload=b"x" * ((limit or 0) + 1)), message(topic, "bad")]
+            assert Verdict.CONFIRMED not in await Publishing(broker, sent).verdicts()
+            async with self.reading(broker, topic, "suite") as reader:
+                mark = message(topic, "bad")
+                publishing = Publishing(broker, [mark])
+                assert await reader.until([mark.id]) == [mark.id]
+                await publishing.confirmed()
+
+    @scenario
+    async def test_closing_twice_is_harmless(self) -> None:
+        """A broker may be left more often than entered, and entered again."""
+        topic = self.new_topic()
+        sent = [message(topic, "key"), message(topic, "key")]
+        broker = self.new_broker()
+        for each in sent:
+            async with broker, self.reading(broker, topic, "suite") as reader:
+                publishing = Publishing(broker, [each])
+                await reader.until([each.id])
+                await publishing.confirmed()
+            await broker.__aexit__(None, None, None)
+
+    @scenario
+    async def test_cancelling_a_publication_gives_up_waiting(self) -> None:
+        """H6: what was not told is unknown; published again, everything arrives, in order per key."""
+        topic = self.new_topic()
+        sent = [message(topic, f"key-{n % 5}") for n in range(50)]
+        async with self.new_broker() as broker:
+            await self.declare(broker, "suite", [topic])
+            given_up = Publishing(broker, sent)
+            await asyncio.sleep(0)  # it has begun
+            given_up.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await given_up.task
+            again = Publishing(broker, sent)
+            async with self.reading(broker, topic, "suite") as reader:
+                came = await reader.until(each.id for each in sent)
+                await again.confirmed()
+        for key in {each.key for each in sent}:
+            mine = [each.id for each in sent if each.key == key]
+            assert [one for one in came if one in mine] == mine
+
+
+class _ReadingSuite(_Suite):
+    """Who receives what, and what comes again."""
 
     @scenario
     async def test_a_group_gets_what_was_published_before_it_joined(self) -> None:
@@ -194,8 +276,6 @@ class BrokerSuite:
             for key in {each.key for each in sent}:
                 firsts = list(dict.fromkeys(number[m.id] for m in task.result() if m.key == key))
                 assert firsts == sorted(firsts)
-
-    # ------------------------------------------------------------------ acknowledging
 
     @scenario
     async def test_what_is_not_acknowledged_comes_again(self) -> None:
@@ -275,86 +355,6 @@ class BrokerSuite:
                 assert again.message.id == sent.id
             await publishing.confirmed()
 
-    # ------------------------------------------------------------------ size
 
-    @scenario
-    async def test_the_largest_message_is_taken_and_a_larger_one_rejected(self) -> None:
-        """H26: ``max_payload`` is what it says, to the byte, and more is refused for good."""
-        topic = self.new_topic()
-        async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
-            limit = broker.capabilities.max_payload
-            self.needs(limit, "a largest size")
-            largest = message(topic, "k", payload=b"x" * ((limit or 0) - 1))
-            assert largest.size == limit
-            publishing = Publishing(broker, [largest])
-            await reader.until([largest.id])
-            await publishing.confirmed()
-            larger = message(topic, "k", payload=b"x" * (limit or 0))
-            assert await Publishing(broker, [larger]).verdicts() == [Verdict.REJECTED]
-
-    @scenario
-    async def test_one_message_too_large_in_a_batch(self) -> None:
-        """P3, H23, H24: it is never confirmed, its neighbours arrive, and its key keeps its order."""
-        topic = self.new_topic()
-        async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
-            limit = broker.capabilities.max_payload
-            self.needs(limit, "a largest size")
-            poison = message(topic, "bad", payload=b"x" * ((limit or 0) + 1))
-            before, after = message(topic, "bad"), message(topic, "bad")
-            sent = [before, message(topic, "good"), poison, after, message(topic, "good"), message(topic)]
-            publishing = asyncio.create_task(self.publish_stubbornly(broker, sent))
-            came = await reader.until(each.id for each in sent if each is not poison)
-            assert await publishing == [poison.id]
-            assert poison.id not in came
-            assert came.index(before.id) < came.index(after.id)
-            assert came.index(sent[1].id) < came.index(sent[4].id)
-
-    @scenario
-    async def test_after_a_failure_nothing_of_the_key_is_stored(self) -> None:
-        """H23: with an ordered prefix, what follows a failed message of its key in a batch is not confirmed."""
-        topic = self.new_topic()
-        async with self.new_broker() as broker:
-            limit = broker.capabilities.max_payload
-            self.needs(broker.capabilities.ordered_prefix and limit, "an ordered prefix and a largest size")
-            sent = [message(topic, "bad", payload=b"x" * ((limit or 0) + 1)), message(topic, "bad")]
-            assert Verdict.CONFIRMED not in await Publishing(broker, sent).verdicts()
-            async with self.reading(broker, topic, "suite") as reader:
-                mark = message(topic, "bad")
-                publishing = Publishing(broker, [mark])
-                assert await reader.until([mark.id]) == [mark.id]
-                await publishing.confirmed()
-
-    # ------------------------------------------------------------------ lifetime
-
-    @scenario
-    async def test_closing_twice_is_harmless(self) -> None:
-        """A broker may be left more often than entered, and entered again."""
-        topic = self.new_topic()
-        sent = [message(topic, "key"), message(topic, "key")]
-        broker = self.new_broker()
-        for each in sent:
-            async with broker, self.reading(broker, topic, "suite") as reader:
-                publishing = Publishing(broker, [each])
-                await reader.until([each.id])
-                await publishing.confirmed()
-            await broker.__aexit__(None, None, None)
-
-    @scenario
-    async def test_cancelling_a_publication_gives_up_waiting(self) -> None:
-        """H6: what was not told is unknown; published again, everything arrives, in order per key."""
-        topic = self.new_topic()
-        sent = [message(topic, f"key-{n % 5}") for n in range(50)]
-        async with self.new_broker() as broker:
-            await self.declare(broker, "suite", [topic])
-            given_up = Publishing(broker, sent)
-            await asyncio.sleep(0)  # it has begun
-            given_up.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await given_up.task
-            again = Publishing(broker, sent)
-            async with self.reading(broker, topic, "suite") as reader:
-                came = await reader.until(each.id for each in sent)
-                await again.confirmed()
-        for key in {each.key for each in sent}:
-            mine = [each.id for each in sent if each.key == key]
-            assert [one for one in came if one in mine] == mine
+class BrokerSuite(_PublishingSuite, _ReadingSuite):
+    """What every broker must do. Override `new_broker`, and `new_topic` where topics have to be made first."""
