@@ -102,8 +102,11 @@ class Bank:
             random=self.around.random,
         )
 
-    async def relay_until_nothing_waits(self, rounds: int = 12) -> None:
-        """Publish what is due, jump to later, and again: up to the end of the longest ladder."""
+    async def relay_until_nothing_waits(self, rounds: int = 200) -> None:
+        """Publish what is due, jump to later, and again: up to the end of the longest ladder.
+
+        What a paused process has locked is passed over: there are more rounds than that process is kept waiting.
+        """
         for _ in range(rounds):
             await self.relay().run_once()
             if not await self.waits():

@@ -193,3 +193,18 @@ async def test_a_lease_is_renewed_while_the_librarys_own_work_waits(database):
                 assert (await leases.renew()).live == 1
             assert not any(task.done() for task in stuck)
         await asyncio.gather(*stuck)
+
+
+async def test_one_that_is_stopped_in_the_middle_keeps_nobody_out(database):
+    """P7, H18: what a process had locked when it was stopped is free after the length of a lease."""
+    async with open_database(database.url("asyncpg")) as store:
+        short = timedelta(seconds=1)
+        stopped, other = (Leases(store, "scope", slots=4, ttl=short) for _ in range(2))
+        held = await join(stopped)
+        async with store.engine.connect() as connection:
+            await connection.run_sync(stopped.guard, held)  # and here it stops
+            await other.join()
+            async with asyncio.timeout(60):
+                while not await other.acquire(1):
+                    await store.clock.wait(asyncio.Event(), short / 10)
+            await connection.invalidate()

@@ -116,6 +116,26 @@ async def test_the_ladder_is_climbed_once(store, outbox, clock, policy):
     assert await ids(store) == []
 
 
+async def test_a_confirmed_retry_is_noted_after_the_outage(store, outbox, clock, monkeypatch):
+    """P1, H20, H35, I9: confirmed in its last attempt while the database goes away, it is neither repeated nor dead."""
+    broker = ScriptedBroker()
+    added = await hold_up(store, outbox, broker)
+    broker.decide, broker.wire[:] = lambda _: STORED, []
+    await store.execute(sa.update(waiting_table).where(waiting_table.c.attempts > 0).values(attempts=len(LADDER) - 1))
+    noting = WaitingStore.published
+
+    async def away(*_):
+        monkeypatch.setattr(WaitingStore, "published", noting)
+        raise OSError("the database is away")
+
+    monkeypatch.setattr(WaitingStore, "published", away)
+    clock.offset += timedelta(hours=1)
+    await Relay(store, broker, settings=QUICK).run_once()
+    assert WaitingStore.published is noting
+    assert (broker.first_of_key, set(broker.copies.values())) == ({"k": added}, {1})
+    assert (await rows(store, DEAD), await rows(store, WAITING), await ids(store)) == ([], [], [])
+
+
 async def _now(store):
     return await store.read(lambda connection: connection.execute(sa.select(store.now())).scalar_one())
 

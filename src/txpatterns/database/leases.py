@@ -81,6 +81,7 @@ class Leases:
         member = {"scope": self.scope, "owner": self.owner, "label": label}
 
         def work(connection: Connection) -> Census:
+            self._bound(connection)
             self._ensure_slots(connection)
             if former:
                 self._free(connection, None, [former])
@@ -103,6 +104,7 @@ class Leases:
         started = self.database.clock.monotonic()
 
         def work(connection: Connection) -> Census:
+            self._bound(connection)
             renewed = connection.execute(
                 sa.update(member_table)
                 .where(self._me(), member_table.c.expires_at > self.database.now())
@@ -124,6 +126,7 @@ class Leases:
         """Give some slots back, once nothing of theirs is under way any more."""
 
         def work(connection: Connection) -> None:
+            self._bound(connection)
             self._free(connection, slots)
             self.announce(connection)
 
@@ -134,6 +137,7 @@ class Leases:
         share = -(-self.slots // max(live, 1))
 
         def work(connection: Connection) -> dict[int, int]:
+            self._bound(connection)
             self._bury(connection)
             return self._take(connection, share)
 
@@ -149,6 +153,7 @@ class Leases:
             return
 
         def work(connection: Connection) -> None:
+            self._bound(connection)
             self._free(connection, None)
             connection.execute(sa.delete(member_table).where(self._me()))
             self.announce(connection)
@@ -161,6 +166,7 @@ class Leases:
 
         Write only for those: at another epoch somebody else owns the slot.
         """
+        self._bound(connection)
         query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
             lease_table.c.scope == self.scope,
             lease_table.c.owner == self.owner,
@@ -169,6 +175,16 @@ class Leases:
         if not is_sqlite(connection):
             query = query.order_by(lease_table.c.slot).with_for_update(read=True)
         return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
+
+    def _bound(self, connection: Connection) -> None:
+        """Let the server end a transaction that locks leases and then does nothing for the length of one.
+
+        A process that is stopped in the middle of it keeps its connection, and with that would keep others out of
+        slots that are no longer its own.
+        """
+        if not is_sqlite(connection):
+            milliseconds = int(self.ttl.total_seconds() * 1000)
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 
     def _me(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._scope(), member_table.c.owner == self.owner)

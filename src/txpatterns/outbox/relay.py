@@ -17,6 +17,7 @@ from txpatterns.errors import LeaseLost
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.serving import Serving
+from txpatterns.outbox.waiting import Due
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.transport import Publisher
@@ -70,6 +71,8 @@ class Relay:
         self.random = random or Random()
         self.confirmed: list[Row] = []
         """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
+        self.confirmed_again: list[Due] = []
+        """The same of messages that had failed before."""
         self.changed = asyncio.Event()
         self._stop = asyncio.Event()
         self.outages = Outages(database.clock, "the relay", self._stop)

@@ -176,8 +176,10 @@ class Sending:
         if outcome.verdict is Verdict.CONFIRMED:
             self._trouble = 0
             self.backlog.confirmations += 1
-            await self.waiting.published(held, due)
             self.relay.hooks.published([row.message], self.clock.now() - row.message.occurred_at)
+            self.relay.confirmed_again.append(due)
+            await self.waiting.published(held, due)
+            self.relay.confirmed_again.remove(due)
             self._let_go(due)
         elif outcome.verdict is Verdict.UNAVAILABLE or (outcome.verdict is Verdict.UNKNOWN and nothing_else_went):
             self._back_off(outcome.error or ConnectionError("no answer"), unavailable=True)

@@ -71,7 +71,9 @@ class Serving:
             await self.kept.prepare()
         if self.relay.confirmed:
             await self._settle()
-        await self._adopt(await self.ownership.join())
+        arriving = await self.ownership.join()
+        await self._settle_retried()
+        await self._adopt(arriving)
         self.relay.hooks.ownership("outbox", len(self.ownership.held))
         self._tend_at = self.clock.monotonic() + self._tend_every
         while not self.relay.stopping:
@@ -192,6 +194,14 @@ class Serving:
         await self.store.settle(rows)
         del self.relay.confirmed[: len(rows)]
         self.backlog.finish(rows)
+
+    async def _settle_retried(self) -> None:
+        """Note retries that were confirmed before an outage; those that another relay has now, it will repeat."""
+        retried, held = self.relay.confirmed_again, self.ownership.held
+        while retried:
+            if retried[0].row.bucket in held:
+                await self.waiting.published(held, retried[0])
+            del retried[0]
 
     async def _look(self) -> None:
         """See what waits for a time that has come."""
