@@ -16,6 +16,7 @@ from outbox.support import WAITING, Keyless, Pictured, Placed, ids, open_databas
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import sync_side
 from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.errors import ConfigurationError
 from txpatterns.messages import bucket_of, new_id
 from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
 from txpatterns.outbox.schema import outbox_table, sent_table
@@ -346,7 +347,7 @@ async def test_stop_before_run_is_not_forgotten(store):
 
 
 async def test_waiting_for_drained_ends_with_the_relay(store):
-    """Nobody waits for ever for a relay that has ended, however it ended."""
+    """H142, H143: nobody waits for ever for a relay that has ended, nor takes its end for a cancellation."""
 
     class Broken(ScriptedBroker):
         def __getattribute__(self, name):
@@ -359,7 +360,7 @@ async def test_waiting_for_drained_ends_with_the_relay(store):
     await asyncio.sleep(0)
     with pytest.raises(LookupError):
         await relay.run()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ConfigurationError, match="stopped before everything was published"):
         await asyncio.wait_for(waiting, 10)
 
 

@@ -13,7 +13,7 @@ from random import Random
 from sqlalchemy.exc import SQLAlchemyError
 
 from txpatterns.database.database import Database
-from txpatterns.errors import LeaseLost
+from txpatterns.errors import ConfigurationError, LeaseLost
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.serving import Serving
@@ -122,9 +122,7 @@ class Relay:
             await self._serve()
         finally:
             self._stop.clear()
-            for drain in self._drains:
-                drain.cancel()
-            self._drains.clear()
+            self._end_drains()
 
     async def _serve(self) -> None:
         while not self.stopping:
@@ -140,10 +138,25 @@ class Relay:
                 self._serving = None
                 await serving.close()
 
+    def _end_drains(self) -> None:
+        for drain in self._drains:
+            if not drain.done():
+                drain.set_exception(
+                    ConfigurationError(
+                        "The relay stopped before everything was published.",
+                        fix="Nothing is lost: the next relay that runs publishes it.",
+                    )
+                )
+                drain.exception()  # counts as seen, for a caller that is cancelled before it hears of it
+        self._drains.clear()
+
     async def drained(self) -> None:
         """Wait until a whole look at the table, begun after this call, has found nothing that is due.
 
         Exact: everything committed before the call is then published or waits for a later time.
+
+        Raises:
+            ConfigurationError: the relay stopped before that.
         """
         drain = asyncio.get_running_loop().create_future()
         self._drains.append(drain)
