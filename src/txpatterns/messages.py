@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -109,10 +111,11 @@ class Event(BaseModel):
 
     ``class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id")``. ``key`` names the
     field that gives the ordering key: messages with one key are published and handled in order.
-    ``order="strict"`` takes a lock on the key in the database, for writers that share no row.
+    ``order="strict"`` takes a lock on the key in the database, for writers that share no row. A class below
+    another event keeps what that one says, each argument by itself, unless it says something else.
 
     Raises:
-        EventDefinitionError: at import, when a class argument is missing or names no field.
+        EventDefinitionError: at import, when a class argument is missing, or ``key`` is no field and no property.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
@@ -124,8 +127,8 @@ class Event(BaseModel):
         topic: str | None = None,
         type: str | None = None,
         key: str | None = None,
-        version: str = "1.0",
-        order: Ordering = "position",
+        version: str | None = None,
+        order: Ordering | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,32 +140,54 @@ class Event(BaseModel):
         topic: str | None = None,
         type: str | None = None,
         key: str | None = None,
-        version: str = "1.0",
-        order: Ordering = "position",
+        version: str | None = None,
+        order: Ordering | None = None,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        inherited = cls.event_type
-        if topic is None and type is None and key is None:
-            return
-        topic = topic or (inherited.topic if inherited else None)
-        if not topic or not type:
-            raise EventDefinitionError(f"{cls.__name__} needs both topic= and type=.")
-        for name, text in (("topic", topic), ("type", type), ("version", version)):
-            if not text.isprintable() or text != text.strip() or len(text) > 200:
-                raise EventDefinitionError(f"{cls.__name__}: {name} {text[:40]!r} is not a plain, short name.")
-        if key is not None and key not in cls.model_fields and not hasattr(cls, key):
-            raise EventDefinitionError(f"{cls.__name__}: key={key!r} is none of its fields.")
-        if order == "strict" and key is None:
-            raise EventDefinitionError(f'{cls.__name__}: order="strict" orders by key, so it needs key=.')
-        if order not in ("position", "strict"):
-            raise EventDefinitionError(f'{cls.__name__}: order={order!r} is neither "position" nor "strict".')
-        cls.event_type = EventType(topic, type, key, version, order)
+        arguments = {"topic": topic, "type": type, "key": key, "version": version, "order": order}
+        given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
+        if given:
+            inherited = cls.event_type or EventType(topic="", type="", key=None, version="1.0", order="position")
+            cls.event_type = _checked(cls, replace(inherited, **given))
 
     def key_of(self) -> str | None:
         """Give this event's ordering key, as text; None when the class has no key."""
         spec = describe(type(self))
         return None if spec.key is None else str(getattr(self, spec.key))
+
+
+def _checked(event: type[Event], spec: EventType) -> EventType:
+    """Give the description back if it makes sense for this class."""
+    name = event.__name__
+    if not spec.topic or not spec.type:
+        raise EventDefinitionError(f"{name} needs both topic= and type=.")
+    for argument in ("topic", "type", "version"):
+        text = getattr(spec, argument)
+        if not isinstance(text, str):
+            raise EventDefinitionError(f"{name}: {argument}={text!r} is not text.", fix=f'Write {argument}="{text}".')
+        if not text or not text.isprintable() or text != text.strip() or len(text) > 200:
+            raise EventDefinitionError(f"{name}: {argument} {text[:40]!r} is not a plain, short name.")
+    if spec.key is not None and not _gives_key(event, spec.key):
+        raise EventDefinitionError(
+            f"{name}: key={spec.key!r} is none of its fields or properties.",
+            fix="Name the field, or a property, that holds the ordering key.",
+        )
+    if spec.order not in ("position", "strict"):
+        raise EventDefinitionError(f'{name}: order={spec.order!r} is neither "position" nor "strict".')
+    if spec.order == "strict" and spec.key is None:
+        raise EventDefinitionError(f'{name}: order="strict" orders by key, so it needs key=.')
+    return spec
+
+
+def _gives_key(event: type[Event], key: object) -> bool:
+    if not isinstance(key, str):
+        return False
+    if key in event.model_fields:
+        return True
+    # What every event has, its methods included, says nothing about this one.
+    found = None if hasattr(Event, key) else inspect.getattr_static(event, key, None)
+    return isinstance(found, property | cached_property)
 
 
 def describe(event: type[Event]) -> EventType:
