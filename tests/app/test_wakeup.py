@@ -98,6 +98,27 @@ async def test_a_storm_of_commits_becomes_few_notifications(database, driver):
     await engine.dispose()
 
 
+async def test_after_a_close_wake_ups_are_sent_again(database, driver):
+    """P7, H10, H34: an App that is closed and used again does not fall back to polling for the rest of its life."""
+    heard = Heard()
+    engine = create_async_engine(database.url(driver))
+    notifier = Notifier(engine)
+    async with Database(database.url(driver)) as db:
+        listener = Listener(db, heard, settings=QUICK)
+        running = asyncio.create_task(listener.run())
+        await checked(listener, hears=True)
+        for _ in range(3):
+            before = heard.count
+            notifier.notify()
+            while heard.count == before:
+                await heard.more()
+            await asyncio.to_thread(notifier.close)
+            assert not [thread for thread in threading.enumerate() if thread.name == "txpatterns wake-up"]
+        listener.stop()
+        await running
+    await engine.dispose()
+
+
 async def test_a_killed_listener_listens_again(database, driver):
     """H34: the server ends the connection; the relay is woken at once, and the wake-ups come again."""
     heard = Heard()

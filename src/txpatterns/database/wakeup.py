@@ -41,6 +41,28 @@ class Notifier:
 
     def __init__(self, engine: AnyEngine) -> None:
         self._engine = engine
+        self._sender = _Sender(engine)
+
+    def notify(self) -> None:
+        """Wake the relays soon. Calls while one is under way become one."""
+        self._sender.notify()
+
+    def close(self) -> None:
+        """Send what is wanted and close the connection; a later call opens another."""
+        # A new sender even if the old one does not end in time: they share nothing.
+        sender, self._sender = self._sender, _Sender(self._engine)
+        sender.close()
+
+    def after_fork(self) -> None:
+        """Forget the parent's thread and connection; the child opens its own."""
+        self._sender = _Sender(self._engine)
+
+
+class _Sender:
+    """The thread that sends and its connection, until it is closed once."""
+
+    def __init__(self, engine: AnyEngine) -> None:
+        self._engine = engine
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -48,23 +70,16 @@ class Notifier:
         self._failing = False
 
     def notify(self) -> None:
-        """Wake the relays soon. Calls while one is under way become one."""
         self._wanted.set()
         if self._thread is None and not self._closing.is_set():
             self._start()
 
     def close(self) -> None:
-        """Send what is wanted and close the connection."""
         self._closing.set()
         self._wanted.set()
         thread = self._thread
         if thread is not None:
             thread.join(timeout=5)
-
-    def after_fork(self) -> None:
-        """Forget the parent's thread and connection; the child opens its own."""
-        self._wanted, self._closing, self._lock = threading.Event(), threading.Event(), threading.Lock()
-        self._thread = None
 
     def _start(self) -> None:
         with self._lock:
