@@ -108,7 +108,7 @@ class NotTransactional(AddRefused):
     """The connection commits each statement by itself, so a message could not be tied to a transaction."""
 
     code = "TXP-1103"
-    fix = "Do not use AUTOCOMMIT for a session or connection that sends messages."
+    fix = "Do not use AUTOCOMMIT for an engine, session or connection that sends or handles messages."
 
 
 class WrongDatabase(AddRefused):

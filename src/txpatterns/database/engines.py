@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
-from txpatterns.errors import ConfigurationError, MissingExtra
+from txpatterns.errors import ConfigurationError, MissingExtra, NotTransactional
 
 WRITES = "txpatterns_writes"
 """Execution option: this transaction will write, so on SQLite it begins IMMEDIATE."""
@@ -106,6 +106,25 @@ def sync_engine_for(engine: AnyEngine) -> Engine:
     prepare(made)
     schema = schema_of(sync_side(engine))
     return made if schema is None else made.execution_options(schema_translate_map={None: schema})
+
+
+def is_autocommit(engine: Engine) -> bool:
+    """Whether an engine was made so that each statement is a transaction by itself."""
+    level = engine.get_execution_options().get("isolation_level")
+    if level is None:
+        level = engine.dialect._on_connect_isolation_level  # noqa: SLF001 - it is told in no other way
+    return level == "AUTOCOMMIT"
+
+
+def refuse_autocommit(connection: Connection) -> None:
+    """Raise NotTransactional where a statement on this connection would be a transaction by itself."""
+    dbapi: Any = connection.connection.dbapi_connection
+    driver: Any = connection.connection.driver_connection
+    autocommits = getattr(dbapi, "autocommit", None) is True or getattr(driver, "autocommit", None) is True
+    if connection.dialect.name == "sqlite":
+        autocommits = driver.isolation_level is None and not driver.in_transaction
+    if autocommits:
+        raise NotTransactional
 
 
 async def dispose(engine: AnyEngine) -> None:

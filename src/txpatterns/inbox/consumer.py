@@ -8,9 +8,9 @@ from contextlib import suppress
 from functools import partial
 
 from txpatterns.database import Database, Leases
-from txpatterns.database.engines import sync_side
+from txpatterns.database.engines import is_autocommit, sync_side
 from txpatterns.database.finishing import finish
-from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError, NotTransactional
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.inbox.decisions import FailureRules
 from txpatterns.inbox.deliveries import Deliveries
@@ -115,6 +115,7 @@ class Consumer:
         Raises:
             UnsafeSettings: the retention is too short, or there are more handlers at a time than connections.
             MissingExtra: a ``def`` handler has no driver to run on.
+            NotTransactional: the engine is set to AUTOCOMMIT, so no effect would commit together with its record.
         """
         if self._prepared:
             return
@@ -125,6 +126,8 @@ class Consumer:
         has_plain = any(not handler.is_async for handler in self.handlers)
         if has_plain:
             engines.append(self.database.sync_engine)
+        if any(map(is_autocommit, engines)):
+            raise NotTransactional
         concurrency = concurrency_for(self.settings, is_sqlite=self.database.is_sqlite, engines=engines)
         if has_plain:
             self._execution.prepare_threads(concurrency)

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable
-from txpatterns.database.engines import WRITES
+from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.finishing import Breakable, finish
-from txpatterns.errors import HandlerDefinitionError
+from txpatterns.errors import HandlerDefinitionError, NotTransactional
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
@@ -189,6 +189,7 @@ class Execution:
 
 def _open(session: Session, run: Run) -> tuple[Connection, bool]:
     connection = session.connection(execution_options=_WRITES)
+    refuse_autocommit(connection)
     connection.info.pop(_FAILED, None)
     return connection, run.opening(connection)
 
@@ -220,7 +221,12 @@ def _see_that_it_stands(session: Session, run: Run) -> None:
 
 
 def _of_opening(error: Exception) -> Result:
-    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message."""
+    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message.
+
+    A connection that commits by itself is no outage: waiting would not mend it, and nobody would be told.
+    """
+    if isinstance(error, NotTransactional):
+        return Result(Came.FAILED, error)
     return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database import Database
+from txpatterns.database.engines import refuse_autocommit
 from txpatterns.errors import IdReused
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import lane_of
@@ -38,8 +39,10 @@ class Inbox:
 
         Raises:
             IdReused: the id was claimed before with another fingerprint.
+            NotTransactional: the session commits each statement by itself; nothing was claimed.
         """
         connection = session.connection()
+        refuse_autocommit(connection)
         if self._claims.claim(connection, consumer, message_id, fingerprint):
             return True
         if fingerprint is not None:

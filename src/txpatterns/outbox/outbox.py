@@ -12,17 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database.database import Database
-from txpatterns.database.engines import sync_side
+from txpatterns.database.dialects import now_plus
+from txpatterns.database.engines import refuse_autocommit, sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import NO_DELAY, Event, Message, describe, new_id
+from txpatterns.outbox import units
 from txpatterns.outbox.schema import COLUMNS, Waiting, waiting_table
-from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, unit_of, watch, watch_sessions
-from txpatterns.outbox.writer import refuse_autocommit, refuse_unsafe_savepoints, row_of, write_rows
+from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, watch, watch_sessions
+from txpatterns.outbox.writer import refuse_unsafe_savepoints, row_of, write_rows
 from txpatterns.serialization.registry import EventRegistry
 
-AnySession = Session | AsyncSession
 AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
 
 _HEADER_LIMIT = 16_384
@@ -75,53 +76,67 @@ class Outbox:
         waits, another with its id is the same one: the commit is refused, or where either is scheduled, one is sent.
 
         Raises:
+            AddRefused: an argument is none that can be sent, or be sent with.
             PayloadInvalid: it cannot be written as JSON without loss.
             PayloadTooLarge: with its headers it is above ``max_payload``.
             NotTransactional, WrongDatabase, SavepointsUnsafe: here or at the commit; nothing is committed then.
         """
+        if not isinstance(event, Event):
+            raise AddRefused(
+                f"An object of type {type(event).__name__} is no event.",
+                fix="Give an instance of a class that derives from Event.",
+            )
         if deliver_after is not None and deliver_after < NO_DELAY:
             raise AddRefused("deliver_after is negative.", fix="Give a timedelta of zero or more.")
         spec = self.registry.register(type(event))
         message = self._message(event, message_id or new_id(), headers or {})
         strict = spec.order == "strict"
         entry = Entry(message, deliver_after, strict, self._write, self._committed, self.identity.is_home)
-        match transaction:
-            case AsyncSession():
-                add_to_session(transaction.sync_session, entry)
-            case Session():
-                add_to_session(transaction, entry)
-            case AsyncConnection() if transaction.sync_connection is not None:
-                add_to_connection(transaction.sync_connection, entry)
-            case Connection():
-                add_to_connection(transaction, entry)
-            case _:
-                raise AddRefused(
-                    f"{type(transaction).__name__} is no session and no open connection.",
-                    fix="Give a Session, AsyncSession, Connection or AsyncConnection; call a scoped_session first.",
-                )
+        match _plain(transaction):
+            case Session() as session:
+                add_to_session(session, entry)
+            case connection:
+                add_to_connection(connection, entry)
         self.hooks.added(message)
         return message.id
 
-    def cancel(self, session: Session, message_id: str) -> bool:
-        """Take back a message that waits for its ``deliver_after``, in the session's transaction.
+    def cancel(self, transaction: Session | Connection, message_id: str) -> bool:
+        """Take back a message that waits for its ``deliver_after``, in this transaction.
 
-        True: it will not be sent if this transaction commits. False: it was sent, is being sent, or never was.
+        True: it will not be sent if this transaction commits; a rolled back savepoint undoes a cancellation, too.
+        False: it was sent, is being sent, or never was.
+
+        Raises:
+            AddRefused: this is neither a session nor a connection.
+            NotTransactional: the connection has not begun a transaction, or commits each statement by itself.
         """
-        unit = unit_of(session)
-        if unit is not None and unit.cancel(message_id):
+        match transaction:
+            case Session():
+                connection = transaction.connection(bind_arguments={"clause": waiting_table})
+            case Connection():
+                connection = transaction
+            case _:
+                raise _no_transaction(transaction, fix="Give a Session or a Connection; to others: await acancel.")
+        if units.cancel(connection, message_id):
             return True
+        refuse_autocommit(connection)
         scheduled = (waiting_table.c.message_id == message_id, waiting_table.c.state == Waiting.SCHEDULED)
-        connection = session.connection(bind_arguments={"clause": waiting_table})
         return connection.execute(sa.delete(waiting_table).where(*scheduled)).rowcount == 1
 
-    async def acancel(self, session: AsyncSession, message_id: str) -> bool:
-        """The same for an ``AsyncSession``."""
-        return await session.run_sync(self.cancel, message_id)
+    async def acancel(self, transaction: AsyncSession | AsyncConnection, message_id: str) -> bool:
+        """The same for an ``AsyncSession`` or ``AsyncConnection``."""
+        match transaction:
+            case AsyncSession() | AsyncConnection(sync_connection=Connection()):
+                return await transaction.run_sync(self.cancel, message_id)
+            case _:
+                raise _no_transaction(transaction, fix="Give an AsyncSession or an open AsyncConnection, or call cancel.")
 
-    def pending(self, session: AnySession) -> list[Message]:
-        """Give the messages that this session's transaction will send, in order: for tests."""
-        unit = unit_of(session.sync_session if isinstance(session, AsyncSession) else session)
-        return [entry.message for entry in unit.live] if unit else []
+    def pending(self, transaction: AnyTransaction) -> list[Message]:
+        """Give the messages that were added to this session or connection and not written yet, in order: for tests.
+
+        Of a connection also those of the sessions on it. AddRefused for other objects, as with ``add``.
+        """
+        return [entry.message for entry in units.pending(_plain(transaction))]
 
     def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
         spec, now = describe(type(event)), self.database.clock.now()
@@ -167,11 +182,34 @@ class Outbox:
             self._schedule(connection, later)
 
     def _schedule(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            row = dict(zip(COLUMNS, row_of(entry.message), strict=True))
-            due = self.database.now(entry.delay or NO_DELAY)
-            statement = sa.insert(waiting_table).inline().values(**row, state=Waiting.SCHEDULED, due_at=due)
-            connection.execute(statement)
+        due = now_plus(sa.bindparam("seconds", type_=sa.Float))
+        offset = self.database.clock.offset
+        rows = [
+            {
+                **dict(zip(COLUMNS, row_of(entry.message), strict=True)),
+                "seconds": (offset + (entry.delay or NO_DELAY)).total_seconds(),
+            }
+            for entry in entries
+        ]
+        connection.execute(sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due), rows)
+
+
+def _plain(transaction: AnyTransaction) -> Session | Connection:
+    """Give the plain side of what was given. Raises AddRefused for what is no session and no open connection."""
+    match transaction:
+        case AsyncSession():
+            return transaction.sync_session
+        case AsyncConnection(sync_connection=Connection() as connection):
+            return connection
+        case Session() | Connection():
+            return transaction
+        case _:
+            fix = "Give a Session, AsyncSession, Connection or AsyncConnection; call a scoped_session first."
+            raise _no_transaction(transaction, fix=fix)
+
+
+def _no_transaction(given: object, *, fix: str) -> AddRefused:
+    return AddRefused(f"{type(given).__name__} is no session and no open connection for this.", fix=fix)
 
 
 def _lock_keys(connection: Connection, keys: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.util import await_only
 
 from txpatterns.database.direct import translated
-from txpatterns.database.engines import qualified
-from txpatterns.errors import NotTransactional, SavepointsUnsafe
+from txpatterns.database.engines import qualified, refuse_autocommit
+from txpatterns.errors import SavepointsUnsafe
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table
 
@@ -57,17 +57,6 @@ def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
     if not _write_bare(connection, table, rows):
         refuse_autocommit(connection)
         connection.execute(sa.insert(outbox_table).inline(), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
-
-
-def refuse_autocommit(connection: Connection) -> None:
-    """Raise NotTransactional where a statement on this connection would be a transaction by itself."""
-    dbapi: Any = connection.connection.dbapi_connection
-    driver: Any = connection.connection.driver_connection
-    autocommits = getattr(dbapi, "autocommit", None) is True or getattr(driver, "autocommit", None) is True
-    if connection.dialect.name == "sqlite":
-        autocommits = driver.isolation_level is None and not driver.in_transaction
-    if autocommits:
-        raise NotTransactional
 
 
 def refuse_unsafe_savepoints(connection: Connection) -> None:
