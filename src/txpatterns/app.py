@@ -161,7 +161,7 @@ class App:
         """Make sure that the tables are there and fit this version; ``running`` does it first.
 
         On SQLite what is missing is made, your own tables included when ``metadata`` was given; gives the names of
-        what was made. A database that Alembic looks after, and every other kind of database, is only checked.
+        what was made. A database that your own Alembic chain looks after, and every other kind, is only checked.
 
         Raises:
             SchemaError: tables are missing or too old; the text has the command that mends it.

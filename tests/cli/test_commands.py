@@ -31,6 +31,16 @@ def test_tables_from_nothing_to_current(txp):
     assert "autovacuum" in txp("db", "sql").out
 
 
+@pytest.mark.parametrize("first", ["upgrade", "start"])
+def test_upgrading_and_starting_come_in_either_order(txp, place, first):
+    """H100: the README's file and `txp db upgrade` agree about one SQLite file, whichever of them comes first."""
+    steps = [lambda: txp("db", "upgrade", "--app", "orders:app"), place]
+    for step in steps if first == "upgrade" else reversed(steps):
+        step()
+    assert "packing" in txp("run", "orders:app", "--drain").out
+    assert "nothing to do" in txp("db", "upgrade", "--app", "orders:app").out
+
+
 def test_no_database_is_said_in_one_line(txp):
     """A command that does not know where to look says how to tell it."""
     assert txp("db", "check", code=1).err.startswith("TXP-1001 Which database?")

@@ -69,7 +69,17 @@ async def test_upgrading_twice_changes_nothing_and_keeps_the_uid(any_database):
 
 async def test_tables_of_another_chain_are_left_alone(any_database):
     """H100: tables that came with the user's own migrations are not migrated a second time."""
+    mine = attach(sa.MetaData())
+    sa.Table("alembic_version", mine, sa.Column("version_num", sa.String(32), primary_key=True))
     async with Database(any_database) as db:
+        await db.transact(mine.create_all)
+        with pytest.raises(ConfigurationError, match="own Alembic chain"):
+            await db.transact(migrations.upgrade)
+
+
+async def test_tables_made_without_migrations_are_no_upgraded_ones_on_a_server(database):
+    """H28, H100: they lack what only the migrations set on PostgreSQL, so no revision is noted for them."""
+    async with Database(database.url("asyncpg")) as db:
         await db.transact(attach(sa.MetaData()).create_all)
         with pytest.raises(ConfigurationError, match="own Alembic chain"):
             await db.transact(migrations.upgrade)

@@ -8,7 +8,7 @@ from txpatterns.database import Database, migrations, setup
 from txpatterns.database.identity import read_uid
 from txpatterns.database.schema import SCHEMA_VERSION, VERSION_TABLE, attach, database_table, metadata
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import SchemaError
+from txpatterns.errors import ConfigurationError, SchemaError
 
 
 async def test_made_tables_go_on_with_the_migrations(any_database):
@@ -33,6 +33,42 @@ async def test_own_metadata_is_made_with_ours(any_database):
         await db.transact(verify)
         names = await db.read(lambda connection: sa.inspect(connection).get_table_names())
         assert VERSION_TABLE not in names
+
+
+async def test_own_tables_are_made_beside_upgraded_ones(any_database):
+    """H100: `txp db upgrade` looks after our tables alone; what it left out stays its business, yours are made."""
+    mine = sa.MetaData()
+    sa.Table("orders", mine, sa.Column("id", sa.String(36), primary_key=True))
+    attach(mine)
+    async with Database(any_database) as db:
+        await db.transact(migrations.upgrade)
+        await db.execute(sa.text("DROP TABLE txp_dead_letter"))
+        assert await db.transact(lambda connection: create_missing(connection, mine)) == ["orders"]
+        assert await db.transact(lambda connection: create_missing(connection, mine)) == []
+        with pytest.raises(SchemaError, match=r"txp_dead_letter.*txp db upgrade"):
+            await db.transact(verify)
+
+
+async def test_tables_made_at_the_start_can_be_upgraded(tmp_path):
+    """H100: on SQLite the first start and the command may come in either order."""
+    mine = sa.MetaData()
+    sa.Table("orders", mine, sa.Column("id", sa.String(36), primary_key=True))
+    attach(mine)
+    async with Database(f"sqlite+aiosqlite:///{tmp_path}/a.db") as db:
+        await db.transact(lambda connection: create_missing(connection, mine))
+        assert (await db.transact(migrations.upgrade)).current is None
+        state = await db.read(migrations.check)
+        assert (state.current, state.differences) == (state.head, ())
+        assert (await db.transact(migrations.upgrade)).current == state.head
+
+
+async def test_tables_that_differ_are_not_taken_for_upgraded(tmp_path):
+    """H100: a revision is noted only where it is true."""
+    async with Database(f"sqlite+aiosqlite:///{tmp_path}/a.db") as db:
+        await db.transact(attach(sa.MetaData()).create_all)
+        await db.execute(sa.text("ALTER TABLE txp_outbox_waiting DROP COLUMN error"))
+        with pytest.raises(ConfigurationError, match="own Alembic chain"):
+            await db.transact(migrations.upgrade)
 
 
 async def test_a_database_that_alembic_looks_after_is_left_alone(any_database):

@@ -60,7 +60,7 @@ def test_a_key_is_a_field_or_a_property():
 @pytest.mark.parametrize("key", ["copy", "event_type", "model_fields_set", "key_of", "", 5])
 def test_what_every_event_has_is_no_key(key):
     """P3: a method's repr as the key would make each message a lane of its own."""
-    with pytest.raises(EventDefinitionError, match="Wrong: key=.*Fix: .*field"):
+    with pytest.raises(EventDefinitionError, match=r"Wrong: key=.*Fix: .*field"):
 
         class Wrong(Event, topic="t", type="a", key=key):
             n: int

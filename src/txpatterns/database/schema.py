@@ -23,6 +23,9 @@ release before works on the new tables."""
 VERSION_TABLE = "txp_alembic_version"
 """Where ``txp db upgrade`` keeps its place: apart from your own chain of migrations."""
 
+USERS_VERSION_TABLE = "alembic_version"
+"""Where your own chain keeps its place."""
+
 metadata = sa.MetaData()
 """All our tables. ``App(metadata=Base.metadata)`` or ``attach(Base.metadata)`` makes them part of yours."""
 

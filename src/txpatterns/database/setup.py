@@ -11,6 +11,7 @@ from txpatterns.database.schema import (
     DISPENSABLE,
     SCHEMA_REVISION,
     SCHEMA_VERSION,
+    USERS_VERSION_TABLE,
     VERSION_TABLE,
     database_table,
     metadata,
@@ -19,24 +20,27 @@ from txpatterns.errors import SchemaError
 from txpatterns.messages import new_id
 
 _VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
-_CHAINS = frozenset(("alembic_version", VERSION_TABLE))
 
 
 def create_missing(connection: Connection, target: sa.MetaData | None = None) -> list[str]:
     """Make the tables that are missing and give the database its uid; gives the names of what was made.
 
     ``target`` is your own metadata with our tables attached; without it, our tables alone are made, as if by
-    ``txp db upgrade``. A database that Alembic looks after is left alone.
+    ``txp db upgrade``. What Alembic looks after is left alone: the whole database where your own chain has its
+    version table, and our tables where ``txp db upgrade`` has.
     """
     present = set(sa.inspect(connection).get_table_names(schema=schema_of(connection)))
-    if present & _CHAINS:
+    if USERS_VERSION_TABLE in present:
         return []
-    missing = [table for table in (target or metadata).sorted_tables if table.name not in present]
+    upgraded = VERSION_TABLE in present
+    tables = [table for table in (target or metadata).sorted_tables if not (upgraded and table.name in metadata.tables)]
+    missing = [table for table in tables if table.name not in present]
     (target or metadata).create_all(connection, tables=missing, checkfirst=False)
-    if target is None and not present & set(metadata.tables):
-        _VERSION.create(connection)
-        connection.execute(sa.insert(_VERSION).values(version_num=SCHEMA_REVISION))
-    ensure_identity(connection)
+    if not upgraded:
+        if target is None and not present & set(metadata.tables):
+            _VERSION.create(connection)
+            connection.execute(sa.insert(_VERSION).values(version_num=SCHEMA_REVISION))
+        ensure_identity(connection)
     return [table.name for table in missing]
 
 

@@ -17,7 +17,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
-from txpatterns.database.schema import VERSION_TABLE, metadata
+from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.schema import USERS_VERSION_TABLE, VERSION_TABLE, metadata
 from txpatterns.errors import ConfigurationError
 
 
@@ -40,16 +41,21 @@ def upgrade(connection: Connection) -> MigrationState:
 
     Call it in a transaction that is committed by the caller. Several processes at once wait for each other, and on
     PostgreSQL a table that is locked by others is waited for two seconds at most, so that a migration never stands
-    in the way of the application's own queue.
+    in the way of the application's own queue. Tables that an App made at its first start, on SQLite, are taken over.
+
+    Raises:
+        ConfigurationError: something else made the tables, and looks after them.
     """
     before = current_revision(connection)
-    if before is None and (present := _tables(connection)):
-        raise ConfigurationError(
-            f"The tables {', '.join(present[:3])} ... are here, but not made by `txp db upgrade`.",
-            fix="Go on with what made them: your own Alembic chain (see the how-to on migrations).",
-        )
     config = _config()
     config.attributes["connection"] = connection
+    if before is None and (present := _tables(connection)):
+        if not _made_at_a_start(connection):
+            raise ConfigurationError(
+                f"The tables {', '.join(present[:3])} ... are here, but not made by `txp db upgrade`.",
+                fix="Go on with what made them: your own Alembic chain (see the how-to on migrations).",
+            )
+        command.stamp(config, "head")
     command.upgrade(config, "head")
     return MigrationState(before, head_revision(), ())
 
@@ -96,6 +102,13 @@ def _config(output: io.StringIO | None = None) -> Config:
 def _tables(connection: Connection) -> list[str]:
     present = set(sa.inspect(connection).get_table_names())
     return [table.name for table in metadata.sorted_tables if table.name in present]
+
+
+def _made_at_a_start(connection: Connection) -> bool:
+    """Whether the tables are what an App makes on SQLite, and no chain of migrations looks after them."""
+    if not is_sqlite(connection) or sa.inspect(connection).has_table(USERS_VERSION_TABLE):
+        return False
+    return not check(connection).differences
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
