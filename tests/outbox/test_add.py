@@ -1,6 +1,7 @@
 """Messages added to sessions and connections with each driver: written if, and only if, the transaction commits."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from outbox.support import (
+    WAITING,
     Keyless,
     Order,
     Placed,
@@ -105,11 +107,31 @@ async def test_a_core_connection_is_served_alike(store, outbox):
     assert await ids(store) == [kept]
 
 
+async def test_a_core_connection_takes_scheduled_messages_back(store, outbox):
+    """P1, H99: cancelling on a connection happens with its transaction, before the message is written and after."""
+    hour = timedelta(hours=1)
+    async with store.engine.begin() as connection:
+        kept, early = (outbox.add(connection, Placed(order_id="a"), deliver_after=hour) for _ in range(2))
+        assert [message.id for message in outbox.pending(connection)] == [kept, early]
+        assert await outbox.acancel(connection, early)
+        assert [message.id for message in outbox.pending(connection)] == [kept]
+    async with store.engine.connect() as connection, connection.begin() as transaction:
+        assert await outbox.acancel(connection, kept)
+        await transaction.rollback()
+    assert [row.message_id for row in await rows(store, WAITING)] == [kept]
+    async with store.engine.begin() as connection:
+        assert await outbox.acancel(connection, kept)
+        assert not await outbox.acancel(connection, early)
+    assert await rows(store, WAITING) == []
+
+
 async def test_a_connection_without_transaction_is_refused(store, outbox):
-    """H4: nobody would commit what is added there."""
+    """H4: nobody would commit what is added or cancelled there."""
     async with store.engine.connect() as connection:
         with pytest.raises(NotTransactional):
             outbox.add(connection, Placed(order_id="a"))
+        with pytest.raises(NotTransactional):
+            await outbox.acancel(connection, "a")
 
 
 async def test_core_savepoint_without_messages_rolled_back_keeps_those_added_before(store, outbox):
@@ -307,11 +329,46 @@ async def test_nothing_keeps_sessions_alive(store, outbox):
 
 
 async def test_other_objects_are_refused(store, outbox):
-    """Wrong use fails at once."""
-    with pytest.raises(AddRefused):
-        outbox.add(object(), Placed(order_id="a"))
-    with pytest.raises(AddRefused):
-        outbox.add(store.engine.connect(), Placed(order_id="a"))
+    """H4: what is no transaction is refused at once, by each method and with the fix."""
+    async with session_of(store) as session:
+        for wrong in (object(), None, store.engine.connect()):
+            with pytest.raises(AddRefused):
+                outbox.add(wrong, Placed(order_id="a"))
+            with pytest.raises(AddRefused):
+                outbox.pending(wrong)
+            with pytest.raises(AddRefused):
+                outbox.cancel(wrong, "a")
+            with pytest.raises(AddRefused):
+                await outbox.acancel(wrong, "a")
+        with pytest.raises(AddRefused) as refused:
+            outbox.cancel(session, "a")
+        assert "acancel" in refused.value.remedy
+        with pytest.raises(AddRefused):
+            await outbox.acancel(session.sync_session, "a")
+
+
+@pytest.mark.parametrize("wrong", [None, object(), {"order_id": "a"}, Placed], ids=["None", "object", "dict", "class"])
+async def test_what_is_no_event_is_refused(store, outbox, wrong):
+    """P1: the error says what to give instead, and the transaction goes on."""
+    async with session_of(store) as session, session.begin():
+        with pytest.raises(AddRefused) as refused:
+            outbox.add(session, wrong)
+        assert "Event" in refused.value.remedy
+        kept = outbox.add(session, Placed(order_id="a"))
+    assert await ids(store) == [kept]
+
+
+async def test_scheduled_messages_are_one_statement(store, outbox):
+    """P1, H99: however many a transaction schedules, and each keeps its own delay."""
+    said = []
+    event.listen(sync_side(store.engine), "before_cursor_execute", lambda *given: said.append(given[2]))
+    async with session_of(store) as session, session.begin():
+        delays = {outbox.add(session, Placed(order_id="a"), deliver_after=timedelta(hours=n)): n for n in range(1, 6)}
+    assert len([text for text in said if "INSERT" in text]) == 1
+    due = {row.message_id: row.due_at for row in await rows(store, WAITING)}
+    assert sorted(due, key=due.__getitem__) == sorted(delays, key=delays.__getitem__)
+    hours = {message_id: (due[message_id] - min(due.values())) / timedelta(hours=1) for message_id in due}
+    assert {message_id: round(passed) + 1 for message_id, passed in hours.items()} == delays
 
 
 async def test_another_database_is_refused(store, outbox, tmp_path):

@@ -220,6 +220,26 @@ def test_cancelling_is_undone_with_its_savepoint(world):
     world.check()
 
 
+def test_cancelling_on_a_connection_is_undone_with_its_savepoint(world):
+    """P1, H2: the same on a Core connection, also for what a session on it has added."""
+    world.empty()
+    with world.engine.begin() as connection:
+        session = Session(connection)
+        connection.execute(sa.insert(Order), [{"id": "1", "n": 0}, {"id": "2", "n": 0}])
+        kept = [world.outbox.add(connection, Placed(order_id="2")), world.outbox.add(session, Placed(order_id="1"))]
+        outer = connection.begin_nested()
+        with connection.begin_nested():
+            assert world.outbox.cancel(connection, kept[0])
+            assert not world.outbox.cancel(connection, kept[0])
+        assert [message.id for message in world.outbox.pending(connection)] == kept[1:]
+        outer.rollback()
+        assert [message.id for message in world.outbox.pending(connection)] == kept
+        gone = world.outbox.add(session, Placed(order_id="3"))
+        assert world.outbox.cancel(connection, gone)
+        session.commit()
+    world.check()
+
+
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("first", ["savepoint", "add"])
 def test_savepoints_without_explicit_begin_are_refused(tmp_path, world, kind, first):

@@ -39,7 +39,12 @@ def _now_sqlite(element: _Now, compiler: SQLCompiler, **kw: Any) -> str:
 
 def now(offset: timedelta) -> ColumnElement[Any]:
     """Give the database's own clock, moved by an offset."""
-    return _Now(sa.bindparam(None, offset.total_seconds(), sa.Float))
+    return now_plus(sa.bindparam(None, offset.total_seconds(), sa.Float))
+
+
+def now_plus(seconds: sa.BindParameter[float]) -> ColumnElement[Any]:
+    """Give the database's own clock, moved by a parameter that each row of a statement may give another value."""
+    return _Now(seconds)
 
 
 class _Within(FunctionElement[bool]):

@@ -62,11 +62,11 @@ class Unit:
         gone = {message_id for _, message_id in self.cancelled}
         return [entry for _, entry in self.entries if entry.message.id not in gone]
 
-    def cancel(self, message_id: str) -> bool:
+    def cancel(self, message_id: str, scope: Scope) -> bool:
         """Do not write a message after all; says whether it was going to be written."""
         found = any(entry.message.id == message_id for entry in self.live)
         if found:
-            self.cancelled.append((_savepoints_of(self.session), message_id))
+            self.cancelled.append((scope, message_id))
         return found
 
     def release(self, savepoint: object) -> None:
@@ -126,20 +126,31 @@ def add_to_session(session: Session, entry: Entry) -> None:
 
 def add_to_connection(connection: Connection, entry: Entry) -> None:
     """Keep an entry under the connection's present savepoints, until its transaction commits."""
-    if not connection.in_transaction():
-        raise NotTransactional("The connection has not begun a transaction.", fix="Use `with engine.begin() as conn`.")
+    _refuse_idle(connection)
     watch(connection.engine)
     unit = next((unit for unit in _units.get(connection, ()) if unit.session is None), None)
     if unit is None:
         unit = Unit()
         _attach(unit, connection)
-    scope: list[object] = []
-    savepoint: Any = connection.get_nested_transaction()
-    while savepoint is not None:
+    scope = _savepoints_of(connection)
+    if scope:
         refuse_unsafe_savepoints(connection)
-        scope.append(savepoint._savepoint)  # noqa: SLF001 - the events tell this name, and no public name leads to it
-        savepoint = savepoint._previous_nested  # noqa: SLF001
-    unit.entries.append((tuple(scope), entry))
+    unit.entries.append((scope, entry))
+
+
+def cancel(connection: Connection, message_id: str) -> bool:
+    """Do not write a message after all, added to this connection or to a session on it; says whether it was there."""
+    _refuse_idle(connection)
+    return any(
+        unit.cancel(message_id, _savepoints_of(connection if unit.session is None else unit.session))
+        for unit in _units.get(connection, ())
+    )
+
+
+def pending(transaction: Session | Connection) -> list[Entry]:
+    """Give what would be written now: of a session its own, of a connection all that its commit writes."""
+    units = _units.get(transaction, ()) if isinstance(transaction, Connection) else (unit_of(transaction),)
+    return [entry for unit in units if unit is not None for entry in unit.live]
 
 
 def unit_of(session: Session) -> Unit | None:
@@ -326,9 +337,20 @@ def _connections_of(session: Session | None) -> list[Connection]:
     return found
 
 
-def _savepoints_of(session: Session | None) -> Scope:
+def _refuse_idle(connection: Connection) -> None:
+    if not connection.in_transaction():
+        raise NotTransactional("The connection has not begun a transaction.", fix="Use `with engine.begin() as conn`.")
+
+
+def _savepoints_of(owner: Session | Connection) -> Scope:
     found: list[object] = []
-    at = None if session is None else session.get_nested_transaction()
+    if isinstance(owner, Connection):
+        savepoint: Any = owner.get_nested_transaction()
+        while savepoint is not None:
+            found.append(savepoint._savepoint)  # noqa: SLF001 - the events tell this name; no public one leads to it
+            savepoint = savepoint._previous_nested  # noqa: SLF001
+        return tuple(found)
+    at = owner.get_nested_transaction()
     while at is not None:
         if at.nested:
             found.append(at)
