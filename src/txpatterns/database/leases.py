@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -59,6 +59,8 @@ class Leases:
         self.ttl = ttl
         self.announce = announce
         self.owner = ""
+        self._ours: list[str] = []
+        """The memberships that this process may have: of a transaction that failed it is not known."""
         self._renewed_at = float("-inf")
 
     @property
@@ -76,23 +78,22 @@ class Leases:
 
         Who joins again after losing its lease did not die: its former membership ends here.
         """
-        former, self.owner, started = self.owner, new_id(), self.database.clock.monotonic()
+        owner, former, started = new_id(), list(self._ours), self.database.clock.monotonic()
+        self._ours.append(owner)
         label = f"{socket.gethostname()}:{os.getpid()}"
-        member = {"scope": self.scope, "owner": self.owner, "label": label}
+        member = {"scope": self.scope, "owner": owner, "label": label}
 
         def work(connection: Connection) -> Census:
             self._bound(connection)
             self._ensure_slots(connection)
-            if former:
-                self._free(connection, None, [former])
-                connection.execute(sa.delete(member_table).where(self._scope(), member_table.c.owner == former))
+            self._end(connection, former)
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
             self.announce(connection)
             return self._census(connection)
 
         census = await self.database.transact(work, urgent=True)
-        self._renewed_at = started
+        self.owner, self._ours, self._renewed_at = owner, [owner], started
         return census
 
     async def renew(self) -> Census:
@@ -149,17 +150,16 @@ class Leases:
 
     async def leave(self) -> None:
         """Hand everything over at once. Harmless when the lease is gone."""
-        if not self.owner:
+        if not self._ours:
             return
 
         def work(connection: Connection) -> None:
             self._bound(connection)
-            self._free(connection, None)
-            connection.execute(sa.delete(member_table).where(self._me()))
+            self._end(connection, self._ours)
             self.announce(connection)
 
         await self.database.transact(work)
-        self.owner, self._renewed_at = "", float("-inf")
+        self.owner, self._ours, self._renewed_at = "", [], float("-inf")
 
     def guard(self, connection: Connection, slots: Held) -> set[int]:
         """Lock the leases of these slots until the transaction ends; gives those that are still ours.
@@ -224,6 +224,12 @@ class Leases:
             self._free(connection, None, owners)
         old = member_table.c.expires_at <= self.database.now(-_SHOWN_FOR)
         connection.execute(sa.delete(member_table).where(dead, old))
+
+    def _end(self, connection: Connection, owners: Sequence[str]) -> None:
+        """End memberships, and with them what they own."""
+        if owners:
+            self._free(connection, None, owners)
+            connection.execute(sa.delete(member_table).where(self._scope(), member_table.c.owner.in_(owners)))
 
     def _free(self, connection: Connection, slots: Iterable[int] | None, owners: Iterable[str] | None = None) -> None:
         mine = lease_table.c.owner.in_(list(owners) if owners is not None else [self.owner])

@@ -34,7 +34,11 @@ class Ownership:
         return self.leases.is_safe
 
     async def join(self) -> list[int]:
-        """Become a member and take a fair share; gives the buckets taken, for ``begin``."""
+        """Become a member and take a fair share; gives the buckets taken, for ``begin``.
+
+        What this process owned before is its own again, and need not wait for a lease to run out.
+        """
+        self.held, self.leaving, self.arriving = {}, set(), set()
         census = await self.leases.join()
         self._hold(await self.leases.acquire(census.live), set())
         return sorted(self.arriving)

@@ -12,10 +12,13 @@ from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from txpatterns.checks import INSTANT, LEAST_LEASE, check_at_least
 from txpatterns.database.database import Database
+from txpatterns.database.finishing import finish
 from txpatterns.errors import ConfigurationError, LeaseLost
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.outbox.backlog import Row
+from txpatterns.outbox.ownership import Ownership
 from txpatterns.outbox.serving import Serving
 from txpatterns.outbox.waiting import Due
 from txpatterns.retries import FailurePolicies
@@ -43,6 +46,11 @@ class RelaySettings:
     poll: timedelta = timedelta(milliseconds=500)
     lease: timedelta = timedelta(seconds=15)
     keep_sent: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "batch", "max_bytes", "read_ahead", "read_ahead_bytes")
+        check_at_least(INSTANT, self, "poll", "keep_sent")
+        check_at_least(LEAST_LEASE, self, "lease")
 
 
 class Relay:
@@ -76,6 +84,7 @@ class Relay:
         self.changed = asyncio.Event()
         self._stop = asyncio.Event()
         self.outages = Outages(database.clock, "the relay", self._stop)
+        self.ownership = Ownership(database, self.settings.lease)
         self._serving: Serving | None = None
         self._drains: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,14 +138,12 @@ class Relay:
             serving = self._serving = Serving(self, self._drains)
             try:
                 await serving.run()
-            except LeaseLost as lost:
-                logger.warning("%s It joins again.", lost.message)
-            except (SQLAlchemyError, OSError) as error:
+            except (LeaseLost, SQLAlchemyError, OSError) as error:
                 with suppress(Stopped):
                     await self.outages.pause(error)
             finally:
                 self._serving = None
-                await serving.close()
+                await finish(serving.close())
 
     def _end_drains(self) -> None:
         for drain in self._drains:

@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 from txpatterns.database.identity import Identity
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Holding
-from txpatterns.outbox.ownership import Ownership
 from txpatterns.outbox.partitions import KeptMessages
 from txpatterns.outbox.reading import Reading, covers
 from txpatterns.outbox.sending import Sending
 from txpatterns.outbox.store import OutboxStore
-from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.outbox.waiting import Due, WaitingStore
+from txpatterns.text import error_line
 
 if TYPE_CHECKING:
     from txpatterns.outbox.relay import Relay
 
 logger = logging.getLogger("txpatterns.relay")
 
-_GRACE = 10.0
+_GRACE = 8.0
+_TENDS_APART = 0.2
+"""Between two looks who is there, however many come and go."""
 _LOOK_EVERY = 1.0
 _LOCKED = 0.2
 _HAND_OVER_EVERY = 0.05
@@ -50,7 +52,7 @@ class Serving:
             ordered_prefix=capabilities.ordered_prefix,
             max_bytes=settings.read_ahead_bytes,
         )
-        self.ownership = Ownership(relay.database, settings.lease)
+        self.ownership = relay.ownership
         self.store = OutboxStore(relay.database, keep_sent=settings.keep_sent is not None)
         self.kept = None if settings.keep_sent is None else KeptMessages(relay.database, settings.keep_sent)
         self.waiting = WaitingStore(relay.database, self.ownership.leases, relay.policies, relay.random)
@@ -61,7 +63,10 @@ class Serving:
         self.members_changed = False
         self._drains = drains
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._tend_at = self._look_at = self._forget_at = 0.0
+        self._tend_at = self._tended_at = self._look_at = self._forget_at = 0.0
+        self._steady_at = self.clock.monotonic() + self._tend_every
+        self._give_up_at: float | None = None
+        self._claiming: set[int] = set()
         self._looked_for: list[asyncio.Future[None]] = []
 
     async def run(self) -> None:
@@ -91,7 +96,7 @@ class Serving:
 
     def _start_what_is_due(self) -> None:
         now = self.clock.monotonic()
-        if now >= self._tend_at or self.members_changed:
+        if now >= self._tend_at or (self.members_changed and now >= self._tended_at + _TENDS_APART):
             self._start("tend", self._tend)
         if now >= self._forget_at and self.kept is not None:
             self._start("forget", partial(self._forget_sent, self.kept))
@@ -133,6 +138,8 @@ class Serving:
     def _until_next(self) -> float:
         now = self.clock.monotonic()
         times = [self._tend_at, self._look_at]
+        if self.members_changed:
+            times.append(self._tended_at + _TENDS_APART)
         if self.sending.paused_until > now:
             times.append(self.sending.paused_until)
         if self.backlog.room:
@@ -161,7 +168,8 @@ class Serving:
             await self.ownership.hand_over(self._under_way)
         await self._adopt(arriving)
         pause = _HAND_OVER_EVERY if self.ownership.leaving else self._tend_every
-        self._tend_at = self.clock.monotonic() + pause
+        self._tended_at = self.clock.monotonic()
+        self._tend_at = self._tended_at + pause
         self.relay.hooks.ownership("outbox", len(self.ownership.held))
 
     async def _forget_sent(self, kept: KeptMessages) -> None:
@@ -172,7 +180,8 @@ class Serving:
 
     def _under_way(self, buckets: set[int]) -> bool:
         retrying = any(bucket in buckets for bucket in self.sending.retrying.values())
-        return retrying or self.backlog.under_way(buckets) or self.holding.concerns(buckets)
+        claiming = not self._claiming.isdisjoint(buckets)
+        return retrying or claiming or self.backlog.under_way(buckets) or self.holding.concerns(buckets)
 
     async def _adopt(self, buckets: Sequence[int]) -> None:
         """Start with buckets that are newly ours: learn which lanes are held up, and read from the beginning."""
@@ -185,7 +194,8 @@ class Serving:
     async def _read(self) -> None:
         self.woken = False
         self.holding.aside += await self.reading.page(self.ownership.active, self.batch, list(self._drains))
-        self.relay.outages.fine()
+        if self.clock.monotonic() >= self._steady_at:  # not before: something else may fail every time
+            self.relay.outages.fine()
         if not self.relay.stopping:
             self._send()  # at once: what was read need not wait for the coordinator's next turn
 
@@ -213,8 +223,7 @@ class Serving:
             mine = {bucket: held[bucket] for bucket in buckets}
             entered = await self.waiting.enter_scheduled(mine, self.batch)
             paused = self.clock.monotonic() < self.sending.paused_until  # a claim counts, so it must be used
-            claimed = [] if paused else await self.waiting.claim_due(mine, self.batch, retrying)
-            self.sending.try_again(claimed)
+            claimed = [] if paused else await self._claim(mine)
             self.woken = self.woken or entered > 0
             # What is due and could not be taken is locked by somebody who may be cancelling it.
             seconds = 0.0 if entered or claimed else _LOCKED
@@ -222,11 +231,28 @@ class Serving:
             self._looked_for = asked
         self._look_at = self.clock.monotonic() + min(seconds, _LOOK_EVERY)
 
+    async def _claim(self, mine: dict[int, int]) -> list[Due]:
+        """Take what is due of these buckets, which nobody is given meanwhile."""
+        self._claiming = set(mine)
+        try:
+            claimed = await self.waiting.claim_due(mine, self.batch, self.sending.retrying)
+            self.sending.try_again(claimed)
+        finally:
+            self._claiming = set()
+        return claimed
+
+    @property
+    def _grace(self) -> float:
+        """What is left of the time that the end of this may take, from the first question on."""
+        now = self.clock.monotonic()
+        self._give_up_at = self._give_up_at or now + _GRACE
+        return max(self._give_up_at - now, 0.0)
+
     async def _finish(self) -> None:
         """Let what is under way end, and settle what was confirmed."""
         under_way = [*self._tasks.values(), *self.sending.under_way]
         if under_way:
-            await asyncio.wait(under_way, timeout=_GRACE)
+            await asyncio.wait(under_way, timeout=self._grace)
         if self.relay.confirmed:
             await self._settle()
         await self.sending.give_back_unused()
@@ -236,13 +262,14 @@ class Serving:
         tasks = list(self._tasks.values())
         if tasks:
             # Cancelled in the middle of a statement, a connection could only be thrown away.
-            await asyncio.wait(tasks, timeout=_GRACE)
+            await asyncio.wait(tasks, timeout=self._grace)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.sending.end(_GRACE)
-        try:
-            await self.store.close()
-            await self.ownership.leave()
-        except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
-            logger.info("the buckets are handed over when the lease ends: %s", type(error).__name__)
+        await self.sending.end(self._grace)
+        for step in (self.ownership.leave, self.store.close):
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
+                if self.relay.stopping:  # otherwise it joins again, and has what was its own
+                    logger.info("the buckets are handed over when the lease ends: %s", error_line(error))
