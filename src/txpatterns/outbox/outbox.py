@@ -129,7 +129,7 @@ class Outbox:
             case AsyncSession() | AsyncConnection(sync_connection=Connection()):
                 return await transaction.run_sync(self.cancel, message_id)
             case _:
-                raise _no_transaction(transaction, fix="Give an AsyncSession or open AsyncConnection; to others: cancel.")
+                raise _no_transaction(transaction, fix="Give an AsyncSession or open AsyncConnection; others: cancel.")
 
     def pending(self, transaction: AnyTransaction) -> list[Message]:
         """Give the messages that were added to this session or connection and not written yet, in order: for tests.
