@@ -8,6 +8,7 @@ Longer, or one case again:
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from rig import evidence
 from rig.servers.postgres import Postgres
-from txpatterns.testing.explorer import Flow, Options, Report, explore_flow
+from txpatterns.testing.explorer import Flow, Mode, Options, Report, explore_flow
 
 FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS]
 WRITING = OUTBOX_FLOWS[:4]
@@ -24,7 +25,8 @@ SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
 ONLY = os.environ.get("TXP_CRASH_ONLY")
 LEAST = 1000
-SOAK = 40
+SOAK = 20
+KILLS = (Mode.KILL_BEFORE, Mode.KILL_AFTER)
 
 Reports = dict[str, Report]
 
@@ -111,6 +113,17 @@ def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
 def test_writes_with_psycopg(flow: Flow, psycopg_databases: list[str], reports: Reports):
     """P1, H2, H5, H6: the rows are written on the driver's own connection, and each driver has its own way."""
     report = reports[f"psycopg {flow.name}"] = explore_flow(flow, psycopg_databases, options(20))
+    judge(report)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_killed_at_every_point(database: str, flow: Flow, databases: list[str], soaked: Reports):
+    """P1, P2, P3, P7, H5, H18, H20, H30: SIGKILL before each point, and after each that has an effect; I1-I6, I9-I11."""
+    urls = databases if database == "postgresql" else ["sqlite"] * WORKERS
+    report = soaked[f"{database} {flow.name}, killed"] = explore_flow(flow, urls, replace(options(None), modes=KILLS))
     judge(report)
 
 
