@@ -35,8 +35,12 @@ class RetryLadder:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        if any(delay <= timedelta(0) for delay in self.delays) or not 0 <= self.jitter <= 1:
-            raise ConfigurationError("Ladder delays must be positive and jitter between 0 and 1.")
+        positive = all(isinstance(delay, timedelta) and delay > timedelta(0) for delay in self.delays)
+        if not positive or not 0 <= self.jitter <= 1:
+            raise ConfigurationError(
+                "Ladder delays must be positive and jitter between 0 and 1.",
+                fix="Write, for example: RetryLadder((timedelta(seconds=1), timedelta(seconds=30)), jitter=0.1)",
+            )
 
     @property
     def attempts(self) -> int:
@@ -62,6 +66,13 @@ class FailurePolicy:
     on_failure: OnFailure = OnFailure.HOLD
     ladder: RetryLadder = field(default_factory=RetryLadder)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.on_failure, OnFailure) or not isinstance(self.ladder, RetryLadder):
+            raise ConfigurationError(
+                f"{self.on_failure!r} with {self.ladder!r} is no failure policy.",
+                fix="Write, for example: FailurePolicy(OnFailure.PARK, RetryLadder())",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicies:
@@ -69,6 +80,13 @@ class FailurePolicies:
 
     default: FailurePolicy = field(default_factory=FailurePolicy)
     topics: Mapping[str, FailurePolicy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for policy in (self.default, *self.topics.values()):
+            if not isinstance(policy, FailurePolicy):
+                raise ConfigurationError(
+                    f"{policy!r} is no failure policy.", fix="Write, for example: FailurePolicy(OnFailure.PARK)"
+                )
 
     def of(self, topic: str) -> FailurePolicy:
         """Give the policy of a topic."""

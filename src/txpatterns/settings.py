@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, get_type_hints
 
+from txpatterns.checks import check_at_least
 from txpatterns.errors import ConfigurationError
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
 from txpatterns.retries import FailurePolicies
 
+logger = logging.getLogger("txpatterns.settings")
+
 PREFIX = "TXP_"
 DATABASE_URL, BROKER_URL, LISTEN_URL = "TXP_DATABASE_URL", "TXP_BROKER_URL", "TXP_LISTEN_URL"
+_READ_ELSEWHERE = frozenset((DATABASE_URL, BROKER_URL, "TXP_APP"))
+_OF_TESTS = "TXP_TEST_"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -38,6 +44,10 @@ class AppSettings:
     relay: RelaySettings = field(default_factory=RelaySettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
 
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "max_payload")
+        check_at_least(timedelta(0), self, "stop_within")
+
     def consumer_with(self, policies: FailurePolicies) -> ConsumerSettings:
         """Give the consumer's settings with an App's failure policies."""
         return replace(self.consumer, policies=policies)
@@ -46,19 +56,20 @@ class AppSettings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> AppSettings:
         """Read the settings from ``TXP_…`` variables; what is not there keeps its default.
 
+        A ``TXP_…`` variable that is none is told in the log.
+
         Raises:
-            ConfigurationError: a value cannot be read, or a variable's name is no setting's.
+            ConfigurationError: a value cannot be read or is out of range, or the name of a variable that begins
+                like those of the relay or the consumer is no setting's.
         """
         given = os.environ if environment is None else environment
         known = {variable.name: variable for variable in variables()}
-        for name in given:
-            if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_")) and name not in known:
-                raise ConfigurationError(f"{name} is no setting.", fix="See: txp config show")
-        found = {name: variable.read(given[name]) for name, variable in known.items() if given.get(name)}
-        own = _of_part(found, known, None)
-        relay = replace(cls().relay, **_of_part(found, known, "relay"))
-        consumer = replace(cls().consumer, **_of_part(found, known, "consumer"))
-        return cls(**own, relay=relay, consumer=consumer)
+        _look_for_others(set(given) - set(known))
+        settings = cls()
+        for name, variable in known.items():
+            if given.get(name):
+                settings = variable.put(settings, given[name])
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +88,34 @@ class Variable:
             return _READERS[self.kind](text.strip())
         except ValueError as error:
             shown = "its value" if _SECRET.search(self.name) or "URL" in self.name else repr(text)
-            example = f"For example: {self.name}={_EXAMPLES[self.kind]}"
-            raise ConfigurationError(f"{self.name}: {shown} is no {_NAMES[self.kind]}.", fix=example) from error
+            raise ConfigurationError(f"{self.name}: {shown} is no {_NAMES[self.kind]}.", fix=self._example) from error
+
+    def put(self, settings: AppSettings, text: str) -> AppSettings:
+        """Give the settings with this one read from a text. Raises ConfigurationError, which names the variable."""
+        change: dict[str, Any] = {self.attribute: self.read(text)}
+        try:
+            if self.part is not None:
+                change = {self.part: replace(getattr(settings, self.part), **change)}
+            return replace(settings, **change)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.name}: {error.message}", fix=self._example) from None
+
+    @property
+    def _example(self) -> str:
+        return f"For example: {self.name}={_EXAMPLES[self.kind]}"
 
     def value_in(self, settings: AppSettings) -> object:
         """Give the value that an App has for it."""
         return getattr(settings if self.part is None else getattr(settings, self.part), self.attribute)
 
 
-def _of_part(found: Mapping[str, object], known: Mapping[str, Variable], part: str | None) -> dict[str, Any]:
-    return {known[name].attribute: value for name, value in found.items() if known[name].part == part}
+def _look_for_others(names: Iterable[str]) -> None:
+    """Tell of variables that look like settings and are none: most likely they are mistyped."""
+    for name in sorted(names):
+        if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_")):
+            raise ConfigurationError(f"{name} is no setting.", fix="See: txp config show")
+        if name.startswith(PREFIX) and name not in _READ_ELSEWHERE and not name.startswith(_OF_TESTS):
+            logger.warning("%s is no setting and does nothing; see: txp config show", name)
 
 
 def variables() -> Iterator[Variable]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import QueuePool
 
+from txpatterns.checks import INSTANT, LEAST_LEASE, check_at_least
 from txpatterns.errors import UnsafeSettings
 from txpatterns.inbox.handlers import Handler
 from txpatterns.retries import FailurePolicies
@@ -42,8 +43,10 @@ class ConsumerSettings:
     stop_within: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
-        if self.max_in_flight < 1 or self.max_bytes < 1 or (self.concurrency is not None and self.concurrency < 1):
-            raise UnsafeSettings("concurrency, max_in_flight and max_bytes must be at least 1.", fix="Raise them.")
+        check_at_least(1, self, "concurrency", "max_in_flight", "max_bytes")
+        check_at_least(INSTANT, self, "retention", "retry_interval", "takeover")
+        check_at_least(timedelta(0), self, "redelivery_horizon", "stop_within")
+        check_at_least(LEAST_LEASE, self, "lease_ttl")
 
 
 def check_window(settings: ConsumerSettings, handlers: Iterable[Handler]) -> None:
