@@ -97,6 +97,10 @@ async def one_event(url: str, driver: str, concurrency: int, rounds: int) -> Tab
     ]
     title = f"One event in a business transaction, {driver}, {concurrency} at a time"
     table = await compare(title, "transactions/s", cases, rounds)
+    table.notes.append(
+        "The limit is the second statement with its round trip: the line with the ready row has nothing else. Beside it, "
+        "`outbox.add` also makes the message, checks it, and tells the hooks and the relay."
+    )
     await engine.dispose()
     await database.close()
     return table

@@ -121,7 +121,7 @@ def test_writes_with_psycopg(flow: Flow, psycopg_databases: list[str], reports: 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_killed_at_every_point(database: str, flow: Flow, databases: list[str], soaked: Reports):
-    """P1, P2, P3, P7, H5, H18, H20, H30: SIGKILL before each point, and after each that has an effect; I1-I6, I9-I11."""
+    """P1, P2, P3, P7, H5, H18, H20, H30: SIGKILL before each point, and after each with an effect; I1-I6, I9-I11."""
     urls = databases if database == "postgresql" else ["sqlite"] * WORKERS
     report = soaked[f"{database} {flow.name}, killed"] = explore_flow(flow, urls, replace(options(None), modes=KILLS))
     judge(report)
