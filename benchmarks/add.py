@@ -98,7 +98,7 @@ async def one_event(url: str, driver: str, concurrency: int, rounds: int) -> Tab
     title = f"One event in a business transaction, {driver}, {concurrency} at a time"
     table = await compare(title, "transactions/s", cases, rounds)
     table.notes.append(
-        "The limit is the second statement with its round trip: the line with the ready row has nothing else. Beside it, "
+        "The limit is the second statement with its round trip: the line with the ready row has nothing else. "
         "`outbox.add` also makes the message, checks it, and tells the hooks and the relay."
     )
     await engine.dispose()

@@ -34,8 +34,8 @@ async def publishing(broker: KafkaBroker, topic: str, rounds: int) -> Table:
     await side.published()  # connections are open and the topic is known
     table = await compare("Publish to Kafka", "messages/s", cases, rounds)
     table.notes.append(
-        "The bare producer sends texts and headers that were made beforehand. One after the other, the next batch is made "
-        "only when the last is confirmed; the relay keeps two under way."
+        "The bare producer sends texts and headers that were made beforehand. One after the other, the next batch is "
+        "made only when the last is confirmed; the relay keeps two under way."
     )
     return table
 
@@ -51,9 +51,9 @@ async def reading(broker: KafkaBroker, topic: str, rounds: int) -> Table:
     ]
     table = await compare("Read from Kafka, without a database", "messages/s", cases, rounds)
     table.notes.append(
-        "The bare consumer never looks into a message. Here key, headers and time of each are read, which takes most of "
-        "the time, and its acknowledgement is kept; the lanes add a task for each message. A handler's transaction in a "
-        "database takes many times as long as both."
+        "The bare consumer never looks into a message. Here key, headers and time of each are read, which takes most "
+        "of the time, and its acknowledgement is kept; the lanes add a task for each message. A handler's transaction "
+        "in a database takes many times as long as both."
     )
     return table
 
