@@ -182,6 +182,6 @@ def from_wire(topic: str, payload: bytes, headers: Mapping[str, str], *, fallbac
 def _instant(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the first and last hours of the calendar do not exist in every zone
+        return EPOCH

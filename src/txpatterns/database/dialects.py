@@ -10,13 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
 from txpatterns.database.schema import Instant
+from txpatterns.errors import TxPatternsError
 
 
 class _Now(FunctionElement[Any]):
@@ -98,6 +99,19 @@ def is_repeatable(error: BaseException) -> bool:
     if state:
         return state in _REPEATABLE_STATES
     return "database is locked" in str(error.orig) or "database table is locked" in str(error.orig)
+
+
+_OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether waiting can mend an error of ours at the database: not where it lies in what the database was given.
+
+    Drivers raise errors of many kinds while a server is away, so what is not known to be of the other kind may pass.
+    """
+    if isinstance(error, (DBAPIError, OSError)):
+        return not isinstance(error, DataError)
+    return not isinstance(error, (*_OF_VALUES, StatementError, TxPatternsError))
 
 
 def is_disconnect(error: BaseException) -> bool:

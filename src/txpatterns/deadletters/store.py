@@ -53,6 +53,10 @@ def bury(
 
 
 def scrub(error: str) -> str:
-    """Shorten an error text, and take out control characters and what looks like a secret."""
-    hidden = _SECRET.sub(lambda found: (found[1] or found[2]) + ("***@" if found[1] else "***"), error)
+    """Shorten an error text, take out control characters and what looks like a secret, and write out half characters.
+
+    What comes of it can be stored: a text that no database takes would fail each time that its message is put away.
+    """
+    whole = error.encode(errors="backslashreplace").decode()
+    hidden = _SECRET.sub(lambda found: (found[1] or found[2]) + ("***@" if found[1] else "***"), whole)
     return _CONTROL.sub(" ", hidden)[:_ERROR_LENGTH]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from txpatterns.database.dialects import may_pass
 from txpatterns.errors import DecodeError
 from txpatterns.inbox.decisions import Again, describe_error
 from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, storable
@@ -24,6 +25,7 @@ from txpatterns.transport import Delivery
 
 logger = logging.getLogger("txpatterns")
 
+_TRIES = 5
 _LOOK_AGAIN = timedelta(milliseconds=50)
 
 
@@ -39,16 +41,38 @@ class Deliveries:
     async def handle(self, delivery: Delivery) -> None:
         """Bring one delivery to its end. Raises Stopped when the consumer stops before that."""
         message = storable(delivery.message)
+        await self._settle(delivery, message)
+        try:
+            await delivery.ack()
+        except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
+            logger.info("an acknowledgement on %s failed: %r", message.topic, error)
+
+    async def _settle(self, delivery: Delivery, message: Message) -> None:
+        """Handle, store or bury a message, and bury it also when that fails each time in a way nobody foresaw."""
+        tries = 0
+        while True:
+            try:
+                await self._deal_with(delivery, message)
+                return
+            except Stopped:
+                raise
+            except Exception as error:
+                tries += 1
+                if may_pass(error):
+                    raise
+                if tries == _TRIES:
+                    logger.exception("a message on %s cannot be dealt with; it is a dead letter", message.topic)
+                    await self._bury(message, "unexpected", describe_error(error))
+                    return
+                await self._processing.outages.pause(error)
+
+    async def _deal_with(self, delivery: Delivery, message: Message) -> None:
         if message is not delivery.message:
             await self._bury(message, "malformed", "Its id, type, key or content type cannot be stored as it is.")
         elif not message.type or self._processing.handlers.of(message.type):
             await self._read(delivery, message)
         else:
             self._ignore(message.type)
-        try:
-            await delivery.ack()
-        except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
-            logger.info("an acknowledgement on %s failed: %r", message.topic, error)
 
     async def _read(self, delivery: Delivery, message: Message) -> None:
         try:
@@ -105,7 +129,7 @@ class Deliveries:
     async def _admit(self, entry: Entry, first: First | None) -> Admission:
         processing = self._processing
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        admission, _ = await processing.outages.insist(lambda: processing.database.transact(admit))
+        admission, _ = await processing.transact(admit)
         return admission
 
     async def _attempt_written_first(self, entry: Entry) -> Admission:
@@ -113,7 +137,7 @@ class Deliveries:
         processing = self._processing
         first = First(State.RETRYING, 1, processing.next_look(entry.message.topic, 1))
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        admission, row = await processing.outages.insist(lambda: processing.database.transact(admit))
+        admission, row = await processing.transact(admit)
         if row is not None:
             async with processing.slots:
                 await self._retries.attempt(Waiting(row, entry, 1, State.RETRYING))
@@ -140,7 +164,7 @@ class Deliveries:
             error=text,
             park=on_failure is OnFailure.PARK,
         )
-        known = await processing.outages.insist(lambda: processing.database.transact(bury))
+        known = await processing.transact(bury)
         if known is None:
             processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
             processing.hooks.dead(entry.message, entry.consumer, text)
@@ -150,7 +174,7 @@ class Deliveries:
         processing = self._processing
         entry = entry_of(processing.handlers.group, message)
         bury = partial(processing.lanes.bury, entry=entry, attempts=0, reason=reason, error=error)
-        if await processing.outages.insist(lambda: processing.database.transact(bury)):
+        if await processing.transact(bury):
             processing.hooks.dead(message, entry.consumer, error)
 
     def _tell(self, admission: Admission, entry: Entry) -> None:

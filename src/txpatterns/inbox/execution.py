@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database import Database
-from txpatterns.database.dialects import is_disconnect, is_repeatable
+from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.finishing import Breakable, finish
-from txpatterns.errors import HandlerDefinitionError, NotTransactional
+from txpatterns.errors import HandlerDefinitionError
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
@@ -223,9 +223,9 @@ def _see_that_it_stands(session: Session, run: Run) -> None:
 def _of_opening(error: Exception) -> Result:
     """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message.
 
-    A connection that commits by itself is no outage: waiting would not mend it, and nobody would be told.
+    Unless waiting cannot mend it, as with a connection that commits by itself: then somebody must be told.
     """
-    if isinstance(error, NotTransactional):
+    if not may_pass(error):
         return Result(Came.FAILED, error)
     return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
+from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
+from txpatterns.database.dialects import may_pass
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.attempts import Attempts, Plan
 from txpatterns.inbox.decisions import Decision, FailureRules, decide
@@ -23,6 +25,8 @@ from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import Event
 from txpatterns.runtime.outages import Outages
 from txpatterns.serialization import EventRegistry
+
+T = TypeVar("T")
 
 _REPEATS = 5
 
@@ -48,6 +52,14 @@ class Processing:
     def __post_init__(self) -> None:
         self.lanes = LaneStore(self.database)
         self.attempts = Attempts(self.database, self.lanes)
+
+    async def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction of the library's own; an outage is waited out.
+
+        Raises:
+            Stopped: the consumer stops while the database is away.
+        """
+        return await self.outages.insist(lambda: self.database.transact(work), while_=may_pass)
 
     async def run(
         self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int

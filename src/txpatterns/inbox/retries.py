@@ -160,7 +160,7 @@ class Retries:
             case Came.OUTAGE:
                 await processing.outages.pause(result.error)
                 give_back = partial(processing.attempts.give_back, waiting=waiting)
-                await processing.outages.insist(lambda: processing.database.transact(give_back))
+                await processing.transact(give_back)
             case _:
                 assert result.error is not None
                 await self._fail(waiting, handler, result.error)
@@ -178,7 +178,7 @@ class Retries:
             settle = partial(
                 attempts.postpone, waiting=waiting, after=decision.after, error=text, on_failure=on_failure
             )
-        latest = await processing.outages.insist(lambda: processing.database.transact(settle))
+        latest = await processing.transact(settle)
         processing.hooks.handler_failed(entry.message, entry.consumer, error, waiting.attempts)
         if latest and isinstance(decision, Dead):
             processing.hooks.dead(entry.message, entry.consumer, text)

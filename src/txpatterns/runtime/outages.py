@@ -33,8 +33,10 @@ class Outages:
         self._random = Random()
         self._failures = 0
 
-    async def insist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step until it raises nothing.
+    async def insist(
+        self, step: Callable[[], Awaitable[T]], *, while_: Callable[[Exception], bool] = lambda _error: True
+    ) -> T:
+        """Repeat a step until it raises nothing, or something that is not to be waited for.
 
         Raises:
             Stopped: who waits stops while the step still fails.
@@ -44,7 +46,9 @@ class Outages:
                 result = await step()
             except Stopped:
                 raise
-            except Exception as error:  # noqa: BLE001 - told in the log, then tried again
+            except Exception as error:
+                if not while_(error):
+                    raise
                 await self.pause(error)
             else:
                 self.fine()

@@ -74,8 +74,16 @@ class EventRegistry:
 
         Raises:
             UnknownType: no class is registered for its type.
-            DecodeError: the bytes do not fit the class.
+            DecodeError: the bytes do not fit the class, or the codec, an upcaster or a validator failed on them.
         """
+        try:
+            return self._read(message)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"Message {message.id} cannot be read: {_brief(error)}") from error
+
+    def _read(self, message: Message) -> Event:
         decoded = self.codec.decode(message)
         event = self._classes.get(decoded.type)
         if event is None:
@@ -83,7 +91,7 @@ class EventRegistry:
         fields = self._upcasted(decoded, describe(event).version)
         try:
             return event.model_validate(fields)
-        except (ValidationError, RecursionError) as error:
+        except Exception as error:  # a validator may raise anything; only a ValueError comes as ValidationError
             raise DecodeError(f"Message {message.id} does not fit {event.__name__}: {_brief(error)}") from error
 
     def _upcasted(self, decoded: Decoded, version: str) -> Mapping[str, Any]:
@@ -95,7 +103,7 @@ class EventRegistry:
                 raise DecodeError(f"The upcaster of {decoded.type} {at} failed: {error!r}") from error
             at = step.to_version
             if at in seen:
-                raise EventDefinitionError(f"The upcasters of {decoded.type} go in a circle at {at}.")
+                raise DecodeError(f"The upcasters of {decoded.type} go in a circle at {at}.")
             seen.add(at)
         return fields
 
