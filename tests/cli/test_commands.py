@@ -21,8 +21,9 @@ def test_every_help_ends_with_two_examples(txp):
         assert all("txp " + " ".join(command) in line for line in last[1:]), command
 
 
-def test_tables_from_nothing_to_current(txp):
+def test_tables_from_nothing_to_current(txp, project):
     """H100: upgrade, upgrade again, check; each says in words and in JSON where the database stands."""
+    (project / "plain.db").touch()
     assert txp("db", "check", "--database", URL, code=3).out.startswith("the tables differ:")
     assert "upgraded from nothing to 0001" in txp("db", "upgrade", "--database", URL).out
     assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0001", "now": "0001", "changed": False}
@@ -39,6 +40,53 @@ def test_upgrading_and_starting_come_in_either_order(txp, place, first):
         step()
     assert "packing" in txp("run", "orders:app", "--drain").out
     assert "nothing to do" in txp("db", "upgrade", "--app", "orders:app").out
+
+
+def test_sql_is_that_of_the_apps_database(txp):
+    """H100: the statements fit the database that --app or TXP_APP leads to, as with the other commands."""
+    for given in (txp("db", "sql", "--app", "orders:app"), txp("db", "sql", TXP_APP="orders:app")):
+        assert given.out == txp("db", "sql", "--dialect", "sqlite").out
+    assert txp("db", "sql", "--database", "postgresql://h/x").out == txp("db", "sql", "--dialect", "postgresql").out
+    assert txp("db", "sql", "--database", "u:hunter2", code=1).err.startswith("TXP-1001 This is no database URL.")
+
+
+@pytest.mark.parametrize("given", [("--app", "orders:app"), ("--database", URL)], ids=" ".join)
+@pytest.mark.parametrize("command", [("db", "check"), ("outbox", "list"), ("outbox", "show", "7")], ids=" ".join)
+def test_looking_makes_no_file(txp, project, command, given):
+    """H100: a mistyped path is said to be one, and nothing lies there afterwards."""
+    err = txp(*command, *given, code=1).err
+    assert err.startswith("TXP-1020 There is no file ")
+    assert list(project.glob("*.db*")) == []
+
+
+@pytest.mark.parametrize("given", [("--app", "orders:app"), ("--database", URL)], ids=" ".join)
+@pytest.mark.parametrize("there", ["nothing", "an empty file"])
+def test_the_command_that_mends_runs_as_it_is_printed(txp, project, given, there):
+    """H100: what is said to make the tables makes them, for whoever copies it."""
+    if there == "an empty file":
+        for name in ("orders.db", "plain.db"):
+            (project / name).touch()
+    err = txp("outbox", "list", *given, code=1).err
+    printed = err[err.index("txp db upgrade") :].split()
+    assert "upgraded from nothing" in txp(*printed[1:]).out
+    assert "nothing waits" in txp("outbox", "list", *given).out
+
+
+def test_the_command_that_mends_repeats_no_password(txp, database):
+    """H151: a URL of the environment need not be repeated, and that of an option is shown without its secret."""
+    url = database.url("asyncpg").replace("postgres@", "postgres:hunter2@")
+    assert "Run: txp db upgrade --database" in (told := txp("outbox", "list", "--database", url, code=1).err)
+    assert "hunter2" not in told
+    assert txp("outbox", "list", code=1, TXP_DATABASE_URL=url).err.endswith("Run: txp db upgrade\n")
+
+
+def test_a_file_that_is_no_database_has_a_code_and_a_fix(txp, project):
+    """H100: programs find the same three things in every error."""
+    (project / "plain.db").write_text("hello " * 1000)
+    error = json.loads(txp("db", "check", "--database", URL, "--json", code=1).err)["error"]
+    assert error["code"] == "TXP-1001"
+    assert "plain.db" in error["message"]
+    assert error["fix"]
 
 
 def test_no_database_is_said_in_one_line(txp):

@@ -6,9 +6,8 @@ import asyncio
 from typing import Annotated
 
 import typer
-from sqlalchemy.engine import make_url
 
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, dialect_of, open_database
 from txpatterns.cli.output import DIFFERENT, examples, show
 from txpatterns.database import migrations
 from txpatterns.database.migrations import MigrationState
@@ -25,7 +24,7 @@ def upgrade(app: AppOption = None, database: DatabaseOption = None, json: JsonOp
     """Make the library's tables, or bring them up to this version. Run it as often as you like."""
 
     async def work() -> MigrationState:
-        async with open_database(app, database) as opened:
+        async with open_database(app, database, make=True) as opened:
             return await opened.transact(migrations.upgrade)
 
     done = asyncio.run(work())
@@ -51,12 +50,16 @@ def check(app: AppOption = None, database: DatabaseOption = None, json: JsonOpti
 
 
 @group.command(
-    epilog=examples("txp db sql --dialect postgresql > tables.sql", "txp db sql --database postgresql://...")
+    epilog=examples("txp db sql --dialect postgresql > tables.sql", "txp db sql --app orders:app > tables.sql")
 )
-def sql(dialect: DialectOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
-    """Print the statements of all migrations, for whoever runs them by hand. Connects to nothing."""
-    if dialect is None:
-        dialect = "postgresql" if database is None else make_url(database).get_backend_name()
+def sql(
+    dialect: DialectOption = None, app: AppOption = None, database: DatabaseOption = None, json: JsonOption = False
+) -> None:
+    """Print the statements of all migrations, for whoever runs them by hand. Connects to nothing.
+
+    They are those of --dialect, or else of the database of the App or URL, or else of PostgreSQL.
+    """
+    dialect = dialect or dialect_of(app, database) or "postgresql"
     if dialect not in ("postgresql", "sqlite"):
         raise typer.BadParameter("postgresql or sqlite", param_hint="--dialect")
     text = migrations.sql(dialect)

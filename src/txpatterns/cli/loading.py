@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from txpatterns.app import App
 from txpatterns.database import Database
 from txpatterns.database.dialects import sqlstate
-from txpatterns.errors import ConfigurationError
+from txpatterns.errors import ConfigurationError, SchemaError
 from txpatterns.settings import DATABASE_URL
+from txpatterns.text import masked
 
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is, for example orders:app.")]
 AppOption = Annotated[
@@ -29,6 +33,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _CLOSED = ("08", "28", "3D", "53", "57")
 """PostgreSQL's classes of errors for: no connection, no right to it, no such database, no room, and shutting down."""
+_NO_DATABASE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_UPGRADE = "txp db upgrade"
 
 
 def load_app(place: str) -> App:
@@ -72,20 +78,22 @@ def reaching(database: Database) -> Iterator[None]:
         yield
     except (OSError, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        if not (isinstance(error, (OSError, OperationalError, InterfaceError)) or sqlstate(error).startswith(_CLOSED)):
+        away = isinstance(error, (OSError, OperationalError, InterfaceError)) or sqlstate(error).startswith(_CLOSED)
+        if not away and getattr(cause, "sqlite_errorname", None) not in _NO_DATABASE:
             raise
-        url = database.engine.url.render_as_string(hide_password=True)
+        url = masked(database.engine.url.render_as_string(hide_password=True))
         said = " ".join(str(cause).split()) or type(cause).__name__
         fix = "Check its address, and that it runs. (txp config show says where the address comes from.)"
         raise ConfigurationError(f"{url} cannot be used: {said}.", fix=fix) from error
 
 
 @asynccontextmanager
-async def open_database(app: str | None, url: str | None) -> AsyncIterator[Database]:
-    """Give the database of the App, or the one that is named; closed afterwards.
+async def open_database(app: str | None, url: str | None, *, make: bool = False) -> AsyncIterator[Database]:
+    """Give the database of the App, or the one that is named; closed afterwards. ``make``: a new file will do.
 
     Raises:
         ConfigurationError: neither is given, or it cannot be reached.
+        SchemaError: the file or the tables are missing; its fix is the command that makes them, as it can be run.
     """
     if app is not None:
         database = load_app(app).database
@@ -96,13 +104,52 @@ async def open_database(app: str | None, url: str | None) -> AsyncIterator[Datab
             "Which database?", fix=f"Give --app MODULE:APP, --database URL, or set {DATABASE_URL}."
         )
     async with database:
-        with reaching(database):
+        with reaching(database), _naming(app, url):
+            if not make:
+                _refuse_absent(database)
             yield database
 
 
+def dialect_of(app: str | None, url: str | None) -> str | None:
+    """Give the dialect of the database that the options lead to, if they lead to any. Connects to nothing."""
+    if app is not None:
+        return load_app(app).database.dialect
+    if url is None:
+        return None
+    with _reading_url():
+        return make_url(url).get_backend_name()
+
+
 def _database_at(url: str) -> Database:
-    try:
+    with _reading_url():
         return Database(url)
+
+
+@contextmanager
+def _reading_url() -> Iterator[None]:
+    try:
+        yield
     except ArgumentError as error:  # its text may repeat the URL, and so a password
         fix = "For example: postgresql+asyncpg://user@host/name"
         raise ConfigurationError("This is no database URL.", fix=fix) from error
+
+
+def _refuse_absent(database: Database) -> None:
+    """Only looking at a SQLite file that is not there would make one."""
+    file = database.engine.url.database
+    if database.is_sqlite and file and not file.startswith((":", "file:")) and not Path(file).exists():
+        raise SchemaError(f"There is no file {file}.", fix=f"Check its path. To make it, run: {_UPGRADE}")
+
+
+@contextmanager
+def _naming(app: str | None, url: str | None) -> Iterator[None]:
+    """Name the database in the command that an error tells to run, as it was named to this one."""
+    try:
+        yield
+    except SchemaError as error:
+        where = ""
+        if app is not None:
+            where = f" --app {shlex.quote(app)}"
+        elif url is not None and url != os.environ.get(DATABASE_URL):
+            where = f" --database {shlex.quote(masked(url))}"
+        raise SchemaError(error.message, fix=error.remedy.replace(_UPGRADE, _UPGRADE + where)) from error
