@@ -181,6 +181,9 @@ with app.worker().in_thread():
         try:
             assert app.health().parts == (), app.health()
             tell("child")
+            with app.worker().in_thread():
+                assert "relay" in [part.name for part in app.health().parts]
+            print("child ran parts of its own", flush=True)
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -192,6 +195,8 @@ with app.worker().in_thread():
 async def test_a_forked_child_shares_nothing_with_its_parent(child, database, tmp_path):
     """H38: a server forks after start: the child runs no parts and opens its own connections; the parent goes on.
 
+    The child may start parts of its own, on the same App.
+
     Not on SQLite, whose own locks do not survive a fork while another thread is inside it.
     """
     url = database.url("asyncpg")
@@ -201,4 +206,5 @@ async def test_a_forked_child_shares_nothing_with_its_parent(child, database, tm
     running = child(tmp_path / "forked.py", url)
     assert running.wait(within=timedelta(minutes=2)) == 0, running.output
     assert "child committed" in running.output
+    assert "child ran parts of its own" in running.output
     assert "parent committed" in running.output

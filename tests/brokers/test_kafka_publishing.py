@@ -244,6 +244,64 @@ async def test_a_server_that_is_away_is_said_once_a_minute(seed, caplog):
         clock.advance(timedelta(minutes=1))
 
 
+def test_one_event_loop_after_another(kafka):
+    """P1: left in one loop, it is entered in the next, with several who publish and ask at once in both."""
+    topic = kafka.create()
+    broker = broker_at(kafka.bootstrap)
+
+    async def use():
+        async with broker:
+            asking = [broker.check([topic]) for _ in range(3)]
+            publishing = [Publishing(broker, [message(topic)]).confirmed() for _ in range(3)]
+            await asyncio.gather(*asking, *publishing)
+
+    asyncio.run(use())
+    asyncio.run(use())
+    assert len(stored(kafka.bootstrap, topic)) == 6
+
+
+FORKED = """
+import asyncio
+import os
+import sys
+import threading
+
+from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.testing.conformance import Publishing, message
+
+broker = KafkaBroker.from_url(sys.argv[1])
+
+
+async def publish():
+    async with asyncio.timeout(20):
+        await Publishing(broker, [message(sys.argv[2], "k")]).confirmed()
+
+
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+asyncio.run_coroutine_threadsafe(publish(), loop).result()
+pid = os.fork()
+if pid == 0:
+    asyncio.run(publish())
+    print("child published", flush=True)
+    sys.exit()
+assert os.waitpid(pid, 0) == (pid, 0)
+asyncio.run_coroutine_threadsafe(publish(), loop).result()
+print("parent published", flush=True)
+"""
+
+
+def test_a_forked_child_has_a_producer_of_its_own(kafka, child, tmp_path):
+    """P1, H38: the driver's threads stay with the parent; the child publishes, ends, and the parent's goes on."""
+    topic = kafka.create()
+    (tmp_path / "forked.py").write_text(FORKED)
+    running = child(tmp_path / "forked.py", kafka.url, topic)
+    assert running.wait(within=timedelta(minutes=3)) == 0, running.output
+    assert "child published" in running.output
+    assert "parent published" in running.output
+    assert len(stored(kafka.bootstrap, topic)) == 3
+
+
 async def test_closing_ends_what_is_under_way(kafka, own_kafka):
     """H56: whoever waits is told unknown, at once."""
     topic = kafka.create()

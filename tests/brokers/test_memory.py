@@ -176,6 +176,27 @@ def test_one_event_loop_at_a_time():
     asyncio.run(use())
 
 
+async def test_a_forked_child_begins_with_empty_groups():
+    """P1, H38: what was published stays with the parent, which waits for it; the child may use it in its own loop."""
+    broker = MemoryBroker()
+    broker.declare("g", ["t"])
+
+    async def use_in_child():
+        broker.after_fork()
+        async with broker:
+            assert broker.missing_groups() == ["g"]
+            publishing = Publishing(broker, [message("t", "k")])
+            async with broker.subscribe(["t"], group="g") as batches:
+                came = await Reader(batches).take(1, ack=True)
+                await publishing.confirmed()
+        return [delivery.message for delivery in came] == publishing.messages
+
+    async with broker:
+        Publishing(broker, [message("t", "k")])
+        await settled()
+        assert await asyncio.to_thread(asyncio.run, use_in_child())
+
+
 async def test_too_large_stops_its_key():
     """H23: what follows a refused message of its key is not delivered."""
     async with MemoryBroker(max_payload=100) as broker:

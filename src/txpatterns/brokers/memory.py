@@ -16,6 +16,7 @@ from txpatterns.brokers.memory_groups import Group, Item, Member, Publication
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import ConfigurationError, PublishRejected
 from txpatterns.messages import Message
+from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.transport import Capabilities, Outcome, Verdict
 
 PutBack = Callable[[Group, Item, timedelta | None], None]
@@ -48,6 +49,10 @@ class MemoryBroker:
         self._max_in_flight = max_in_flight
         self._clock: Clock = clock or SystemClock()
         self._groups: dict[str, Group] = {}
+        self._begin_anew()
+        forget_after_fork(self)
+
+    def _begin_anew(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered = 0
         self._delays: set[asyncio.Task[None]] = set()
@@ -91,6 +96,13 @@ class MemoryBroker:
         for task in self._delays:
             task.cancel()
         self._loop = None
+
+    def after_fork(self) -> None:
+        """In a forked child: groups stay declared, but their members and messages are the parent's."""
+        groups, self._groups = self._groups, {}
+        for name, group in groups.items():
+            self.declare(name, group.topics)
+        self._begin_anew()
 
     def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
         """Hand messages to every group of their topics, and tell each when all groups have acknowledged it.

@@ -17,6 +17,7 @@ from txpatterns.brokers.kafka.topics import Topics
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.messages import Message
+from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.transport import Capabilities, Outcome
 
 
@@ -30,7 +31,8 @@ class KafkaBroker:
     Reading: offsets are committed up to the first message that is not acknowledged, never beyond. A message comes
     again after a crash, a rebalance or a lost partition, so handlers need an inbox.
 
-    Keys go to partitions as Java's clients send them (murmur2). Belongs to one event loop.
+    Keys go to partitions as Java's clients send them (murmur2). Belongs to one event loop from being entered until
+    it is left. A forked child opens connections of its own.
     """
 
     def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
@@ -41,6 +43,7 @@ class KafkaBroker:
         self._clock: Clock = clock or SystemClock()
         self._topics = Topics(settings, self._clock)
         self._publisher = KafkaPublisher(settings, self._topics, self._clock)
+        forget_after_fork(self)
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock | None = None, **options: object) -> KafkaBroker:
@@ -67,6 +70,12 @@ class KafkaBroker:
 
     async def __aexit__(self, *exception: object) -> None:
         self._publisher.close()
+        self._topics.begin_anew()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's producer alone, whose threads did not come along."""
+        self._publisher.after_fork()
+        self._topics.begin_anew()
 
     def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
         """Send messages in order; every id is told, at the latest when the deadline has passed.

@@ -8,6 +8,7 @@ the next word. A loop that napped instead would come late, because its naps are 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import threading
 from collections import deque
@@ -151,6 +152,14 @@ class Channel:
         if self._waiting is not None:
             self._waiting.cancel()  # whoever waits need not wait for the thread
         threading.Thread(target=_dispose, args=(self._producer,), name="txp-kafka-dispose", daemon=True).start()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the driver as it is, because its threads have stayed with the parent.
+
+        It must not be ended by the interpreter's end either, which would crash the child: so one reference too many.
+        """
+        self.finished = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
 
     def _poll(self, seconds: float) -> int | Exception:
         try:

@@ -38,7 +38,17 @@ class KafkaPublisher:
         """End the channel; what is open on it is unknown."""
         if self._channel is not None:
             self._channel.finish(BrokerError("The Kafka broker was closed."))
-            self._channel = None
+        self._begin_anew()
+
+    def after_fork(self) -> None:
+        """Leave the channel to the parent; the child opens its own."""
+        if self._channel is not None:
+            self._channel.abandon()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._channel = None
+        self._turn = asyncio.Lock()  # the next use may be in another event loop
 
     async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
         """Send messages in order, and tell outcomes as they come, many at a time."""

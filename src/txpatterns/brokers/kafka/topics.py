@@ -43,6 +43,10 @@ class Topics:
         """Topics that were not there, and when that was."""
         self._asking = asyncio.Lock()
 
+    def begin_anew(self) -> None:
+        """The next use may be in another event loop, or in a forked child; what is known stays."""
+        self._asking = asyncio.Lock()
+
     def doubt(self) -> None:
         """The broker has not answered: ask before the next use of any topic."""
         self._known = {name: Topic(topic.partitions, float("-inf")) for name, topic in self._known.items()}
