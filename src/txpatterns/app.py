@@ -31,8 +31,9 @@ from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.serialization import EventRegistry
 from txpatterns.serialization.registry import Upcaster
-from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, masked, source_of
+from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
 from txpatterns.telemetry.failures import FailureLog
+from txpatterns.text import masked
 from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")

@@ -1,4 +1,4 @@
-"""What an App can be told, by its constructor or by the environment, and how secrets stay out of what is shown."""
+"""What an App can be told, by its constructor or by the environment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from txpatterns.errors import ConfigurationError
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
 from txpatterns.retries import FailurePolicies
+from txpatterns.text import is_secret
 
 logger = logging.getLogger("txpatterns.settings")
 
@@ -25,7 +26,6 @@ _OF_TESTS = "TXP_TEST_"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SECRET = re.compile(r"(?i)pass|secret|token|credential|api.?key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Variable:
         try:
             return _READERS[self.kind](text.strip())
         except ValueError as error:
-            shown = "its value" if _SECRET.search(self.name) or "URL" in self.name else repr(text)
+            shown = "its value" if is_secret(self.name) or "URL" in self.name else repr(text)
             raise ConfigurationError(f"{self.name}: {shown} is no {_NAMES[self.kind]}.", fix=self._example) from error
 
     def put(self, settings: AppSettings, text: str) -> AppSettings:
@@ -149,19 +149,6 @@ def source_of(given: object | None, variable: str) -> str:
     if given is not None:
         return "constructor"
     return "environment" if os.environ.get(variable) else "default"
-
-
-def masked(url: str) -> str:
-    """Give a URL without its password, and without the values of parameters that look like secrets."""
-    address, mark, query = url.partition("?")
-    scheme, separator, rest = address.partition("://")
-    place, slash, path = rest.partition("/")
-    if "@" in place:
-        user, _, host = place.rpartition("@")
-        place = f"{user.split(':')[0]}:***@{host}" if ":" in user else place
-    pairs = [pair.partition("=") for pair in query.split("&")]
-    hidden = "&".join(f"{name}=***" if _SECRET.search(name) else name + sign + value for name, sign, value in pairs)
-    return f"{scheme}{separator}{place}{slash}{path}{mark}{hidden}"
 
 
 def shown(value: object) -> str:

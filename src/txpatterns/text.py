@@ -1,11 +1,44 @@
-"""What others wrote, made fit for a log line or a label: short, on one line, and without hidden characters."""
+"""What others wrote, made fit to be shown: short, on one line, without hidden characters, without secrets."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from urllib.parse import unquote_plus
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Unicode categories that move the cursor, turn the reading direction, or show nothing at all."""
+
+_WORDS = r"(?i:pass|secret|token|credential|(?:api|private).?key|key\.pem|oauthbearer\.config)"
+_SECRET_NAME = re.compile(_WORDS)
+_SECRET_VALUE = re.compile(rf"({_WORDS}[\w.-]{{0,50}}[\"']?\s{{0,5}}[=:]\s{{0,5}})\S+")
+_USER = re.compile(r"^[^:/]*:(?!//)|://[^:/]*:")
+
+
+def is_secret(name: str) -> bool:
+    """Say whether a parameter, option or variable of this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def masked(url: str) -> str:
+    """Give a URL without its password, and without the values of parameters that look like secrets."""
+    address, mark, query = _without_password(url).partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    shown = (f"{name}=***" if is_secret(unquote_plus(name)) else name + sign + value for name, sign, value in pairs)
+    return address + mark + "&".join(shown)
+
+
+def without_secrets(text: str) -> str:
+    """Give a text without the passwords of URLs in it, and without what follows a word that announces a secret."""
+    return _SECRET_VALUE.sub(r"\1***", re.sub(r"\S+", lambda word: _without_password(word[0]), text))
+
+
+def _without_password(address: str) -> str:
+    # Up to the last at sign, because some let a slash, a question mark or another at sign stand in a password.
+    user, at = _USER.search(address), address.rfind("@")
+    if user is None or at < user.end():
+        return address
+    return f"{address[: user.end()]}***{address[at:]}"
 
 
 def one_line(text: str, limit: int = 200) -> str:

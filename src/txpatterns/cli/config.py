@@ -9,7 +9,8 @@ import typer
 
 from txpatterns.cli.loading import AppOption, JsonOption, load_app
 from txpatterns.cli.output import examples, show, table
-from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, masked, shown, variables
+from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, shown, variables
+from txpatterns.text import masked
 
 group = typer.Typer(no_args_is_help=True, help="What an App runs with.")
 

@@ -19,6 +19,7 @@ from txpatterns.clock import Clock, SystemClock
 from txpatterns.database import dialects
 from txpatterns.database.engines import WRITES, AnyEngine, dispose, make_engine, own_engine, sync_engine_for, sync_side
 from txpatterns.database.finishing import finish
+from txpatterns.text import masked
 
 T = TypeVar("T")
 
@@ -144,7 +145,7 @@ class Database:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"Database({sync_side(self.engine).url.render_as_string(hide_password=True)!r})"
+        return f"Database({masked(sync_side(self.engine).url.render_as_string(hide_password=True))!r})"
 
 
 async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:

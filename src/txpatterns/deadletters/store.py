@@ -12,10 +12,10 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Message
+from txpatterns.text import without_secrets
 
 _ERROR_LENGTH = 2000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_SECRET = re.compile(r"(?i)(://[^:/@\s]*:)[^@\s]+@|((?:password|secret|token|api[_-]?key)\s*[=:]\s*)\S+")
 
 
 def bury(
@@ -58,5 +58,4 @@ def scrub(error: str) -> str:
     What comes of it can be stored: a text that no database takes would fail each time that its message is put away.
     """
     whole = error.encode(errors="backslashreplace").decode()
-    hidden = _SECRET.sub(lambda found: (found[1] or found[2]) + ("***@" if found[1] else "***"), whole)
-    return _CONTROL.sub(" ", hidden)[:_ERROR_LENGTH]
+    return _CONTROL.sub(" ", without_secrets(whole))[:_ERROR_LENGTH]

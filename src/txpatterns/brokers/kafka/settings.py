@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from txpatterns.errors import ConfigurationError, UnsafeSettings
+from txpatterns.text import is_secret
 
 OVERHEAD = 16 * 1024
 """Bytes that the headers which name a message, and Kafka's framing, may add to what counts as its size."""
@@ -35,7 +36,6 @@ _SAME = {"request.required.acks": "acks", "retries": "message.send.max.retries"}
     "max.in.flight": "max.in.flight.requests.per.connection",
 }
 _OURS = {"bootstrap.servers", "metadata.broker.list", "group.id", "transactional.id", "delivery.report.only.error"}
-_SECRETS = ("password", "secret", "token", "ssl.key.pem", "oauthbearer.config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class KafkaSettings:
     def mask(self, text: str) -> str:
         """Take every secret that we were given out of a text."""
         given = [*self.options.items(), *self.producer.items(), *self.consumer.items()]
-        secrets = {str(value) for name, value in given if any(word in name for word in _SECRETS)}
+        secrets = {str(value) for name, value in given if is_secret(name)}
         for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may begin with another
             text = text.replace(secret, "***")
         return text
