@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from txpatterns.errors import ConfigurationError
 
@@ -19,11 +20,12 @@ def check_at_least(least: int | timedelta, settings: object, *names: str) -> Non
     Raises:
         ConfigurationError: names the setting, its value and the bound.
     """
-    kind = "a timedelta of" if isinstance(least, timedelta) else "a whole number,"
+    kind: type[Any] = type(least)
+    needed = "a timedelta of" if kind is timedelta else "a whole number,"
     for name in names:
         value = getattr(settings, name)
-        if value is not None and (not isinstance(value, type(least)) or value < least):
+        if value is not None and (not isinstance(value, kind) or value < least):
             raise ConfigurationError(
-                f"{name} is {value}, and must be {kind} at least {least}.",
+                f"{name} is {value}, and must be {needed} at least {least}.",
                 fix=f"Give {type(settings).__name__} another {name}, or leave it out.",
             )

@@ -35,8 +35,8 @@ class RetryLadder:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        positive = all(isinstance(delay, timedelta) and delay > timedelta(0) for delay in self.delays)
-        if not positive or not 0 <= self.jitter <= 1:
+        _check_kind(timedelta, *self.delays)
+        if any(delay <= timedelta(0) for delay in self.delays) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(
                 "Ladder delays must be positive and jitter between 0 and 1.",
                 fix="Write, for example: RetryLadder((timedelta(seconds=1), timedelta(seconds=30)), jitter=0.1)",
@@ -67,11 +67,8 @@ class FailurePolicy:
     ladder: RetryLadder = field(default_factory=RetryLadder)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.on_failure, OnFailure) or not isinstance(self.ladder, RetryLadder):
-            raise ConfigurationError(
-                f"{self.on_failure!r} with {self.ladder!r} is no failure policy.",
-                fix="Write, for example: FailurePolicy(OnFailure.PARK, RetryLadder())",
-            )
+        _check_kind(OnFailure, self.on_failure)
+        _check_kind(RetryLadder, self.ladder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,17 @@ class FailurePolicies:
     topics: Mapping[str, FailurePolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for policy in (self.default, *self.topics.values()):
-            if not isinstance(policy, FailurePolicy):
-                raise ConfigurationError(
-                    f"{policy!r} is no failure policy.", fix="Write, for example: FailurePolicy(OnFailure.PARK)"
-                )
+        _check_kind(FailurePolicy, self.default, *self.topics.values())
 
     def of(self, topic: str) -> FailurePolicy:
         """Give the policy of a topic."""
         return self.topics.get(topic, self.default)
+
+
+def _check_kind(kind: type, *values: object) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise ConfigurationError(
+                f"{value!r} is no {kind.__name__}.",
+                fix="Write, for example: FailurePolicy(OnFailure.PARK, RetryLadder((timedelta(seconds=1),)))",
+            )
