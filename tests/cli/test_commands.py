@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from rig.ports import free_port
 
@@ -87,6 +88,29 @@ def test_a_file_that_is_no_database_has_a_code_and_a_fix(txp, project):
     assert error["code"] == "TXP-1001"
     assert "plain.db" in error["message"]
     assert error["fix"]
+
+
+def test_an_error_of_the_database_has_a_code_and_a_fix(txp, database):
+    """H100: also one that nobody foresaw."""
+    url = database.url("psycopg")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE txp_database (other INTEGER)"))
+    engine.dispose()
+    error = json.loads(txp("outbox", "list", "--database", url, "--json", code=1).err)["error"]
+    assert error["code"] == "TXP-1000"
+    assert "does not exist" in error["message"]
+    assert error["fix"]
+    assert txp("outbox", "list", "--database", url, code=1).err.startswith("TXP-1000 UndefinedColumn: ")
+
+
+@pytest.mark.parametrize("wrong", [("--frobnicate",), ("--state", "nonsense"), ("--limit", "x")], ids=" ".join)
+def test_called_wrongly_is_json_for_programs(txp, wrong):
+    """A program that asked for JSON reads what it did wrong as it reads everything else."""
+    error = json.loads(txp("outbox", "list", *wrong, "--json", code=2).err)["error"]
+    assert wrong[-1].lstrip("-") in error["message"] or wrong[0] in error["message"]
+    assert error["fix"] == "See: txp outbox list --help"
+    assert "Usage: txp outbox list" in txp("outbox", "list", *wrong, code=2).err
 
 
 def test_no_database_is_said_in_one_line(txp):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from txpatterns.cli import config, db, explain, outbox, publish, run
-from txpatterns.cli.output import FAILED, report
+from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
 from txpatterns.errors import TxPatternsError
+
+UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises for a wrong call. It has no public name there, and Typer may use a click of its own."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +52,11 @@ def _txp(version: VersionOption = False) -> None:
 def main() -> None:
     """Run the command. An error of ours, or of the database, is one line with its code and fix."""
     try:
-        app()
+        code: int = app(prog_name="txp", standalone_mode=False) or OK
+    except UsageError as error:
+        report_usage(error)
+        code = USAGE
     except (TxPatternsError, SQLAlchemyError, OSError) as error:
         report(error)
-        sys.exit(FAILED)
+        code = FAILED
+    sys.exit(code)

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from txpatterns.errors import TxPatternsError
+from txpatterns.errors import ConfigurationError, TxPatternsError
 from txpatterns.settings import duration_text
 
 OK, FAILED, USAGE, DIFFERENT = 0, 1, 2, 3
@@ -41,17 +41,31 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 def report(error: Exception) -> None:
     """Print an error of ours, or of the database, in one line on standard error."""
-    if isinstance(error, TxPatternsError):
-        data: dict[str, str | None] = {"code": error.code, "message": error.message, "fix": error.remedy}
-        text = f"{error.code} {error.message} Fix: {error.remedy}"
-    else:
+    if not isinstance(error, TxPatternsError):
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        message = " ".join(str(cause).split()) or type(cause).__name__
-        data = {"code": None, "message": message, "fix": None}
-        text = f"{type(cause).__name__}: {message}"
-    # For `publish`, --json is the event and not a wish.
-    as_data = "--json" in sys.argv and "publish" not in sys.argv[1:2]
-    typer.echo(as_json({"error": data}) if as_data else " ".join(text.split()), err=True)
+        said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        error = TxPatternsError(said, fix="It comes from the database or the system: look it up there by its name.")
+    if _asked_for_json():
+        _echo_as_json(error.code, error.message, error.remedy)
+    else:
+        typer.echo(" ".join(f"{error.code} {error.message} Fix: {error.remedy}".split()), err=True)
+
+
+def report_usage(error: Any) -> None:
+    """Print what was wrong with a call: JSON for who asked for it, Typer's own lines for others."""
+    if _asked_for_json():
+        command = error.ctx.command_path if error.ctx is not None else "txp"
+        _echo_as_json(ConfigurationError.code, error.format_message(), f"See: {command} --help")
+    else:
+        error.show()
+
+
+def _asked_for_json() -> bool:
+    return "--json" in sys.argv and "publish" not in sys.argv[1:2]  # of `publish` it is the event and not a wish
+
+
+def _echo_as_json(code: str, message: str, fix: str) -> None:
+    typer.echo(as_json({"error": {"code": code, "message": message, "fix": fix}}), err=True)
 
 
 def examples(*lines: str) -> str:
