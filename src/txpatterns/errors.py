@@ -20,6 +20,7 @@
     │   └── PublishRejected
     ├── LeaseLost
     ├── IdReused                     an inbox claim under an id that stands for something else
+    ├── TransactionEnded             a handler that committed, rolled back or closed its session
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
         └── Reject
@@ -174,6 +175,13 @@ class IdReused(TxPatternsError):
 
     code = "TXP-1401"
     fix = "Give each message an id of its own; a repeat must be the same byte for byte."
+
+
+class TransactionEnded(TxPatternsError):
+    """The handler ended its transaction by itself, so its effect is not one with the record that it was handled."""
+
+    code = "TXP-1402"
+    fix = "Leave commit and rollback to the library; what may fail by itself belongs in tx.session.begin_nested()."
 
 
 class HandlerSignal(TxPatternsError):

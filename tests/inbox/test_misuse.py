@@ -1,12 +1,15 @@
 """Engines and handlers that would break the one transaction of an effect and its record."""
 
+from collections import Counter
+
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from inbox.support import Noted, prepared, quick, running
+from inbox.support import Noted, note, prepared, quick, running
 from txpatterns.database import Database
 from txpatterns.errors import NotTransactional
-from txpatterns.inbox import Transaction
+from txpatterns.inbox import SyncTransaction, Transaction
 
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
@@ -59,3 +62,74 @@ async def test_a_claim_of_your_own_on_autocommit_is_refused(any_database):
                 await inbox.aclaim(session, "mine", "m1")
         await engine.dispose()
         assert await world.inbox() == []
+
+
+@pytest.mark.parametrize("raises", [None, ValueError("after the commit")])
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_handler_that_commits_by_itself_is_told_and_its_message_kept(world, caplog, attempt, raises):
+    """P2, H46: what came after its commit is lost, so the message is a dead letter that says so, at any attempt."""
+    consumer, runs = world.consumer(policies=quick(7)), Counter()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs[event.number] += 1
+        if runs[event.number] < attempt:
+            raise ValueError("not yet")
+        await tx.session.execute(note(event.book, event.number))
+        if event.number == 1:
+            await tx.session.commit()
+            await tx.session.execute(note(event.book, 1000))
+            if raises is not None:
+                raise raises
+
+    world.put(*[Noted(book="a", number=number) for number in (1, 2)])
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] == 1)
+    (letter,) = await world.dead()
+    assert (letter.reason, letter.attempts) == ("half done", attempt)
+    assert "TransactionEnded: [TXP-1402]" in letter.error
+    assert raises is None or "after the commit" in letter.error
+    assert "did half of its work" in "".join(r.getMessage() for r in caplog.records if r.levelname == "ERROR")
+    assert "TXP-1402" in world.told.errors[-1] or "TXP-1402" in world.told.errors[-2]
+    assert await world.effects() == [("a", 1), ("a", 2)]
+
+
+async def test_a_plain_handler_that_commits_by_itself_is_told_too(sync_database):
+    """P2, H46: the same on an engine that blocks."""
+    async with Database(sa.create_engine(sync_database)) as database:
+        world = await prepared(database)
+        consumer = world.consumer()
+
+        @consumer.on(Noted)
+        def noted(event: Noted, tx: SyncTransaction) -> None:
+            tx.session.execute(note(event.book, event.number))
+            tx.session.commit()
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            await world.broker.all_acked()
+        (letter,) = await world.dead()
+        assert (letter.reason, await world.effects()) == ("half done", [("a", 1)])
+        database.engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["rollback", "close"])
+async def test_a_handler_that_rolls_back_by_itself_has_failed(world, way):
+    """P2, H46: nothing of it is kept, so it is tried again as after any error, and the error says what is wrong."""
+    consumer, runs = world.consumer(policies=quick(2)), Counter()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs[event.number] += 1
+        await tx.session.execute(note(event.book, event.number))
+        if runs[event.number] == 1:
+            await getattr(tx.session, way)()
+            await tx.session.execute(note(event.book, 1000))
+
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] == 1)
+    assert "TXP-1402" in world.told.errors[0]
+    assert (await world.effects(), await world.dead()) == ([("a", 1)], [])

@@ -102,6 +102,9 @@ class Deliveries:
                     processing.hooks.handled(entry.message, entry.consumer)
                     return
                 error = result.error
+                if result.came is Came.ENDED and error is not None:
+                    await processing.bury_half_done(entry, error, 1)
+                    return
             if suspect:
                 admission = await self._attempt_written_first(entry)
             elif error is not None:

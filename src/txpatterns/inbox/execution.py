@@ -12,7 +12,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, RootTransaction
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from txpatterns.database import Database
 from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.finishing import Breakable, finish
-from txpatterns.errors import HandlerDefinitionError
+from txpatterns.errors import HandlerDefinitionError, TransactionEnded
 from txpatterns.inbox.handlers import AnyHandler, Handler, is_coroutine_function, name_of
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
@@ -41,6 +41,8 @@ class Came(Enum):
     """It raised, or what it wrote could not be committed; all is rolled back."""
     REPEAT = "repeat"
     """The database gave the transaction up for another's sake; all is rolled back, and it may run again at once."""
+    ENDED = "ended"
+    """It ended the transaction by itself, and what it had written until then is committed."""
     OUTAGE = "outage"
     """The database could not be worked with. Whether a commit under way took place is not known."""
 
@@ -51,6 +53,8 @@ class Result:
 
     came: Came
     error: Exception | None = None
+    ended: bool = False
+    """Whether the handler ended the transaction by itself, so that its record may stand although it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +137,21 @@ class Execution:
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_opening(error)
         transaction = Transaction(session, run.message, run.handler.consumer, self.emitter)
-        committing = False
+        opened, committing = connection.get_transaction(), False
         try:
             with run.around():
                 with run.handling:
                     await _uncancelled(run.handler.call(run.event, transaction))
                 transaction.close()
+                if _has_ended(connection, opened):
+                    raise TransactionEnded
                 if _FAILED in connection.info:
                     await session.run_sync(_see_that_it_stands, run)
                 committing = True
                 await session.commit()
         except Exception as error:  # noqa: BLE001 - told in the result
-            return _of_handler(error, lost=committing or connection.invalidated)
+            ended = not committing and _has_ended(connection, opened)
+            return _of_handler(error, lost=committing or connection.invalidated, ended=ended)
         finally:
             transaction.close()
         return Result(Came.DONE)
@@ -171,17 +178,20 @@ class Execution:
         except Exception as error:  # noqa: BLE001 - told in the result
             return _of_opening(error)
         transaction = SyncTransaction(session, run.message, run.handler.consumer, self.emitter)
-        committing = False
+        opened, committing = connection.get_transaction(), False
         try:
             with run.around():
                 run.handler.call(run.event, transaction)
                 transaction.close()
+                if _has_ended(connection, opened):
+                    raise TransactionEnded
                 if _FAILED in connection.info:
                     _see_that_it_stands(session, run)
                 committing = True
                 session.commit()
         except Exception as error:  # noqa: BLE001 - told in the result
-            return _of_handler(error, lost=committing or connection.invalidated)
+            ended = not committing and _has_ended(connection, opened)
+            return _of_handler(error, lost=committing or connection.invalidated, ended=ended)
         finally:
             transaction.close()
         return Result(Came.DONE)
@@ -192,6 +202,10 @@ def _open(session: Session, run: Run) -> tuple[Connection, bool]:
     refuse_autocommit(connection)
     connection.info.pop(_FAILED, None)
     return connection, run.opening(connection)
+
+
+def _has_ended(connection: Connection, opened: RootTransaction | None) -> bool:
+    return connection.closed or connection.get_transaction() is not opened
 
 
 def _listen(engine: Engine) -> None:
@@ -230,11 +244,11 @@ def _of_opening(error: Exception) -> Result:
     return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
 
 
-def _of_handler(error: Exception, *, lost: bool) -> Result:
+def _of_handler(error: Exception, *, lost: bool, ended: bool) -> Result:
     """Only a lost connection of ours is an outage: a handler may well have talked to other servers."""
     if lost and is_disconnect(error):
-        return Result(Came.OUTAGE, error)
-    return Result(Came.REPEAT if is_repeatable(error) else Came.FAILED, error)
+        return Result(Came.OUTAGE, error, ended)
+    return Result(Came.REPEAT if is_repeatable(error) else Came.FAILED, error, ended)
 
 
 async def _uncancelled(handling: Awaitable[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,9 +15,10 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
+from txpatterns.errors import TransactionEnded
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.attempts import Attempts, Plan
-from txpatterns.inbox.decisions import Decision, FailureRules, decide
+from txpatterns.inbox.decisions import Decision, FailureRules, decide, describe_error
 from txpatterns.inbox.entries import Entry, Waiting
 from txpatterns.inbox.execution import Came, Execution, Result, Run
 from txpatterns.inbox.handlers import Handler, Handlers
@@ -25,6 +27,9 @@ from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import Event
 from txpatterns.runtime.outages import Outages
 from txpatterns.serialization import EventRegistry
+from txpatterns.text import error_line
+
+logger = logging.getLogger("txpatterns")
 
 T = TypeVar("T")
 
@@ -64,16 +69,34 @@ class Processing:
     async def run(
         self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
     ) -> Result:
-        """Run a handler; what the database gave up for another transaction's sake runs again at once, uncounted."""
+        """Run a handler; what the database gave up for another transaction's sake runs again at once, uncounted.
+
+        A handler that committed by itself has come to an end (``ENDED``), whatever it raised then: its message counts
+        as handled, so that no further attempt could do the rest.
+        """
         around = partial(self.hooks.handling, entry.message, entry.consumer, attempt)
         stands = partial(self.lanes.claims.has, entry=entry)
         run = Run(handler, event, entry.message, opening, stands, around)
-        result = await self.execution.run(run)
-        for _ in range(_REPEATS):
+        repeats = 0
+        while True:
+            result = await self.execution.run(run)
+            if result.error is not None and result.ended and await self.transact(stands):
+                return Result(Came.ENDED, _ended_by(result.error))
             if result.came is not Came.REPEAT:
                 return result
-            result = await self.execution.run(run)
-        return Result(Came.FAILED, result.error) if result.came is Came.REPEAT else result
+            if repeats == _REPEATS:
+                return Result(Came.FAILED, result.error)
+            repeats += 1
+
+    async def bury_half_done(self, entry: Entry, error: Exception, attempts: int) -> None:
+        """Make a dead letter of a message whose handler committed by itself, and so lost what came after."""
+        text = describe_error(error)
+        logger.error("%s did half of its work for a message on %s: %s", entry.consumer, entry.message.topic, text)
+        bury = partial(self.lanes.bury, entry=entry, attempts=attempts, reason="half done", error=text)
+        fresh = await self.transact(bury)
+        self.hooks.handler_failed(entry.message, entry.consumer, error, attempts)
+        if fresh:
+            self.hooks.dead(entry.message, entry.consumer, text)
 
     def judge(self, entry: Entry, handler: Handler | None, error: BaseException, attempts: int) -> Decision:
         """Decide what follows a failed attempt."""
@@ -101,3 +124,11 @@ class Processing:
         """Wake the lanes that wait for a running attempt."""
         self.freed.set()
         self.freed.clear()
+
+
+def _ended_by(error: Exception) -> TransactionEnded:
+    if isinstance(error, TransactionEnded):
+        return error
+    ended = TransactionEnded(f"The handler ended its transaction by itself, and failed then: {error_line(error)}.")
+    ended.__cause__ = error
+    return ended

@@ -161,6 +161,8 @@ class Retries:
                 await processing.outages.pause(result.error)
                 give_back = partial(processing.attempts.give_back, waiting=waiting)
                 await processing.transact(give_back)
+            case Came.ENDED if result.error is not None:
+                await processing.bury_half_done(entry, result.error, waiting.attempts)
             case _:
                 assert result.error is not None
                 await self._fail(waiting, handler, result.error)
