@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from inbox.support import Echoed, Noted, eventually, note, prepared, quick, running
 from txpatterns.database import Database
 from txpatterns.database.leases import Leases
-from txpatterns.errors import HandlerDefinitionError
+from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
 from txpatterns.inbox import SyncTransaction, Transaction
 
 SERIALIZATION_FAILURE = sa.text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$")
@@ -233,6 +233,47 @@ async def test_a_graceful_stop_lets_the_running_handler_finish_and_leaves_the_re
     async with running(consumer):
         world.broker.put(*[delivery.message for delivery in list(world.broker.open)])
         await world.told.until(lambda counts: counts["handled"] == 3)
+
+
+async def test_a_stop_does_not_wait_for_room(sqlite_world):
+    """P7, H37: with more messages than it may hold, and a handler that does not end, it returns after `stop_within`."""
+    world = sqlite_world
+    consumer = world.consumer(max_in_flight=2, stop_within=timedelta(milliseconds=50))
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await asyncio.Event().wait()
+
+    world.put(*[Noted(book="a", number=number) for number in range(5)])
+    async with running(consumer):
+        await eventually(lambda: consumer.in_flight == 2)
+    assert (await world.effects(), world.broker.acked) == ([], [])
+
+
+async def test_a_subscription_that_opens_and_then_fails_is_one_outage(sqlite_world, caplog):
+    """P7, H35: told once when it begins and once when the first messages have come, with growing pauses between."""
+    world = sqlite_world
+    consumer, subscriptions = world.consumer(), Counter()
+    give = world.broker._give
+
+    async def refused():
+        subscriptions["all"] += 1
+        if subscriptions["all"] <= 5:
+            raise BrokerUnavailable("the group is not allowed")
+        async for batch in give():
+            yield batch
+
+    world.broker._give = refused
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+    told = [record.getMessage() for record in caplog.records if "intake" in record.getMessage()]
+    assert [line.partition(": BrokerUnavailable")[0] for line in told] == ["app: intake pauses", "app: intake goes on"]
 
 
 async def test_a_blocking_engine_runs_plain_handlers_and_refuses_coroutines(sync_database):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 
 from txpatterns.database import Database, Leases
@@ -28,6 +29,9 @@ from txpatterns.retries import RetryLadder
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.serialization import EventRegistry
 from txpatterns.transport import Delivery, Subscriber
+
+_LASTING = timedelta(seconds=5)
+"""How long a subscription without messages lasts before it is taken for one that works; longer than any pause."""
 
 
 class Consumer:
@@ -75,6 +79,7 @@ class Consumer:
             lambda delivery: self._processing.outages.insist(partial(deliveries.handle, delivery)),
             max_in_flight=self.settings.max_in_flight,
             max_bytes=self.settings.max_bytes,
+            stopping=self._stopping,
         )
         self._prepared = False
 
@@ -163,6 +168,7 @@ class Consumer:
     def stop(self) -> None:
         """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""
         self._stopping.set()
+        self._lanes.wake()
         self._retries.wake()
 
     async def retry_due(self) -> int:
@@ -180,17 +186,25 @@ class Consumer:
     async def _take_in(self) -> None:
         topics, group = self.handlers.topics, self.handlers.group
         try:
-            async with self.broker.subscribe(topics, group=group) as batches:
-                self._intake.fine()
+            async with self.broker.subscribe(topics, group=group) as batches, self._settling():
                 iterator = aiter(batches)
                 while (batch := await self._next(iterator)) is not None:
+                    self._intake.fine()
                     for delivery in batch:
-                        if not self._stopping.is_set():
-                            await self._lanes.put(delivery)
+                        await self._lanes.put(delivery)
                 await self._drain()
         except BrokerError as error:
             self._hooks.broker_unavailable(error)
             raise
+
+    @asynccontextmanager
+    async def _settling(self) -> AsyncIterator[None]:
+        """Take a subscription that lasts for one that works: brokers may open one, and refuse it only then."""
+        lasting = asyncio.get_running_loop().call_later(_LASTING.total_seconds(), self._intake.fine)
+        try:
+            yield
+        finally:
+            lasting.cancel()
 
     async def _next(self, batches: AsyncIterator[Sequence[Delivery]]) -> Sequence[Delivery] | None:
         """Give the next batch, or None when the consumer stops."""

@@ -16,8 +16,9 @@ Handle = Callable[[Delivery], Awaitable[None]]
 class Lanes:
     """Takes deliveries as they come and hands each to ``handle``, one at a time for each topic and key."""
 
-    def __init__(self, handle: Handle, *, max_in_flight: int, max_bytes: int) -> None:
+    def __init__(self, handle: Handle, *, max_in_flight: int, max_bytes: int, stopping: asyncio.Event) -> None:
         self._handle = handle
+        self._stopping = stopping
         self._most = max_in_flight
         self._most_bytes = max_bytes
         self._waiting: dict[Hashable, deque[Delivery]] = {}
@@ -27,9 +28,14 @@ class Lanes:
         self.bytes_in_flight = 0
 
     async def put(self, delivery: Delivery) -> None:
-        """Take one more delivery; waits while there are too many. One that is too large alone comes alone."""
+        """Take one more delivery; waits while there are too many. One that is too large alone comes alone.
+
+        None is taken any more, or waited with, when the consumer stops; the broker gives it out again.
+        """
         size = len(delivery.message.payload)
-        await self._until(lambda: self._has_room(size))
+        await self._until(lambda: self._stopping.is_set() or self._has_room(size))
+        if self._stopping.is_set():
+            return
         self.in_flight += 1
         self.bytes_in_flight += size
         message = delivery.message
@@ -42,6 +48,10 @@ class Lanes:
         task = asyncio.create_task(self._drain(lane), name=f"lane {message.topic}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def wake(self) -> None:
+        """Look again at what is waited for, because the consumer stops."""
+        self._changed.set()
 
     async def drained(self) -> None:
         """Wait until nothing is in flight."""
