@@ -9,18 +9,20 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, drain, inbox, latency, wakeup
+from benchmarks import add, drain, importing, inbox, latency, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
-NAMES = ("add", "bulk", "wakeup", "drain", "latency", "inbox", "kafka")
+NAMES = ("import", "add", "bulk", "wakeup", "drain", "latency", "inbox", "kafka")
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
     """Run the benchmarks of these names, each on an empty database."""
+    if "import" in names:
+        yield await importing.package(rounds)
     with fresh_database(postgres) as url:
         if "add" in names:
             for driver, concurrency in (("asyncpg", 1), ("asyncpg", 32), ("psycopg", 1), ("psycopg", 32)):
