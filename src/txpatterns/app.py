@@ -211,6 +211,9 @@ class App:
         """Wait until everything committed before this call is published, or waits for a later time.
 
         With the broker inside this process: published and handled. Only while ``running``.
+
+        Raises:
+            ConfigurationError: no relay runs here, or it stopped before that.
         """
         await self._running.drained()
 

@@ -135,15 +135,19 @@ class Running:
 
     async def drained(self) -> None:
         """Wait until everything committed by now is published or waits for a later time, by whichever relay."""
-        if self._relay is None:
-            raise ConfigurationError("No relay runs here.", fix="Use drained() inside `async with app.running():`.")
+        self._relay_here()
         newest = await self._database.read(lambda c: c.scalar(sa.select(sa.func.max(outbox_table.c.position))))
-        await self._relay.drained()
+        await self._relay_here().drained()
         # What is left belongs to another relay, which may be dead: its lease has to run out first.
         left = sa.select(outbox_table.c.position).where(outbox_table.c.position <= (newest or 0)).limit(1)
         while await self._database.read(lambda c: c.scalar(left)) is not None:
             await self._database.clock.wait(asyncio.Event(), _OTHERS)
-            await self._relay.drained()
+            await self._relay_here().drained()
+
+    def _relay_here(self) -> Relay:
+        if self._relay is None:
+            raise ConfigurationError("No relay runs here.", fix="Use drained() inside `async with app.running():`.")
+        return self._relay
 
     def close(self) -> None:
         """Close the wake-up's connection."""

@@ -164,6 +164,31 @@ async def test_a_commit_wakes_the_relay_at_once(any_database):
             await told.wait(count)
 
 
+@pytest.mark.parametrize("whose", ["its own", "of another relay"])
+async def test_whoever_waits_for_drained_hears_of_the_stop(tmp_path, monkeypatch, whose):
+    """H142: a message that is never confirmed, and the App stops: an error of ours, not a cancellation."""
+    broker = MemoryBroker()
+    broker.declare("nobody", ["orders"])
+    url = f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+    app = App("shop", url, broker, settings=AppSettings(stop_within=timedelta(milliseconds=100)))
+    looked, drained = asyncio.Event(), Relay.drained
+
+    async def looks(relay):
+        looked.set()
+        if whose == "its own":
+            await drained(relay)
+
+    monkeypatch.setattr(Relay, "drained", looks)
+    async with app.running():
+        async with app.transaction() as session:
+            app.outbox.add(session, Placed(order_id=new_id()))
+        waiting = asyncio.create_task(app.drained())
+        await looked.wait()
+    with pytest.raises(ConfigurationError, match="relay"):
+        await asyncio.wait_for(waiting, 20)
+    await app.close()
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_a_commit_elsewhere_wakes_the_relay(database, driver):
     """H10, H34: the writer knows of no relay; NOTIFY after its commit reaches the one that runs."""
