@@ -152,9 +152,10 @@ class Event(BaseModel):
             cls.event_type = _checked(cls, replace(inherited, **given))
 
     def key_of(self) -> str | None:
-        """Give this event's ordering key, as text; None when the class has no key."""
+        """Give this event's ordering key, as text; None when the class has no key, or the event no value for it."""
         spec = describe(type(self))
-        return None if spec.key is None else str(getattr(self, spec.key))
+        key = None if spec.key is None else getattr(self, spec.key)
+        return None if key is None else str(key)
 
 
 def _checked(event: type[Event], spec: EventType) -> EventType:

@@ -90,3 +90,12 @@ def test_what_is_no_text_is_the_librarys_own_error(arguments, said):
     with pytest.raises(EventDefinitionError, match=f"Wrong: {said}"):
 
         class Wrong(Event, **{"topic": "t", "type": "a"} | arguments): ...
+
+
+def test_without_a_value_there_is_no_key():
+    """P3: events whose key field is None are no lane of their own, in which one would wait for the other."""
+
+    class Assigned(Event, topic="t", type="task.assigned", key="person"):
+        person: str | None
+
+    assert (Assigned(person="ann").key_of(), Assigned(person=None).key_of()) == ("ann", None)

@@ -138,6 +138,9 @@ class Relay:
             serving = self._serving = Serving(self, self._drains)
             try:
                 await serving.run()
+            except asyncio.CancelledError:
+                serving.hurry()
+                raise
             except (LeaseLost, SQLAlchemyError, OSError) as error:
                 with suppress(Stopped):
                     await self.outages.pause(error)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("txpatterns.relay")
 
 _GRACE = 8.0
+_MOMENT = 0.5
 _TENDS_APART = 0.2
 """Between two looks who is there, however many come and go."""
 _LOOK_EVERY = 1.0
@@ -240,6 +241,10 @@ class Serving:
         finally:
             self._claiming = set()
         return claimed
+
+    def hurry(self) -> None:
+        """Give what is under way only a moment more: the time to stop in is over."""
+        self._give_up_at = self.clock.monotonic() + _MOMENT
 
     @property
     def _grace(self) -> float:
