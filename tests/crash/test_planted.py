@@ -11,13 +11,20 @@ ON_SQLITE = [planted for planted in PLANTED if not planted.postgresql]
 ON_POSTGRESQL = [planted for planted in PLANTED if planted.postgresql]
 
 
+SEEDS = range(1, 9)
+"""Some show at one point only, say in the last attempt, and which one that is differs from run to run."""
+
+
 def what_broke(planted: Planted, urls: list[str]) -> str:
-    options = Options(modes=planted.modes, at=planted.points, stop_at_first=True)
-    try:
-        report = explore_flow(planted.story, urls, options)
-    except Broken as broken:  # it is wrong even when nothing strikes it
-        return str(broken)
-    return "; ".join(verdict.wrong for verdict in report.failures)
+    for seed in SEEDS:
+        options = Options(modes=planted.modes, at=planted.points, seed=seed, stop_at_first=True)
+        try:
+            report = explore_flow(planted.story, urls, options)
+        except Broken as broken:  # it is wrong even when nothing strikes it
+            return str(broken)
+        if report.failures:
+            return "; ".join(verdict.wrong for verdict in report.failures)
+    return ""
 
 
 @pytest.mark.parametrize("planted", ON_SQLITE, ids=lambda planted: planted.name)
