@@ -148,7 +148,7 @@ class Reading:
         async def handle(delivery: Delivery) -> None:
             await delivery.ack()
 
-        lanes = Lanes(handle, max_in_flight=1000, max_bytes=64_000_000)
+        lanes = Lanes(handle, max_in_flight=1000, max_bytes=64_000_000, stopping=asyncio.Event())
         async with self.broker.subscribe([self.topic], group=new_id()) as batches:
             started, seen = 0.0, 0
             async for batch in batches:
