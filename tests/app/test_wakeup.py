@@ -44,6 +44,24 @@ class Heard:
         self.news.clear()
         await asyncio.wait_for(self.news.wait(), 20)
 
+    async def one_from(self, notifier):
+        before = self.count
+        notifier.notify()
+        while self.count == before:
+            await self.more()
+
+
+@asynccontextmanager
+async def listening(db, on_wake, on_members=lambda: None):
+    """A listener that runs; stopped at the end."""
+    listener = Listener(db, on_wake, on_members, settings=QUICK)
+    running = asyncio.create_task(listener.run())
+    try:
+        yield listener
+    finally:
+        listener.stop()
+        await running
+
 
 async def checked(listener, *, hears):
     while listener.hears is not hears:
@@ -56,17 +74,10 @@ async def test_a_commit_elsewhere_is_heard(database, driver):
     heard = Heard()
     sender = create_async_engine(database.url(driver))
     notifier = Notifier(sender)
-    async with Database(database.url(driver)) as db:
-        listener = Listener(db, heard, settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(database.url(driver)) as db, listening(db, heard) as listener:
         await checked(listener, hears=True)
         for _ in range(3):
-            before = heard.count
-            notifier.notify()
-            while heard.count == before:
-                await heard.more()
-        listener.stop()
-        await running
+            await heard.one_from(notifier)
     notifier.close()
     await sender.dispose()
 
@@ -76,9 +87,7 @@ async def test_a_storm_of_commits_becomes_few_notifications(database, driver):
     heard = Heard()
     engine = create_async_engine(database.url(driver))
     notifier = Notifier(engine)
-    async with Database(database.url(driver)) as db:
-        listener = Listener(db, heard, settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(database.url(driver)) as db, listening(db, heard) as listener:
         await checked(listener, hears=True)
 
         def storm():
@@ -93,8 +102,6 @@ async def test_a_storm_of_commits_becomes_few_notifications(database, driver):
         notifier.close()
         await heard.more() if heard.count < 2 else None
         assert heard.count < 1000
-        listener.stop()
-        await running
     await engine.dispose()
 
 
@@ -103,19 +110,12 @@ async def test_after_a_close_wake_ups_are_sent_again(database, driver):
     heard = Heard()
     engine = create_async_engine(database.url(driver))
     notifier = Notifier(engine)
-    async with Database(database.url(driver)) as db:
-        listener = Listener(db, heard, settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(database.url(driver)) as db, listening(db, heard) as listener:
         await checked(listener, hears=True)
         for _ in range(3):
-            before = heard.count
-            notifier.notify()
-            while heard.count == before:
-                await heard.more()
+            await heard.one_from(notifier)
             await asyncio.to_thread(notifier.close)
             assert not [thread for thread in threading.enumerate() if thread.name == "txpatterns wake-up"]
-        listener.stop()
-        await running
     await engine.dispose()
 
 
@@ -123,9 +123,7 @@ async def test_a_killed_listener_listens_again(database, driver):
     """H34: the server ends the connection; the relay is woken at once, and the wake-ups come again."""
     heard = Heard()
     notifier = Notifier(create_async_engine(database.url(driver)))
-    async with Database(database.url(driver)) as db:
-        listener = Listener(db, heard, settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(database.url(driver)) as db, listening(db, heard) as listener:
         await checked(listener, hears=True)
         kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s AND pid <> pg_backend_pid()"
         with psycopg.connect(database.url(), autocommit=True) as connection:
@@ -135,12 +133,7 @@ async def test_a_killed_listener_listens_again(database, driver):
             assert cursor.rowcount == 1
         await heard.more()  # the look after the new LISTEN
         await checked(listener, hears=True)
-        before = heard.count
-        notifier.notify()
-        while heard.count == before:
-            await heard.more()
-        listener.stop()
-        await running
+        await heard.one_from(notifier)
     notifier.close()
 
 
@@ -149,16 +142,12 @@ async def test_a_silent_line_is_noticed_and_said_once(database, driver, proxied,
     caplog.set_level(logging.INFO, "txpatterns.wakeup")
     proxy = proxied(int(database.address.port))
     through = database.url(driver, port=proxy.port)
-    async with Database(database.url(driver), listen_url=through) as db:
-        listener = Listener(db, Heard(), settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(database.url(driver), listen_url=through) as db, listening(db, Heard()) as listener:
         await checked(listener, hears=True)
         proxy.silence()
         await checked(listener, hears=False)
         proxy.heal()
         await checked(listener, hears=True)
-        listener.stop()
-        await running
     said = [record.message for record in caplog.records if record.name == "txpatterns.wakeup"]
     assert len([text for text in said if "do not arrive" in text]) == 1
     assert len([text for text in said if "arrive again" in text]) == 1
@@ -169,20 +158,12 @@ async def test_through_a_pooler_the_listener_says_what_to_do(database, pgbouncer
     pooled = database.url(driver, port=pgbouncer.port)
     if driver == "asyncpg":
         pooled += "?prepared_statement_cache_size=0"
-    async with Database(pooled) as db:
-        listener = Listener(db, Heard(), settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(pooled) as db, listening(db, Heard()) as listener:
         await asyncio.wait_for(listener.checked.wait(), 20)
         assert not listener.hears
         assert "listen_url" in caplog.text
-        listener.stop()
-        await running
-    async with Database(pooled, listen_url=database.url(driver)) as db:
-        listener = Listener(db, Heard(), settings=QUICK)
-        running = asyncio.create_task(listener.run())
+    async with Database(pooled, listen_url=database.url(driver)) as db, listening(db, Heard()) as listener:
         await checked(listener, hears=True)
-        listener.stop()
-        await running
 
 
 class Share(Hooks):
@@ -208,15 +189,12 @@ async def listening_relay(url, lease):
     share, broker = Share(), MemoryBroker()
     async with Database(url) as db, broker:
         relay = Relay(db, broker, settings=RelaySettings(lease=lease), hooks=share)
-        listener = Listener(db, relay.wake, relay.rebalance, settings=QUICK)
-        hearing = asyncio.create_task(listener.run())
-        await checked(listener, hears=True)
-        running = asyncio.create_task(relay.run())
-        yield share
-        relay.stop()
-        await running
-        listener.stop()
-        await hearing
+        async with listening(db, relay.wake, relay.rebalance) as listener:
+            await checked(listener, hears=True)
+            running = asyncio.create_task(relay.run())
+            yield share
+            relay.stop()
+            await running
 
 
 async def test_relays_that_come_and_go_are_heard(database, driver):

@@ -14,6 +14,7 @@ from txpatterns.database import Database
 from txpatterns.database.leases import Leases
 from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
 from txpatterns.inbox import SyncTransaction, Transaction
+from txpatterns.inbox import consumer as consumer_module
 
 SERIALIZATION_FAILURE = sa.text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$")
 
@@ -274,6 +275,29 @@ async def test_a_subscription_that_opens_and_then_fails_is_one_outage(sqlite_wor
         await world.broker.all_acked()
     told = [record.getMessage() for record in caplog.records if "intake" in record.getMessage()]
     assert [line.partition(": BrokerUnavailable")[0] for line in told] == ["app: intake pauses", "app: intake goes on"]
+
+
+async def test_a_subscription_that_lasts_is_one_that_works(sqlite_world, caplog, monkeypatch):
+    """P7, H35: the end of an outage is told although no message comes that would show it."""
+    monkeypatch.setattr(consumer_module, "_LASTING", timedelta(0))
+    consumer, subscriptions = sqlite_world.consumer(), Counter()
+    give = sqlite_world.broker._give
+
+    async def refused_once():
+        subscriptions["all"] += 1
+        if subscriptions["all"] == 1:
+            raise BrokerUnavailable("the group is not allowed")
+        async for batch in give():
+            yield batch
+
+    sqlite_world.broker._give = refused_once
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        raise AssertionError("never")
+
+    async with running(consumer):
+        await eventually(lambda: "intake pauses" in caplog.text and "intake goes on" in caplog.text)
 
 
 async def test_a_blocking_engine_runs_plain_handlers_and_refuses_coroutines(sync_database):

@@ -29,9 +29,8 @@ def show_(app: AppOption = None, json: JsonOption = False) -> None:
 
 def _of_app(place: str) -> Sequence[Mapping[str, str]]:
     app = load_app(place)
-    database = app.database.engine.url.render_as_string(hide_password=False)
     urls = [
-        _row(DATABASE_URL, masked(database), app.sources["database"]),
+        _row(DATABASE_URL, app.database.shown_url, app.sources["database"]),
         _row(BROKER_URL, app.broker_name, app.sources["broker"]),
     ]
     return urls + _settings(app.settings, AppSettings.from_environment())

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from txpatterns.app import App
+from txpatterns.cli.output import of_driver
 from txpatterns.database import Database
 from txpatterns.database.dialects import sqlstate
 from txpatterns.errors import ConfigurationError, SchemaError
@@ -77,14 +78,13 @@ def reaching(database: Database) -> Iterator[None]:
     try:
         yield
     except (OSError, DBAPIError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        cause = of_driver(error)
         away = isinstance(error, (OSError, OperationalError, InterfaceError)) or sqlstate(error).startswith(_CLOSED)
         if not away and getattr(cause, "sqlite_errorname", None) not in _NO_DATABASE:
             raise
-        url = masked(database.engine.url.render_as_string(hide_password=True))
         said = " ".join(str(cause).split()) or type(cause).__name__
         fix = "Check its address, and that it runs. (txp config show says where the address comes from.)"
-        raise ConfigurationError(f"{url} cannot be used: {said}.", fix=fix) from error
+        raise ConfigurationError(f"{database.shown_url} cannot be used: {said}.", fix=fix) from error
 
 
 @asynccontextmanager

@@ -39,10 +39,15 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
+def of_driver(error: Exception) -> BaseException:
+    """Give the driver's own error, where SQLAlchemy has wrapped one."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
 def report(error: Exception) -> None:
     """Print an error of ours, or of the database, in one line on standard error."""
     if not isinstance(error, TxPatternsError):
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        cause = of_driver(error)
         said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         error = TxPatternsError(said, fix="It comes from the database or the system: look it up there by its name.")
     if _asked_for_json():

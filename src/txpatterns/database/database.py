@@ -144,8 +144,13 @@ class Database:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    @property
+    def shown_url(self) -> str:
+        """Which database this is, without its password and other secrets."""
+        return masked(sync_side(self.engine).url.render_as_string(hide_password=True))
+
     def __repr__(self) -> str:
-        return f"Database({masked(sync_side(self.engine).url.render_as_string(hide_password=True))!r})"
+        return f"Database({self.shown_url!r})"
 
 
 async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,6 +23,7 @@ from txpatterns.database.schema import lease_table, member_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
 
+T = TypeVar("T")
 Held = Mapping[int, int]
 """The slots that a member owns, each with its epoch."""
 
@@ -84,7 +86,6 @@ class Leases:
         member = {"scope": self.scope, "owner": owner, "label": label}
 
         def work(connection: Connection) -> Census:
-            self._bound(connection)
             self._ensure_slots(connection)
             self._end(connection, former)
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
@@ -92,7 +93,7 @@ class Leases:
             self.announce(connection)
             return self._census(connection)
 
-        census = await self.database.transact(work, urgent=True)
+        census = await self._transact(work, urgent=True)
         self.owner, self._ours, self._renewed_at = owner, [owner], started
         return census
 
@@ -105,7 +106,6 @@ class Leases:
         started = self.database.clock.monotonic()
 
         def work(connection: Connection) -> Census:
-            self._bound(connection)
             renewed = connection.execute(
                 sa.update(member_table)
                 .where(self._me(), member_table.c.expires_at > self.database.now())
@@ -115,7 +115,7 @@ class Leases:
                 raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
             return self._census(connection)
 
-        census = await self.database.transact(work, urgent=True)
+        census = await self._transact(work, urgent=True)
         self._renewed_at = started
         return census
 
@@ -127,22 +127,20 @@ class Leases:
         """Give some slots back, once nothing of theirs is under way any more."""
 
         def work(connection: Connection) -> None:
-            self._bound(connection)
             self._free(connection, slots)
             self.announce(connection)
 
-        await self.database.transact(work)
+        await self._transact(work)
 
     async def acquire(self, live: int) -> dict[int, int]:
         """Take free slots, those of the dead included, up to a fair share; gives all that is owned now."""
         share = -(-self.slots // max(live, 1))
 
         def work(connection: Connection) -> dict[int, int]:
-            self._bound(connection)
             self._bury(connection)
             return self._take(connection, share)
 
-        return await self.database.transact(work, urgent=True)
+        return await self._transact(work, urgent=True)
 
     async def owned(self) -> dict[int, int]:
         """Ask the database which slots are ours now."""
@@ -154,11 +152,10 @@ class Leases:
             return
 
         def work(connection: Connection) -> None:
-            self._bound(connection)
             self._end(connection, self._ours)
             self.announce(connection)
 
-        await self.database.transact(work)
+        await self._transact(work)
         self.owner, self._ours, self._renewed_at = "", [], float("-inf")
 
     def guard(self, connection: Connection, slots: Held) -> set[int]:
@@ -175,6 +172,13 @@ class Leases:
         if not is_sqlite(connection):
             query = query.order_by(lease_table.c.slot).with_for_update(read=True)
         return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
+
+    async def _transact(self, work: Callable[[Connection], T], *, urgent: bool = False) -> T:
+        def bounded(connection: Connection) -> T:
+            self._bound(connection)
+            return work(connection)
+
+        return await self.database.transact(bounded, urgent=urgent)
 
     def _bound(self, connection: Connection) -> None:
         """Let the server end a transaction that locks leases and then does nothing for the length of one.

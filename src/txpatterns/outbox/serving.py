@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("txpatterns.relay")
 
 _GRACE = 8.0
+"""Less than `finish` has patience for, which sees this to its end when it is cancelled."""
 _MOMENT = 0.5
 _TENDS_APART = 0.2
 """Between two looks who is there, however many come and go."""
@@ -246,9 +247,8 @@ class Serving:
         """Give what is under way only a moment more: the time to stop in is over."""
         self._give_up_at = self.clock.monotonic() + _MOMENT
 
-    @property
-    def _grace(self) -> float:
-        """What is left of the time that the end of this may take, from the first question on."""
+    def _time_left(self) -> float:
+        """Say what is left of the time that the end of this may take, which begins with the first question."""
         now = self.clock.monotonic()
         self._give_up_at = self._give_up_at or now + _GRACE
         return max(self._give_up_at - now, 0.0)
@@ -257,7 +257,7 @@ class Serving:
         """Let what is under way end, and settle what was confirmed."""
         under_way = [*self._tasks.values(), *self.sending.under_way]
         if under_way:
-            await asyncio.wait(under_way, timeout=self._grace)
+            await asyncio.wait(under_way, timeout=self._time_left())
         if self.relay.confirmed:
             await self._settle()
         await self.sending.give_back_unused()
@@ -267,11 +267,11 @@ class Serving:
         tasks = list(self._tasks.values())
         if tasks:
             # Cancelled in the middle of a statement, a connection could only be thrown away.
-            await asyncio.wait(tasks, timeout=self._grace)
+            await asyncio.wait(tasks, timeout=self._time_left())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.sending.end(self._grace)
+        await self.sending.end(self._time_left())
         for step in (self.ownership.leave, self.store.close):
             try:
                 await step()
