@@ -22,8 +22,9 @@ from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
 from txpatterns.outbox.sending import Sending
 from txpatterns.outbox.serving import Serving
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.units import Unit
+from txpatterns.outbox.unseen import Unseen
 from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
@@ -122,12 +123,12 @@ def sends_after_the_commit(around: Surroundings) -> None:
 def remembers_only_a_cursor(around: Surroundings) -> None:
     page, place = OutboxStore.page, around.log.path.with_name("cursor")
 
-    async def onward(self: OutboxStore, after: int, *bounds: Any) -> Any:
+    async def onward(self: OutboxStore, after: Place, *bounds: Any) -> Any:
         before = int(place.read_text()) if place.exists() and around.life > 0 else 0
-        rows = await page(self, max(after, before), *bounds)
-        if rows:
-            place.write_text(str(rows[-1].position))
-        return rows
+        found = await page(self, Place(max(after.after, before), Unseen(first=1 << 62)), *bounds)
+        if found.rows:
+            place.write_text(str(found.rows[-1].position))
+        return found
 
     OutboxStore.page = onward
 

@@ -4,12 +4,12 @@ A guard whose absence no test notices is no guard. ``test_planted.py`` plants th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from database import test_leases
-from outbox import test_add, test_backlog, test_failures, test_relay
+from outbox import test_add, test_backlog, test_failures, test_relay, test_unseen
 from txpatterns.database.identity import Identity
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table, member_table
@@ -19,8 +19,9 @@ from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Holding
 from txpatterns.outbox.reading import Reading
 from txpatterns.outbox.schema import outbox_table
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.units import Unit
+from txpatterns.outbox.unseen import Unseen
 from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.retries import OnFailure
 from txpatterns.transport import CONFIRMED
@@ -69,6 +70,15 @@ def guard_without_lock(patch):
     patch.setattr(Leases, "guard", guard)
 
 
+def _read_on_only(patch):
+    page = OutboxStore.page
+
+    async def onward(self, place, *bounds):
+        return await page(self, Place(place.after, Unseen(first=1 << 62)), *bounds)
+
+    patch.setattr(OutboxStore, "page", onward)
+
+
 def cursor_only(patch):
     """H7, E1: what was read is behind us for ever."""
 
@@ -76,6 +86,25 @@ def cursor_only(patch):
         self._asked, self._at_end = asked, False
 
     patch.setattr(Reading, "_begin_pass", begin)
+    _read_on_only(patch)
+
+
+def late_rows_are_found_by_and_by(patch):
+    """H7: each pass reads on from where it is, and what committed late is left to the next one from the start."""
+    begin = Reading._begin_pass
+
+    def begin_at_the_start(self, now, asked):
+        self._full_at = 0.0
+        begin(self, now, asked)
+
+    patch.setattr(Reading, "_begin_pass", begin_at_the_start)
+    _read_on_only(patch)
+
+
+def only_listed_transactions_run(patch):
+    """H7: a snapshot does not list what is younger than the last transaction that has ended."""
+    after = Unseen.after
+    patch.setattr(Unseen, "after", lambda self, snapshot, highest: replace(after(self, snapshot, highest), low=1 << 62))
 
 
 def early_takeover(patch):
@@ -207,6 +236,7 @@ def parked_until_restart(patch):
 
 
 ONE_BY_ONE = (("ordered", False),)
+ON_ASYNCPG = (*ONE_BY_ONE, ("driver", "asyncpg"))
 
 BUGS = [
     Bug(settle_before_confirm, test_relay.test_replies_lost_cost_duplicates_only, given=ONE_BY_ONE),
@@ -214,6 +244,10 @@ BUGS = [
     Bug(no_epoch_check, test_failures.test_replaced_relay_can_write_nothing),
     Bug(guard_without_lock, test_failures.test_replaced_relay_cannot_write_during_the_takeover, "asyncpg"),
     Bug(cursor_only, test_relay.test_a_late_commit_is_found_without_being_asked, "asyncpg"),
+    Bug(
+        late_rows_are_found_by_and_by, test_relay.test_a_late_commit_is_not_overtaken_by_its_key, "asyncpg", ON_ASYNCPG
+    ),
+    Bug(only_listed_transactions_run, test_unseen.test_nothing_comes_to_light_where_nobody_looks),
     Bug(early_takeover, test_leases.test_only_a_lease_that_ran_out_is_taken_over, given=(("ahead", test_leases.TTL),)),
     Bug(own_time_counts_from_the_answer, test_leases.test_own_time_counts_from_before_the_request),
     Bug(savepoint_rollback_ignored, test_add.test_core_inner_release_outer_rollback),

@@ -40,6 +40,7 @@ async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
             "any_database": lambda: url,
             "tmp_path": lambda: tmp_path,
             "sync_database": lambda: f"sqlite:///{tmp_path / 'plain.db'}",
+            "monkeypatch": lambda: monkeypatch,
             "database": lambda: request.getfixturevalue("database"),
         }
         given |= {name: make() for name, make in makers.items() if name in wanted and name not in given}

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from itertools import permutations, product
 from random import Random
@@ -20,7 +20,7 @@ from txpatterns.errors import ConfigurationError
 from txpatterns.messages import bucket_of, new_id
 from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
 from txpatterns.outbox.schema import outbox_table, sent_table
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
 QUICK = RelaySettings(batch=50, read_ahead=200, poll=timedelta(milliseconds=50), lease=timedelta(seconds=5))
@@ -152,6 +152,56 @@ async def test_a_late_commit_is_found_without_being_asked(database):
             await transaction.commit()
             await until(lambda: len(broker.wire) == 4)
         assert broker.wire[-1].key == "late"
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@BOTH
+async def test_a_late_commit_is_not_overtaken_by_its_key(database, driver, ordered, monkeypatch):
+    """P3, H7: a row commits below the place that was read, and a later one of its key lies behind it: it goes first.
+
+    Whether the relay is in the middle of a pass, at its end, or busy with other keys; also when the row was written
+    under a savepoint, whose number is none that the server tells of.
+    """
+    settings = RelaySettings(batch=20, poll=timedelta(milliseconds=50), lease=timedelta(seconds=30))
+    async with open_database(database.url(driver)) as store:
+        outbox, broker, reached, go_on = (
+            Outbox(store),
+            ScriptedBroker(ordered=ordered),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
+        page, pages = OutboxStore.page, 0
+
+        async def held_up(self, *given):
+            nonlocal pages
+            pages += 1
+            if pages == stop_at:
+                reached.set()
+                await go_on.wait()
+            return await page(self, *given)
+
+        monkeypatch.setattr(OutboxStore, "page", held_up)
+        for stop_at, nested in product((2, 3, 4), (False, True)):
+            pages, key = 0, f"late {stop_at} {nested}"
+            broker.wire.clear()
+            reached.clear()
+            go_on.clear()
+            relay = Relay(store, broker, settings=settings)
+            async with store.engine.connect() as late:
+                transaction = await late.begin()
+                async with late.begin_nested() if nested else nullcontext():
+                    await late.execute(_raw_insert(outbox, key))
+                await fill(store, outbox, [f"key {n}" for n in range(30)], 1)
+                async with running(relay):
+                    async with asyncio.timeout(30):
+                        await reached.wait()
+                    await transaction.commit()
+                    later = await fill(store, outbox, [key], 2)
+                    go_on.set()
+                    await drained(relay)
+            told = [message.id for message in broker.wire if message.key == key]
+            assert told[1:] == later[key]
+            assert len(told) == 3
 
 
 async def test_shared_row_lock_makes_positions_follow_commits(database):
@@ -487,7 +537,8 @@ async def test_a_page_ends_when_there_is_no_more_room(store, outbox, owned):
     assert bucket_of("big") in owned
     pages = OutboxStore(store)
     for room, rows_read in ((1, 1), (10_000, 1), (25_000, 3), (10_000_000, 8)):
-        page = await pages.page(0, owned, 100, room)
-        assert [row.message.id for row in page] == added[:rows_read]
-    assert [row.message.id for row in await pages.page(0, owned, 2, 10_000_000)] == added[:2]
+        page = await pages.page(Place(0), owned, 100, room)
+        assert [row.message.id for row in page.rows] == added[:rows_read]
+    page = await pages.page(Place(0), owned, 2, 10_000_000)
+    assert [row.message.id for row in page.rows] == added[:2]
     await pages.close()

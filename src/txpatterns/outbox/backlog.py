@@ -87,6 +87,8 @@ class Backlog:
         self._passed_over: dict[Lane, int] = {}
         """Where a pass first met a lane while it was frozen."""
         self.confirmations = 0
+        self.forgotten = 0
+        """How often rows were let go of unfinished, and have to be read again."""
         self._settled_lately: set[str] = set()
         self._lanes: dict[Lane, _LaneState] = {}
         self._ready: deque[Lane] = deque()
@@ -249,15 +251,28 @@ class Backlog:
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Forget rows that are settled in the database, but for a reading that began before."""
-        self._forget(rows)
+        self._remove(rows)
         self._settled_lately.update([row.message.id for row in rows])
 
     def _forget(self, rows: Iterable[Row]) -> None:
+        self.forgotten += 1
+        self._remove(rows)
+
+    def _remove(self, rows: Iterable[Row]) -> None:
         known = self.known
         for row in rows:
             message = row.message
             if known.pop(message.id, None) is not None:
                 self.bytes -= len(message.payload)
+
+    def positions(self, above: int) -> list[int]:
+        """Give the places above a position of what is read and not finished."""
+        return [row.position for row in self.known.values() if row.position > above]
+
+    def positions_of(self, rows: Iterable[Row]) -> list[int]:
+        """Give the places of those among these rows that are read and not finished."""
+        known = self.known
+        return [row.position for row in rows if row.message.id in known]
 
     def reading_began(self) -> set[str]:
         """Note a reading: what was settled before it cannot turn up in it. Give the note to ``reading_ended``."""

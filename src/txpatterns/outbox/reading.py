@@ -1,8 +1,9 @@
-"""Where the relay reads next: on from the last row, or again from a low position, to find what came late.
+"""Where the relay reads next: on from the last row, and before it for what has come to light late.
 
-A row may commit after rows with higher positions were read. So the table is read in passes. A pass begins at the
-position below which no transaction that ran at an earlier look still runs: that saves reading, and is a hint only,
-for once a minute a pass begins at the very start.
+Positions become visible out of order: number 7 may be committed after 8 was read. So the table is read in passes, each
+page on from the last; and with every page comes, of the same snapshot, what transactions have written before that
+place which ran at an earlier look and have ended. Without that, a row could be read before one of its own key that
+had been committed before it. Such a transaction is waited for by nobody: it has a place in a list until it ends.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from datetime import timedelta
 
 from txpatterns.clock import Clock
 from txpatterns.outbox.backlog import Backlog, Row
-from txpatterns.outbox.store import Mark, OutboxStore
+from txpatterns.outbox.store import OutboxStore, Place
+from txpatterns.outbox.unseen import Unseen
 
-_RESCAN = 0.2
 _FULL = 60.0
-_HORIZON = 1.0
+"""So often a pass begins at the very start: for rows that were written in a way that is not ours."""
 _FIRST_POLL = 0.05
 
 
@@ -36,14 +37,15 @@ class Reading:
         self.longest = poll.total_seconds()
         self.next_at = 0.0
         self._cursor = self._highest = 0
-        self._low = 0
-        """Nothing that is not settled can stand at or below this position, as far as we know."""
-        self._mark: Mark | None = None
-        self._proven = self._proven_at_start = 0
+        """The last position of the last page, and the highest that was ever read."""
+        self._unseen = Unseen()
+        self._read: list[int] = []
+        """Where the rows are that were read above all that is unseen; some may be finished."""
+        self._forgotten = 0
         self._at_end = True
         self._begin_again = False
         self._generation = 0
-        self._rescan_at = self._full_at = self._horizon_at = 0.0
+        self._full_at = 0.0
         self._pause = _FIRST_POLL
         self._asked: list[asyncio.Future[None]] = []
         self.looked_for: list[asyncio.Future[None]] = []
@@ -73,60 +75,51 @@ class Reading:
         """Read one page into the backlog; gives the rows of held lanes, which are to be set aside."""
         now, generation = self.clock.monotonic(), self._generation
         if self._begin_again:
-            self._low = self._proven = self._proven_at_start = self._highest = 0
-            self._mark, self._full_at, self._rescan_at = None, 0.0, 0.0
-            self._begin_again, self._at_end = False, True
+            self._begin_again, self._at_end, self._full_at = False, True, 0.0
         if self._at_end:
             self._begin_pass(now, asked)
         note = self.backlog.reading_began()
         limit = min(limit, max(self.backlog.room, 1))
         room = max(self.backlog.room_bytes, 1)
-        rows = await self.store.page(self._cursor, buckets, limit, room)
+        page = await self.store.page(Place(self._cursor, self._unseen, self._known()), buckets, limit, room)
         if generation != self._generation:
             return []
+        rows = page.rows
         aside = self.backlog.take_in(rows)
         self.backlog.reading_ended(note)
+        if page.snapshot is not None:
+            self._unseen = self._unseen.after(page.snapshot, self._highest)
+            lowest = self._unseen.lowest
+            self._read = [position for position in self._read if position > lowest] + self.backlog.positions_of(rows)
         if rows:
-            self._cursor, self._pause = rows[-1].position, _FIRST_POLL
-            self._highest = max(self._highest, self._cursor)
+            self._pause = _FIRST_POLL
+            self._highest = max(self._highest, rows[-1].position)
         if len(rows) < limit and sum(len(row.message.payload) for row in rows) < room:
+            self._cursor = self._highest
             self._end_pass()
+        else:
+            self._cursor = rows[-1].position
         return aside
+
+    def _known(self) -> list[int]:
+        """Give what need not be read again when something comes to light among it."""
+        forgotten = self.backlog.forgotten
+        if self._forgotten != forgotten or len(self._read) > 2 * self.backlog.limit:
+            self._read, self._forgotten = self.backlog.positions(self._unseen.lowest), forgotten
+        return self._read
 
     def _begin_pass(self, now: float, asked: list[asyncio.Future[None]]) -> None:
         left_out = self.backlog.next_pass_from()
         if asked or now >= self._full_at:
             self._cursor, self._full_at = 0, now + _FULL
         elif left_out is not None:
-            self._cursor = left_out - 1
-        elif self.backlog.is_empty or now >= self._rescan_at:
-            self._cursor, self._rescan_at = self._low, now + _RESCAN
-        self._proven_at_start = self._proven if self._cursor <= self._low else 0
+            self._cursor = min(left_out - 1, self._cursor)
         self._asked = asked
         self._at_end = False
         self.backlog.begin_pass(self._cursor + 1)
 
-    def horizon_is_due(self, now: float) -> bool:
-        """Whether it is worth a look how far the low mark could be raised."""
-        return now >= self._horizon_at and self._highest > self._low
-
-    async def look_at_horizon(self) -> None:
-        """Learn whether all transactions that ran at the mark have ended, and set the next mark.
-
-        What they committed is visible now, but need not be read yet: the low mark is raised only by a whole pass
-        that begins after this.
-        """
-        self._horizon_at = self.clock.monotonic() + _HORIZON
-        highest = self._highest
-        oldest, newest = await self.store.horizon()
-        if self._mark is not None and oldest >= self._mark.transaction:
-            self._proven, self._mark = self._mark.position, None
-        if self._mark is None and self._highest >= highest > self._proven:
-            self._mark = Mark(highest, newest)
-
     def _end_pass(self) -> None:
         self._at_end = True
-        self._low = max(self._low, self._proven_at_start)
         self.looked_for = self._asked
         self.next_at = self.clock.monotonic() + self._pause
         self._pause = min(self._pause * 2, self.longest)

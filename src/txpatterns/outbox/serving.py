@@ -115,8 +115,6 @@ class Serving:
         woken = self.woken or not covers(self.reading.looked_for, self._drains)
         if len(self.holding.aside) < self.batch and self.reading.is_due(now, woken=woken):
             self._start("read", self._read)
-        if self.reading.horizon_is_due(now):
-            self._start("horizon", self.reading.look_at_horizon)
         self._send()
 
     def _send(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
 from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table
+from txpatterns.outbox.unseen import Snapshot, Unseen
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # Built once: making a statement costs more than running it.
@@ -38,17 +39,31 @@ def _until_full(page: sa.Select[Any]) -> sa.Select[Any]:
     size = sa.func.length(read.c.payload)
     before = sa.func.sum(size).over(order_by=read.c.position, rows=(None, 0)) - size
     measured = sa.select(read, before.label("before")).subquery()
-    query = sa.select(*(measured.c[name] for name in _READ))
+    query = sa.select(*(measured.c[name] for name in _READ), sa.null().label("snapshot"), sa.null().label("given"))
     return query.where(measured.c.before < sa.bindparam("room")).order_by(measured.c.position)
 
 
-_UNTIL_FULL, _UNTIL_FULL_OF_BUCKETS = _until_full(_PAGE), _until_full(_PAGE_OF_BUCKETS)
-# The same for the bare driver.
-_DIRECT_PAGE = (
-    f"SELECT {', '.join(_READ)} FROM (SELECT *, sum(length(payload)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING)"
-    " - length(payload) AS before FROM (SELECT * FROM {table} WHERE position > $1{buckets} ORDER BY position LIMIT $2)"
-    " AS page) AS measured WHERE before < $3 ORDER BY position"
+_ON_SQLITE, _ON_SQLITE_OF_BUCKETS = _until_full(_PAGE), _until_full(_PAGE_OF_BUCKETS)
+# The same on PostgreSQL, where transactions become visible in another order than that of their positions. In one
+# statement, hence one snapshot, it gives what lies behind `after`, and what has come to light before that: of the
+# transactions that ran at the last look and may have ended. The first row, which is there even if nothing else is,
+# also says what runs now. How old a number is can be asked in the list only: planning a condition would ask too early.
+_ON_POSTGRESQL = (
+    f"SELECT {', '.join(_READ)}, CASE WHEN coalesce(n, 1) = 1 THEN CAST(now AS text) END AS snapshot, "
+    "CASE WHEN coalesce(n, 1) = 1 THEN age(CAST(pg_snapshot_xmax(now) AS xid)) END AS given "
+    "FROM (SELECT pg_current_snapshot() AS now) AS always LEFT JOIN (SELECT *, row_number() OVER in_order AS n, "
+    "sum(length(payload)) OVER in_order - length(payload) AS before "
+    "FROM (SELECT * FROM {table} WHERE position > least(CAST({after} AS bigint), (SELECT min(low) "
+    "FROM unnest(CAST({numbers} AS bigint[]), CAST({lows} AS bigint[])) AS ran(number, low) "
+    "WHERE pg_visible_in_snapshot(CAST(CAST(number AS text) AS xid8), pg_current_snapshot())), "
+    "CASE WHEN CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) > CAST({first} AS bigint) "
+    "THEN CAST({low} AS bigint) END) "
+    "AND position NOT IN (SELECT unnest(CAST({known} AS bigint[]))){of_buckets} ORDER BY position LIMIT {limit}"
+    ") AS page WINDOW in_order AS (ORDER BY position ROWS UNBOUNDED PRECEDING)) AS measured ON before < {room}"
 )
+_OF_BUCKETS = " AND bucket = ANY(CAST({buckets} AS smallint[]))"
+_PARAMETERS = ("after", "limit", "room", "numbers", "lows", "first", "low", "known", "buckets")
+_TYPED = (*(outbox_table.c[name] for name in _READ), sa.column("snapshot", sa.Text), sa.column("given", sa.BigInteger))
 _DIRECT_DELETE = "DELETE FROM {table} WHERE message_id = ANY($1::text[])"
 _DIRECT_KEEP = (
     f"WITH done AS ({_DIRECT_DELETE} RETURNING *) "
@@ -71,18 +86,23 @@ def message_of(row: SqlRow[Any]) -> Message:
     )
 
 
-_HORIZON = sa.text(
-    "SELECT CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint) AS oldest, "
-    "CAST(CAST(pg_snapshot_xmax(s) AS text) AS bigint) AS newest FROM pg_current_snapshot() AS s"
-)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to read on: behind a position, and before it for what has come to light late."""
+
+    after: int
+    unseen: Unseen = field(default_factory=Unseen)
+    known: list[int] = field(default_factory=list)
+    """Positions of rows that were read before, and need not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A place in the table, and the transaction number from which on nothing older can still commit below it."""
+class Page:
+    """Some rows in the order of their positions, all of one snapshot."""
 
-    position: int
-    transaction: int
+    rows: list[Row]
+    snapshot: Snapshot | None = None
+    """None on SQLite, where positions become visible in their order: there is one writer at a time."""
 
 
 class OutboxStore:
@@ -95,29 +115,32 @@ class OutboxStore:
         self._settler = Direct(database) if Direct.serves(database) else None
         engine = sync_side(database.engine)
         self._tables = {"table": qualified(outbox_table, engine), "sent": qualified(sent_table, engine)}
-        self._whole_page = _DIRECT_PAGE.format(**self._tables, buckets="")
+        self._whole_page, self._page_of_buckets = self._statement(""), self._statement(_OF_BUCKETS)
 
-    async def page(self, after: int, buckets: Sequence[int], limit: int, room: int) -> list[Row]:
+    def _statement(self, of_buckets: str) -> str:
+        table = self._tables["table"] if self._reader else self._tables["table"].replace(":", r"\:")
+        marks = {name: f"${n}" if self._reader else f":{name}" for n, name in enumerate(_PARAMETERS, 1)}
+        return _ON_POSTGRESQL.replace("{of_buckets}", of_buckets).format(table=table, **marks)
+
+    async def page(self, place: Place, buckets: Sequence[int], limit: int, room: int) -> Page:
         """Read the next rows of these buckets, in the order of their positions: ``limit`` of them at most.
 
-        It ends early with the row whose payload fills ``room`` bytes.
+        It ends early with the row whose payload fills ``room`` bytes. No row comes before one of its key that was
+        committed earlier, in this page and those before it, when `Place.unseen` is what those left open.
         """
+        some = len(buckets) < BUCKETS
+        if self.database.is_sqlite:
+            query = _ON_SQLITE_OF_BUCKETS if some else _ON_SQLITE
+            given = {"after": place.after, "limit": limit, "room": room, **({"buckets": buckets} if some else {})}
+            return Page(_rows(await self.database.read(lambda connection: connection.execute(query, given).all())))
+        unseen = place.unseen
+        values = [place.after, limit, room, [*unseen.listed], [*unseen.listed.values()], unseen.first, unseen.low]
+        values += [place.known, *([list(buckets)] if some else ())]
+        text = self._page_of_buckets if some else self._whole_page
         if self._reader is not None:
-            return await self._page_directly(self._reader, after, buckets, limit, room)
-        parameters: dict[str, Any] = {"after": after, "limit": limit, "room": room}
-        query = _UNTIL_FULL
-        if len(buckets) < BUCKETS:
-            query, parameters["buckets"] = _UNTIL_FULL_OF_BUCKETS, sorted(buckets)
-        found = await self.database.read(lambda connection: connection.execute(query, parameters).all())
-        return _rows(found)
-
-    async def _page_directly(
-        self, reader: Direct, after: int, buckets: Sequence[int], limit: int, room: int
-    ) -> list[Row]:
-        if len(buckets) < BUCKETS:
-            query = _DIRECT_PAGE.format(**self._tables, buckets=" AND bucket = ANY($4::smallint[])")
-            return _rows(await reader.fetch(query, after, limit, room, list(buckets)))
-        return _rows(await reader.fetch(self._whole_page, after, limit, room))
+            return _page(await self._reader.fetch(text, *values))
+        statement, named = sa.text(text).columns(*_TYPED), dict(zip(_PARAMETERS, values, strict=False))
+        return _page(await self.database.read(lambda connection: connection.execute(statement, named).all()))
 
     async def settle(self, rows: Sequence[Row]) -> None:
         """Delete confirmed rows, by message id: positions are only a hint, and SQLite may use them again.
@@ -148,21 +171,16 @@ class OutboxStore:
             if direct is not None:
                 await direct.close()
 
-    async def horizon(self) -> tuple[int, int]:
-        """Give the oldest transaction that still runs and the next one to come, by number.
 
-        On SQLite there is one writer, so that positions become visible in order: both are the same.
-        """
-        if self.database.is_sqlite:
-            return 0, 0
-        found = await self.database.read(lambda connection: connection.execute(_HORIZON).one())
-        return found.oldest, found.newest
+def _page(found: Sequence[Any]) -> Page:
+    *_, snapshot, given = found[0]
+    return Page(_rows(found if found[0][0] is not None else ()), Snapshot.of(snapshot, given))
 
 
 def _rows(found: Sequence[Any]) -> list[Row]:
     # The hottest lines of the relay: unpacked by place, because every attribute of an SQL row costs a look-up.
     rows = []
-    for position, message_id, topic, type_, key, bucket, payload, headers, content_type, occurred_at in found:
+    for position, message_id, topic, type_, key, bucket, payload, headers, content_type, occurred_at, _, _ in found:
         told = _NO_HEADERS if headers == "{}" else json.loads(headers)
         message = Message(message_id, topic, type_, payload, key, told, content_type, occurred_at)
         rows.append(Row(position, bucket, message, (topic, "k" + key) if key is not None else ("", message_id)))

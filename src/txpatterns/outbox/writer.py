@@ -23,12 +23,19 @@ from txpatterns.outbox.schema import COLUMNS, outbox_table
 _TYPES = ("text", "text", "text", "text", "smallint", "bytea", "text", "text", "timestamptz")
 # Only our own names are put into the texts below; every value is bound.
 _INTO = f"INSERT INTO {{table}} ({', '.join(COLUMNS)}) "
-
-_NUMBERED = ", ".join(f"${n}" for n in range(1, 10))
-_ASYNCPG_ONE = f"{_INTO}VALUES ({_NUMBERED})"
-_ASYNCPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'${n}::{t}[]' for n, t in enumerate(_TYPES, 1))})"
-_PSYCOPG_ONE = f"{_INTO}VALUES ({', '.join(['%s'] * 9)})"
-_PSYCOPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'%s::{t}[]' for t in _TYPES)})"
+# The relay knows what may still come to light by the numbers of the transactions that run, so a transaction takes its
+# number before it draws its first position. A plan asks a condition that concerns no row before anything else.
+_NUMBERED = " WHERE pg_current_xact_id() IS NOT NULL"
+_ASYNCPG_ONE = f"{_INTO}SELECT {', '.join(f'${n}::{t}' for n, t in enumerate(_TYPES, 1))}{_NUMBERED}"
+_ASYNCPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'${n}::{t}[]' for n, t in enumerate(_TYPES, 1))}){_NUMBERED}"
+_PSYCOPG_ONE = f"{_INTO}SELECT {', '.join(f'%s::{t}' for t in _TYPES)}{_NUMBERED}"
+_PSYCOPG_MANY = f"{_INTO}SELECT * FROM unnest({', '.join(f'%s::{t}[]' for t in _TYPES)}){_NUMBERED}"
+_values = sa.select(*(sa.bindparam(name, type_=outbox_table.c[name].type) for name in COLUMNS))
+_values_numbered = _values.where(sa.func.pg_current_xact_id().is_not(None))
+_INSERT = {
+    "sqlite": sa.insert(outbox_table).inline(),
+    "postgresql": sa.insert(outbox_table).inline().from_select(COLUMNS, _values_numbered),
+}
 
 
 def row_of(message: Message) -> tuple[Any, ...]:
@@ -56,7 +63,8 @@ def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
     rows = [row_of(message) for message in messages]
     if not _write_bare(connection, table, rows):
         refuse_autocommit(connection)
-        connection.execute(sa.insert(outbox_table).inline(), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        insert = _INSERT[connection.dialect.name]
+        connection.execute(insert, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
 def refuse_unsafe_savepoints(connection: Connection) -> None:
