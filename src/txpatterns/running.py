@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import sqlalchemy as sa
-
 from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.database import Database
@@ -20,7 +18,6 @@ from txpatterns.inbox.consumer import Consumer
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import Relay
-from txpatterns.outbox.schema import outbox_table
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch
@@ -33,7 +30,6 @@ logger = logging.getLogger("txpatterns.app")
 
 _PATIENCE = timedelta(minutes=1)
 _ARRIVAL = timedelta(seconds=10)
-_OTHERS = timedelta(milliseconds=200)
 
 
 class Running:
@@ -135,14 +131,7 @@ class Running:
 
     async def drained(self) -> None:
         """Wait until everything committed by now is published or waits for a later time, by whichever relay."""
-        self._relay_here()
-        newest = await self._database.read(lambda c: c.scalar(sa.select(sa.func.max(outbox_table.c.position))))
         await self._relay_here().drained()
-        # What is left belongs to another relay, which may be dead: its lease has to run out first.
-        left = sa.select(outbox_table.c.position).where(outbox_table.c.position <= (newest or 0)).limit(1)
-        while await self._database.read(lambda c: c.scalar(left)) is not None:
-            await self._database.clock.wait(asyncio.Event(), _OTHERS)
-            await self._relay_here().drained()
 
     def _relay_here(self) -> Relay:
         if self._relay is None:

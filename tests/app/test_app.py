@@ -26,9 +26,12 @@ from txpatterns import (
     Transaction,
     new_id,
 )
-from txpatterns.database import Database, engines
+from txpatterns.database import Database, Leases, engines
 from txpatterns.errors import ConfigurationError, MissingExtra, SchemaError, UnsafeSettings
+from txpatterns.messages import BUCKETS
+from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import RelaySettings
+from txpatterns.outbox.store import OutboxStore
 
 HOUR = timedelta(hours=1)
 NO_POLLING = AppSettings(relay=RelaySettings(poll=HOUR))
@@ -171,14 +174,19 @@ async def test_whoever_waits_for_drained_hears_of_the_stop(tmp_path, monkeypatch
     broker.declare("nobody", ["orders"])
     url = f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
     app = App("shop", url, broker, settings=AppSettings(stop_within=timedelta(milliseconds=100)))
-    looked, drained = asyncio.Event(), Relay.drained
+    looked, what, place = asyncio.Event(), *((Relay, "drained") if whose == "its own" else (OutboxStore, "left"))
+    real = getattr(what, place)
 
-    async def looks(relay):
+    async def looks(self):
         looked.set()
-        if whose == "its own":
-            await drained(relay)
+        return await real(self)
 
-    monkeypatch.setattr(Relay, "drained", looks)
+    monkeypatch.setattr(what, place, looks)
+    if whose == "of another relay":
+        await app.prepare()
+        other = Leases(app.database, SCOPE, slots=BUCKETS, ttl=timedelta(hours=1))
+        await other.join()
+        await other.acquire(1)
     async with app.running():
         async with app.transaction() as session:
             app.outbox.add(session, Placed(order_id=new_id()))

@@ -14,11 +14,12 @@ from txpatterns.database.identity import Identity
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.outbox import outbox as outbox_module
-from txpatterns.outbox import units, writer
+from txpatterns.outbox import serving, units, writer
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Holding
 from txpatterns.outbox.reading import Reading
 from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.serving import Serving
 from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.units import Unit
 from txpatterns.outbox.unseen import Unseen
@@ -105,6 +106,16 @@ def only_listed_transactions_run(patch):
     """H7: a snapshot does not list what is younger than the last transaction that has ended."""
     after = Unseen.after
     patch.setattr(Unseen, "after", lambda self, snapshot, highest: replace(after(self, snapshot, highest), low=1 << 62))
+
+
+def others_are_forgotten(patch):
+    """P7: drained is who has nothing left in its own buckets."""
+    patch.setattr(Serving, "_tell_drained", lambda self: self._end_drains(self._drains))
+
+
+def handed_over_in_one_try(patch):
+    """H30: a link that breaks at the end leaves the buckets to a lease."""
+    patch.setattr(serving, "_LEAVE_AGAIN", ())
 
 
 def early_takeover(patch):
@@ -248,6 +259,8 @@ BUGS = [
         late_rows_are_found_by_and_by, test_relay.test_a_late_commit_is_not_overtaken_by_its_key, "asyncpg", ON_ASYNCPG
     ),
     Bug(only_listed_transactions_run, test_unseen.test_nothing_comes_to_light_where_nobody_looks),
+    Bug(others_are_forgotten, test_relay.test_run_once_keeps_its_word),
+    Bug(handed_over_in_one_try, test_relay.test_a_hand_over_that_fails_is_made_again),
     Bug(early_takeover, test_leases.test_only_a_lease_that_ran_out_is_taken_over, given=(("ahead", test_leases.TTL),)),
     Bug(own_time_counts_from_the_answer, test_leases.test_own_time_counts_from_before_the_request),
     Bug(savepoint_rollback_ignored, test_add.test_core_inner_release_outer_rollback),

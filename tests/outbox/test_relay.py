@@ -15,10 +15,13 @@ from outbox.broker import AWAY, LOST, REFUSED, REPLY_LOST, STORED, ScriptedBroke
 from outbox.support import WAITING, Keyless, Pictured, Placed, ids, open_database, rows, session_of
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import sync_side
+from txpatterns.database.leases import Leases
+from txpatterns.database.schema import lease_table, member_table
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import ConfigurationError
-from txpatterns.messages import bucket_of, new_id
+from txpatterns.messages import BUCKETS, bucket_of, new_id
 from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
+from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.schema import outbox_table, sent_table
 from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
@@ -542,3 +545,47 @@ async def test_a_page_ends_when_there_is_no_more_room(store, outbox, owned):
     page = await pages.page(Place(0), owned, 2, 10_000_000)
     assert [row.message.id for row in page.rows] == added[:2]
     await pages.close()
+
+
+async def test_run_once_keeps_its_word(store, outbox):
+    """P7, H30: a relay that died owns all keys: what it has is published too, when its lease has run out."""
+    dead = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(milliseconds=700))
+    await dead.join()
+    assert len(await dead.acquire(1)) == BUCKETS
+    added, broker = await fill(store, outbox, ["a", "b"], 2), ScriptedBroker()
+    assert await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key == added
+    assert await ids(store) == []
+
+
+async def test_run_once_says_when_it_was_stopped(store, outbox):
+    """P7: not all is published, so it does not say so."""
+    added, broker = await fill(store, outbox, ["a"], 1), ScriptedBroker()
+    relay = Relay(store, broker, settings=QUICK)
+
+    async def stop(_messages):
+        relay.stop()
+        await asyncio.Event().wait()
+
+    broker.before = stop
+    assert not await relay.run_once()
+    assert await ids(store) == added["a"]
+
+
+async def test_a_hand_over_that_fails_is_made_again(store, outbox, monkeypatch):
+    """P7, H30: the link breaks as the buckets are given back: nobody waits for a lease because of that."""
+    leave, tries = Leases.leave, 0
+
+    async def broken_once(self):
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError("connection reset")
+        await leave(self)
+
+    monkeypatch.setattr(Leases, "leave", broken_once)
+    added, broker = await fill(store, outbox, ["a"], 1), ScriptedBroker()
+    assert await Relay(store, broker, settings=QUICK).run_once()
+    assert broker.first_of_key == added
+    assert await rows(store, sa.select(member_table)) == []
+    assert await rows(store, sa.select(lease_table).where(lease_table.c.owner.is_not(None))) == []

@@ -161,9 +161,9 @@ class Relay:
         self._drains.clear()
 
     async def drained(self) -> None:
-        """Wait until a whole look at the table, begun after this call, has found nothing that is due.
+        """Wait until all that was committed before this call is published, or waits for a later time.
 
-        Exact: everything committed before the call is then published or waits for a later time.
+        By whichever relay: where another one has died, its lease has to run out first.
 
         Raises:
             ConfigurationError: the relay stopped before that.
@@ -173,8 +173,12 @@ class Relay:
         self._wake()
         await drain
 
-    async def run_once(self) -> None:
-        """Publish everything that is due now, and hand the buckets over again."""
+    async def run_once(self) -> bool:
+        """Publish everything that is due now, and hand the buckets over again; says whether all was published.
+
+        That is all that was committed before this call, also what another relay has taken: if that one has died, its
+        lease is waited for, and so is an outage. False: ``stop`` ended it before.
+        """
         self._stop.clear()
         running = asyncio.ensure_future(self.run())
         drained = asyncio.ensure_future(self.drained())
@@ -182,6 +186,7 @@ class Relay:
             await asyncio.wait((running, drained), return_when=asyncio.FIRST_COMPLETED)
             self.stop()
             await running
+            return drained.done() and drained.exception() is None
         finally:
             # Cancelled, or failed: nothing goes on behind the caller's back.
             running.cancel()

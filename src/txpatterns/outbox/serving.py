@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from txpatterns.database.identity import Identity
+from txpatterns.messages import BUCKETS
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Holding
 from txpatterns.outbox.partitions import KeptMessages
@@ -36,6 +38,8 @@ _TENDS_APART = 0.2
 _LOOK_EVERY = 1.0
 _LOCKED = 0.2
 _HAND_OVER_EVERY = 0.05
+_OTHERS_EVERY = 0.2
+_LEAVE_AGAIN = (0.0, 0.05, 0.2)
 _FORGET = 1000
 """Kept rows that one transaction deletes."""
 
@@ -70,6 +74,9 @@ class Serving:
         self._give_up_at: float | None = None
         self._claiming: set[int] = set()
         self._looked_for: list[asyncio.Future[None]] = []
+        self._others_at = 0.0
+        self._newest: dict[asyncio.Future[None], int] = {}
+        """For those who wait until all is published: the highest position there was when they were first heard."""
 
     async def run(self) -> None:
         """Serve until the relay stops; raises LeaseLost or what the database raised."""
@@ -87,8 +94,9 @@ class Serving:
             self.relay.changed.clear()
             self._raise_failures()
             self._start_what_is_due()
-            if self._is_drained():
+            if self._is_idle():
                 self.relay.hooks.idle("relay")
+                self._tell_drained()
             await self.clock.wait(self.relay.changed, timedelta(seconds=self._until_next()))
         await self._finish()
 
@@ -121,23 +129,46 @@ class Serving:
         if self.clock.monotonic() >= self.sending.paused_until and self.ownership.is_safe:
             self.sending.start()
 
-    def _is_drained(self) -> bool:
-        """Tell those who wait for it that a whole look, begun after they asked, found nothing due."""
+    def _is_idle(self) -> bool:
+        """Whether nothing is left to do in our buckets: a whole look, begun after all asked, has found nothing due."""
         if self._tasks or self.sending.under_way or self.sending.retries or self.holding.is_busy:
             return False
         if self.relay.confirmed or not self.backlog.is_empty or self.backlog.next_pass_from() is not None:
             return False
-        if not covers(self.reading.looked_for, self._drains) or not covers(self._looked_for, self._drains):
-            return False
-        asked, self._drains[:] = list(self._drains), []
+        return covers(self.reading.looked_for, self._drains) and covers(self._looked_for, self._drains)
+
+    def _tell_drained(self) -> None:
+        """Tell those who wait for it that all is published; what is in other relays' buckets is asked of the table."""
+        if len(self.ownership.active) == BUCKETS:
+            self._end_drains(self._drains)
+        elif self._drains and self.clock.monotonic() >= self._others_at:
+            self._start("others", self._look_at_others)
+
+    async def _look_at_others(self) -> None:
+        """See whether other relays have published what was there when we first looked; one may be dead, and leave it.
+
+        Its buckets are ours when its lease has run out, so this ends.
+        """
+        asked = list(self._drains)
+        lowest, highest, due = await self.store.left()
         for drain in asked:
+            self._newest.setdefault(drain, highest)
+        self._end_drains([drain for drain in asked if not due and lowest > self._newest[drain]])
+        self._others_at = self.clock.monotonic() + _OTHERS_EVERY
+
+    def _end_drains(self, ended: Sequence[asyncio.Future[None]]) -> None:
+        over = set(ended)
+        self._drains[:] = [drain for drain in self._drains if drain not in over]
+        for drain in over:
+            self._newest.pop(drain, None)
             if not drain.done():
                 drain.set_result(None)
-        return True
 
     def _until_next(self) -> float:
         now = self.clock.monotonic()
         times = [self._tend_at, self._look_at]
+        if self._drains:
+            times.append(self._others_at)
         if self.members_changed:
             times.append(self._tended_at + _TENDS_APART)
         if self.sending.paused_until > now:
@@ -270,9 +301,20 @@ class Serving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.sending.end(self._time_left())
-        for step in (self.ownership.leave, self.store.close):
+        await self._leave()
+        with suppress(Exception):  # the connection is closed, or was gone before
+            await self.store.close()
+
+    async def _leave(self) -> None:
+        """Hand the buckets over; where a link breaks just then, try again, for the others would wait for the lease."""
+        pauses = list(_LEAVE_AGAIN) if self.relay.stopping else []  # otherwise it joins again, and has what was its own
+        while True:
             try:
-                await step()
+                await self.ownership.leave()
+                return
             except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
-                if self.relay.stopping:  # otherwise it joins again, and has what was its own
-                    logger.info("the buckets are handed over when the lease ends: %s", error_line(error))
+                if not pauses:
+                    if self.relay.stopping:
+                        logger.info("the buckets are handed over when the lease ends: %s", error_line(error))
+                    return
+            await asyncio.sleep(pauses.pop(0))

@@ -18,7 +18,7 @@ from txpatterns.database.direct import Direct
 from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
 from txpatterns.outbox.backlog import Row
-from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table
+from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table, waiting_table
 from txpatterns.outbox.unseen import Snapshot, Unseen
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -164,6 +164,16 @@ class OutboxStore:
         chosen = sa.select(*(outbox_table.c[name] for name in _READ), self.database.now()).where(mine)
         connection.execute(sa.insert(sent_table).from_select([*_READ, "sent_at"], chosen))
         connection.execute(sa.delete(outbox_table).where(mine))
+
+    async def left(self) -> tuple[int, int, bool]:
+        """Say what is not published yet, in all buckets: its lowest and highest position, and whether any retry is due.
+
+        Without anything, the lowest is above every position and the highest below.
+        """
+        due = sa.exists().where(waiting_table.c.due_at <= self.database.now())
+        query = sa.select(sa.func.min(outbox_table.c.position), sa.func.max(outbox_table.c.position), due)
+        lowest, highest, is_due = await self.database.read(lambda connection: tuple(connection.execute(query).one()))
+        return (1 << 62, 0, bool(is_due)) if lowest is None else (lowest, highest, bool(is_due))
 
     async def close(self) -> None:
         """Close the connections that are kept for reading and settling."""
