@@ -106,6 +106,12 @@ class Hooks:
     def broker_unavailable(self, error: Exception | None) -> None:
         """The relay pauses, because the broker cannot be reached."""
 
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        """The broker takes nothing for a topic now: its messages wait, and it is tried from time to time."""
+
+    def topic_resumed(self, topic: str) -> None:
+        """A topic that took nothing takes messages again."""
+
     def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
         """A handler is about to run; the context ends with its transaction."""
         return nullcontext()
@@ -181,6 +187,12 @@ class HookList(Hooks):
 
     def broker_unavailable(self, error: Exception | None) -> None:
         self._tell("broker_unavailable", error)
+
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        self._tell("topic_postponed", topic, error)
+
+    def topic_resumed(self, topic: str) -> None:
+        self._tell("topic_resumed", topic)
 
     def handled(self, message: Message, consumer: str) -> None:
         self._tell("handled", message, consumer)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 from txpatterns.admin.depths import DepthsWatch
@@ -124,10 +125,13 @@ class Running:
             await supervisor.stop(self._settings.stop_within)
         finally:
             self._relay = None
+            self._pulse.postponed.clear()
 
     def health(self) -> Health:
         """Say how the parts are."""
-        return Health((), _PATIENCE) if self._supervisor is None else self._supervisor.health(_PATIENCE)
+        if self._supervisor is None:
+            return Health((), _PATIENCE)
+        return replace(self._supervisor.health(_PATIENCE), postponed=dict(self._pulse.postponed))
 
     async def drained(self) -> None:
         """Wait until everything committed by now is published or waits for a later time, by whichever relay."""

@@ -24,7 +24,11 @@ class Verdict(StrEnum):
     REJECTED = "rejected"
     """The broker will never accept it: too large, not allowed, no such topic."""
     UNAVAILABLE = "unavailable"
-    """The broker could not be reached, and the message was certainly not stored. Burns no attempt."""
+    """The whole broker takes nothing now: not reached, blocked, throttled. Certainly not stored; burns no attempt."""
+    POSTPONED = "postponed"
+    """This message's topic takes nothing now: missing, not allowed, no queue, no leader. Burns no attempt.
+
+    Other topics go on. The topic is tried with one message, after a second, then more and more seldom."""
     UNKNOWN = "unknown"
     """It may or may not be stored: a lost reply, a time-out, a fatal client. Published again, in order."""
 

@@ -41,7 +41,11 @@ class Bug:
 def settle_before_confirm(patch):
     """H21: every message counts as stored as soon as it was handed over."""
     real = Backlog.conclude
-    patch.setattr(Backlog, "conclude", lambda self, rows, _: real(self, rows, {r.message.id: CONFIRMED for r in rows}))
+    patch.setattr(Backlog, "conclude", _conclude_all(real))
+
+
+def _conclude_all(real):
+    return lambda self, rows, _, alone: real(self, rows, {row.message.id: CONFIRMED for row in rows}, alone=alone)
 
 
 def settle_by_position(patch):
@@ -210,9 +214,11 @@ def failure_does_not_stop_the_batch(patch):
     """H23: what was confirmed behind a failure of its key counts, and the failed one goes out after it."""
     real = Backlog.conclude
 
-    def conclude(self, rows, outcomes):
+    def conclude(self, rows, outcomes, *, alone):
         self.ordered_prefix, kept = False, self.ordered_prefix
-        found = real(self, [row for row in rows if outcomes.get(row.message.id) is not CONFIRMED], outcomes)
+        found = real(
+            self, [row for row in rows if outcomes.get(row.message.id) is not CONFIRMED], outcomes, alone=alone
+        )
         found.settled += [row for row in rows if outcomes.get(row.message.id) is CONFIRMED]
         for row in found.settled:
             if row.lane in self._lanes and self._lanes[row.lane].busy:
@@ -237,8 +243,10 @@ def lane_reads_on_after_a_gap(patch):
 def retried_beside_itself(patch):
     """I9: nobody remembers what is out for another attempt."""
     due, claim = WaitingStore.due, WaitingStore.claim_due
-    patch.setattr(WaitingStore, "due", lambda self, held, but: due(self, held, ()))
-    patch.setattr(WaitingStore, "claim_due", lambda self, held, limit, but: claim(self, held, limit, ()))
+    patch.setattr(WaitingStore, "due", lambda self, held, but, resting: due(self, held, (), resting))
+    patch.setattr(
+        WaitingStore, "claim_due", lambda self, held, limit, but, resting: claim(self, held, limit, (), resting)
+    )
 
 
 def parked_until_restart(patch):

@@ -11,8 +11,8 @@ from txpatterns.outbox.backlog import Backlog, Row, bucket_of_lane, lane_of
 from txpatterns.transport import CONFIRMED, Outcome, Verdict
 
 
-def row(position, key, size):
-    message = Message(id=f"m{position}", topic="t", type="x", payload=b"x" * size, key=key)
+def row(position, key, size, topic="t"):
+    message = Message(id=f"m{position}", topic=topic, type="x", payload=b"x" * size, key=key)
     return Row(position, message.bucket, message, lane_of(message))
 
 
@@ -23,8 +23,10 @@ class Simulation:
         self.random = random
         self.ordered = ordered
         self.backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=ordered, max_bytes=64)
+        topics = random.choice(["t", "tu"])
         self.table = {
-            n: row(n, f"k{random.randrange(keys)}" if keys else None, random.randrange(10)) for n in range(1, rows + 1)
+            n: row(n, f"k{random.randrange(keys)}" if keys else None, random.randrange(10), random.choice(topics))
+            for n in range(1, rows + 1)
         }
         self.all = dict(self.table)
         self.cursor, self.at_end = 0, True
@@ -61,11 +63,13 @@ class Simulation:
             self.at_end = False
             self.backlog.begin_pass(self.cursor + 1)
         limit = min(5, self.backlog.room)
-        found = [self.table[n] for n in sorted(self.table) if n > self.cursor][:limit]
+        but = self.backlog.postponed
+        waiting = [self.table[n] for n in sorted(self.table) if n > self.cursor]
+        found = [one for one in waiting if one.message.topic not in but][:limit]
         self.page = (
             self.backlog.reading_began(),
             limit,
-            [row(one.position, one.message.key, len(one.message.payload)) for one in found],
+            [row(one.position, one.message.key, len(one.message.payload), one.message.topic) for one in found],
         )
 
     def end_read(self) -> None:
@@ -80,16 +84,34 @@ class Simulation:
         self.at_end = len(found) < limit
 
     def send(self) -> None:
-        if self.backlog.has_lonely:
-            if not self.flying:
-                self.flying.append(self.backlog.next_lonely())
-        elif self.backlog.ready and len(self.flying) < 2:
-            self.flying.append(self.backlog.next_batch(4, 1000))
+        if len(self.flying) >= 3:
+            return
+        for topic in ("t", "u"):
+            if topic in self.backlog.postponed and not self.backlog.ready_apart(topic) and not self.of(topic):
+                self.flow(topic)
+        ways = [lambda: self.backlog.next_batch(4, 1000)] if self.backlog.ready else []
+        ways += [lambda t=t: self.backlog.next_lonely(t) for t in set(self.backlog.lonely)]
+        for topic in ("t", "u"):
+            if self.backlog.ready_apart(topic):
+                size = 1 if topic in self.backlog.postponed else 4
+                ways.append(lambda t=topic, n=size: self.backlog.next_batch(n, 1000, apart=t))
+        if ways:
+            rows = self.random.choice(ways)()
+            self.flying.append((rows, len(rows) == 1))
+
+    def of(self, topic) -> bool:
+        return any(one.message.topic == topic for rows, _ in self.flying for one in rows)
+
+    def flow(self, topic) -> None:
+        """It took a message, or what it was to be tried with has gone: a page that is under way is not taken in."""
+        self.backlog.rejoin(topic)
+        self.page, self.cursor, self.at_end = None, 0, False
+        self.backlog.begin_pass(1)
 
     def answer(self) -> None:
         if not self.flying:
             return
-        rows = self.flying.pop(self.random.randrange(len(self.flying)))
+        rows, alone = self.lanes_told()
         outcomes, broken = {}, set()
         for one in rows:
             verdict = CONFIRMED if self.calm else self.random.choice([CONFIRMED] * 4 + FAILURES)
@@ -103,11 +125,27 @@ class Simulation:
                 outcomes[one.message.id] = verdict
             else:
                 broken.add(one.lane)
-        found = self.backlog.conclude(rows, outcomes)
+        found = self.backlog.conclude(rows, outcomes, alone=alone)
         self.confirmed += found.settled
+        for topic in {one.message.topic for one in found.settled} & set(self.backlog.postponed):
+            self.flow(topic)
+        for topic in found.postponed:
+            self.backlog.postpone(topic)
+        for topic in found.unanswered:
+            self.backlog.set_apart(topic)
+            if topic not in self.backlog.postponed and self.random.random() < 0.5:
+                self.backlog.rejoin(topic)
         for one, _ in [*found.rejected, *found.doubtful]:
             self.backlog.freeze(one.lane)
             self.failing.append((one, self.random.random() < 0.4))
+
+    def lanes_told(self):
+        """A publication, or those of its lanes of which all is told now; the others stay under way."""
+        rows, alone = self.flying.pop(self.random.randrange(len(self.flying)))
+        later = {one.lane for one in rows if self.random.random() < 0.3}
+        if later:
+            self.flying.append(([one for one in rows if one.lane in later], alone))
+        return [one for one in rows if one.lane not in later], alone
 
     def publish(self, one) -> None:
         if one.message.id not in self.first:
@@ -173,7 +211,7 @@ class Simulation:
                 move()
 
 
-FAILURES = [Outcome(Verdict.UNKNOWN), Outcome(Verdict.REJECTED), Outcome(Verdict.UNAVAILABLE)]
+FAILURES = [Outcome(verdict) for verdict in Verdict if verdict is not Verdict.CONFIRMED]
 
 
 @settings(max_examples=1500)

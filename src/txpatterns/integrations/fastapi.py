@@ -95,7 +95,8 @@ def health_router(app: App, *, prefix: str = "/health") -> APIRouter:
     """Make ``GET {prefix}/live`` and ``GET {prefix}/ready`` for an orchestrator's probes: 200, or 503 and why.
 
     Live: every background part runs or is being restarted; asks nobody. Ready: they also make progress, and the
-    database answers within two seconds. A broker that is away changes neither: messages are kept until it is back.
+    database answers within two seconds. A broker that is away changes neither: messages are kept until it is back. Nor
+    does a topic that takes no messages now; it is named.
     """
     router = APIRouter(prefix=prefix, tags=["health"])
 
@@ -125,4 +126,5 @@ def _answer(app: App, good: bool, **more: bool) -> JSONResponse:
     parts = [{**asdict(part), "quiet_for": duration_text(part.quiet_for)} for part in app.health().parts]
     # The error's text may hold what a probe must not show.
     shown = [{name: value for name, value in part.items() if name != "error"} for part in parts]
-    return JSONResponse({"ok": good, **more, "parts": shown}, status_code=200 if good else 503)
+    told = {"ok": good, **more, "parts": shown, "postponed_topics": sorted(app.health().postponed)}
+    return JSONResponse(told, status_code=200 if good else 503)

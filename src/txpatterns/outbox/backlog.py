@@ -44,9 +44,10 @@ def bucket_of_lane(lane: Lane) -> int:
 class _LaneState:
     """The rows of one lane that wait, and whether something of it is under way."""
 
-    __slots__ = ("alone", "busy", "bytes", "rows")
+    __slots__ = ("alone", "busy", "bytes", "rows", "topic")
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
         self.rows: deque[Row] = deque()
         self.bytes = 0
         self.busy = False
@@ -62,9 +63,12 @@ class Verdicts:
     rejected: list[tuple[Row, Exception | None]] = field(default_factory=list)
     doubtful: list[tuple[Row, Exception | None]] = field(default_factory=list)
     """Never answered, while the broker answered others."""
-    trouble: Exception | None = None
-    """Something was not decided: pause before sending again."""
-    unavailable: bool = False
+    unanswered: dict[str, Exception] = field(default_factory=dict)
+    """Topics of which something was not decided and nothing confirmed: pause before sending to them again."""
+    postponed: dict[str, Exception | None] = field(default_factory=dict)
+    """Topics that take nothing now."""
+    unavailable: Exception | None = None
+    """The broker takes nothing now."""
 
 
 class Backlog:
@@ -92,6 +96,11 @@ class Backlog:
         self._settled_lately: set[str] = set()
         self._lanes: dict[Lane, _LaneState] = {}
         self._ready: deque[Lane] = deque()
+        self._lonely: deque[Lane] = deque()
+        self._apart: dict[str, deque[Lane]] = {}
+        """The lanes that have something to send of topics that are published apart from the others."""
+        self._probes: dict[str, Lane | None] = {}
+        """The topics that take nothing now: of one lane the first row is kept, to try them with."""
 
     @property
     def room(self) -> int:
@@ -110,13 +119,22 @@ class Backlog:
 
     @property
     def ready(self) -> int:
-        """How many lanes have something to send."""
+        """How many lanes have something to send together with others."""
         return len(self._ready)
 
+    def ready_apart(self, topic: str) -> int:
+        """How many lanes of a topic that is published apart have something to send."""
+        return len(self._apart.get(topic, ()))
+
     @property
-    def has_lonely(self) -> bool:
-        """Whether a lane must send its first message all by itself, with nothing else under way."""
-        return any(self._lanes[lane].alone for lane in self._ready)
+    def lonely(self) -> list[str]:
+        """The topics of the lanes that must send their first message all by itself, lane by lane."""
+        return [self._lanes[lane].topic for lane in self._lonely] if self._lonely else []
+
+    @property
+    def postponed(self) -> list[str]:
+        """The topics that take nothing now, and so need not be read."""
+        return list(self._probes)
 
     def next_pass_from(self) -> int | None:
         """Say where a pass must begin to find what was left out, as far as there is room for it now."""
@@ -135,11 +153,14 @@ class Backlog:
         behind: list[Row] = []
         known, lanes, limit, lane_bytes = self.known, self._lanes, self.lane_limit, self.max_bytes // 8
         held, frozen, dropped, settled_lately = self.held, self.frozen, self.dropped, self._settled_lately
+        postponed = self._probes
         for row in rows:
             message, lane = row.message, row.lane
             message_id = message.id
             if message_id in known or message_id in settled_lately:
                 continue
+            if postponed and message.topic in postponed:
+                continue  # it is read again, with all of its topic, when that flows
             if held and lane in held:  # hashing a lane costs more than seeing that nothing is held
                 behind.append(row)
             elif frozen and lane in frozen:
@@ -149,13 +170,13 @@ class Backlog:
             else:
                 state = lanes.get(lane)
                 if state is None:
-                    state = lanes[lane] = _LaneState()
+                    state = lanes[lane] = _LaneState(message.topic)
                 waiting = state.rows
                 if len(waiting) >= limit or state.bytes >= lane_bytes:
                     dropped[lane] = row.position
                     continue
                 if not waiting and not state.busy:
-                    self._ready.append(lane)
+                    self._make_ready(lane, state)
                 known[message_id] = row
                 waiting.append(row)
                 size = len(message.payload)
@@ -163,12 +184,26 @@ class Backlog:
                 self.bytes += size
         return behind
 
-    def next_batch(self, size: int, max_bytes: int) -> list[Row]:
-        """Take what may be sent now, and mark its lanes busy until the outcomes are in."""
+    def _make_ready(self, lane: Lane, state: _LaneState) -> None:
+        if state.alone:
+            self._lonely.append(lane)
+        elif self._apart and state.topic in self._apart:
+            self._apart[state.topic].append(lane)
+        else:
+            self._ready.append(lane)
+
+    def _unready(self, lane: Lane, state: _LaneState) -> None:
+        if state.rows and not state.busy:
+            queue = self._lonely if state.alone else self._apart.get(state.topic, self._ready)
+            queue.remove(lane)
+
+    def next_batch(self, size: int, max_bytes: int, *, apart: str | None = None) -> list[Row]:
+        """Take what may be sent now, of one topic ``apart`` or of all the others, and mark its lanes busy."""
+        ready = self._ready if apart is None else self._apart[apart]
         batch: list[Row] = []
         room = max_bytes
-        while self._ready and len(batch) < size and room > 0:
-            state = self._lanes[self._ready.popleft()]
+        while ready and len(batch) < size and room > 0:
+            state = self._lanes[ready.popleft()]
             state.busy = True
             while True:
                 row = state.rows.popleft()
@@ -180,23 +215,56 @@ class Backlog:
                     break
         return batch
 
-    def next_lonely(self) -> list[Row]:
-        """Take one message that must be sent all by itself."""
-        lane = next(lane for lane in self._ready if self._lanes[lane].alone)
-        self._ready.remove(lane)
+    def next_lonely(self, topic: str) -> list[Row]:
+        """Take one message of this topic that must be sent all by itself."""
+        lane = next(lane for lane in self._lonely if self._lanes[lane].topic == topic)
+        self._lonely.remove(lane)
         state = self._lanes[lane]
         state.busy = True
         row = state.rows.popleft()
         state.bytes -= len(row.message.payload)
         return [row]
 
-    def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome]) -> Verdicts:
-        """Decide what each row of a publication came to, and put back what must go out again, in order.
+    def set_apart(self, topic: str) -> None:
+        """Publish a topic apart from the others."""
+        if topic in self._apart:
+            return
+        lanes = self._lanes
+        self._apart[topic] = deque(lane for lane in self._ready if lanes[lane].topic == topic)
+        if self._apart[topic]:
+            self._ready = deque(lane for lane in self._ready if lanes[lane].topic != topic)
+
+    def rejoin(self, topic: str) -> None:
+        """Publish a topic together with the others again; what was forgotten of it has to be read again."""
+        self._probes.pop(topic, None)
+        self._ready.extend(self._apart.pop(topic, ()))
+
+    def postpone(self, topic: str) -> None:
+        """Keep one message of a topic that takes nothing now, and forget what else of it is not under way."""
+        self.set_apart(topic)
+        probe = self._probes.get(topic)
+        for lane, state in [(lane, state) for lane, state in self._lanes.items() if state.topic == topic]:
+            self._unready(lane, state)
+            kept: deque[Row] = deque()
+            if state.rows and not state.busy and (lane == probe or probe not in self._lanes):
+                probe = lane
+                kept.append(state.rows.popleft())
+            self._forget(state.rows)
+            state.rows, state.bytes = kept, sum(len(row.message.payload) for row in kept)
+            state.alone = False
+            if kept:
+                self._make_ready(lane, state)
+            elif not state.busy:
+                del self._lanes[lane]
+        self._probes[topic] = probe
+
+    def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
+        """Decide what each row of a publication's lanes came to, and put back what must go out again, in order.
 
         In a lane, everything behind the first that was not confirmed counts as unknown. Where the transport
-        batches, a rejection is believed only of a message that was sent all by itself.
+        batches, a rejection is believed only of a message that was published ``alone``.
         """
-        believed = len(rows) == 1 or not self.ordered_prefix
+        believed = alone or not self.ordered_prefix
         found = Verdicts()
         settled, again = found.settled, dict[Lane, list[Row]]()
         for row in rows:
@@ -211,16 +279,23 @@ class Backlog:
             else:
                 again[row.lane] = [] if self._gives_up(row, outcome, found, believed) else [row]
         self.confirmations += len(settled)
+        if found.unanswered:
+            for topic in {row.message.topic for row in settled}:
+                found.unanswered.pop(topic, None)
         for lane in dict.fromkeys([row.lane for row in rows]):
             self._put_back(lane, again.get(lane, ()))
         return found
 
     def _gives_up(self, row: Row, outcome: Outcome, found: Verdicts, believed: bool) -> bool:
         """Count a missing answer; against a message only when the broker took other messages meanwhile."""
-        found.trouble = outcome.error or ConnectionError("the broker gave no answer")
+        error, topic = outcome.error or ConnectionError("the broker gave no answer"), row.message.topic
         if outcome.verdict is Verdict.UNAVAILABLE:
-            found.unavailable = True
+            found.unavailable = error
             return False
+        if outcome.verdict is Verdict.POSTPONED:
+            found.postponed[topic] = outcome.error
+            return False
+        found.unanswered[topic] = error
         if row.doubts == 0 or self.confirmations > row.confirmed_before:
             row.doubts += 1
         row.confirmed_before = self.confirmations
@@ -239,15 +314,28 @@ class Backlog:
             self._forget(rows)
             return
         state.busy = False
+        if rows and state.topic in self._probes:
+            rows = self._of_postponed(lane, state, rows)
         if rows:
             state.rows.extendleft(reversed(rows))
             state.bytes += sum(len(row.message.payload) for row in rows)
         else:
             state.alone = False
         if state.rows:
-            self._ready.append(lane)
+            self._make_ready(lane, state)
         else:
             del self._lanes[lane]
+
+    def _of_postponed(self, lane: Lane, state: _LaneState, rows: Sequence[Row]) -> Sequence[Row]:
+        """Keep of a lane whose topic takes nothing now what it is to be tried with, if anything."""
+        state.alone = False
+        probe = self._probes[state.topic]
+        if probe != lane and probe in self._lanes:
+            self._forget(rows)
+            return ()
+        self._probes[state.topic] = lane
+        self._forget(rows[1:])
+        return rows[:1]
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Forget rows that are settled in the database, but for a reading that began before."""
@@ -286,9 +374,8 @@ class Backlog:
         self.held.discard(lane)
         self.frozen.add(lane)
         state = self._lanes.pop(lane, None)
-        if lane in self._ready:
-            self._ready.remove(lane)
         if state is not None:
+            self._unready(lane, state)
             self._forget(state.rows)
 
     def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
@@ -305,11 +392,10 @@ class Backlog:
         gone = set(buckets)
         for lane, state in list(self._lanes.items()):
             if state.rows and state.rows[0].bucket in gone:
+                self._unready(lane, state)
                 self._forget(state.rows)
                 state.rows.clear()
                 state.bytes = 0
-                if lane in self._ready:
-                    self._ready.remove(lane)
                 if not state.busy:
                     del self._lanes[lane]
 

@@ -51,7 +51,7 @@ class Reading:
         self.looked_for: list[asyncio.Future[None]] = []
 
     def restart(self) -> None:
-        """Read everything again: buckets came to us with all that is in them."""
+        """Read everything again: buckets have come to us with all that is in them, or a topic flows again."""
         self._begin_again = True
         self.forget_page()
 
@@ -81,7 +81,9 @@ class Reading:
         note = self.backlog.reading_began()
         limit = min(limit, max(self.backlog.room, 1))
         room = max(self.backlog.room_bytes, 1)
-        page = await self.store.page(Place(self._cursor, self._unseen, self._known()), buckets, limit, room)
+        page = await self.store.page(
+            Place(self._cursor, self._unseen, self._known(), self.backlog.postponed), buckets, limit, room
+        )
         if generation != self._generation:
             return []
         rows = page.rows

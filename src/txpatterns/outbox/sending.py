@@ -1,18 +1,24 @@
-"""Publishing: what goes out together, what its outcomes mean, and when to pause."""
+"""Publishing: what goes out together and what apart, what the outcomes mean, and when to pause.
+
+What is in trouble is kept away from what flows: a topic that takes nothing or gives no answer is published apart, a
+message that is in doubt alone, and neither holds up the others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from txpatterns.errors import BrokerUnavailable
 from txpatterns.outbox.backlog import Backlog, Row
 from txpatterns.outbox.holding import Failure, Holding
+from txpatterns.outbox.publication import Publication
 from txpatterns.outbox.schema import Waiting
+from txpatterns.outbox.topics import Topics
 from txpatterns.outbox.waiting import Due, WaitingStore
 from txpatterns.transport import Outcome, Verdict
 
@@ -23,47 +29,109 @@ logger = logging.getLogger("txpatterns.relay")
 
 _TOGETHER = 2
 """Publications under way at once: one is confirmed while the next is written."""
+_APART = 4
+"""Publications of one topic under way at once, when all but one give no answer."""
+_ALONE, _ALONE_OF_A_TOPIC = 8, 2
+"""Messages under way at once that are in doubt, or tried again."""
 _SLACK = timedelta(seconds=5)
 """The adapter, which knows more, gives up first."""
+_AGAIN = timedelta(seconds=1)
 _UNTOLD = Outcome(Verdict.UNKNOWN)
+
+Conclude = Callable[[Publication, Sequence[Row]], None]
 
 
 class Sending:
     """The publications of one stretch of a relay's work. No transaction is open while one is under way."""
 
-    def __init__(self, relay: Relay, backlog: Backlog, waiting: WaitingStore, holding: Holding) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        backlog: Backlog,
+        waiting: WaitingStore,
+        holding: Holding,
+        read_again: Callable[[], None] = lambda: None,
+    ) -> None:
         capabilities = relay.broker.capabilities
         self.relay = relay
         self.clock = relay.database.clock
         self.backlog = backlog
         self.waiting = waiting
         self.holding = holding
+        self.topics = Topics(relay.random)
         self.retries: deque[Due] = deque()
         self.retrying: dict[str, int] = {}
         """The messages that are in ``retries`` or out for another attempt, with their buckets."""
         self.under_way: set[asyncio.Task[None]] = set()
         self.paused_until = 0.0
-        self._ordered = capabilities.ordered_prefix
+        self._read_again = read_again
+        self._publications: list[Publication] = []
+        self._alone: Counter[str] = Counter()
         self._patient = capabilities.confirms_handling
         self._deadline = capabilities.deadline
         self._batch = min(relay.settings.batch, capabilities.max_batch)
         self._trouble = 0
+        self._confirmed_at = float("-inf")
 
     def start(self) -> None:
         """Send whatever may go out now."""
-        if self._ordered and (self.retries or self.backlog.has_lonely):
-            # One message all by itself: a transport that batches must not blame it for its neighbours.
-            if not self.under_way:
-                self._spawn(
-                    self._retry(self.retries.popleft()) if self.retries else self._publish(self.backlog.next_lonely())
-                )
-            return
         # A broker that confirms handling may take long over one message; the others do not wait for it.
         most = self.relay.settings.read_ahead if self._patient else _TOGETHER
-        while self.retries and len(self.under_way) < most:
-            self._spawn(self._retry(self.retries.popleft()))
-        while self.backlog.ready and len(self.under_way) < most:
-            self._spawn(self._publish(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes)))
+        self._set_stragglers_apart()
+        while self.backlog.ready and self._under_way(None) < most:
+            self._spawn_publication(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes), None)
+        now = self.clock.monotonic()
+        for topic in self.topics or ():
+            self._start_apart(topic, now)
+        for topic in self.backlog.lonely:
+            if self._has_place(topic, now):
+                self._alone[topic] += 1
+                self._spawn(self._publish_alone(self.backlog.next_lonely(topic), topic))
+        for due in self._retries_with_a_place(now):
+            self._alone[due.row.message.topic] += 1
+            self._spawn(self._retry(due))
+
+    def _start_apart(self, topic: str, now: float) -> None:
+        """Send of a topic in trouble what may go out: one message, if it took nothing at the last try."""
+        if not self.topics.is_due(topic, now):
+            return
+        postponed = self.topics.is_postponed(topic)
+        if postponed and not self.backlog.ready_apart(topic) and not self._of(topic):
+            self.backlog.rejoin(topic)  # what it was to be tried with has left; it is read like any other
+            self._read_again()
+            return
+        size = 1 if postponed else self._batch
+        while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
+            self._spawn_publication(self.backlog.next_batch(size, self.relay.settings.max_bytes, apart=topic), topic)
+
+    def _has_place(self, topic: str, now: float) -> bool:
+        if self._patient:
+            return True
+        few = self._alone.total() < _ALONE and self._alone[topic] < _ALONE_OF_A_TOPIC
+        return few and self.topics.is_due(topic, now)
+
+    def _retries_with_a_place(self, now: float) -> Iterator[Due]:
+        for _ in range(len(self.retries)):
+            due = self.retries.popleft()
+            if self._has_place(due.row.message.topic, now):
+                yield due
+            else:
+                self.retries.append(due)
+
+    def _of(self, topic: str | None) -> list[Publication]:
+        return [publication for publication in self._publications if publication.apart == topic]
+
+    def _under_way(self, topic: str | None) -> int:
+        """How many publications, of one topic or of all that flow, get answers or may still get them soon."""
+        return sum(not publication.lags for publication in self._of(topic))
+
+    def _set_stragglers_apart(self) -> None:
+        """Publish apart what gives no answer while others get theirs: those that flow must not wait for it."""
+        for publication in self._publications:
+            if publication.seems_to_lag(self._confirmed_at):
+                for topic in publication.topics:
+                    self.topics.lags(topic)
+                    self.backlog.set_apart(topic)
 
     def collect(self) -> None:
         """Forget what has ended; raises what it raised."""
@@ -84,6 +152,11 @@ class Sending:
         self.under_way.add(task)
         task.add_done_callback(lambda _: self.relay.changed.set())
 
+    def _spawn_publication(self, rows: Sequence[Row], apart: str | None) -> None:
+        publication = Publication(rows, apart, self.clock.monotonic())
+        self._publications.append(publication)
+        self._spawn(self._publish(publication))
+
     def try_again(self, claimed: Sequence[Due]) -> None:
         """Give failing messages another attempt; those whose attempts were used up in a crash are dead already."""
         for due in claimed:
@@ -94,66 +167,91 @@ class Sending:
                 self.retrying[due.row.message.id] = due.row.bucket
                 self.retries.append(due)
 
-    async def _publish(self, rows: Sequence[Row]) -> None:
-        if self._ordered:  # what became of a lane's messages is known only of all together
-            self._conclude(rows, await self._outcomes(rows))
-            return
-        untold = {row.message.id: row for row in rows}
+    async def _publish(self, publication: Publication) -> None:
+        try:
+            await self._outcomes(publication, self._conclude)
+        finally:
+            self._publications.remove(publication)
+        self._conclude(publication, publication.rest())
 
-        def told(outcomes: Mapping[str, Outcome]) -> None:
-            # Each row is a lane of its own here, so its outcome can be acted on as soon as it is told.
-            early = [untold.pop(message_id) for message_id in outcomes if message_id in untold]
-            self._conclude(early, outcomes)
+    async def _publish_alone(self, rows: Sequence[Row], topic: str) -> None:
+        publication = Publication(rows, topic, self.clock.monotonic())
+        try:
+            await self._outcomes(publication, self._conclude)
+        finally:
+            self._alone[topic] -= 1
+        self._conclude(publication, publication.rest())
 
-        outcomes = await self._outcomes(rows, told)
-        self._conclude(list(untold.values()), outcomes)
-
-    async def _outcomes(
-        self, rows: Sequence[Row], told: Callable[[Mapping[str, Outcome]], None] | None = None
-    ) -> Mapping[str, Outcome]:
-        messages = [row.message for row in rows]
-        outcomes: dict[str, Outcome] = {}
+    async def _outcomes(self, publication: Publication, conclude: Conclude) -> None:
+        """Publish, and conclude on the way the lanes of which all is told."""
+        messages = [row.message for row in publication.rows]
         within = None if self._patient else (self._deadline + _SLACK).total_seconds()
         with self.relay.hooks.publishing(messages):
             try:
                 async with asyncio.timeout(within):
                     async for some in self.relay.broker.publish(messages):
-                        outcomes.update(some)
-                        if told is not None:
-                            told(some)
+                        conclude(publication, publication.told(some, self.clock.monotonic()))
             except BrokerUnavailable as error:
-                return dict.fromkeys((m.id for m in messages), Outcome(Verdict.UNAVAILABLE, error)) | outcomes
+                publication.not_told(Outcome(Verdict.UNAVAILABLE, error))
             except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the rest is unknown
                 logger.warning("publishing ended without an answer: %s", type(error).__name__)
-                return dict.fromkeys((m.id for m in messages), Outcome(Verdict.UNKNOWN, error)) | outcomes
-        return outcomes
+                publication.not_told(Outcome(Verdict.UNKNOWN, error))
 
-    def _conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome]) -> None:
+    def _conclude(self, publication: Publication, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        found = self.backlog.conclude(rows, outcomes)
+        found = self.backlog.conclude(rows, publication.outcomes, alone=len(publication.rows) == 1)
         if found.settled:
-            self._trouble = 0
+            self._trouble, self._confirmed_at = 0, self.clock.monotonic()
             self.relay.confirmed.extend(found.settled)
             messages = [row.message for row in found.settled]
             oldest = min([message.occurred_at for message in messages])
             self.relay.hooks.published(messages, self.clock.now() - oldest)
+            if self.topics:
+                self._flow({message.topic for message in messages})
         for row, error in found.rejected:
             self.holding.fail(Failure(row, error, permanent=True))
         for row, error in found.doubtful:
             self.holding.fail(Failure(row, error, permanent=False))
-        if found.trouble is not None:
-            self._back_off(found.trouble, unavailable=found.unavailable)
+        for topic, error in found.postponed.items():
+            self._postpone(topic, error)
+        for topic, unanswered in found.unanswered.items():
+            self._pause(topic, unanswered)
+        if found.unavailable is not None:
+            self._back_off(found.unavailable)
         self.relay.changed.set()
 
-    def _back_off(self, error: Exception, *, unavailable: bool) -> None:
-        """Pause before sending again, a little longer each time in a row."""
-        if unavailable and self._trouble == 0:
+    def _flow(self, confirmed: set[str]) -> None:
+        """Let topics that took a message flow with the others again, unless a part of them still gives no answer."""
+        lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
+        for topic in confirmed - lagging:
+            trouble = self.topics.flows(topic)
+            if trouble is not None:
+                self.backlog.rejoin(topic)
+                if trouble.postponed:
+                    self._read_again()
+                    self.relay.hooks.topic_resumed(topic)
+
+    def _postpone(self, topic: str, error: Exception | None) -> float:
+        if not self.topics.is_postponed(topic):
+            self.relay.hooks.topic_postponed(topic, error)
+        self.backlog.postpone(topic)
+        return self.topics.postpone(topic, error, self.clock.monotonic())
+
+    def _pause(self, topic: str, error: Exception) -> None:
+        """Nothing of a topic was answered for: wait a little, and publish it apart until it is."""
+        self._trouble += 1
+        self.backlog.set_apart(topic)
+        self.topics.pause(topic, error, self.clock.monotonic())
+
+    def _back_off(self, error: Exception) -> None:
+        """Pause before sending anything again, a little longer each time in a row."""
+        if self._trouble == 0:
             self.relay.hooks.broker_unavailable(error)
         if self.clock.monotonic() < self.paused_until:
             return  # the same trouble, told of another message of the batch
-        seconds = min(0.05 * 2**self._trouble, 15.0) * (0.5 + self.relay.random.random() / 2)
-        self._trouble = min(self._trouble + 1, 12)
+        seconds = min(0.05 * 2 ** min(self._trouble, 12), 15.0) * (0.5 + self.relay.random.random() / 2)
+        self._trouble += 1
         self.paused_until = self.clock.monotonic() + seconds
 
     async def give_back_unused(self) -> None:
@@ -166,24 +264,28 @@ class Sending:
         try:
             await self._attempt(due)
         finally:
+            self._alone[due.row.message.topic] -= 1
             self.retrying.pop(due.row.message.id, None)
 
     async def _attempt(self, due: Due) -> None:
         """Try a failing message once more; its attempt is counted already, and uncounted when nothing was decided."""
         before, held, row = self.backlog.confirmations, self.holding.ownership.held, due.row
-        outcome = (await self._outcomes([row])).get(row.message.id, _UNTOLD)
+        topic = row.message.topic
+        publication = Publication([row], topic, self.clock.monotonic())
+        await self._outcomes(publication, lambda publication, rows: None)
+        outcome = publication.outcomes.get(row.message.id, _UNTOLD)
+        error = outcome.error or ConnectionError("no answer")
         nothing_else_went = self.backlog.confirmations == before and self._trouble > 0
         if outcome.verdict is Verdict.CONFIRMED:
-            self._trouble = 0
-            self.backlog.confirmations += 1
-            self.relay.hooks.published([row.message], self.clock.now() - row.message.occurred_at)
-            self.relay.confirmed_again.append(due)
-            await self.waiting.published(held, due)
-            self.relay.confirmed_again.remove(due)
-            self._let_go(due)
-        elif outcome.verdict is Verdict.UNAVAILABLE or (outcome.verdict is Verdict.UNKNOWN and nothing_else_went):
-            self._back_off(outcome.error or ConnectionError("no answer"), unavailable=True)
-            await self.waiting.give_back(held, due, timedelta(seconds=1))
+            await self._published(due)
+        elif outcome.verdict is Verdict.POSTPONED:
+            await self.waiting.give_back(held, due, timedelta(seconds=self._postpone(topic, outcome.error)))
+        elif outcome.verdict is Verdict.UNAVAILABLE:
+            self._back_off(error)
+            await self.waiting.give_back(held, due, _AGAIN)
+        elif outcome.verdict is Verdict.UNKNOWN and nothing_else_went:
+            self._pause(topic, error)
+            await self.waiting.give_back(held, due, _AGAIN)
         else:
             permanent = outcome.verdict is Verdict.REJECTED
             dead = await self.waiting.conclude_due(held, due, outcome.error, permanent=permanent)
@@ -191,6 +293,18 @@ class Sending:
             if dead:
                 self.relay.hooks.dead(row.message, None, str(outcome.error))
                 self._let_go(due)
+
+    async def _published(self, due: Due) -> None:
+        message = due.row.message
+        self._trouble, self._confirmed_at = 0, self.clock.monotonic()
+        self.backlog.confirmations += 1
+        self.relay.hooks.published([message], self.clock.now() - message.occurred_at)
+        if self.topics:
+            self._flow({message.topic})
+        self.relay.confirmed_again.append(due)
+        await self.waiting.published(self.holding.ownership.held, due)
+        self.relay.confirmed_again.remove(due)
+        self._let_go(due)
 
     def _let_go(self, due: Due) -> None:
         if due.state == Waiting.RETRYING and due.row.message.key is not None:

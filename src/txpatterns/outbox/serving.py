@@ -63,8 +63,8 @@ class Serving:
         self.kept = None if settings.keep_sent is None else KeptMessages(relay.database, settings.keep_sent)
         self.waiting = WaitingStore(relay.database, self.ownership.leases, relay.policies, relay.random)
         self.holding = Holding(self.backlog, self.waiting, self.ownership, relay.hooks)
-        self.sending = Sending(relay, self.backlog, self.waiting, self.holding)
         self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
+        self.sending = Sending(relay, self.backlog, self.waiting, self.holding, self.reading.restart)
         self.woken = True
         self.members_changed = False
         self._drains = drains
@@ -135,6 +135,8 @@ class Serving:
             return False
         if self.relay.confirmed or not self.backlog.is_empty or self.backlog.next_pass_from() is not None:
             return False
+        if self.backlog.postponed:
+            return False
         return covers(self.reading.looked_for, self._drains) and covers(self._looked_for, self._drains)
 
     def _tell_drained(self) -> None:
@@ -173,6 +175,8 @@ class Serving:
             times.append(self._tended_at + _TENDS_APART)
         if self.sending.paused_until > now:
             times.append(self.sending.paused_until)
+        if self.sending.topics:
+            times.append(self.sending.topics.next_at(now) or now)
         if self.backlog.room:
             times.append(self.reading.next_at)
         # What is overdue is being done by a task, whose end is a change; the short wait is for the lease alone.
@@ -248,8 +252,8 @@ class Serving:
         """See what waits for a time that has come."""
         asked = list(self._drains)
         held = {bucket: self.ownership.held[bucket] for bucket in self.ownership.active}
-        retrying = self.sending.retrying
-        buckets, seconds = await self.waiting.due(held, retrying)
+        retrying, resting = self.sending.retrying, self.sending.topics.resting(self.clock.monotonic())
+        buckets, seconds = await self.waiting.due(held, retrying, resting)
         if buckets:
             mine = {bucket: held[bucket] for bucket in buckets}
             entered = await self.waiting.enter_scheduled(mine, self.batch)
@@ -266,7 +270,8 @@ class Serving:
         """Take what is due of these buckets, which nobody is given meanwhile."""
         self._claiming = set(mine)
         try:
-            claimed = await self.waiting.claim_due(mine, self.batch, self.sending.retrying)
+            resting = self.sending.topics.resting(self.clock.monotonic())
+            claimed = await self.waiting.claim_due(mine, self.batch, self.sending.retrying, resting)
             self.sending.try_again(claimed)
         finally:
             self._claiming = set()

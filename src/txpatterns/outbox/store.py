@@ -30,7 +30,8 @@ _PAGE = (
     .order_by(outbox_table.c.position)
     .limit(sa.bindparam("limit"))
 )
-_PAGE_OF_BUCKETS = _PAGE.where(outbox_table.c.bucket.in_(sa.bindparam("buckets", expanding=True)))
+_IN_BUCKETS = outbox_table.c.bucket.in_(sa.bindparam("buckets", expanding=True))
+_OTHER_TOPICS = outbox_table.c.topic.not_in(sa.bindparam("but", expanding=True))
 
 
 def _until_full(page: sa.Select[Any]) -> sa.Select[Any]:
@@ -43,7 +44,11 @@ def _until_full(page: sa.Select[Any]) -> sa.Select[Any]:
     return query.where(measured.c.before < sa.bindparam("room")).order_by(measured.c.position)
 
 
-_ON_SQLITE, _ON_SQLITE_OF_BUCKETS = _until_full(_PAGE), _until_full(_PAGE_OF_BUCKETS)
+_ON_SQLITE = {
+    (some, but): _until_full(_PAGE.where(*([_IN_BUCKETS] if some else []), *([_OTHER_TOPICS] if but else [])))
+    for some in (False, True)
+    for but in (False, True)
+}
 # The same on PostgreSQL, where transactions become visible in another order than that of their positions. In one
 # statement, hence one snapshot, it gives what lies behind `after`, and what has come to light before that: of the
 # transactions that ran at the last look and may have ended. The first row, which is there even if nothing else is,
@@ -58,11 +63,13 @@ _ON_POSTGRESQL = (
     "WHERE pg_visible_in_snapshot(CAST(CAST(number AS text) AS xid8), pg_current_snapshot())), "
     "CASE WHEN CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) > CAST({first} AS bigint) "
     "THEN CAST({low} AS bigint) END) "
-    "AND position NOT IN (SELECT unnest(CAST({known} AS bigint[]))){of_buckets} ORDER BY position LIMIT {limit}"
-    ") AS page WINDOW in_order AS (ORDER BY position ROWS UNBOUNDED PRECEDING)) AS measured ON before < {room}"
+    "AND position NOT IN (SELECT unnest(CAST({known} AS bigint[]))){of_buckets}{other_topics} "
+    "ORDER BY position LIMIT {limit}) AS page WINDOW in_order AS (ORDER BY position "
+    "ROWS UNBOUNDED PRECEDING)) AS measured ON before < {room}"
 )
 _OF_BUCKETS = " AND bucket = ANY(CAST({buckets} AS smallint[]))"
-_PARAMETERS = ("after", "limit", "room", "numbers", "lows", "first", "low", "known", "buckets")
+_OF_OTHER_TOPICS = " AND topic <> ALL(CAST({but} AS text[]))"
+_PARAMETERS = ("after", "limit", "room", "numbers", "lows", "first", "low", "known")
 _TYPED = (*(outbox_table.c[name] for name in _READ), sa.column("snapshot", sa.Text), sa.column("given", sa.BigInteger))
 _DIRECT_DELETE = "DELETE FROM {table} WHERE message_id = ANY($1::text[])"
 _DIRECT_KEEP = (
@@ -94,6 +101,8 @@ class Place:
     unseen: Unseen = field(default_factory=Unseen)
     known: list[int] = field(default_factory=list)
     """Positions of rows that were read before, and need not be read again."""
+    but: list[str] = field(default_factory=list)
+    """Topics to leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +124,18 @@ class OutboxStore:
         self._settler = Direct(database) if Direct.serves(database) else None
         engine = sync_side(database.engine)
         self._tables = {"table": qualified(outbox_table, engine), "sent": qualified(sent_table, engine)}
-        self._whole_page, self._page_of_buckets = self._statement(""), self._statement(_OF_BUCKETS)
+        self._pages = {(some, but): self._statement(some, but) for some in (False, True) for but in (False, True)}
 
-    def _statement(self, of_buckets: str) -> str:
+    def _statement(self, some: bool, but: bool) -> tuple[str, Sequence[str]]:
+        """Make the statement that reads a page, of some buckets or all, of all topics but some; and its parameters."""
+        names = [*_PARAMETERS, *(["buckets"] if some else []), *(["but"] if but else [])]
+        marks = {name: f"${n}" if self._reader else f":{name}" for n, name in enumerate(names, 1)}
+        parts = {"of_buckets": _OF_BUCKETS if some else "", "other_topics": _OF_OTHER_TOPICS if but else ""}
+        text = _ON_POSTGRESQL
+        for part, condition in parts.items():
+            text = text.replace(f"{{{part}}}", condition)
         table = self._tables["table"] if self._reader else self._tables["table"].replace(":", r"\:")
-        marks = {name: f"${n}" if self._reader else f":{name}" for n, name in enumerate(_PARAMETERS, 1)}
-        return _ON_POSTGRESQL.replace("{of_buckets}", of_buckets).format(table=table, **marks)
+        return text.format(table=table, **marks), names
 
     async def page(self, place: Place, buckets: Sequence[int], limit: int, room: int) -> Page:
         """Read the next rows of these buckets, in the order of their positions: ``limit`` of them at most.
@@ -128,19 +143,20 @@ class OutboxStore:
         It ends early with the row whose payload fills ``room`` bytes. No row comes before one of its key that was
         committed earlier, in this page and those before it, when `Place.unseen` is what those left open.
         """
-        some = len(buckets) < BUCKETS
+        kind = len(buckets) < BUCKETS, bool(place.but)
+        given: dict[str, Any] = {"after": place.after, "limit": limit, "room": room}
+        given |= ({"buckets": list(buckets)} if kind[0] else {}) | ({"but": place.but} if kind[1] else {})
         if self.database.is_sqlite:
-            query = _ON_SQLITE_OF_BUCKETS if some else _ON_SQLITE
-            given = {"after": place.after, "limit": limit, "room": room, **({"buckets": buckets} if some else {})}
+            query = _ON_SQLITE[kind]
             return Page(_rows(await self.database.read(lambda connection: connection.execute(query, given).all())))
         unseen = place.unseen
-        values = [place.after, limit, room, [*unseen.listed], [*unseen.listed.values()], unseen.first, unseen.low]
-        values += [place.known, *([list(buckets)] if some else ())]
-        text = self._page_of_buckets if some else self._whole_page
+        given |= {"numbers": [*unseen.listed], "lows": [*unseen.listed.values()]}
+        given |= {"first": unseen.first, "low": unseen.low, "known": place.known}
+        text, names = self._pages[kind]
         if self._reader is not None:
-            return _page(await self._reader.fetch(text, *values))
-        statement, named = sa.text(text).columns(*_TYPED), dict(zip(_PARAMETERS, values, strict=False))
-        return _page(await self.database.read(lambda connection: connection.execute(statement, named).all()))
+            return _page(await self._reader.fetch(text, *(given[name] for name in names)))
+        statement = sa.text(text).columns(*_TYPED)
+        return _page(await self.database.read(lambda connection: connection.execute(statement, given).all()))
 
     async def settle(self, rows: Sequence[Row]) -> None:
         """Delete confirmed rows, by message id: positions are only a hint, and SQLite may use them again.

@@ -78,17 +78,17 @@ class WaitingStore:
             orphaned=[(row.bucket, (row.topic, "k" + row.key)) for row in found if not row.blocked],
         )
 
-    async def due(self, held: Held, but: Iterable[str]) -> tuple[set[int], float]:
+    async def due(self, held: Held, but: Iterable[str], resting: Sequence[str] = ()) -> tuple[set[int], float]:
         """Say which buckets have something due, and in how many seconds the next thing is due (at most 60).
 
-        ``but`` are messages that are being tried again at this moment.
+        ``but`` are messages that are being tried again at this moment, ``resting`` topics that are not to be tried now.
         """
         if not held:
             return set(), _LONGEST_LOOK
         table, limit = waiting_table, self.database.now(timedelta(seconds=_LONGEST_LOOK))
         query = (
             sa.select(table.c.bucket, table.c.due_at, self.database.now().label("now"))
-            .where(table.c.due_at <= limit, *_in_buckets(held), *_not_in(but))
+            .where(table.c.due_at <= limit, *_in_buckets(held), *_not_in(but, resting))
             .order_by(table.c.due_at)
             .limit(_CHUNK)
         )
@@ -153,7 +153,7 @@ class WaitingStore:
 
         return await self._guarded(held, work) if held else 0
 
-    async def claim_due(self, held: Held, limit: int, but: Iterable[str]) -> list[Due]:
+    async def claim_due(self, held: Held, limit: int, but: Iterable[str], resting: Sequence[str] = ()) -> list[Due]:
         """Take failing messages whose attempt is due, and count the attempt before it is made.
 
         One that was counted to the end, by processes that died before they could tell, is buried.
@@ -161,7 +161,7 @@ class WaitingStore:
 
         def work(connection: Connection) -> list[Due]:
             claimed = []
-            for row in self._due(connection, held, (Waiting.RETRYING, Waiting.SKIPPED), limit, but):
+            for row in self._due(connection, held, (Waiting.RETRYING, Waiting.SKIPPED), limit, _not_in(but, resting)):
                 message, policy = message_of(row), self.policies.of(row.topic)
                 found = Row(row.position, row.bucket, message, lane_of(message))
                 if row.attempts >= policy.ladder.attempts:
@@ -235,13 +235,17 @@ class WaitingStore:
         return await self.database.transact(guarded)
 
     def _due(
-        self, connection: Connection, held: Held, states: Sequence[Waiting], limit: int, but: Iterable[str] = ()
+        self,
+        connection: Connection,
+        held: Held,
+        states: Sequence[Waiting],
+        limit: int,
+        but: Sequence[sa.ColumnElement[bool]] = (),
     ) -> Sequence[sa.Row[Any]]:
         table = waiting_table
         query = (
             sa.select(table)
-            .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), *_in_buckets(held))
-            .where(*_not_in(but))
+            .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), *_in_buckets(held), *but)
             .order_by(table.c.due_at, table.c.message_id)
             .limit(limit)
         )
@@ -317,9 +321,9 @@ def _in_buckets(buckets: Collection[int]) -> list[sa.ColumnElement[bool]]:
     return [] if len(buckets) == BUCKETS else [waiting_table.c.bucket.in_(sorted(buckets))]
 
 
-def _not_in(ids: Iterable[str]) -> list[sa.ColumnElement[bool]]:
-    listed = list(ids)
-    return [sa.not_(within(waiting_table.c.message_id, listed))] if listed else []
+def _not_in(ids: Iterable[str], topics: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+    left_out = (waiting_table.c.message_id, list(ids)), (waiting_table.c.topic, list(topics))
+    return [sa.not_(within(column, listed)) for column, listed in left_out if listed]
 
 
 def _slot(held: Held, due: Due) -> dict[int, int]:

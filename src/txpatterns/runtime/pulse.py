@@ -8,6 +8,7 @@ from datetime import timedelta
 from txpatterns.clock import Clock
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import Message
+from txpatterns.text import error_line
 
 RELAY, CONSUMER = "relay", "consumer"
 
@@ -26,6 +27,8 @@ class Pulse(HookList):
         self._heard: dict[str, float] = {}
         self.owned: dict[str, int] = {}
         """How many slots of each scope this process owns."""
+        self.postponed: dict[str, str] = {}
+        """The topics that take nothing now, each with the reason."""
 
     def heard(self, part: str) -> Callable[[], float]:
         """Give a function that tells when a part was last heard of, by the monotonic clock."""
@@ -54,6 +57,16 @@ class Pulse(HookList):
         self._note(RELAY)
         self._log.broker_unavailable(error)
         super().broker_unavailable(error)
+
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        self.postponed[topic] = error_line(error)
+        self._log.topic_postponed(topic, error)
+        super().topic_postponed(topic, error)
+
+    def topic_resumed(self, topic: str) -> None:
+        self.postponed.pop(topic, None)
+        self._log.topic_resumed(topic)
+        super().topic_resumed(topic)
 
     def handled(self, message: Message, consumer: str) -> None:
         self._note(CONSUMER)

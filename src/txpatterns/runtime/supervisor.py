@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
@@ -33,6 +33,8 @@ class Health:
 
     parts: tuple[PartHealth, ...]
     patience: timedelta
+    postponed: Mapping[str, str] = field(default_factory=dict)
+    """Topics that take no messages now, each with the reason. Others flow: the process is alive and ready."""
 
     @property
     def alive(self) -> bool:

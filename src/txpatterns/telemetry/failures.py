@@ -16,7 +16,7 @@ logger = logging.getLogger("txpatterns")
 
 
 class FailureLog(Hooks):
-    """Writes a line for each failed attempt and each dead letter, and one for each outage of the broker.
+    """Writes a line for each failed attempt and each dead letter, and one for each outage of the broker or a topic.
 
     Of an error only its type and first line; where it was raised too, when the logger's level is INFO or lower.
     """
@@ -35,6 +35,12 @@ class FailureLog(Hooks):
         if not self._broker_away:
             self._broker_away = True
             logger.warning("the broker cannot be reached, messages wait: %s", error_line(error))
+
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        logger.warning("%s takes no messages now, they wait until it does: %s", one_line(topic), error_line(error))
+
+    def topic_resumed(self, topic: str) -> None:
+        logger.warning("%s takes messages again", one_line(topic))
 
     def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
         logger.warning("%s was refused in attempt %d: %s", _named(message), attempt, error_line(error))

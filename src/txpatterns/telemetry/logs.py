@@ -77,6 +77,12 @@ class LoggingHooks(Hooks):
         self._broker_away = True
         level("broker is not reachable, the relay pauses", error=error_line(error))
 
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        self._log.warning("topic takes no messages now, they wait", topic=one_line(topic), error=error_line(error))
+
+    def topic_resumed(self, topic: str) -> None:
+        self._log.info("topic takes messages again", topic=one_line(topic))
+
     @contextmanager
     def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
         bound = _named(message) | {"consumer": one_line(consumer), "attempt": attempt}

@@ -63,6 +63,7 @@ class MetricsHooks(Hooks):
         self._labels = _Labels(max_labels, common)
         self._buckets: dict[str, int] = {}
         self._depths: Depths | None = None
+        self._postponed: set[str] = set()
         self._make_counters(meter)
         self._age = meter.create_histogram(
             "txpatterns.publish.age",
@@ -78,6 +79,9 @@ class MetricsHooks(Hooks):
         )
         meter.create_observable_gauge(
             "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
+        )
+        meter.create_observable_gauge(
+            "txpatterns.topics.postponed", [self._topics_postponed], "{topic}", "Topics that take no messages now."
         )
         for name, (metric, unit, description) in GAUGES.items():
             meter.create_observable_gauge(metric, [self._teller(name)], unit, description)
@@ -106,6 +110,12 @@ class MetricsHooks(Hooks):
 
     def broker_unavailable(self, error: Exception | None) -> None:
         self._pauses.add(1, self._labels.of())
+
+    def topic_postponed(self, topic: str, error: Exception | None) -> None:
+        self._postponed.add(topic)
+
+    def topic_resumed(self, topic: str) -> None:
+        self._postponed.discard(topic)
 
     @contextmanager
     def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
@@ -145,6 +155,9 @@ class MetricsHooks(Hooks):
             return [Observation(number, self._labels.of())]
 
         return tell
+
+    def _topics_postponed(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(1, self._labels.of(topic=topic)) for topic in sorted(self._postponed)]
 
     def _owned(self, options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(number, self._labels.of(scope=scope)) for scope, number in list(self._buckets.items())]
