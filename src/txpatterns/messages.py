@@ -202,4 +202,7 @@ def describe(event: type[Event]) -> EventType:
     return event.event_type
 
 
+LONGEST_KEY = 1024
+"""Bytes of an ordering key in UTF-8: what can be indexed beside the longest topic."""
+
 NO_DELAY = timedelta(0)

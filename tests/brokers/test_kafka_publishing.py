@@ -107,12 +107,12 @@ async def test_a_missing_topic_costs_no_message_and_is_never_made(kafka):
     async with broker_at(kafka.bootstrap, clock=clock) as broker:
         sent = [message(late, "k"), message(late, "k"), message(topic, "k")]
         publishing = Publishing(broker, sent)
-        assert await publishing.verdicts() == [Verdict.UNKNOWN, Verdict.UNKNOWN, Verdict.CONFIRMED]
+        assert await publishing.verdicts() == [Verdict.POSTPONED, Verdict.POSTPONED, Verdict.CONFIRMED]
         assert late in str(publishing.outcomes[sent[0].id].error)
         assert late not in admin.list_topics(timeout=10).topics
         try:
             admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=30)
-            assert await Publishing(broker, sent[:1]).verdicts() == [Verdict.UNKNOWN]  # not asked for all the time
+            assert await Publishing(broker, sent[:1]).verdicts() == [Verdict.POSTPONED]  # not asked for all the time
             clock.advance(timedelta(seconds=2))
             await Publishing(broker, sent[:2]).confirmed()
         finally:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from txpatterns.messages import Message, bucket_of
-from txpatterns.outbox.backlog import Backlog, Row, bucket_of_lane, lane_of
+from txpatterns.outbox.backlog import Backlog
+from txpatterns.outbox.rows import Row, bucket_of_lane, lane_of
 from txpatterns.transport import CONFIRMED, Outcome, Verdict
 
 
@@ -63,7 +64,7 @@ class Simulation:
             self.at_end = False
             self.backlog.begin_pass(self.cursor + 1)
         limit = min(5, self.backlog.room)
-        but = self.backlog.postponed
+        but = self.backlog.shut_topics
         waiting = [self.table[n] for n in sorted(self.table) if n > self.cursor]
         found = [one for one in waiting if one.message.topic not in but][:limit]
         self.page = (
@@ -87,13 +88,13 @@ class Simulation:
         if len(self.flying) >= 3:
             return
         for topic in ("t", "u"):
-            if topic in self.backlog.postponed and not self.backlog.ready_apart(topic) and not self.of(topic):
+            if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self.of(topic):
                 self.flow(topic)
         ways = [lambda: self.backlog.next_batch(4, 1000)] if self.backlog.ready else []
         ways += [lambda t=t: self.backlog.next_lonely(t) for t in set(self.backlog.lonely)]
         for topic in ("t", "u"):
             if self.backlog.ready_apart(topic):
-                size = 1 if topic in self.backlog.postponed else 4
+                size = 1 if topic in self.backlog.shut_topics else 4
                 ways.append(lambda t=topic, n=size: self.backlog.next_batch(n, 1000, apart=t))
         if ways:
             rows = self.random.choice(ways)()
@@ -127,13 +128,13 @@ class Simulation:
                 broken.add(one.lane)
         found = self.backlog.conclude(rows, outcomes, alone=alone)
         self.confirmed += found.settled
-        for topic in {one.message.topic for one in found.settled} & set(self.backlog.postponed):
+        for topic in {one.message.topic for one in found.settled} & set(self.backlog.shut_topics):
             self.flow(topic)
         for topic in found.postponed:
-            self.backlog.postpone(topic)
+            self.backlog.shut(topic, self.random.choice([1, 1, 2, 3, 5]))
         for topic in found.unanswered:
             self.backlog.set_apart(topic)
-            if topic not in self.backlog.postponed and self.random.random() < 0.5:
+            if topic not in self.backlog.shut_topics and self.random.random() < 0.5:
                 self.backlog.rejoin(topic)
         for one, _ in [*found.rejected, *found.doubtful]:
             self.backlog.freeze(one.lane)

@@ -15,8 +15,8 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, bucket_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
-from txpatterns.outbox.backlog import Row, lane_of
 from txpatterns.outbox.ownership import SCOPE
+from txpatterns.outbox.rows import Row, lane_of
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
 from txpatterns.outbox.store import message_of
 from txpatterns.outbox.waiting import WaitingStore

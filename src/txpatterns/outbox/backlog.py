@@ -1,8 +1,7 @@
 """What the relay has read and not finished: which message may go out next. Pure; it does no I/O.
 
-A lane is the messages of one key in one topic; a message without a key is a lane of its own. The table is read in
-passes, from a low position to the end. In each pass the rows of a lane are taken in order, and once one is left
-out, so are all that follow it, until a later pass begins at or below that position.
+The table is read in passes, from a low position to the end. In each pass the rows of a lane are taken in order, and
+once one is left out, so are all that follow it, until a later pass begins at or below that position.
 """
 
 from __future__ import annotations
@@ -11,48 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from txpatterns.messages import Message, bucket_of
+from txpatterns.outbox.rows import Lane, LaneState, Row
 from txpatterns.transport import Outcome, Verdict
-
-Lane = tuple[str, str]
-
-
-@dataclass(slots=True)
-class Row:
-    """One message as it was read: its place, and how often its publication ended without an answer."""
-
-    position: int
-    bucket: int
-    message: Message
-    lane: Lane
-    doubts: int = 0
-    confirmed_before: int = 0
-    """How many confirmations the relay had seen when this row's last doubt arose."""
-
-
-def lane_of(message: Message) -> Lane:
-    """Give the lane of a message."""
-    return (message.topic, "k" + message.key) if message.key is not None else ("", message.id)
-
-
-def bucket_of_lane(lane: Lane) -> int:
-    """Give the bucket that a lane belongs to."""
-    topic, name = lane
-    return bucket_of(name[1:] if topic else name)
-
-
-class _LaneState:
-    """The rows of one lane that wait, and whether something of it is under way."""
-
-    __slots__ = ("alone", "busy", "bytes", "rows", "topic")
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.rows: deque[Row] = deque()
-        self.bytes = 0
-        self.busy = False
-        self.alone = False
-        """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""
 
 
 @dataclass(slots=True)
@@ -94,13 +53,13 @@ class Backlog:
         self.forgotten = 0
         """How often rows were let go of unfinished, and have to be read again."""
         self._settled_lately: set[str] = set()
-        self._lanes: dict[Lane, _LaneState] = {}
+        self._lanes: dict[Lane, LaneState] = {}
         self._ready: deque[Lane] = deque()
         self._lonely: deque[Lane] = deque()
         self._apart: dict[str, deque[Lane]] = {}
         """The lanes that have something to send of topics that are published apart from the others."""
-        self._probes: dict[str, Lane | None] = {}
-        """The topics that take nothing now: of one lane the first row is kept, to try them with."""
+        self._shut: dict[str, int] = {}
+        """The topics that are not to be read, and how many messages are kept of each."""
 
     @property
     def room(self) -> int:
@@ -122,6 +81,11 @@ class Backlog:
         """How many lanes have something to send together with others."""
         return len(self._ready)
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether anything may be sent, together with others or apart."""
+        return bool(self._ready) or any(self._apart.values())
+
     def ready_apart(self, topic: str) -> int:
         """How many lanes of a topic that is published apart have something to send."""
         return len(self._apart.get(topic, ()))
@@ -132,9 +96,22 @@ class Backlog:
         return [self._lanes[lane].topic for lane in self._lonely] if self._lonely else []
 
     @property
-    def postponed(self) -> list[str]:
-        """The topics that take nothing now, and so need not be read."""
-        return list(self._probes)
+    def shut_topics(self) -> list[str]:
+        """The topics that are not to be read."""
+        return list(self._shut)
+
+    def waits(self, topic: str) -> bool:
+        """Whether something of a topic is read and not under way."""
+        return self.ready_apart(topic) > 0 or topic in self.lonely
+
+    @property
+    def share(self) -> int:
+        """How many rows a topic that is published apart may have when there is no room left."""
+        return max(self.limit // (2 * (1 + len(self._apart))), 1)
+
+    def is_crowded_by(self, topic: str) -> bool:
+        """Whether there is no room left, and this topic fills more than its share of it."""
+        return not self.room and sum(row.message.topic == topic for row in self.known.values()) > self.share
 
     def next_pass_from(self) -> int | None:
         """Say where a pass must begin to find what was left out, as far as there is room for it now."""
@@ -153,13 +130,13 @@ class Backlog:
         behind: list[Row] = []
         known, lanes, limit, lane_bytes = self.known, self._lanes, self.lane_limit, self.max_bytes // 8
         held, frozen, dropped, settled_lately = self.held, self.frozen, self.dropped, self._settled_lately
-        postponed = self._probes
+        shut = self._shut
         for row in rows:
             message, lane = row.message, row.lane
             message_id = message.id
             if message_id in known or message_id in settled_lately:
                 continue
-            if postponed and message.topic in postponed:
+            if shut and message.topic in shut:
                 continue  # it is read again, with all of its topic, when that flows
             if held and lane in held:  # hashing a lane costs more than seeing that nothing is held
                 behind.append(row)
@@ -170,7 +147,7 @@ class Backlog:
             else:
                 state = lanes.get(lane)
                 if state is None:
-                    state = lanes[lane] = _LaneState(message.topic)
+                    state = lanes[lane] = LaneState(message.topic)
                 waiting = state.rows
                 if len(waiting) >= limit or state.bytes >= lane_bytes:
                     dropped[lane] = row.position
@@ -184,7 +161,7 @@ class Backlog:
                 self.bytes += size
         return behind
 
-    def _make_ready(self, lane: Lane, state: _LaneState) -> None:
+    def _make_ready(self, lane: Lane, state: LaneState) -> None:
         if state.alone:
             self._lonely.append(lane)
         elif self._apart and state.topic in self._apart:
@@ -192,7 +169,7 @@ class Backlog:
         else:
             self._ready.append(lane)
 
-    def _unready(self, lane: Lane, state: _LaneState) -> None:
+    def _unready(self, lane: Lane, state: LaneState) -> None:
         if state.rows and not state.busy:
             queue = self._lonely if state.alone else self._apart.get(state.topic, self._ready)
             queue.remove(lane)
@@ -235,28 +212,22 @@ class Backlog:
             self._ready = deque(lane for lane in self._ready if lanes[lane].topic != topic)
 
     def rejoin(self, topic: str) -> None:
-        """Publish a topic together with the others again; what was forgotten of it has to be read again."""
-        self._probes.pop(topic, None)
+        """Publish a topic together with the others again. If it was shut, everything has to be read again."""
+        self._shut.pop(topic, None)
         self._ready.extend(self._apart.pop(topic, ()))
 
-    def postpone(self, topic: str) -> None:
-        """Keep one message of a topic that takes nothing now, and forget what else of it is not under way."""
+    def shut(self, topic: str, keep: int) -> None:
+        """Keep so many messages of a topic, forget what else of it is not under way, and take in nothing more."""
         self.set_apart(topic)
-        probe = self._probes.get(topic)
+        self._shut[topic] = keep
         for lane, state in [(lane, state) for lane, state in self._lanes.items() if state.topic == topic]:
             self._unready(lane, state)
-            kept: deque[Row] = deque()
-            if state.rows and not state.busy and (lane == probe or probe not in self._lanes):
-                probe = lane
-                kept.append(state.rows.popleft())
-            self._forget(state.rows)
-            state.rows, state.bytes = kept, sum(len(row.message.payload) for row in kept)
-            state.alone = False
-            if kept:
+            self._trim(state, 0 if state.busy else keep)
+            keep -= len(state.rows)
+            if state.rows:
                 self._make_ready(lane, state)
             elif not state.busy:
                 del self._lanes[lane]
-        self._probes[topic] = probe
 
     def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
         """Decide what each row of a publication's lanes came to, and put back what must go out again, in order.
@@ -295,7 +266,8 @@ class Backlog:
         if outcome.verdict is Verdict.POSTPONED:
             found.postponed[topic] = outcome.error
             return False
-        found.unanswered[topic] = error
+        if outcome.verdict is Verdict.UNKNOWN:
+            found.unanswered[topic] = error
         if row.doubts == 0 or self.confirmations > row.confirmed_before:
             row.doubts += 1
         row.confirmed_before = self.confirmations
@@ -314,28 +286,26 @@ class Backlog:
             self._forget(rows)
             return
         state.busy = False
-        if rows and state.topic in self._probes:
-            rows = self._of_postponed(lane, state, rows)
         if rows:
             state.rows.extendleft(reversed(rows))
             state.bytes += sum(len(row.message.payload) for row in rows)
         else:
             state.alone = False
+        if state.topic in self._shut:
+            others = sum(len(other.rows) for other in self._lanes.values() if other.topic == state.topic)
+            self._trim(state, self._shut[state.topic] - others + len(state.rows))
         if state.rows:
             self._make_ready(lane, state)
         else:
             del self._lanes[lane]
 
-    def _of_postponed(self, lane: Lane, state: _LaneState, rows: Sequence[Row]) -> Sequence[Row]:
-        """Keep of a lane whose topic takes nothing now what it is to be tried with, if anything."""
-        state.alone = False
-        probe = self._probes[state.topic]
-        if probe != lane and probe in self._lanes:
-            self._forget(rows)
-            return ()
-        self._probes[state.topic] = lane
-        self._forget(rows[1:])
-        return rows[:1]
+    def _trim(self, state: LaneState, keep: int) -> None:
+        """Keep the first rows only of a lane whose topic is shut. What takes nothing now is tried with any message."""
+        state.alone = state.alone and self._shut[state.topic] > 1
+        gone = [state.rows.pop() for _ in range(len(state.rows) - max(keep, 0))]
+        state.bytes -= sum(len(row.message.payload) for row in gone)
+        if gone:
+            self._forget(gone)
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Forget rows that are settled in the database, but for a reading that began before."""

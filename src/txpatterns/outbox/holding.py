@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from txpatterns.hooks import Hooks
-from txpatterns.outbox.backlog import Backlog, Lane, Row, bucket_of_lane
+from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.ownership import Ownership
+from txpatterns.outbox.rows import Lane, Row, bucket_of_lane
 from txpatterns.outbox.waiting import WaitingStore
 
 

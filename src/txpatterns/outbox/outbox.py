@@ -17,7 +17,7 @@ from txpatterns.database.engines import refuse_autocommit, sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import HookList, Hooks
-from txpatterns.messages import NO_DELAY, Event, Message, describe, new_id
+from txpatterns.messages import LONGEST_KEY, NO_DELAY, Event, Message, describe, new_id
 from txpatterns.outbox import units
 from txpatterns.outbox.schema import COLUMNS, Waiting, waiting_table
 from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, watch, watch_sessions
@@ -147,6 +147,11 @@ class Outbox:
             )
         if key is not None and _UNSTORABLE.search(key):
             raise AddRefused(f"The key of {spec.type} holds characters that cannot be stored.", fix="Use plain text.")
+        if key is not None and len(key) * 4 > LONGEST_KEY and len(key.encode()) > LONGEST_KEY:
+            raise AddRefused(
+                f"The key of {spec.type} has {len(key.encode())} bytes; the limit is {LONGEST_KEY}.",
+                fix="Take a shorter key: an id, or a digest of what is so long.",
+            )
         encoded = self.registry.codec.encode(event, spec, message_id, now)
         message = Message(
             id=message_id,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from txpatterns.outbox.backlog import Lane, Row
+from txpatterns.outbox.rows import Lane, Row
 from txpatterns.transport import Outcome
 
 _SILENT = 0.25
-"""Seconds in which others were confirmed and nothing was heard of this one."""
+"""Seconds without a word after which others need not wait for it."""
 
 
 class Publication:
@@ -20,7 +20,7 @@ class Publication:
         """The topic, where it is published apart from the others."""
         self.outcomes: dict[str, Outcome] = {}
         self.lags = False
-        """It is waited for, but no longer does anything else wait for its end."""
+        """Nothing else waits for its end any more."""
         self._heard_at = now
         self._open: dict[Lane, list[Row]] | None = None
         self._lane_of: dict[str, Lane] = {}
@@ -30,12 +30,14 @@ class Publication:
         """The topics of what is not concluded."""
         return {row.message.topic for row in self.rest()}
 
-    def seems_to_lag(self, others_confirmed_at: float) -> bool:
-        """Whether this one has just begun to lag: nothing was heard of it while others were confirmed."""
-        if self.lags or others_confirmed_at - self._heard_at < _SILENT:
-            return False
-        self.lags = True
-        return True
+    def is_silent(self, at: float) -> bool:
+        """Whether nothing had been heard of it for long at that time."""
+        return at >= self.silent_at
+
+    @property
+    def silent_at(self) -> float:
+        """When nothing will have been heard of it for long."""
+        return self._heard_at + _SILENT
 
     def told(self, outcomes: Mapping[str, Outcome], now: float) -> Sequence[Row]:
         """Take note of outcomes; gives the rows of the lanes of which everything is told now."""

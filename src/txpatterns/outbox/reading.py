@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from txpatterns.clock import Clock
-from txpatterns.outbox.backlog import Backlog, Row
+from txpatterns.outbox.backlog import Backlog
+from txpatterns.outbox.rows import Row
 from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.unseen import Unseen
 
@@ -82,7 +83,7 @@ class Reading:
         limit = min(limit, max(self.backlog.room, 1))
         room = max(self.backlog.room_bytes, 1)
         page = await self.store.page(
-            Place(self._cursor, self._unseen, self._known(), self.backlog.postponed), buckets, limit, room
+            Place(self._cursor, self._unseen, self._known(), self.backlog.shut_topics), buckets, limit, room
         )
         if generation != self._generation:
             return []

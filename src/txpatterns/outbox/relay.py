@@ -17,8 +17,8 @@ from txpatterns.database.database import Database
 from txpatterns.database.finishing import finish
 from txpatterns.errors import ConfigurationError, LeaseLost
 from txpatterns.hooks import HookList, Hooks
-from txpatterns.outbox.backlog import Row
 from txpatterns.outbox.ownership import Ownership
+from txpatterns.outbox.rows import Row
 from txpatterns.outbox.serving import Serving
 from txpatterns.outbox.waiting import Due
 from txpatterns.retries import FailurePolicies

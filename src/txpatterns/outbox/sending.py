@@ -14,9 +14,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from txpatterns.errors import BrokerUnavailable
-from txpatterns.outbox.backlog import Backlog, Row
+from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.holding import Failure, Holding
 from txpatterns.outbox.publication import Publication
+from txpatterns.outbox.rows import Row
 from txpatterns.outbox.schema import Waiting
 from txpatterns.outbox.topics import Topics
 from txpatterns.outbox.waiting import Due, WaitingStore
@@ -29,7 +30,7 @@ logger = logging.getLogger("txpatterns.relay")
 
 _TOGETHER = 2
 """Publications under way at once: one is confirmed while the next is written."""
-_APART = 4
+_APART = 16
 """Publications of one topic under way at once, when all but one give no answer."""
 _ALONE, _ALONE_OF_A_TOPIC = 8, 2
 """Messages under way at once that are in doubt, or tried again."""
@@ -50,7 +51,7 @@ class Sending:
         backlog: Backlog,
         waiting: WaitingStore,
         holding: Holding,
-        read_again: Callable[[], None] = lambda: None,
+        read_all_again: Callable[[], None] = lambda: None,
     ) -> None:
         capabilities = relay.broker.capabilities
         self.relay = relay
@@ -64,20 +65,19 @@ class Sending:
         """The messages that are in ``retries`` or out for another attempt, with their buckets."""
         self.under_way: set[asyncio.Task[None]] = set()
         self.paused_until = 0.0
-        self._read_again = read_again
+        self._read_all_again = read_all_again
         self._publications: list[Publication] = []
         self._alone: Counter[str] = Counter()
         self._patient = capabilities.confirms_handling
         self._deadline = capabilities.deadline
         self._batch = min(relay.settings.batch, capabilities.max_batch)
         self._trouble = 0
-        self._confirmed_at = float("-inf")
 
     def start(self) -> None:
         """Send whatever may go out now."""
         # A broker that confirms handling may take long over one message; the others do not wait for it.
         most = self.relay.settings.read_ahead if self._patient else _TOGETHER
-        self._set_stragglers_apart()
+        self._set_stragglers_apart(self.clock.monotonic())
         while self.backlog.ready and self._under_way(None) < most:
             self._spawn_publication(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes), None)
         now = self.clock.monotonic()
@@ -92,17 +92,26 @@ class Sending:
             self._spawn(self._retry(due))
 
     def _start_apart(self, topic: str, now: float) -> None:
-        """Send of a topic in trouble what may go out: one message, if it took nothing at the last try."""
+        """Send what may go out of a topic in trouble: one message, if it took nothing at the last try."""
         if not self.topics.is_due(topic, now):
             return
-        postponed = self.topics.is_postponed(topic)
-        if postponed and not self.backlog.ready_apart(topic) and not self._of(topic):
-            self.backlog.rejoin(topic)  # what it was to be tried with has left; it is read like any other
-            self._read_again()
-            return
-        size = 1 if postponed else self._batch
+        if topic in self.backlog.shut_topics:
+            if not self.backlog.waits(topic) and not self._is_in_flight(topic):
+                self._read_again(topic)
+        elif self.backlog.is_crowded_by(topic):
+            self.backlog.shut(topic, self.backlog.share)
+        size = 1 if self.topics.is_postponed(topic) else self._batch
         while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
             self._spawn_publication(self.backlog.next_batch(size, self.relay.settings.max_bytes, apart=topic), topic)
+
+    def _read_again(self, topic: str) -> None:
+        """Read a topic that was shut again: of what was kept of it nothing is left. It is still published apart."""
+        self.backlog.rejoin(topic)
+        self.backlog.set_apart(topic)
+        self._read_all_again()
+
+    def _is_in_flight(self, topic: str) -> bool:
+        return self._alone[topic] > 0 or any(topic in publication.topics for publication in self._publications)
 
     def _has_place(self, topic: str, now: float) -> bool:
         if self._patient:
@@ -125,13 +134,20 @@ class Sending:
         """How many publications, of one topic or of all that flow, get answers or may still get them soon."""
         return sum(not publication.lags for publication in self._of(topic))
 
-    def _set_stragglers_apart(self) -> None:
-        """Publish apart what gives no answer while others get theirs: those that flow must not wait for it."""
+    def _set_stragglers_apart(self, now: float) -> None:
+        """Publish apart what gives no answer: what else there is must not wait for it."""
         for publication in self._publications:
-            if publication.seems_to_lag(self._confirmed_at):
+            if self.backlog.has_ready and not publication.lags and publication.is_silent(now):
+                publication.lags = True
                 for topic in publication.topics:
                     self.topics.lags(topic)
                     self.backlog.set_apart(topic)
+
+    def silent_at(self) -> float | None:
+        """Say when the next publication will have been silent for too long, if anything waits for its end."""
+        if not self.backlog.has_ready:
+            return None
+        return min((each.silent_at for each in self._publications if not each.lags), default=None)
 
     def collect(self) -> None:
         """Forget what has ended; raises what it raised."""
@@ -202,7 +218,7 @@ class Sending:
             return
         found = self.backlog.conclude(rows, publication.outcomes, alone=len(publication.rows) == 1)
         if found.settled:
-            self._trouble, self._confirmed_at = 0, self.clock.monotonic()
+            self._trouble = 0
             self.relay.confirmed.extend(found.settled)
             messages = [row.message for row in found.settled]
             oldest = min([message.occurred_at for message in messages])
@@ -226,16 +242,19 @@ class Sending:
         lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
         for topic in confirmed - lagging:
             trouble = self.topics.flows(topic)
-            if trouble is not None:
-                self.backlog.rejoin(topic)
-                if trouble.postponed:
-                    self._read_again()
-                    self.relay.hooks.topic_resumed(topic)
+            if trouble is None:
+                continue
+            was_shut = topic in self.backlog.shut_topics
+            self.backlog.rejoin(topic)
+            if was_shut:
+                self._read_all_again()
+            if trouble.postponed:
+                self.relay.hooks.topic_resumed(topic)
 
     def _postpone(self, topic: str, error: Exception | None) -> float:
         if not self.topics.is_postponed(topic):
             self.relay.hooks.topic_postponed(topic, error)
-        self.backlog.postpone(topic)
+        self.backlog.shut(topic, 1)
         return self.topics.postpone(topic, error, self.clock.monotonic())
 
     def _pause(self, topic: str, error: Exception) -> None:
@@ -296,7 +315,7 @@ class Sending:
 
     async def _published(self, due: Due) -> None:
         message = due.row.message
-        self._trouble, self._confirmed_at = 0, self.clock.monotonic()
+        self._trouble = 0
         self.backlog.confirmations += 1
         self.relay.hooks.published([message], self.clock.now() - message.occurred_at)
         if self.topics:

@@ -135,7 +135,7 @@ class Serving:
             return False
         if self.relay.confirmed or not self.backlog.is_empty or self.backlog.next_pass_from() is not None:
             return False
-        if self.backlog.postponed:
+        if self.backlog.shut_topics:
             return False
         return covers(self.reading.looked_for, self._drains) and covers(self._looked_for, self._drains)
 
@@ -175,6 +175,9 @@ class Serving:
             times.append(self._tended_at + _TENDS_APART)
         if self.sending.paused_until > now:
             times.append(self.sending.paused_until)
+        silent_at = self.sending.silent_at()
+        if silent_at is not None:
+            times.append(silent_at)
         if self.sending.topics:
             times.append(self.sending.topics.next_at(now) or now)
         if self.backlog.room:

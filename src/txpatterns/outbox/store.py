@@ -17,7 +17,7 @@ from txpatterns.database.dialects import within
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
-from txpatterns.outbox.backlog import Row
+from txpatterns.outbox.rows import Row
 from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table, waiting_table
 from txpatterns.outbox.unseen import Snapshot, Unseen
 

@@ -99,11 +99,23 @@ class Kafka(Server):
                 fetch(jars)
 
     def prepare(self) -> Launch:
+        return self.launch(self.cluster)
+
+    @functools.cached_property
+    def cluster(self) -> str:
+        return secrets.token_urlsafe(16)
+
+    @functools.cached_property
+    def controller(self) -> int:
+        """The port of the node's other role."""
+        return free_port()
+
+    def launch(self, cluster: str) -> Launch:
+        """Format the data folder for a cluster; says how to start the node."""
         properties = self.folder / "server.properties"
-        properties.write_text(self._configuration(free_port(), str(self.folder / "data")))
+        properties.write_text(self._configuration(self.controller, str(self.folder / "data")))
         runtime = java()
         classpath = ["-cp", f"{self.found.where}/*"]
-        cluster = secrets.token_urlsafe(16)
         tool = [*classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
         made = subprocess.run([runtime, *tool], capture_output=True, text=True, check=False)
         if made.returncode != 0:

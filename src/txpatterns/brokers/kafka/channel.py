@@ -12,7 +12,7 @@ import ctypes
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -37,10 +37,13 @@ class Batch:
     """One publication: what is still open, and what was found out and is not told yet."""
 
     def __init__(self, messages: Sequence[Message], deadline: float) -> None:
+        self.messages = messages
         self.open = {message.id for message in messages}
         self.told: dict[str, Outcome] = {}
         self.failed: list[tuple[str, KafkaError]] = []
         self.deadline = deadline
+        self.all_stored = True
+        """So far, as far as it was told."""
         self.lonely = len(messages) == 1
         """Nothing else was under way with it at any time, so an error is its own."""
         self._stored: list[str] = []
@@ -64,14 +67,21 @@ class Batch:
         """The outcome of one message is known."""
         self.open.discard(message_id)
         self.told[message_id] = outcome
+        self.all_stored = False
 
     def take_told(self) -> dict[str, Outcome]:
         """Give what was found out since the last time."""
         told, self.told = self.told, {}
         return told
 
+    def topics_of(self, message_ids: Iterable[str]) -> set[str]:
+        """Give the topics of these messages."""
+        wanted = set(message_ids)
+        return {message.topic for message in self.messages if message.id in wanted}
+
     def give_up(self, error: Exception) -> None:
         """Whatever is open may or may not be stored."""
+        self.all_stored = self.all_stored and not self.open
         self.told.update(dict.fromkeys(self.open, Outcome(Verdict.UNKNOWN, error)))
         self.open.clear()
 
@@ -85,6 +95,8 @@ class Channel:
 
     def __init__(self, config: Mapping[str, object], clock: Clock) -> None:
         self.finished = False
+        self.blamed: set[str] = set()
+        """The topics whose messages failed, or were not answered for in time."""
         self.suspicious = False
         """No broker can be reached, or a topic is gone, as far as the driver knows: better ask before the next use."""
         self._batches: list[Batch] = []
@@ -188,6 +200,9 @@ class Channel:
             self.finish(self._fatal[0])
         elif any(batch.deadline <= now for batch in self._batches):
             self.suspicious = True
+            for batch in self._batches:
+                if batch.deadline <= now:
+                    self.blamed |= batch.topics_of(batch.open)
             self.finish(BrokerError("Kafka has not answered within the deadline."))
         self._batches = [batch for batch in self._batches if batch.open]
         return found != 0
@@ -198,6 +213,7 @@ class Channel:
 
     def _on_failed(self, batch: Batch) -> None:
         message_id, error = batch.failed[0]
+        self.blamed |= batch.topics_of(message_id for message_id, _ in batch.failed)
         if batch.lonely and message_id in batch.open and error.code() in PERMANENT:
             batch.tell(message_id, Outcome(Verdict.REJECTED, PublishRejected(f"Kafka refused it. {describe(error)}")))
         self.finish(BrokerError(f"Kafka failed. {describe(error)}"), error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -18,6 +19,8 @@ from txpatterns.messages import Message
 from txpatterns.transport import Outcome, Verdict
 
 _FEW = 16
+_ASIDE, _IDLE = 8, 1
+"""Publications under way at once on channels of their own, and how many such channels are kept for the next."""
 _TELL_AFTER = 0.05
 
 
@@ -25,68 +28,116 @@ _DOUBT = Outcome(Verdict.UNKNOWN, BrokerError("An earlier message of its key was
 
 
 class KafkaPublisher:
-    """Publishes over one channel at a time, and opens a new one when it is finished."""
+    """Publishes over one channel, and opens a new one when it is finished.
+
+    A failure of one message ends all that is under way on its channel. So the messages of a topic that has failed are
+    published on a channel of their own, when they come by themselves, until they are confirmed.
+    """
 
     def __init__(self, settings: KafkaSettings, topics: Topics, clock: Clock) -> None:
         self._settings = settings
         self._topics = topics
         self._clock = clock
-        self._channel: Channel | None = None
-        self._turn = asyncio.Lock()
+        self._suspects: set[str] = set()
+        self._begin_anew()
 
     def close(self) -> None:
-        """End the channel; what is open on it is unknown."""
-        if self._channel is not None:
-            self._channel.finish(BrokerError("The Kafka broker was closed."))
+        """End the channels; what is open on them is unknown."""
+        for channel in self._channels:
+            channel.finish(BrokerError("The Kafka broker was closed."))
         self._begin_anew()
 
     def after_fork(self) -> None:
-        """Leave the channel to the parent; the child opens its own."""
-        if self._channel is not None:
-            self._channel.abandon()
+        """Leave the channels to the parent; the child opens its own."""
+        for channel in self._channels:
+            channel.abandon()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._channel = None
+        self._channel: Channel | None = None
+        self._aside: list[Channel] = []
+        """Channels for topics that have failed, each for one publication at a time."""
+        self._idle: list[Channel] = []
         self._turn = asyncio.Lock()  # the next use may be in another event loop
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return [*self._aside, *([] if self._channel is None else [self._channel])]
 
     async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
         """Send messages in order, and tell outcomes as they come, many at a time."""
         deadline = self._clock.monotonic() + self._settings.deadline.total_seconds()
         batch = Batch(messages, deadline)
+        aside = self._belongs_aside(messages)
         channel: Channel | None = None
         try:
-            async with self._turn:  # two publications do not mix: each hands all its messages over in its turn
-                refused = await self._refused(messages)
+            async with nullcontext() if aside else self._turn:
+                # Two publications on one channel do not mix: each hands all its messages over in its turn.
+                refused = await self._refused(messages, None if aside else self._usable())
                 if len(refused) == len(messages):
                     batch.open.clear()
                     batch.told.update(refused)
                 else:
-                    channel = self._usable()
+                    channel = self._take_aside() if aside else self._usable()
                     channel.open(batch)
                     await self._send(channel, batch, messages, refused)
             async for told in self._outcomes(channel, batch):
                 yield told
         finally:
             if channel is not None:
+                self._judge(channel, batch)
                 channel.close(batch)
 
-    async def _refused(self, messages: Sequence[Message]) -> dict[str, Outcome]:
+    def _belongs_aside(self, messages: Sequence[Message]) -> bool:
+        if not self._suspects or len(self._aside) - len(self._idle) >= _ASIDE:
+            return False
+        return messages[0].topic in self._suspects and len({message.topic for message in messages}) == 1
+
+    def _take_aside(self) -> Channel:
+        while self._idle:
+            kept = self._idle.pop()
+            if not kept.finished:
+                return kept
+            self._aside.remove(kept)
+        made = Channel(self._settings.producer_config(), self._clock)
+        self._aside.append(made)
+        return made
+
+    def _judge(self, channel: Channel, batch: Batch) -> None:
+        """Learn from the end of a publication which topics are to be kept apart."""
+        self._suspects |= channel.blamed
+        if channel.finished:
+            self._topics.doubt()  # ask before the next use of any
+        if channel not in self._aside:
+            return
+        if batch.open:  # given up, with messages in the driver's queue
+            channel.finish(BrokerError("Nobody waits for it any more."))
+        elif batch.all_stored:
+            self._suspects.discard(batch.messages[0].topic)
+        if not channel.finished and len(self._idle) < _IDLE:
+            self._idle.append(channel)
+        else:
+            channel.finish(BrokerError("Nothing is to be published by itself."))
+            self._aside.remove(channel)
+
+    async def _refused(self, messages: Sequence[Message], channel: Channel | None) -> dict[str, Outcome]:
         """Ask about topics that we are not sure of, and give what must not be sent at all."""
-        channel = self._usable()
-        channel.look()
-        if channel.suspicious:
-            channel.suspicious = False
-            self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
-        names = self._topics.unsure([message.topic for message in messages])
-        if not names:
-            return {}
+        if channel is not None:
+            channel.look()
+            if channel.suspicious:
+                channel.suspicious = False
+                self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
+        topics = [message.topic for message in messages]
         try:
-            unusable = await self._topics.check(names)
+            unusable = await self._topics.check(topics) if self._topics.unsure(topics) else {}
         except KafkaException as raised:
             reason = BrokerUnavailable(f"Kafka does not answer. {self._settings.mask(describe(error_of(raised)))}")
             unavailable = Outcome(Verdict.UNAVAILABLE, reason)
             return dict.fromkeys((message.id for message in messages), unavailable)
+        unusable |= self._topics.standing(topics)
+        if not unusable:
+            return {}
+        self._suspects |= unusable.keys()
         reasons = {name: _of_topic(name, error) for name, error in unusable.items()}
         return {message.id: reasons[message.topic] for message in messages if message.topic in reasons}
 
@@ -176,7 +227,7 @@ class _Stopped:
 def _of_topic(name: str, error: KafkaError) -> Outcome:
     """Say what follows from a topic that cannot be used: but for an impossible name, that is mended outside."""
     reason = f"The topic {name} cannot be used. {describe(error)}"
-    return _rejected(reason) if error.code() in PERMANENT else Outcome(Verdict.UNKNOWN, BrokerError(reason))
+    return _rejected(reason) if error.code() in PERMANENT else Outcome(Verdict.POSTPONED, BrokerError(reason))
 
 
 def _rejected(reason: str) -> Outcome:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicMetadata  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
 
 from txpatterns.brokers.kafka.failures import REFUSED_CLIENT, TOPIC_MISSING, describe, error_of
 from txpatterns.brokers.kafka.settings import OVERHEAD, Config, KafkaSettings
@@ -21,6 +21,11 @@ _ANSWER_WITHIN = 5.0
 _TRIES = (0.0, 0.1, 0.2, 0.4, 0.8)
 _ASK_AGAIN = timedelta(minutes=5)
 _ASK_AGAIN_IF_MISSING = timedelta(seconds=1)
+_OF_THE_TOPIC = (
+    *TOPIC_MISSING,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_EXCEPTION,
+)
 _MADE = (KafkaError.NO_ERROR, KafkaError.TOPIC_ALREADY_EXISTS)
 
 
@@ -30,6 +35,8 @@ class Topic:
 
     partitions: int
     asked_at: float
+    standing: KafkaError | None = None
+    """Why it takes no messages now, although it is there."""
 
 
 class Topics:
@@ -49,13 +56,23 @@ class Topics:
 
     def doubt(self) -> None:
         """The broker has not answered: ask before the next use of any topic."""
-        self._known = {name: Topic(topic.partitions, float("-inf")) for name, topic in self._known.items()}
+        self._known = {name: replace(topic, asked_at=float("-inf")) for name, topic in self._known.items()}
 
     def unsure(self, names: Iterable[str]) -> list[str]:
         """Give the topics that have to be asked for before they are used."""
-        oldest = self._clock.monotonic() - _ASK_AGAIN.total_seconds()
-        known = self._known
-        return [name for name in dict.fromkeys(names) if name not in known or known[name].asked_at < oldest]
+        now, known = self._clock.monotonic(), self._known
+        oldest, soonest = now - _ASK_AGAIN.total_seconds(), now - _ASK_AGAIN_IF_MISSING.total_seconds()
+
+        def is_unsure(name: str) -> bool:
+            topic = known.get(name)
+            return topic is None or topic.asked_at < (soonest if topic.standing else oldest)
+
+        return [name for name in dict.fromkeys(names) if is_unsure(name)]
+
+    def standing(self, names: Iterable[str]) -> dict[str, KafkaError]:
+        """Give those of these topics that are there and take no messages now, as far as is known, with the reason."""
+        found = {name: self._known[name].standing for name in names if name in self._known}
+        return {name: error for name, error in found.items() if error is not None}
 
     async def check(self, names: Iterable[str]) -> dict[str, KafkaError]:
         """Ask for topics, and give those that cannot be used, with the reason.
@@ -97,10 +114,12 @@ class Topics:
 
     def _ask(self, names: list[str]) -> dict[str, KafkaError]:
         said: list[KafkaError] = []
-        config: Config = {**self._settings.common_config(), "log_level": 0, "error_cb": said.append}
+        # Asking for a topic must not make it, whatever the broker would do.
+        quiet = {"allow.auto.create.topics": False, "log_level": 0, "error_cb": said.append}
+        config: Config = {**self._settings.common_config(), **quiet}
         admin = AdminClient(config)
         try:
-            found, missing = self._describe(admin, names)
+            found, missing = self._look_up(admin, names)
         except KafkaException as raised:
             admin.poll(0)  # tells why: by itself, a password that is not accepted is just a time-out
             refused = next((error for error in said if error.code() in REFUSED_CLIENT), None)
@@ -109,30 +128,24 @@ class Topics:
         if absent and self._settings.create_topics:
             self._create(admin, absent)
         new = [name for name in found if name not in self._known]
-        for name, description in found.items():
-            self._note(name, len(description.partitions))
+        for name, topic in found.items():
+            self._note(name, topic)
         if new:
             self._warn_of_weakness(admin, {name: found[name] for name in new})
         return missing
 
-    def _describe(
-        self, admin: AdminClient, names: list[str]
-    ) -> tuple[dict[str, TopicDescription], dict[str, KafkaError]]:
-        found: dict[str, TopicDescription] = {}
+    def _look_up(self, admin: AdminClient, names: list[str]) -> tuple[dict[str, TopicMetadata], dict[str, KafkaError]]:
+        """Ask any broker that answers; describing a topic would need the one that is the controller."""
+        found: dict[str, TopicMetadata] = {}
         missing: dict[str, KafkaError] = {}
-        asked = admin.describe_topics(TopicCollection(names), request_timeout=_ANSWER_WITHIN)
-        for name, future in asked.items():
-            try:
-                found[name] = future.result()
-            except KafkaException as raised:
-                error = error_of(raised)
-                if error.code() not in (
-                    KafkaError.UNKNOWN_TOPIC_OR_PART,
-                    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-                    KafkaError.TOPIC_EXCEPTION,
-                ):
-                    raise
-                missing[name] = error
+        for name in names:
+            topic = admin.list_topics(name, timeout=_ANSWER_WITHIN).topics[name]
+            if topic.error is None:
+                found[name] = topic
+            elif topic.error.code() in _OF_THE_TOPIC:
+                missing[name] = topic.error
+            else:
+                raise KafkaException(topic.error)
         return found, missing
 
     def _create(self, admin: AdminClient, names: list[str]) -> None:
@@ -149,9 +162,9 @@ class Topics:
                 if error_of(raised).code() not in _MADE:
                     raise
 
-    def _note(self, name: str, partitions: int) -> None:
+    def _note(self, name: str, topic: TopicMetadata) -> None:
         self._missing.pop(name, None)
-        before = self._known.get(name)
+        before, partitions = self._known.get(name), len(topic.partitions)
         if before is not None and before.partitions != partitions:
             logger.warning(
                 "the topic %s had %d partitions and has %d: keys have moved, and the order of a key is not kept "
@@ -160,9 +173,9 @@ class Topics:
                 before.partitions,
                 partitions,
             )
-        self._known[name] = Topic(partitions, self._clock.monotonic())
+        self._known[name] = Topic(partitions, self._clock.monotonic(), _standing(topic))
 
-    def _warn_of_weakness(self, admin: AdminClient, found: dict[str, TopicDescription]) -> None:
+    def _warn_of_weakness(self, admin: AdminClient, found: dict[str, TopicMetadata]) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
         for resource, future in admin.describe_configs(resources, request_timeout=_ANSWER_WITHIN).items():
             try:
@@ -170,10 +183,18 @@ class Topics:
             except KafkaException as raised:
                 logger.info("the settings of %s could not be read: %s", resource.name, error_of(raised).str())
                 continue
-            copies = min((len(p.replicas) for p in found[resource.name].partitions), default=0)
+            copies = min((len(p.replicas) for p in found[resource.name].partitions.values()), default=0)
             values = {name: int(entries[name].value) for name in ("min.insync.replicas", "max.message.bytes")}
             for warning in weaknesses(copies, values, self._settings.max_payload):
                 logger.warning("the topic %s %s", resource.name, warning)
+
+
+def _standing(topic: TopicMetadata) -> KafkaError | None:
+    """Say why a topic takes no messages now: what would be sent to a partition without a leader waits in the driver."""
+    without = [number for number, partition in topic.partitions.items() if partition.leader < 0]
+    if not without:
+        return None
+    return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, f"no leader for partition {', '.join(map(str, without))}")
 
 
 def weaknesses(copies: int, values: dict[str, int], max_payload: int) -> list[str]:

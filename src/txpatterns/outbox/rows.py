@@ -1,0 +1,51 @@
+"""One message as the relay has read it, and the lane that it belongs to.
+
+A lane is the messages of one key in one topic; a message without a key is a lane of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from txpatterns.messages import Message, bucket_of
+
+Lane = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Row:
+    """One message as it was read: its place, and how often its publication ended without an answer."""
+
+    position: int
+    bucket: int
+    message: Message
+    lane: Lane
+    doubts: int = 0
+    confirmed_before: int = 0
+    """How many confirmations the relay had seen when this row's last doubt arose."""
+
+
+def lane_of(message: Message) -> Lane:
+    """Give the lane of a message."""
+    return (message.topic, "k" + message.key) if message.key is not None else ("", message.id)
+
+
+def bucket_of_lane(lane: Lane) -> int:
+    """Give the bucket that a lane belongs to."""
+    topic, name = lane
+    return bucket_of(name[1:] if topic else name)
+
+
+class LaneState:
+    """The rows of one lane that wait, and whether something of it is under way."""
+
+    __slots__ = ("alone", "busy", "bytes", "rows", "topic")
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.rows: deque[Row] = deque()
+        self.bytes = 0
+        self.busy = False
+        self.alone = False
+        """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""

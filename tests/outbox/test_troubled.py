@@ -1,0 +1,148 @@
+"""A topic or a key in trouble beside others that are well: it holds up itself alone, whatever the trouble is."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from outbox.broker import REJECTED, UNKNOWN
+from outbox.support import WAITING, ids, open_database, rows, session_of
+from outbox.test_relay import drained, running, until
+from txpatterns import Hooks
+from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.messages import Event
+from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
+from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
+
+POSTPONED = Outcome(Verdict.POSTPONED, ConnectionError("no queue is bound"))
+SETTINGS = RelaySettings(batch=10, read_ahead=60, poll=timedelta(milliseconds=50), lease=timedelta(seconds=30))
+QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=50),) * 1000)))
+ROUNDS = 3
+
+
+class Good(Event, topic="good", type="good", key="name"):
+    name: str
+
+
+class Bad(Event, topic="bad", type="bad", key="name"):
+    name: str
+
+
+class BadKey(Event, topic="good", type="good.bad", key="name"):
+    name: str
+
+
+class Troubled:
+    """Confirms at once what is good; of the rest it says what it is told to say, at once or when it is ``told``."""
+
+    def __init__(self, outcome, *, ordered, patient=False, slow=False):
+        self.capabilities = Capabilities(ordered_prefix=ordered, confirms_handling=patient, max_batch=100)
+        self.outcome, self.slow = outcome, slow
+        self.told, self.mended = asyncio.Event(), False
+        self.stored, self.asked = [], []
+
+    async def publish(self, messages):
+        bad = [] if self.mended else [message for message in messages if message.key.startswith("bad")]
+        good = [message for message in messages if message not in bad]
+        self.stored += good
+        self.asked += bad
+        await asyncio.sleep(0)
+        if good:
+            yield dict.fromkeys((message.id for message in good), CONFIRMED)
+        if bad and self.slow:
+            await self.told.wait()
+        if bad:
+            yield dict.fromkeys((message.id for message in bad), self.outcome)
+
+    @property
+    def stored_ids(self):
+        return {message.id for message in self.stored}
+
+
+class Told(Hooks):
+    def __init__(self):
+        self.topics = []
+
+    def topic_postponed(self, topic, error):
+        self.topics.append(f"{topic}: {error}")
+
+    def topic_resumed(self, topic):
+        self.topics.append(f"{topic} flows")
+
+
+async def add(store, outbox, events):
+    async with session_of(store) as session, session.begin():
+        return [outbox.add(session, event) for event in events]
+
+
+@pytest.fixture
+async def store(any_database):
+    async with open_database(any_database) as store:
+        yield store
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["answers at once", "gives no answer"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["one by one", "ordered prefix"])
+@pytest.mark.parametrize(("kind", "many"), [(Bad, 20), (BadKey, 3)], ids=["a topic", "keys of a topic"])
+@pytest.mark.parametrize("outcome", [UNKNOWN, REJECTED, POSTPONED], ids=lambda outcome: outcome.verdict.value)
+async def test_the_others_go_on(store, outcome, kind, many, ordered, slow):
+    """P3, P7, H26: messages for the bad and for the good keep coming; all good ones go out while no bad one does.
+
+    What takes nothing now is a topic; so its good keys wait with it.
+    """
+    outbox, bad, good = Outbox(store), [], []
+    broker = Troubled(outcome, ordered=ordered, slow=slow)
+
+    async def all_good_are_out():
+        await until(lambda: broker.stored_ids >= set(good), "the good ones to go out")
+
+    async with running(Relay(store, broker, settings=SETTINGS, policies=QUICK)):
+        for turn in range(ROUNDS):
+            names = [f"bad {turn} {n}" for n in range(many)]
+            bad += [await add(store, outbox, [kind(name=name), kind(name=name)]) for name in names]
+            good += await add(store, outbox, [Good(name=f"good {turn} {n}") for n in range(20)])
+            if kind is Bad or outcome is not POSTPONED:
+                await all_good_are_out()
+        broker.mended = True
+        broker.told.set()
+        await until_empty(store)
+    dead = {row.message_id for row in await rows(store, sa.select(dead_letter_table))}
+    assert broker.stored_ids | dead == {*good, *(each for pair in bad for each in pair)}
+    assert outcome is REJECTED or not dead
+    place = {message.id: n for n, message in reversed(list(enumerate(broker.stored)))}
+    assert all(place[one] < place[two] for one, two in bad if one in place and two in place)
+
+
+async def until_empty(store):
+    async with asyncio.timeout(60):
+        while await ids(store) or await rows(store, WAITING):  # noqa: ASYNC110 - a database tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def test_a_topic_that_takes_nothing_burns_no_attempt(store):
+    """P1, P7, H26: it is tried with one message, fills no memory, and all goes out in order when it is mended."""
+    outbox, told = Outbox(store), Told()
+    broker = Troubled(POSTPONED, ordered=True)
+    added = await add(store, outbox, [Bad(name=f"bad {n % 7}") for n in range(500)])
+    relay = Relay(store, broker, settings=SETTINGS, hooks=told)
+    async with running(relay):
+        await until(lambda: told.topics, "the first answer")
+        good = await add(store, outbox, [Good(name=f"good {n}") for n in range(100)])
+        await until(lambda: len(broker.stored) == len(good), "the good ones")
+        known = relay._serving.backlog.known.values()
+        assert sum(row.message.topic == "bad" for row in known) <= 1
+        tried = len(broker.asked)
+        await until(lambda: len(broker.asked) > tried, "it to be tried again")
+        assert len(broker.asked) == tried + 1
+        broker.mended = True
+        await drained(relay)
+    assert told.topics == ["bad: no queue is bound", "bad flows"]
+    lanes = {}
+    for message in broker.stored:
+        if message.topic == "bad":
+            lanes.setdefault(message.key, []).append(message.id)
+    assert all(found == [each for each in added if each in set(found)] for found in lanes.values())
+    assert sorted(each for found in lanes.values() for each in found) == sorted(added)
+    assert await rows(store, sa.select(dead_letter_table)) == []
