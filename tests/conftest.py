@@ -19,6 +19,7 @@ from rig.process import Child
 from rig.proxy import Proxy
 from rig.servers.base import Server
 from rig.servers.kafka import Kafka, Topics
+from rig.servers.kafka_second import SecondKafka
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
 from rig.servers.redis import Redis
@@ -184,6 +185,18 @@ def own_postgres(postgres: Postgres) -> Iterator[Postgres]:
 def own_kafka(kafka_server: Kafka) -> Iterator[Kafka]:
     """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
     yield from _to_break(kafka_server)
+
+
+@pytest.fixture
+def first_kafka(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Kafka]:
+    """The first node of a cluster of its own, for `second_kafka`."""
+    yield from _serve(lambda: Kafka.take(watchdog), pytestconfig)
+
+
+@pytest.fixture
+def second_kafka(first_kafka: Kafka, watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[SecondKafka]:
+    """Its second node, to be killed: what only it has is without a leader then."""
+    yield from _serve(lambda: SecondKafka(first_kafka, watchdog), pytestconfig)
 
 
 @pytest.fixture

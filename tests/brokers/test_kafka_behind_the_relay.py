@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers.kafka_tools import broker_at, eventually, ids_of, stored
-from txpatterns import App, Event
+from txpatterns import App, Event, Hooks
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
@@ -45,6 +45,55 @@ async def test_a_topic_that_is_made_later_costs_no_message(kafka, tmp_path):
         assert (
             await app.database.read(lambda c: c.scalar(sa.select(sa.func.count()).select_from(dead_letter_table))) == 0
         )
+
+
+class Told(Hooks):
+    def __init__(self):
+        self.topics = []
+
+    def topic_postponed(self, topic, error):
+        self.topics.append(topic)
+
+    def topic_resumed(self, topic):
+        self.topics.append(f"{topic} flows")
+
+
+async def test_a_partition_without_a_leader_holds_up_its_topic_alone(second_kafka, tmp_path):
+    """P1, P3, P7, H26, H59, H192: ten keys wait for it; another topic's messages go out, and no attempt is burnt."""
+    first, told, waiting, good = second_kafka.first, Told(), [], []
+    headless, topic = second_kafka.topic_of(second_kafka, "headless"), second_kafka.topic_of(first, "good")
+
+    class Good(Event, topic=topic, type="good", key="key"):
+        key: str
+
+    class Headless(Event, topic=headless, type="headless", key="key"):
+        key: str
+
+    broker = broker_at(first.bootstrap)
+    database = f"sqlite+aiosqlite:///{tmp_path}/o.db"
+    app = App("orders", database=database, broker=broker, policies=IMPATIENT, hooks=[told])
+
+    async def add(events, ids):
+        async with app.session() as session, session.begin():
+            ids += [app.outbox.add(session, event) for event in events]
+
+    async with app.running(consume=False):
+        await add([Headless(key="0")], waiting)
+        await eventually(lambda: ids_of(stored(first.bootstrap, headless)) == waiting)
+        second_kafka.kill()
+        for _ in range(18):
+            await add([Headless(key=str(n)) for n in range(10)], waiting)
+            await add([Good(key=str(n)) for n in range(10)], good)
+        await eventually(lambda: set(ids_of(stored(first.bootstrap, topic))) >= set(good))
+        await eventually(lambda: told.topics == [headless])
+        second_kafka.heal()
+        await eventually(lambda: set(ids_of(stored(first.bootstrap, headless))) >= set(waiting))
+        await eventually(lambda: told.topics == [headless, f"{headless} flows"])
+    found = list(dict.fromkeys(ids_of(stored(first.bootstrap, headless))))
+    lanes = [[waiting[0], *waiting[1::10]], *(waiting[1 + n :: 10] for n in range(1, 10))]
+    assert lanes == [[one for one in found if one in set(lane)] for lane in lanes]
+    dead = sa.select(sa.func.count()).select_from(dead_letter_table)
+    assert await app.database.read(lambda connection: connection.scalar(dead)) == 0
 
 
 class Silent(MemoryBroker):

@@ -113,7 +113,7 @@ async def test_an_option_that_the_driver_does_not_know_is_refused():
     ],
 )
 def test_options_that_risk_order_or_messages_are_refused(name, value):
-    """H58, H65, H68: in any of the three mappings that they would reach."""
+    """H58, H65, H68, H195: in any of the three mappings that they would reach."""
     side = "consumer" if "auto" in name else "producer"
     for given in (side, "options"):
         with pytest.raises(UnsafeSettings, match="must"):

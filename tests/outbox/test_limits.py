@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from outbox.support import Keyless, Money, Placed, open_sync
 from txpatterns.errors import AddRefused, PayloadTooLarge
+from txpatterns.messages import LONGEST_KEY
 from txpatterns.outbox import Outbox
 
 
@@ -79,3 +80,15 @@ def test_what_was_added_does_not_change(opened):
     tags.append("b")
     (message,) = outbox.pending(session)
     assert b'"b"' not in message.payload
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "字", "🙂"])
+def test_a_key_is_bounded_in_bytes(opened, letter):
+    """H14, H193: what is added fits the indexes of all tables through which it may go; one byte more is refused."""
+    outbox, session = opened
+    longest = letter * (LONGEST_KEY // len(letter.encode()))
+    longest += "a" * (LONGEST_KEY - len(longest.encode()))
+    outbox.add(session, Placed(order_id=longest))
+    with pytest.raises(AddRefused, match=f"{LONGEST_KEY + 1} bytes; the limit is {LONGEST_KEY}"):
+        outbox.add(session, Placed(order_id=longest + "a"))
+    assert [message.key for message in outbox.pending(session)] == [longest]

@@ -86,7 +86,7 @@ CASES = [
 
 @pytest.mark.parametrize(("place", "progress", "way"), CASES)
 async def test_a_stopped_relay_inverts_nothing(place, progress, way, database, own_kafka, child, tmp_path, monkeypatch):
-    """P1, P3, H18, H19, H23: wherever it stood, and however far its successor is: first publications keep their order.
+    """P1, P3, H18, H19, H23, H191: wherever it stood, however far its successor is: first publications keep order.
 
     With several messages of a key under way, and with one at a time, as for brokers that keep no ordered prefix.
     """

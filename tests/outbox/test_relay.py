@@ -160,7 +160,7 @@ async def test_a_late_commit_is_found_without_being_asked(database):
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @BOTH
 async def test_a_late_commit_is_not_overtaken_by_its_key(database, driver, ordered, monkeypatch):
-    """P3, H7: a row commits below the place that was read, and a later one of its key lies behind it: it goes first.
+    """P3, H7, H190: a row commits below the place that was read, a later one of its key lies behind it: it goes first.
 
     Whether the relay is in the middle of a pass, at its end, or busy with other keys; also when the row was written
     under a savepoint, whose number is none that the server tells of.
@@ -549,7 +549,7 @@ async def test_a_page_ends_when_there_is_no_more_room(store, outbox, owned):
 
 
 async def test_run_once_keeps_its_word(store, outbox):
-    """P7, H30: a relay that died owns all keys: what it has is published too, when its lease has run out."""
+    """P7, H30, H194: a relay that died owns all keys: what it has is published too, when its lease has run out."""
     dead = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(milliseconds=700))
     await dead.join()
     assert len(await dead.acquire(1)) == BUCKETS
@@ -560,7 +560,7 @@ async def test_run_once_keeps_its_word(store, outbox):
 
 
 async def test_run_once_says_when_it_was_stopped(store, outbox):
-    """P7: not all is published, so it does not say so."""
+    """P7, H194: not all is published, so it does not say so."""
     added, broker = await fill(store, outbox, ["a"], 1), ScriptedBroker()
     relay = Relay(store, broker, settings=QUICK)
 
@@ -574,7 +574,7 @@ async def test_run_once_says_when_it_was_stopped(store, outbox):
 
 
 async def test_a_hand_over_that_fails_is_made_again(store, outbox, monkeypatch):
-    """P7, H30: the link breaks as the buckets are given back: nobody waits for a lease because of that."""
+    """P7, H30, H194: the link breaks as the buckets are given back: nobody waits for a lease because of that."""
     leave, tries = Leases.leave, 0
 
     async def broken_once(self):

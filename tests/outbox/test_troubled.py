@@ -88,7 +88,7 @@ async def store(any_database):
 @pytest.mark.parametrize(("kind", "many"), [(Bad, 20), (BadKey, 3)], ids=["a topic", "keys of a topic"])
 @pytest.mark.parametrize("outcome", [UNKNOWN, REJECTED, POSTPONED], ids=lambda outcome: outcome.verdict.value)
 async def test_the_others_go_on(store, outcome, kind, many, ordered, slow):
-    """P3, P7, H26: messages for the bad and for the good keep coming; all good ones go out while no bad one does.
+    """P3, P7, H26, H192: messages for the bad and for the good keep coming; all good ones go out while no bad one does.
 
     What takes nothing now is a topic; so its good keys wait with it.
     """
@@ -122,7 +122,7 @@ async def until_empty(store):
 
 
 async def test_a_topic_that_takes_nothing_burns_no_attempt(store):
-    """P1, P7, H26: it is tried with one message, fills no memory, and all goes out in order when it is mended."""
+    """P1, P7, H26, H192: it is tried with one message, fills no memory, and all goes out in order when it is mended."""
     outbox, told = Outbox(store), Told()
     broker = Troubled(POSTPONED, ordered=True)
     added = await add(store, outbox, [Bad(name=f"bad {n % 7}") for n in range(500)])

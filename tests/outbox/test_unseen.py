@@ -79,7 +79,7 @@ STEPS = st.sampled_from(["begin", "begin", "draw", "draw", "commit", "abort", "s
 @settings(max_examples=400)
 @given(st.lists(st.tuples(STEPS, st.integers(0, 3)), min_size=12, max_size=80))
 def test_nothing_comes_to_light_where_nobody_looks(steps):
-    """P1, P3, H7: whatever has become visible since the last look lies where the next look reads."""
+    """P1, P3, H7, H190: whatever has become visible since the last look lies where the next look reads."""
     is_seen(steps)
 
 
