@@ -81,7 +81,7 @@ class App:
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, hooks, log=FailureLog())
         self.registry = EventRegistry()
-        self._running = Running(self.database, self.broker, self.settings, self.policies, self.hooks)
+        self._running = Running(name, self.database, self.broker, self.settings, self.policies, self.hooks)
         self.outbox = Outbox(
             self.database,
             self.registry,

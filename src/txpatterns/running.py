@@ -37,8 +37,15 @@ class Running:
     """Starts, watches and stops the relay and the consumer, and carries wake-ups between commits and relays."""
 
     def __init__(
-        self, database: Database, broker: Broker, settings: AppSettings, policies: FailurePolicies, pulse: Pulse
+        self,
+        name: str,
+        database: Database,
+        broker: Broker,
+        settings: AppSettings,
+        policies: FailurePolicies,
+        pulse: Pulse,
     ) -> None:
+        self._name = name
         self._database = database
         self._broker = broker
         self._settings = settings
@@ -111,7 +118,7 @@ class Running:
                 supervisor.start("wake-up listener", listener.run, stop=listener.stop)
             supervisor.start("relay", made.run, stop=made.stop, heard=self._pulse.heard(RELAY))
         if consumer is not None or relay:
-            watch = LagWatch()
+            watch = LagWatch(name=self._name)
             supervisor.start("loop watch", watch.run, stop=watch.stop)
         if (consumer is not None or relay) and self._pulse.listens_to("depths"):
             depths = DepthsWatch(self._database, self._pulse)

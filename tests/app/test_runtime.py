@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from txpatterns import App
 from txpatterns.clock import SystemClock
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
@@ -130,6 +131,36 @@ def test_a_blocked_loop_is_said_with_its_cure(caplog):
     assert watch.longest == timedelta(seconds=3.2)
 
 
+@pytest.mark.parametrize(
+    ("waits", "blamed", "spared"),
+    [
+        ([2.0, 6.5], "the machine is busy, and for 4.5 s", "async def"),
+        ([2.0, 2.1], "without `await`", "machine"),
+        ([None, None], "the machine is busy, or", "no processor"),
+    ],
+    ids=["no processor", "a handler", "unknown"],
+)
+async def test_a_busy_machine_is_not_blamed_on_the_code(caplog, waits, blamed, spared):
+    """H144: a loop that got no processor is told from one that was blocked, and the line names whose loop it is."""
+    noted, times, waited = asyncio.Event(), iter([0.0, 5.0]), iter(waits)
+
+    class Watch(LagWatch):
+        def note(self, late):
+            super().note(late)
+            noted.set()
+
+    watch = Watch(name="orders", monotonic=lambda: next(times, 100.0), waited=lambda: next(waited, 50.0))
+    caplog.set_level(logging.WARNING, "txpatterns.runtime")
+    running = asyncio.create_task(watch.run())
+    await asyncio.wait_for(noted.wait(), 20)
+    watch.stop()
+    await running
+    line = caplog.records[0].getMessage()
+    assert "the event loop of orders was blocked for 4.8 s" in line
+    assert blamed in line
+    assert spared not in line
+
+
 async def test_the_lag_watch_measures_the_loop():
     """H144: the time is that of the loop's turns, by the clock given."""
     noted = asyncio.Event()
@@ -146,6 +177,20 @@ async def test_the_lag_watch_measures_the_loop():
     watch.stop()
     await running
     assert watch.longest >= timedelta(seconds=4.7)
+
+
+async def test_an_app_s_loop_is_watched_under_its_name(tmp_path, monkeypatch):
+    """H144: of several services in one terminal, the line says which one is late."""
+    names = []
+
+    class Watch(LagWatch):
+        def __init__(self, **given):
+            names.append(given["name"])
+            super().__init__(**given)
+
+    monkeypatch.setattr("txpatterns.running.LagWatch", Watch)
+    async with App("orders", database=f"sqlite+aiosqlite:///{tmp_path}/a.db", broker="memory://").running():
+        assert names == ["orders"]
 
 
 def test_stopping_a_worker_twice_is_harmless():

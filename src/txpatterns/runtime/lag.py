@@ -7,24 +7,44 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 logger = logging.getLogger("txpatterns.runtime")
 
 _EVERY = 0.25
+_SCHEDULER = Path("/proc/thread-self/schedstat")
+
+
+def waited_for_processor() -> float | None:
+    """Give how long this thread was ready to run and got no processor, in seconds; none where nobody counts it."""
+    try:
+        return int(_SCHEDULER.read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 class LagWatch:
-    """Warns when the event loop did not turn for longer than ``limit``.
+    """Warns when the event loop did not turn for longer than ``limit``, and says whose fault it was.
 
-    Leases are renewed on this loop. One that is in doubt is not written under, so a block loses nothing; but other
-    processes take the work over, and messages are published again.
+    A busy machine and a handler that waits without ``await`` make the loop equally late; the time for which its
+    thread was ready to run and got no processor tells them apart. Leases are renewed on this loop. One that is in
+    doubt is not written under, so a block loses nothing; but other processes take the work over, and messages are
+    published again.
     """
 
     def __init__(
-        self, limit: timedelta = timedelta(seconds=1), *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        limit: timedelta = timedelta(seconds=1),
+        *,
+        name: str = "this process",
+        monotonic: Callable[[], float] = time.monotonic,
+        waited: Callable[[], float | None] = waited_for_processor,
     ) -> None:
         self._limit = limit.total_seconds()
+        self._name = name
         self._monotonic = monotonic
+        self._waited = waited
+        self._waited_before: float | None = None
         self._stopping = asyncio.Event()
         self.longest = timedelta(0)
         """The longest block so far."""
@@ -33,7 +53,7 @@ class LagWatch:
         """Watch until ``stop`` is called."""
         self._stopping.clear()
         while not self._stopping.is_set():
-            before = self._monotonic()
+            before, self._waited_before = self._monotonic(), self._waited()
             try:
                 async with asyncio.timeout(_EVERY):
                     await self._stopping.wait()
@@ -44,11 +64,24 @@ class LagWatch:
         """Take down that the loop came so many seconds late."""
         self.longest = max(self.longest, timedelta(seconds=late))
         if late > self._limit:
-            logger.warning(
-                "the event loop was blocked for %.1f s: something in an `async def` waits without `await`; "
-                "write it as a `def` handler, which runs in a thread",
-                late,
+            logger.warning("the event loop of %s was blocked for %.1f s: %s", self._name, late, self._cause(late))
+
+    def _cause(self, late: float) -> str:
+        now, before = self._waited(), self._waited_before
+        if now is None or before is None:
+            return (
+                "the machine is busy, or something in an `async def` waits without `await` (written as a `def` "
+                "handler it runs in a thread)"
             )
+        if now - before > late / 2:
+            return (
+                f"the machine is busy, and for {now - before:.1f} s there was no processor for it; give it more, or "
+                "run fewer processes here"
+            )
+        return (
+            "something in an `async def` waits or computes without `await` (write it as a `def` handler, which runs in "
+            "a thread), or the process was stopped"
+        )
 
     def stop(self) -> None:
         """End ``run``."""
