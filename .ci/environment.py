@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+STEPS = {"Building", "Collecting", "Downloading", "Installing", "Obtaining", "Preparing", "Successfully"}
+"""The first words of those lines of pip that say what it is at."""
+WIDTH = 70
 PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 
 
@@ -28,10 +32,23 @@ def install(name, *requirements):
     stamp, state = VENV / ("." + name), _state(requirements)
     if stamp.exists() and stamp.read_text() == state:
         return
-    print("Setting up .venv for the", name, "(once, about a minute) ...", file=sys.stderr, flush=True)
-    options = ["install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*_pip(), *options, *requirements], cwd=ROOT, check=True)
+    print("Setting up .venv for the", name, "(once, a minute or two) ...", file=sys.stderr, flush=True)
+    options = ["install", "--progress-bar=off", "--disable-pip-version-check"]
+    _run_and_tell([*_pip(), *options, *requirements])
     stamp.write_text(state)
+
+
+def _run_and_tell(command):
+    """Run pip and say at every step what it does and since when: it may take a while, and silence looks like a hang."""
+    started = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout:
+            words = line.split()
+            if words and words[0] in STEPS:
+                told = " ".join(words)[:WIDTH]
+                print(f"  {time.monotonic() - started:4.0f} s  {told}", file=sys.stderr, flush=True)
+    if running.returncode:
+        sys.exit("Setting up .venv failed; pip says above why. What is set up so far is kept: run the command again")
 
 
 def replace_process(command, *arguments):
