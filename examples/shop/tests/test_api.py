@@ -281,6 +281,7 @@ async def test_events_have_one_envelope_and_a_cause(shop):
     ]:
         assert by_type[effect]["headers"]["causation-id"] == by_type[cause]["message_id"]
     assert len({entry["message_id"] for entry in entries}) == len(entries)
+    assert not any("{{" in entry["says"] for entry in entries)
     first = by_type["order.created"]["message_id"]
     stories = {entry["headers"].get("correlation-id", entry["message_id"]) for entry in entries}
     assert stories == {first}

@@ -72,6 +72,74 @@ def order(page, method):
     page.wait_for_url("**/orders/*")
 
 
+def checkout_in(context, sku=None):
+    """A window of its own on the checkout; first it puts something in, if named."""
+    window = context.new_page()
+    if sku is not None:
+        window.goto(f"/products/{sku}")
+        window.get_by_role("button", name="Put into the cart").click()
+        window.wait_for_url("**/cart")
+    window.goto("/checkout")
+    window.locator("input[value=succeed]").check()
+    return window
+
+
+def test_two_windows_of_one_cart(page, tmp_path):
+    """P2, H240: both buttons of one cart lead to one order, paid once, with the amount that they said."""
+    first, second = checkout_in(page.context, PLENTY), checkout_in(page.context)
+    button = first.get_by_role("button", name="Order and pay")
+    said = button.inner_text()
+    assert second.get_by_role("button", name="Order and pay").inner_text() == said
+    button.click()
+    first.wait_for_url("**/orders/*")
+    second.get_by_role("button", name="Order and pay").click()
+    second.wait_for_url("**/orders/*")
+    assert second.url == first.url
+    second.get_by_role("heading", name="Confirmed").wait_for()
+    assert second.locator(".sum.all .num").inner_text() == said.removeprefix("Order and pay ")
+    first.goto("/orders")
+    assert first.locator(".orders li").count() == 1
+    second.screenshot(path=tmp_path / "second.png", full_page=True)
+
+
+def test_a_window_that_shows_an_old_amount(page, tmp_path):
+    """H240: the cart grew in the other window: nothing is charged, the new amount is shown, and that one is charged."""
+    old = checkout_in(page.context, PLENTY)
+    button = old.get_by_role("button", name="Order and pay")
+    said = button.inner_text()
+    other = checkout_in(page.context, PLENTY)
+    button.click()
+    old.get_by_role("alert").wait_for()
+    assert "changed in another window" in old.get_by_role("alert").inner_text()
+    old.screenshot(path=tmp_path / "changed.png", full_page=True)
+    now = button.inner_text()
+    assert now == other.get_by_role("button", name="Order and pay").inner_text() != said
+    button.click()
+    old.wait_for_url("**/orders/*")
+    assert old.locator(".sum.all .num").inner_text() == now.removeprefix("Order and pay ")
+    other.goto("/orders")
+    assert other.locator(".orders li").count() == 1
+
+
+def test_the_api_is_tried_without_a_network(browser, store, tmp_path):
+    """H243: Swagger UI works with every other address cut off, and asks for none."""
+    context = browser.new_context(base_url=store)
+    context.set_default_timeout(PATIENCE)
+    page, elsewhere, complaints = context.new_page(), [], []
+    page.on(
+        "request", lambda asked: elsewhere.append(asked.url) if not asked.url.startswith((store, "data:")) else None
+    )
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.goto("/docs")
+    page.locator("#operations-health-health").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.locator(".live-responses-table .response-col_status").get_by_text("200").wait_for()
+    page.screenshot(path=tmp_path / "docs.png", full_page=True)
+    context.close()
+    assert (elsewhere, complaints) == ([], [])
+
+
 def test_the_story_goes_on_while_the_page_is_open(page, tmp_path):
     """The page tells each event as it happens, without being loaded again."""
     order(page, "succeed")

@@ -71,3 +71,48 @@ async def test_nobody_there_is_unavailable():
     with pytest.raises(Problem) as caught:
         await bank.look_up("c")
     assert caught.value.kind.status == 503
+
+
+@pytest.mark.parametrize("path", ["/health", "/live", "/ready"])
+async def test_a_service_says_that_it_is_there(path):
+    """H244: probes ask each service with GET or HEAD; another method is told which one works."""
+    transport = httpx.ASGITransport(serve(ports.Bank, Echo()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+        asked = await client.get(path)
+        assert (asked.status_code, asked.json()) == (200, {"status": "ok"})
+        assert (await client.head(path)).status_code == 200
+        wrong = await client.get("/charge")
+        assert (wrong.status_code, wrong.json()["type"], wrong.headers["allow"]) == (
+            405,
+            "/api/v1/problems/method-not-allowed",
+            "POST",
+        )
+
+
+async def test_a_service_without_its_database_is_not_ready():
+    """H244: there, but not able: 503, as a problem."""
+
+    async def away():
+        raise Problem("unavailable", "The database does not answer.")
+
+    transport = httpx.ASGITransport(serve(ports.Bank, Echo(), ready=away))
+    async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+        assert (await client.get("/ready")).json()["status"] == 503
+        assert (await client.get("/health")).status_code == 200
+
+
+async def test_an_answer_that_is_no_problem_is_one():
+    """Something else on the service's address, or a service that broke, is told as such."""
+
+    class Broken:
+        async def look_up(self, charge_id):
+            raise RuntimeError("oh")
+
+    transport = httpx.ASGITransport(serve(ports.Bank, Broken()), raise_app_exceptions=False)
+    with pytest.raises(Problem) as caught:
+        await caller(ports.Bank, httpx.AsyncClient(transport=transport), "s").look_up("c")
+    assert caught.value.kind.slug == "internal"
+    stranger = httpx.MockTransport(lambda request: httpx.Response(500, text="oops"))
+    with pytest.raises(Problem) as caught:
+        await caller(ports.Bank, httpx.AsyncClient(transport=stranger), "s").look_up("c")
+    assert (caught.value.kind.slug, caught.value.detail) == ("unavailable", "s answered 500.")

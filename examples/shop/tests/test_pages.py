@@ -76,7 +76,10 @@ async def test_a_changed_price_is_shown_before_anything_is_ordered(shop, reprice
     cart = await read(alice, "/cart")
     assert "€123.45 each" in cart
     assert "To the checkout" in cart
-    assert (await alice.post("/checkout", data=form)).headers["location"].startswith("/orders/")
+    old = await alice.post("/checkout", data=form, headers={"accept": "text/html"})
+    assert (old.status_code, "Order and pay €123.45" in old.text) == (412, True)
+    fresh = form | {"checkout_id": field(old.text, "checkout_id")}
+    assert (await alice.post("/checkout", data=fresh)).headers["location"].startswith("/orders/")
 
 
 async def test_what_is_sold_out_cannot_be_put_in_by_the_page(shop):

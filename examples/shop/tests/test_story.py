@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from shop.gateway.lanes import draw
-from shop.gateway.render import times
+from shop.gateway.render import plain, times
 from shop.gateway.story import STUMBLED, TELLERS, Entry, tell
 from shop.gateway.timeline import HEARD
 from txpatterns.messages import describe
@@ -76,6 +76,13 @@ def test_before_the_first_event_there_is_a_page():
     story = tell([])
     assert not story.ended
     assert [stage.state for stage in story.stages] == ["now", "ahead", "ahead", "ahead"]
+
+
+def test_a_program_reads_words():
+    """H247: what marks a moment for the page is a time in words for a program."""
+    told = [plain(step.says) for step in tell(entries("order.created", "stock.reserved")).steps]
+    assert told[1] == "We reserved 2 × Quiet headphones for you until 12:04 UTC."
+    assert not any("{" in says for says in told)
 
 
 def test_names_are_escaped():

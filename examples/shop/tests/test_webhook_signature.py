@@ -93,6 +93,49 @@ def test_malformed_headers_are_refused(broken):
     assert caught.value.kind.status == 401
 
 
+def test_every_refusal_says_the_same():
+    """H154: an old stamp, another secret, another byte, a malformed or missing header: one text for all."""
+    fine = headers()
+    attempts = [
+        (BODY, headers(age=timedelta(minutes=9))),
+        (BODY, headers(age=-timedelta(minutes=9))),
+        (BODY, headers(secret=OTHER)),
+        (BODY.replace("12.30", "12.31"), fine),
+        (BODY, {}),
+        *(
+            (BODY, fine | {"webhook-signature": text})
+            for text in ("nonsense", "v1,***", "v1,\xe9", "v2,AAAA", ",,", " ")
+        ),
+        *((BODY, fine | {"webhook-timestamp": text}) for text in ("yesterday", "nan", "inf", "1e400", "-1e30")),
+        ("\udcff", fine),
+    ]
+    told = set()
+    for body, given in attempts:
+        with pytest.raises(Problem) as caught:
+            verify(SECRET, body.encode(errors="surrogateescape"), given)
+        told.add((caught.value.kind.slug, caught.value.detail, str(caught.value.extra)))
+    assert len(told) == 1
+    assert next(iter(told))[0] == "signature-invalid"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        BODY.replace('"reference": "p"', '"reference": "other", "reference": "p"'),
+        BODY.replace('"amount": "12.30"', '"amount": "99.00", "amount": "12.30"'),
+        BODY.replace('"id": "evt_1"', '"id": "evt_1", "\\u0069d": "evt_1"'),
+        BODY.replace('"p"', '"p", "more": [{"a": 1, "a": 1}]'),
+        BODY.replace('"p"', '"p", "deep": ' + "[" * 5000 + "]" * 5000),
+    ],
+    ids=["member", "nested", "escaped", "unknown", "deep"],
+)
+def test_what_says_something_twice_is_refused(odd):
+    """H248: two readers of one signed body could read two things, so a key that is there twice is refused."""
+    with pytest.raises(Problem) as caught:
+        verify(SECRET, odd.encode(), headers(body=odd))
+    assert caught.value.kind.slug == "bad-request"
+
+
 def test_a_body_that_is_not_text_is_refused():
     with pytest.raises(Problem) as caught:
         verify(SECRET, b"\xff\xfe", headers())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, get_type_hints
@@ -15,17 +16,24 @@ from typing import Any, TypeVar, cast, get_type_hints
 import httpx
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shop.problems import MEDIA_TYPE, Problem, problem_of
+from shop.limits import LARGEST, Limited
+from shop.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
+
+logger = logging.getLogger("shop.calls")
 
 P = TypeVar("P")
 
 _BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 DEADLINE = 10.0
 """Seconds that a call may take before it counts as unavailable."""
+LARGEST_CALL = 4 * LARGEST
+"""Bytes of a call: it may carry a whole request of the gateway's, written as base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,26 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=_BYTES) if hint is bytes else TypeAdapter(hint)
 
 
+async def _always() -> None:
+    return None
+
+
 def serve(
-    port: type[P], api: P, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None
+    port: type[P],
+    api: P,
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+    ready: Callable[[], Awaitable[None]] = _always,
 ) -> Starlette:
-    """Make a web application that answers the calls of a protocol with an object's methods."""
+    """Make a web application that answers the calls of a protocol with an object's methods.
+
+    It also says that it is there (``/health``, ``/live``) and that it can work (``/ready``).
+
+    Args:
+        port: The protocol.
+        api: What has its methods.
+        lifespan: What runs from the first call's eve to the last one's end.
+        ready: Raises Problem when the service cannot work at this moment.
+    """
     methods = methods_of(port)
 
     async def answer(request: Request) -> Response:
@@ -70,17 +94,47 @@ def serve(
                 key: adapter.validate_json(json.dumps(given[key])) for key, adapter in method.arguments.items()
             }
             result = await getattr(api, name)(**arguments)
-        except Problem as problem:
-            return _refusal(problem)
-        except (ValidationError, KeyError, json.JSONDecodeError) as error:
-            return _refusal(Problem("bad-request", f"The call does not fit {name}: {error}"))
+        except (ValidationError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise Problem("bad-request", f"The call does not fit {name}: {error}") from error
         return Response(method.result.dump_json(result), media_type="application/json")
 
-    return Starlette(routes=[Route("/{method}", answer, methods=["POST"])], lifespan=lifespan)
+    async def alive(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def able(request: Request) -> Response:
+        await ready()
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            Route("/health", alive),
+            Route("/live", alive),
+            Route("/ready", able),
+            Route("/{method}", answer, methods=["POST"]),
+        ],
+        lifespan=lifespan,
+        middleware=[Middleware(Limited, refuse=lambda _, problem: _refusal(problem), largest=LARGEST_CALL)],
+        exception_handlers={Problem: _on_problem, HTTPException: _on_http, Exception: _on_crash},
+    )
 
 
-def _refusal(problem: Problem) -> Response:
-    return JSONResponse(problem.body(), status_code=problem.kind.status, media_type=MEDIA_TYPE)
+def _refusal(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(problem.body(), problem.kind.status, headers, media_type=MEDIA_TYPE)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _refusal(error)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refusal(problem_of_status(error.status_code), error.headers)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    logger.error("%s failed", request.url.path, exc_info=error)
+    return _refusal(Problem("internal", "The service could not answer."))
 
 
 class Caller:
@@ -108,10 +162,18 @@ class Caller:
             except httpx.HTTPError as error:
                 raise Problem("unavailable", f"{self._address} does not answer.") from error
             if answer.status_code != 200:
-                raise problem_of(answer.json())
+                raise _problem_in(answer)
             return method.result.validate_json(answer.content)
 
         return call
+
+
+def _problem_in(answer: httpx.Response) -> Problem:
+    """Read the problem of an answer; what is none comes from something that is not our service."""
+    try:
+        return problem_of(answer.json())
+    except (ValueError, AttributeError):
+        return Problem("unavailable", f"{answer.url.netloc.decode()} answered {answer.status_code}.")
 
 
 def caller(port: type[P], client: httpx.AsyncClient, address: str) -> P:

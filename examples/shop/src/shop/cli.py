@@ -38,7 +38,10 @@ class Profile(StrEnum):
 
 
 DATA = Annotated[Path, typer.Option(help="The folder of the databases and secrets.")]
-PORT = Annotated[int | None, typer.Option(help="Where the store listens. [default: 8080]", show_default=False)]
+PORT = Annotated[
+    int | None,
+    typer.Option(help="Where the store listens; 0 takes any port that is free. [default: 8080]", show_default=False),
+]
 SEED = Annotated[int, typer.Option(help="Prices, stock and the bank's luck: the same number gives the same.")]
 
 
@@ -58,6 +61,7 @@ def up(
             forget(data)
         settings = _settings(data, port, seed, profile is Profile.EMBEDDED)
         with _open_port(settings.host, settings.port) as door:
+            settings = settings.open_at(door.getsockname()[1])
             if profile is Profile.EMBEDDED:
                 _serve_store(settings, door, headless, *wiring.embedded(settings))
             else:
@@ -80,6 +84,7 @@ def run(
     _name_log_lines(service)
     if service == "gateway":
         with _open_port(settings.host, settings.port) as door:
+            settings = settings.open_at(door.getsockname()[1])
             _serve_store(settings, door, True, *wiring.gateway(settings))
         return
     host, _, number = settings.addresses[service].rpartition(":")

@@ -73,6 +73,7 @@ class StockLevel(View):
 class NewOrder(View):
     checkout_id: str
     visitor_id: str
+    cart_version: int
     lines: list[CartLine]
     method: str
 
@@ -138,6 +139,8 @@ class Inventory(Protocol):
 
 class Orders(Protocol):
     async def place(self, order: NewOrder) -> Order: ...
+
+    async def made(self, visitor_id: str, checkout_id: str, cart_version: int) -> Order | None: ...
 
     async def get(self, visitor_id: str, order_id: str) -> Order: ...
 

@@ -31,6 +31,12 @@ KINDS = {
         Kind("invalid", 422, "Invalid request", "Something in the request is missing or out of range; see `errors`."),
         Kind("bad-request", 400, "Bad request", "The request could not be read."),
         Kind("conflict", 409, "Conflict", "The thing is not in a state that allows this."),
+        Kind(
+            "cart-ordered",
+            409,
+            "This cart is ordered already",
+            "Its order is named in `order`. Change the cart, or wait until that order has ended, to order again.",
+        ),
         Kind("cart-empty", 409, "The cart is empty", "Put something into the cart before checking out."),
         Kind(
             "price-changed",
@@ -49,6 +55,7 @@ KINDS = {
         ),
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
+        Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),
         Kind("method-not-allowed", 405, "Method not allowed", "This address does not take that method."),
         Kind("unavailable", 503, "Not available", "A part of the shop does not answer. Try again in a moment."),
         Kind("internal", 500, "Something broke", "The fault is ours, and it is in the log."),
@@ -61,6 +68,7 @@ BY_STATUS = {
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
+    413: "too-large",
 }
 
 

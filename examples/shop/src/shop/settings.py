@@ -7,13 +7,15 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "bank": 50070}
 """Where the services answer each other when each is a process of its own."""
 
+HIGHEST_PORT = 65_535
+A_DAY = 86_400
 PARTITIONS = 6
 """How many partitions a topic has that the shop makes on Kafka."""
 
@@ -37,6 +39,14 @@ class Settings:
     webhook_secret: str
     addresses: Mapping[str, str]
 
+    def open_at(self, port: int) -> Settings:
+        """Give the same settings for the port that the system chose where none was wanted in particular."""
+        if self.port:
+            return self
+        shut, open_ = f":{self.port}", f":{port}"
+        gateway = self.addresses["gateway"].removesuffix(shut) + open_
+        return replace(self, port=port, addresses={**self.addresses, "gateway": gateway})
+
     def database_of(self, service: str) -> str:
         """Give the URL of a service's database."""
         return self.database.replace("{service}", service)
@@ -58,7 +68,12 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         SettingsError: for separate processes the database and the broker must be given.
     """
     host = env.get("SHOP_HOST", "127.0.0.1")
-    port = port or int(env.get("SHOP_PORT") or env.get("HTTP_PORT") or 8080)
+    if port is not None:
+        port = _port("--port", str(port))
+    elif env.get("SHOP_PORT"):
+        port = _port("SHOP_PORT", env["SHOP_PORT"])
+    else:
+        port = _port("HTTP_PORT", env.get("HTTP_PORT") or "8080")
     kept = _secrets(data, env)
     database, broker = f"sqlite+aiosqlite:///{data.resolve()}/{{service}}.db", "memory://"
     if not embedded:
@@ -66,19 +81,48 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
     addresses = {"gateway": env.get("GATEWAY_SERVICE_ADDR", f"{host}:{port}")}
     for service, usual in PORTS.items():
         addresses[service] = env.get(f"{service.upper()}_SERVICE_ADDR", f"127.0.0.1:{usual}")
+    for service, address in addresses.items():
+        _check_address(f"{service.upper()}_SERVICE_ADDR", address)
     return Settings(
         data=data,
         host=host,
         port=port,
         seed=seed,
-        window=timedelta(seconds=float(env.get("SHOP_PAYMENT_WINDOW", "30"))),
-        think=timedelta(seconds=float(env.get("SHOP_BANK_DELAY", "1.5"))),
+        window=_seconds("SHOP_PAYMENT_WINDOW", env, 30),
+        think=_seconds("SHOP_BANK_DELAY", env, 1.5),
         database=database,
         broker=broker,
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
         addresses=addresses,
     )
+
+
+def _port(name: str, given: str) -> int:
+    if not _is_port(given):
+        raise SettingsError(f"{name} must be a port, from 0 (any that is free) to {HIGHEST_PORT}; it is {given!r}.")
+    return int(given)
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= len(str(HIGHEST_PORT)) and int(text) <= HIGHEST_PORT
+
+
+def _check_address(name: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not (host and _is_port(port)):
+        raise SettingsError(f"{name} must be a host and a port, for example 127.0.0.1:50051; it is {address!r}.")
+
+
+def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
+    given = env.get(name) or str(usual)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= A_DAY:
+        raise SettingsError(f"{name} must be a number of seconds, from 0 to {A_DAY} (a day); it is {given!r}.")
+    return timedelta(seconds=seconds)
 
 
 def _servers(env: Mapping[str, str]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -42,10 +42,14 @@ from shop.gateway.context import Context, Services
 from shop.gateway.idempotency import IdempotencyKeys
 from shop.gateway.live import Bell
 from shop.gateway.render import environment
+from shop.gateway.retention import prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
+from shop.health import check
 from shop.inventory.api import InventoryApi
 from shop.orders.api import OrdersApi
 from shop.payment.api import PaymentsApi
+from shop.payment.retention import prune_webhooks
+from shop.pruning import Prune, prune_forever, prune_once
 from shop.settings import Settings
 from shop.stumbles import Stumbles
 from txpatterns import App, AppSettings
@@ -82,11 +86,12 @@ TABLES: Mapping[str, MetaData] = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One service in this process: its App, and its notes about failed attempts."""
+    """One service in this process: its App, its notes about failed attempts, and what deletes its old rows."""
 
     name: str
     app: App
     stumbles: Stumbles
+    prunes: Sequence[Prune]
 
 
 class Builder:
@@ -124,7 +129,7 @@ class Builder:
 
     def gateway(self) -> Context:
         """Build the gateway."""
-        app, bell = self._app("gateway"), Bell()
+        app, bell = self._app("gateway", prune_keys, prune_stories), Bell()
         shop.gateway.timeline.listen(app, bell)
         services = Services(
             catalog=self.api("catalog"),
@@ -135,7 +140,11 @@ class Builder:
         )
         return Context(app, services, Timeline(app, bell), IdempotencyKeys(app), environment(), self.settings.window)
 
-    def _app(self, name: str) -> App:
+    def app_of(self, name: str) -> App:
+        """Give the App of a service that was built here."""
+        return next(unit.app for unit in self.units if unit.name == name)
+
+    def _app(self, name: str, *prunes: Prune) -> App:
         policies = FailurePolicies()
         stumbles = Stumbles(name, policies)
         app = App(
@@ -147,7 +156,7 @@ class Builder:
             hooks=[stumbles],
             settings=self.app_settings,
         )
-        self.units.append(Unit(name, app, stumbles))
+        self.units.append(Unit(name, app, stumbles, prunes))
         return app
 
     def _catalog(self) -> CatalogApi:
@@ -181,7 +190,7 @@ class Builder:
         return CartApi(app, self.api("catalog"))
 
     def _payment(self) -> PaymentsApi:
-        app = self._app("payment")
+        app = self._app("payment", prune_webhooks)
         shop.payment.app.listen(app, self.api("bank"))
         return PaymentsApi(app, self.settings.webhook_secret)
 
@@ -201,13 +210,17 @@ async def running(builder: Builder) -> AsyncIterator[None]:
         await stack.enter_async_context(_together(builder.units))
         for fill in builder.fills:
             await fill()
-        notes = [asyncio.create_task(unit.stumbles.tell(unit.app)) for unit in builder.units]
+        for unit in builder.units:
+            await prune_once(unit.app, unit.prunes, datetime.now(UTC))
+        aside = [unit.stumbles.tell(unit.app) for unit in builder.units]
+        aside += [prune_forever(unit.app, unit.prunes) for unit in builder.units]
+        tasks = [asyncio.create_task(work) for work in aside]
         try:
             yield
         finally:
-            for task in notes:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*notes, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -282,7 +295,8 @@ def service(settings: Settings, name: str) -> Starlette:
     client = httpx.AsyncClient()
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
-    return serve(PORTS[name], builder.api(name), lambda _: running(builder))
+    api = builder.api(name)
+    return serve(PORTS[name], api, lambda _: running(builder), partial(check, builder.app_of(name)))
 
 
 def _web(builder: Builder) -> tuple[FastAPI, Bell]:

@@ -75,17 +75,17 @@ class CartApi:
                 cart.version += 1
 
     async def reprice(self, visitor_id: str) -> Cart:
-        """Put the catalogue's prices of now on every line."""
+        """Put the catalogue's prices of now on every line. Without a changed price the cart keeps its version."""
         seen = await self.get(visitor_id)
         found = await self.catalog.products_by_sku([line.sku for line in seen.lines])
         prices = {product.sku: product.price for product in found}
         async with self.app.transaction() as session:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             if cart is not None:
-                for line in cart.lines:
-                    price = prices.get(line.sku, Money.of_minor(line.price_minor, line.currency))
-                    line.price_minor, line.currency = price.minor, price.currency
-                cart.version += 1
+                changed = [line for line in cart.lines if prices.get(line.sku, _price(line)) != _price(line)]
+                for line in changed:
+                    line.price_minor, line.currency = prices[line.sku].minor, prices[line.sku].currency
+                cart.version += bool(changed)
             return _view(visitor_id, cart)
 
     async def clear(self, visitor_id: str) -> None:
@@ -118,10 +118,14 @@ def _checked(quantity: int) -> int:
     return quantity
 
 
+def _price(line: CartLineRow) -> Money:
+    return Money.of_minor(line.price_minor, line.currency)
+
+
 def _view(visitor_id: str, cart: CartRow | None) -> Cart:
     lines = []
     for row in cart.lines if cart else ():
-        price = Money.of_minor(row.price_minor, row.currency)
+        price = _price(row)
         lines.append(
             CartLine(
                 id=row.id,

@@ -10,6 +10,10 @@ from uuid import NAMESPACE_URL, uuid5
 from shop.gateway.context import Services
 from shop.ports import Cart, NewOrder, Order, Product
 from shop.problems import Problem
+from txpatterns import new_id
+
+LONGEST_KEY = 80
+LONGEST_VERSION = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,59 @@ def checkout_id(visitor_id: str, key: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"checkout:{visitor_id}:{key}"))
 
 
-async def place(services: Services, visitor_id: str, key: str, method: str) -> Order:
-    """Order what is in the visitor's cart.
+def key_for(cart: Cart) -> str:
+    """Make the key of a checkout page. It carries the version of the cart that the page shows."""
+    return f"{cart.version}.{new_id()}"
+
+
+def version_in(key: str) -> int:
+    """Read the cart's version from the key of a checkout page.
 
     Raises:
-        Problem: ``invalid`` for an unknown method, ``cart-empty``, or ``price-changed`` with both prices.
+        Problem: ``invalid`` for a key that no page of ours carries.
+    """
+    version, dot, _ = key.partition(".")
+    if not (dot and version.isdecimal() and len(version) < LONGEST_VERSION and len(key) <= LONGEST_KEY):
+        raise Problem("invalid", "This is not the form of a checkout page. Load the page again.")
+    return int(version)
+
+
+async def place(services: Services, visitor_id: str, key: str, method: str, version: int | None) -> Order:
+    """Order what is in the visitor's cart, which must be what they saw.
+
+    Args:
+        services: The services that answer.
+        visitor_id: Who orders.
+        key: The same key gives the same order.
+        method: How to pay.
+        version: Of the cart that the visitor saw; none takes the cart as it is now.
+
+    Raises:
+        Problem: ``invalid`` for an unknown method, ``cart-empty``, ``cart-ordered`` with the order that was made of
+            this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed`` with
+            both prices.
     """
     if method not in {known.value for known in METHODS}:
         raise Problem("invalid", f"There is no way to pay called {method!r}.")
     cart = await services.carts.get(visitor_id)
+    seen = cart.version if version is None else version
+    # Before anything is compared: what was ordered stays ordered, whatever became of the cart.
+    known = await services.orders.made(visitor_id, checkout_id(visitor_id, key), seen)
+    if known is not None:
+        return known
+    if seen != cart.version:
+        raise Problem("stale-version", "The cart changed after you looked at it. Nothing was ordered.")
     changed = price_changes(cart, await products_in(services, cart))
     if changed:
         raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)
     return await services.orders.place(
-        NewOrder(checkout_id=checkout_id(visitor_id, key), visitor_id=visitor_id, lines=cart.lines, method=method)
+        NewOrder(
+            checkout_id=checkout_id(visitor_id, key),
+            visitor_id=visitor_id,
+            cart_version=cart.version,
+            lines=cart.lines,
+            method=method,
+        )
     )
 
 

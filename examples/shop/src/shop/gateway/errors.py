@@ -56,7 +56,9 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = "" if error.detail == HTTPStatus(error.status_code).phrase else f"{error.detail}."
-    return answer(request, problem_of_status(error.status_code, said))
+    refused = answer(request, problem_of_status(error.status_code, said))
+    refused.headers.update(error.headers or {})
+    return refused
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:

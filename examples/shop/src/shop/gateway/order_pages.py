@@ -13,7 +13,8 @@ from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.lanes import draw
 from shop.gateway.live import Reading
 from shop.gateway.pages import show
-from shop.gateway.story import Entry, tell
+from shop.gateway.retention import put_away
+from shop.gateway.story import Entry, Story, tell, tell_no_longer
 from shop.gateway.visitors import Visitor
 from shop.ports import Order
 from shop.problems import Problem
@@ -56,14 +57,20 @@ async def stream(
     context: Ctx, visitor: Who, request: Request, order_id: str, after: Annotated[int, Query(ge=0)] = 0
 ) -> StreamingResponse:
     """Send the story again whenever it goes on, as server-sent events, and say when it is complete."""
-    await context.services.orders.get(visitor.id, order_id)
+    order = await context.services.orders.get(visitor.id, order_id)
+    old = put_away(order.created_at) and not await context.timeline.entries(order_id)
     heard = request.headers.get("last-event-id", "")
     start = int(heard) if heard.isdecimal() else after
     return StreamingResponse(
-        _follow(context, visitor, order_id, start),
+        _nothing_more() if old else _follow(context, visitor, order_id, start),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _nothing_more() -> AsyncIterator[str]:
+    """End the stream of a story that has been put away."""
+    yield _event("end", "0", "complete")
 
 
 async def _follow(context: Context, visitor: Visitor, order_id: str, seen: int) -> AsyncIterator[str]:
@@ -96,11 +103,18 @@ def _event(name: str, position: str, text: str) -> str:
     return f"id: {position}\nevent: {name}\n{data}\n"
 
 
+def story_of(order: Order, entries: Sequence[Entry]) -> Story:
+    """Tell an order's story, or how it ended when it is so old that its story has been put away."""
+    if not entries and put_away(order.created_at):
+        return tell_no_longer(order.status)
+    return tell(entries)
+
+
 async def _values(context: Context, visitor: Visitor, order: Order, entries: Sequence[Entry]) -> dict[str, Any]:
     cart = await context.services.carts.get(visitor.id)
     return {
         "order": order,
-        "story": tell(entries),
+        "story": story_of(order, entries),
         "picture": draw(entries),
         "token": visitor.form_token,
         "cart_count": cart.count,

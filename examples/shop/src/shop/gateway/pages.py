@@ -13,10 +13,10 @@ from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
 from shop.ports import StockLevel
 from shop.problems import Problem
-from txpatterns import new_id
 
 router = APIRouter(include_in_schema=False)
 PAGE = 24
+CHANGED = "The cart changed in another window. Here it is as it is now; nothing was ordered."
 
 
 @router.get("/")
@@ -135,14 +135,21 @@ async def order(
     checkout_id: Annotated[str, Form()],
     method: Annotated[str, Form()],
 ) -> Response:
-    """Order. The page carries the checkout's id, so that pressing twice makes one order."""
+    """Order what the page showed. Pressing twice, or in two windows that show the same cart, makes one order."""
     visitor.check_form(csrf)
+    version = checkout.version_in(checkout_id)
     try:
-        placed = await checkout.place(context.services, visitor.id, checkout_id, method)
+        placed = await checkout.place(context.services, visitor.id, checkout_id, method, version)
     except Problem as problem:
-        if problem.kind.slug not in ("cart-empty", "price-changed"):
-            raise
-        return await _cart(context, visitor, problem.detail, problem.kind.status)
+        match problem.kind.slug:
+            case "cart-ordered":
+                return RedirectResponse(f"/orders/{problem.extra['order']}", status_code=303)
+            case "stale-version":
+                return await _checkout(context, visitor, CHANGED, problem.kind.status, method)
+            case "cart-empty" | "price-changed":
+                return await _cart(context, visitor, problem.detail, problem.kind.status)
+            case _:
+                raise
     return RedirectResponse(f"/orders/{placed.id}", status_code=303)
 
 
@@ -170,19 +177,23 @@ async def _cart(context: Context, visitor: Visitor, notice: str | None, status: 
     )
 
 
-async def _checkout(context: Context, visitor: Visitor, notice: str | None) -> HTMLResponse:
+async def _checkout(
+    context: Context, visitor: Visitor, notice: str | None, status: int = 200, chosen: str = checkout.METHODS[0].value
+) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
     if not cart.lines:
-        return await _cart(context, visitor, "Put something into the cart first.")
+        return await _cart(context, visitor, notice or "Put something into the cart first.", status)
     seconds = int(context.window.total_seconds())
     window = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
     return await show(
         context,
         visitor,
         "checkout.html",
+        status,
         cart=cart,
-        checkout_id=new_id(),
+        checkout_id=checkout.key_for(cart),
         methods=checkout.METHODS,
+        chosen=chosen,
         window=window,
         notice=notice,
         here="cart",

@@ -17,10 +17,19 @@ _MOMENT = re.compile(r"\{\{(\w+) ([0-9T:.+\-]+)\}\}")
 _SHAPES = {"minutes": "%H:%M", "seconds": "%H:%M:%S", "ms": "%H:%M:%S", "day": "%-d %B, %H:%M"}
 
 
+def shown(when: datetime, shape: str) -> str:
+    """Write a time in UTC."""
+    return when.strftime(_SHAPES[shape]) + (f".{when.microsecond // 1000:03d}" if shape == "ms" else "") + " UTC"
+
+
 def moment(when: datetime, shape: str = "minutes") -> Markup:
     """Show a time: in UTC at first, in the reader's own zone once the page's script has run."""
-    text = when.strftime(_SHAPES[shape]) + (f".{when.microsecond // 1000:03d}" if shape == "ms" else "")
-    return Markup('<time datetime="{}" data-shape="{}">{} UTC</time>').format(when.isoformat(), shape, text)
+    return Markup('<time datetime="{}" data-shape="{}">{}</time>').format(when.isoformat(), shape, shown(when, shape))
+
+
+def plain(text: str) -> str:
+    """Show a sentence of the story to programs: its moments as words."""
+    return _MOMENT.sub(lambda found: shown(datetime.fromisoformat(found[2]), found[1]), text)
 
 
 def times(text: str) -> Markup:

@@ -84,6 +84,14 @@ def tell(entries: Sequence[Entry]) -> Story:
     return Story(headline, lede, tone, steps, _stages(types), deadline, _next(types, stumbled), _complete(types))
 
 
+def tell_no_longer(status: str) -> Story:
+    """Tell of an order whose story has been put away: how it ended, and that there is no more to see."""
+    confirmed = status == "CONFIRMED"
+    types = [event for _, event in WAY] if confirmed else ["order.created", "order.canceled"]
+    lede = "This was long ago, and its story is not kept any longer."
+    return Story(status.capitalize(), lede, "good" if confirmed else "bad", (), _stages(types), None, None, True)
+
+
 ENDINGS = {"order.confirmed", "order.canceled"}
 
 

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.events import OrderCreated, OrderLine, PaymentWindowClosed
 from shop.money import Money, total
 from shop.orders.app import tell
-from shop.orders.domain import Signal, decide
-from shop.orders.models import OrderRow
+from shop.orders.domain import Signal, Status, decide
+from shop.orders.models import OrderedCartRow, OrderRow
 from shop.ports import CartLine, NewOrder, Order, OrderPage
 from shop.problems import Problem
 from txpatterns import App, new_id
@@ -33,12 +34,15 @@ class OrdersApi:
     async def place(self, order: NewOrder) -> Order:
         """Place an order. The same checkout again gives the order that it made the first time.
 
-        The order, its first event and the timer of its payment window are stored in one transaction.
+        Of a cart at one version there is one order at a time, whichever checkouts ask for it; one that was canceled
+        makes room for the next. The order, its first event and the timer of its payment window are stored in one
+        transaction.
 
         Raises:
-            Problem: ``cart-empty``, or ``conflict`` when another visitor used this checkout.
+            Problem: ``cart-empty``, ``cart-ordered`` when another checkout ordered this cart, or ``conflict`` when
+                another visitor used this checkout.
         """
-        found = await self._of_checkout(order)
+        found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
         if found is not None:
             return found
         if not order.lines:
@@ -48,6 +52,7 @@ class OrdersApi:
             async with self.app.transaction() as session:
                 session.add(row)
                 await session.flush()
+                await _take_cart(session, order, row.id)
                 first = self.app.outbox.add(session, _created(row))
                 self.app.outbox.add(
                     session,
@@ -57,10 +62,29 @@ class OrdersApi:
                 )
                 return _view(row)
         except IntegrityError:
-            found = await self._of_checkout(order)
+            # The same checkout, or the same cart, came twice at once, and the other one was first.
+            found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
             if found is None:
                 raise
-            return found  # the same checkout came twice at once, and the other one was first
+            return found
+
+    async def made(self, visitor_id: str, checkout_id: str, cart_version: int) -> Order | None:
+        """Give the order that a checkout made, if it made one.
+
+        Raises:
+            Problem: ``cart-ordered`` when another checkout ordered the cart at this version and that order is not
+                canceled, or ``conflict`` when another visitor used this checkout.
+        """
+        async with self.app.session() as session:
+            row = await session.scalar(select(OrderRow).where(OrderRow.checkout_id == checkout_id))
+            if row is not None and row.visitor_id != visitor_id:
+                raise Problem("conflict", "This checkout belongs to somebody else.")
+            if row is not None:
+                return _view(row)
+            taken = await session.get(OrderedCartRow, (visitor_id, cart_version))
+            if taken is not None:
+                await _check_ended(session, taken)
+            return None
 
     async def get(self, visitor_id: str, order_id: str) -> Order:
         """Show an order to the visitor who placed it.
@@ -102,13 +126,6 @@ class OrdersApi:
                 self.app.outbox.add(session, tell(fact, row))
             return _view(row)
 
-    async def _of_checkout(self, order: NewOrder) -> Order | None:
-        async with self.app.session() as session:
-            row = await session.scalar(select(OrderRow).where(OrderRow.checkout_id == order.checkout_id))
-            if row is not None and row.visitor_id != order.visitor_id:
-                raise Problem("conflict", "This checkout belongs to somebody else.")
-            return None if row is None else _view(row)
-
     def _row(self, order: NewOrder) -> OrderRow:
         now = datetime.now(UTC)
         sum_of_lines = total([line.unit_price * line.quantity for line in order.lines])
@@ -125,6 +142,23 @@ class OrdersApi:
             created_at=now,
             pay_by=now + self.window,
         )
+
+
+async def _take_cart(session: AsyncSession, order: NewOrder, order_id: str) -> None:
+    """Note that a cart at its version is ordered; refused while another order of it is not canceled."""
+    taken = await session.get(OrderedCartRow, (order.visitor_id, order.cart_version), with_for_update=True)
+    if taken is None:
+        session.add(OrderedCartRow(visitor_id=order.visitor_id, cart_version=order.cart_version, order_id=order_id))
+        await session.flush()
+    else:
+        await _check_ended(session, taken)
+        taken.order_id = order_id
+
+
+async def _check_ended(session: AsyncSession, taken: OrderedCartRow) -> None:
+    earlier = await session.get_one(OrderRow, taken.order_id)
+    if earlier.life.status is not Status.CANCELED:
+        raise Problem("cart-ordered", "What is in this cart is ordered already.", order=earlier.id)
 
 
 def _stored(line: CartLine) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, String
+from sqlalchemy import JSON, ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shop.columns import Moment
@@ -40,3 +40,13 @@ class OrderRow(Base):
     def life(self, life: Life) -> None:
         self.status = life.status.value
         self.canceling = life.canceling.value if life.canceling else None
+
+
+class OrderedCartRow(Base):
+    """Which order was made of a visitor's cart at a version: of what the visitor saw there is one order at a time."""
+
+    __tablename__ = "ordered_cart"
+
+    visitor_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    cart_version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    order_id: Mapped[str] = mapped_column(ForeignKey("shop_order.id"))

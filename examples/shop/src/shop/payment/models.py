@@ -39,4 +39,4 @@ class WebhookEventRow(Base):
     kind: Mapped[str] = mapped_column(String(40))
     body: Mapped[str] = mapped_column(Text)
     outcome: Mapped[str] = mapped_column(String(120))
-    received_at: Mapped[datetime] = mapped_column(Moment)
+    received_at: Mapped[datetime] = mapped_column(Moment, index=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shop.money import Money
 from shop.payment.domain import Answer
-from shop.problems import Problem
+from shop.problems import KINDS, Problem
+
+logger = logging.getLogger("shop.payment")
 
 
 class BankNews(BaseModel):
@@ -34,24 +38,34 @@ def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> BankNews:
     The stamp may be at most five minutes old, or ahead. Several signatures in one header are fine, so that a
     secret can be replaced without a gap.
 
+    Whatever is wrong with a signature, the refusal says the same: whoever tries out signatures learns nothing.
+
     Raises:
         Problem: ``signature-invalid`` when it is not the bank's or not fresh, ``bad-request`` when it is, but cannot
-            be read.
+            be read, or says something twice.
     """
     try:
         Webhook(secret).verify(body, dict(headers), json_parse=False)
-    except WebhookVerificationError as error:
-        raise Problem("signature-invalid", f"{error}.") from error
-    except (ValueError, KeyError) as error:  # what a malformed header or body makes the library raise
-        raise Problem("signature-invalid", "The signature cannot be read.") from error
+    except (WebhookVerificationError, ValueError) as error:  # a malformed header or body is a ValueError
+        logger.warning("a webhook was refused: %s", error)
+        raise Problem("signature-invalid", KINDS["signature-invalid"].help) from error
     try:
+        json.loads(body, object_pairs_hook=_each_once)
         news = BankNews.model_validate_json(body)
         Answer(news.type)
-    except (ValidationError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise Problem("bad-request", "The body is not one of the bank's events.") from error
     if news.id != _header(headers, "webhook-id"):
         raise Problem("bad-request", "The event's id is not that of its header.")
     return news
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has a key twice: two readers could read two different things under one signature."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError("an object has a key twice")
+    return dict(pairs)
 
 
 def _header(headers: Mapping[str, str], name: str) -> Any:

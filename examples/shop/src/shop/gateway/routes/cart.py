@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field
 
+from shop.gateway.checkout import LONGEST_VERSION
 from shop.gateway.context import Ctx, Who
 from shop.ports import Cart
 from shop.problems import Problem
@@ -37,7 +38,7 @@ def version_of(tag: str | None) -> int | None:
     if tag is None or tag.strip() == "*":
         return None
     number = tag.strip().removeprefix("W/").strip('"').removeprefix("v")
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) >= LONGEST_VERSION:
         raise Problem("stale-version", f"{tag} is no version of this cart.")
     return int(number)
 

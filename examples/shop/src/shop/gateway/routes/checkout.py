@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from shop.gateway import checkout
 from shop.gateway.context import Ctx, Who
+from shop.gateway.routes.cart import version_of
 from shop.ports import Order
 from txpatterns import new_id
 
@@ -28,15 +29,17 @@ async def start_checkout(
     body: Checkout,
     response: Response,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    if_match: Annotated[str | None, Header()] = None,
 ) -> Order:
     """Order what is in the cart. The rest happens by events; follow it at the order's address.
 
-    With an Idempotency-Key the same request again gives the same answer and no second order.
+    With an Idempotency-Key the same request again gives the same answer and no second order. With If-Match it is
+    ordered only if the cart is what you saw. Of a cart that nobody changed there is one order at a time.
     """
     key = idempotency_key or new_id()
 
     async def work() -> str:
-        placed = await checkout.place(context.services, visitor.id, key, body.method)
+        placed = await checkout.place(context.services, visitor.id, key, body.method, version_of(if_match))
         return placed.model_dump_json()
 
     order = Order.model_validate_json(await context.keys.once(visitor.id, key, body.model_dump(mode="json"), work))

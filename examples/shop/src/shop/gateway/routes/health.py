@@ -6,11 +6,9 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from shop.gateway.context import Ctx
-from shop.problems import Problem
+from shop.health import check
 
 router = APIRouter(tags=["health"])
 
@@ -29,9 +27,5 @@ async def health() -> Health:
 @router.get("/ready", include_in_schema=False)
 async def ready(context: Ctx) -> Health:
     """Say that the database answers; 503 when it does not."""
-    try:
-        async with context.app.session() as session:
-            await session.execute(text("SELECT 1"))
-    except (SQLAlchemyError, OSError) as error:
-        raise Problem("unavailable", "The database does not answer.") from error
+    await check(context.app)
     return Health()

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from shop.gateway.context import Ctx, Who
-from shop.gateway.story import tell
+from shop.gateway.order_pages import story_of
+from shop.gateway.render import plain
 from shop.ports import Order
 
 router = APIRouter(prefix="/api/v1/orders", tags=["orders"])
@@ -65,10 +66,10 @@ async def cancel_order(context: Ctx, visitor: Who, order_id: str) -> Order:
 async def get_timeline(context: Ctx, visitor: Who, order_id: str) -> TimelineView:
     """Tell what happened to one of your orders."""
     order = await context.services.orders.get(visitor.id, order_id)
-    story = tell(await context.timeline.entries(order.id))
+    story = story_of(order, await context.timeline.entries(order.id))
     entries = [
         TimelineEntry(
-            says=step.says,
+            says=plain(step.says),
             type=step.entry.type,
             message_id=step.entry.message_id,
             occurred_at=step.entry.occurred_at,

@@ -1,4 +1,4 @@
-"""The API at a glance, from its own description; FastAPI's `/docs` shows the same with scripts from elsewhere."""
+"""The API at a glance, from its own description; `/docs` shows the same for trying it out."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ async def api_page(context: Ctx, visitor: Who, request: Request) -> HTMLResponse
         for method, described in methods.items()
     ]
     return await show(context, visitor, "api.html", operations=operations)
+
+
+@router.get("/docs")
+async def try_page(context: Ctx) -> HTMLResponse:
+    """Let the API be tried, with files of this shop alone: it works without a network."""
+    return HTMLResponse(context.templates.get_template("docs.html").render())

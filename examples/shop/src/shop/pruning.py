@@ -1,0 +1,42 @@
+"""Deleting what has served its time: a batch at a time, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from txpatterns import App
+
+logger = logging.getLogger("shop.pruning")
+
+EVERY = timedelta(hours=1)
+BATCH = 500
+
+Prune = Callable[[AsyncSession, datetime], Awaitable[int]]
+"""Deletes at most a batch of what is too old at a moment, and says how many rows that were."""
+
+
+async def prune_once(app: App, prunes: Sequence[Prune], now: datetime) -> int:
+    """Delete a batch of each kind; gives the number of rows."""
+    gone = 0
+    for prune in prunes:
+        async with app.transaction() as session:
+            gone += await prune(session, now)
+    return gone
+
+
+async def prune_forever(app: App, prunes: Sequence[Prune]) -> None:
+    """Delete what grows old, until cancelled. A database that is away now is asked again later."""
+    while prunes:
+        try:
+            gone = await prune_once(app, prunes, datetime.now(UTC))
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("old rows could not be deleted: %s", error)
+            gone = 0
+        if not gone:
+            await asyncio.sleep(EVERY.total_seconds())
