@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -17,11 +18,13 @@ from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database import Database, attach
 from txpatterns.database.engines import WRITES, AnyEngine
+from txpatterns.database.sessions import given_async_session, given_session
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import ConfigurationError
+from txpatterns.errors import ConfigurationError, HandlerDefinitionError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
+from txpatterns.inbox.signatures import AnyHandler, name_of
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, RetryLadder
@@ -95,14 +98,15 @@ class App:
     def session(self, **options: Any) -> AsyncSession:
         """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.
 
-        Objects stay readable after the commit. A session of your own making serves as well.
+        Objects stay readable after the commit. Closed, it is closed for good: a task that goes on with it gets an
+        error. A session of your own making serves as well.
 
         Raises:
             ConfigurationError: the App was given a plain ``Engine``; use ``sync_session``.
         """
         if not isinstance(self.database.engine, AsyncEngine):
             raise ConfigurationError("This App has a plain Engine.", fix="Use app.sync_session(), or an async URL.")
-        return AsyncSession(self.database.engine, **{"expire_on_commit": False, **options})
+        return given_async_session(self.database.engine, **options)
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[AsyncSession]:
@@ -128,30 +132,42 @@ class App:
         Raises:
             MissingExtra: the App has an async driver, and the plain one for its database is not installed.
         """
-        return Session(self.database.sync_engine, **{"expire_on_commit": False, **options})
+        return given_session(self.database.sync_engine, **options)
 
     def on(
         self,
         event: type[E],
         *,
         name: str | None = None,
-        permanent: Sequence[type[Exception]] = (),
+        permanent: Sequence[type[BaseException]] = (),
         retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
     ) -> On[E]:
         """Register, as a decorator, a handler for an event.
 
         It is an ``async def`` that takes the event and a ``Transaction``, or a ``def`` with a ``SyncTransaction``.
         What it writes to ``tx.session`` commits together with the record that it was done: once. ``name`` is its
         identity in the inbox, the function's own if left out. ``permanent`` errors make a dead letter at once;
-        ``retries`` gives other waits for some errors.
+        ``retries`` gives other waits for some errors. ``timeout`` is how long it may take, where that is not
+        ``settings.consumer.handler_timeout``. What it returns is awaited, until nothing is left to await.
 
         Raises:
-            HandlerDefinitionError: the function does not fit the event.
+            HandlerDefinitionError: the function does not fit the event, or the App consumes already.
         """
-        if isinstance(self.broker, MemoryBroker):
-            # Before anything is sent: what a handler waits for must not be confirmed without it.
-            self.broker.declare(self.name, [describe(event).topic])
-        return self.consumer.on(event, name=name, permanent=permanent, retries=retries)
+        register = self.consumer.on(event, name=name, permanent=permanent, retries=retries, timeout=timeout)
+
+        def keep(function: AnyHandler) -> None:
+            if self._running.consumes:
+                raise HandlerDefinitionError(
+                    f"{name or name_of(function)} is registered while {self.name} runs, so it would receive nothing.",
+                    fix="Import the modules that register handlers before the App starts.",
+                )
+            register(function)
+            if isinstance(self.broker, MemoryBroker):
+                # Before anything is sent: what a handler waits for must not be confirmed without it.
+                self.broker.declare(self.name, [describe(event).topic])
+
+        return On(keep)
 
     def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
         """Register, as a decorator, how the fields of an old version become those of a newer one."""
@@ -244,9 +260,7 @@ class App:
             hooks=self.hooks,
             settings=self.settings.consumer_with(self.policies),
         )
-        for handler in handlers:
-            name, rules = handler.consumer.removeprefix(f"{self.name}."), handler.rules
-            made.on(handler.event, name=name, permanent=rules.permanent, retries=rules.ladders)(handler.call)
+        made.take_over(handlers)
         return made
 
     def __repr__(self) -> str:

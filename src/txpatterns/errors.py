@@ -21,6 +21,8 @@
     ├── LeaseLost
     ├── IdReused                     an inbox claim under an id that stands for something else
     ├── TransactionEnded             a handler that committed, rolled back or closed its session
+    ├── SessionOver                  what came to a session while its transaction was being committed
+    ├── HandlerTimeout               a handler that was cancelled at its time limit
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
         └── Reject
@@ -182,6 +184,20 @@ class TransactionEnded(TxPatternsError):
 
     code = "TXP-1402"
     fix = "Leave commit and rollback to the library; what may fail by itself belongs in tx.session.begin_nested()."
+
+
+class SessionOver(TxPatternsError):
+    """This session's transaction is being committed, and takes nothing more: it would be lost."""
+
+    code = "TXP-1403"
+    fix = "Await what a handler or a request starts before it ends, or give it a session of its own: app.session()."
+
+
+class HandlerTimeout(TxPatternsError):
+    """The handler did not end within its time limit and was cancelled."""
+
+    code = "TXP-1404"
+    fix = "Give what it waits for a shorter time-out, or the handler more time: on(Event, timeout=...)."
 
 
 class HandlerSignal(TxPatternsError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -149,7 +150,7 @@ class HookList(Hooks):
 
     def __init__(self, listeners: Sequence[Hooks] = ()) -> None:
         self.listeners = list(listeners)
-        self._faults: set[tuple[type[Hooks], str, type[Exception]]] = set()
+        self._faults: set[tuple[type[Hooks], str, type[BaseException]]] = set()
 
     @classmethod
     def of(cls, given: Hooks | Sequence[Hooks] | None) -> HookList:
@@ -248,7 +249,9 @@ class HookList(Hooks):
     def _guarded(self, listener: Hooks, moment: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit, CancelledError):
+            raise
+        except BaseException as error:
             fault = (type(listener), moment, type(error))
             if fault not in self._faults:
                 self._faults.add(fault)

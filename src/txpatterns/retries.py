@@ -1,14 +1,14 @@
-"""When to try again, and what happens to a key meanwhile: pure decisions."""
+"""What becomes of a message that failed, when it is tried again, and what its key does meanwhile: pure decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from random import Random
 
-from txpatterns.errors import ConfigurationError
+from txpatterns.errors import ConfigurationError, HandlerSignal, Reject, Retry
 
 LADDER = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600, 1800))
 
@@ -84,6 +84,121 @@ class FailurePolicies:
     def of(self, topic: str) -> FailurePolicy:
         """Give the policy of a topic."""
         return self.topics.get(topic, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The message gets another attempt after this time."""
+
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The message becomes a dead letter for this reason."""
+
+    reason: str
+
+
+Decision = Again | Dead
+
+_CATCH_ALL = (Exception, BaseException)
+_MOST = 100
+"""Errors looked at: a chain may be as long as a loop that went on failing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRules:
+    """How one handler's errors are treated where they differ from its topic's policy.
+
+    ``permanent`` errors make a dead letter at once. ``ladders`` gives the waits for some errors, the most specific
+    class first found in the error's own order of inheritance.
+    """
+
+    permanent: tuple[type[BaseException], ...] = ()
+    ladders: Mapping[type[Exception], RetryLadder] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given: tuple[object, ...] = (*self.permanent, *self.ladders)
+        for kind in given:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigurationError(
+                    f"{kind!r} is no class of errors.", fix="Write, for example: permanent=[ValueError]"
+                )
+        _check_kind(RetryLadder, *self.ladders.values())
+
+    @classmethod
+    def of(
+        cls, permanent: Iterable[type[BaseException]], ladders: Mapping[type[Exception], RetryLadder]
+    ) -> FailureRules:
+        """Make the rules of what was given. Raises ConfigurationError for what is no list, or no ladder."""
+        given: tuple[object, object] = (permanent, ladders)
+        if not (isinstance(given[0], Iterable) and isinstance(given[1], Mapping)):
+            raise ConfigurationError(
+                "permanent takes a list of error classes, and retries the ladder for each of some.",
+                fix="Write, for example: permanent=[ValueError], retries={OSError: RetryLadder(...)}",
+            )
+        return cls(tuple(permanent), dict(ladders))
+
+    def ladder_of(self, error: BaseException, usual: RetryLadder) -> RetryLadder:
+        """Give the ladder for an error."""
+        found = (self.ladders[kind] for kind in type(error).__mro__ if kind in self.ladders)
+        return next(found, usual)
+
+    def most_attempts(self, usual: RetryLadder) -> int:
+        """Say how many attempts a message can have, whatever its errors are."""
+        return max(ladder.attempts for ladder in (usual, *self.ladders.values()))
+
+    def names(self, error: BaseException) -> bool:
+        """Whether it is said what to do about this very kind of error, not only about all kinds."""
+        kinds = tuple(kind for kind in (*self.permanent, *self.ladders) if kind not in _CATCH_ALL)
+        return isinstance(error, (HandlerSignal, *kinds))
+
+
+def decide(
+    error: BaseException, attempts: int, *, rules: FailureRules, ladder: RetryLadder, random: Random
+) -> Decision:
+    """Decide what follows a failed attempt, the ``attempts``-th one.
+
+    What a handler means may stand inside of what it raises. Of each member of an exception group, and of what
+    ``raise … from`` puts another error around, the outermost error decides that the rules name or that is a signal;
+    without any, the error itself. An error that was merely being handled when another one came decides nothing. Where
+    several decide, one that ends the message wins, otherwise the longest wait.
+    """
+    deciding = list(_named(error, rules, set())) or [error]
+    if any(isinstance(each, Reject) for each in deciding):
+        return Dead("rejected")
+    if any(isinstance(each, rules.permanent) and not isinstance(each, Retry) for each in deciding):
+        return Dead("permanent")
+    waits = [_wait_of(each, rules.ladder_of(each, ladder).delay(attempts, random)) for each in deciding]
+    return max((Again(wait) for wait in waits if wait is not None), key=lambda again: again.after, default=_EXHAUSTED)
+
+
+_EXHAUSTED = Dead("exhausted")
+
+
+def _wait_of(error: BaseException, by_ladder: timedelta | None) -> timedelta | None:
+    if by_ladder is None or not isinstance(error, Retry) or error.after is None:
+        return by_ladder
+    return max(error.after, timedelta(0))
+
+
+def _named(error: BaseException, rules: FailureRules, seen: set[int]) -> Iterator[BaseException]:
+    if id(error) in seen or len(seen) == _MOST:
+        return
+    seen.add(id(error))
+    found = False
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            for each in _named(member, rules, seen):
+                found = True
+                yield each
+    if found:
+        return
+    if rules.names(error):
+        yield error
+    elif error.__cause__ is not None:
+        yield from _named(error.__cause__, rules, seen)
 
 
 def _check_kind(kind: type, *values: object) -> None:

@@ -29,6 +29,9 @@ from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")
 
+NO_HANDLERS = "Where there are handlers, import their modules before the App starts"
+"""What to do about an App that has none."""
+
 _PATIENCE = timedelta(minutes=1)
 _ARRIVAL = timedelta(seconds=10)
 
@@ -53,6 +56,8 @@ class Running:
         self._pulse = pulse
         self._supervisor: Supervisor | None = None
         self._relay: Relay | None = None
+        self.consumes = False
+        """Whether handlers run now, so that none can be registered any more."""
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -87,10 +92,14 @@ class Running:
     @asynccontextmanager
     async def parts(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
         """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on."""
+        consumes = consumer is not None
         consumer = consumer if consumer is not None and consumer.handlers.topics else None
         if consumer is not None:
             consumer.check()
+        elif consumes:
+            self._tell_of_no_handlers(relay=relay)
         supervisor = self._supervisor = Supervisor(clock=self._database.clock)
+        self.consumes = consumes
         try:
             async with self._broker:
                 try:
@@ -101,10 +110,16 @@ class Running:
         finally:
             if self._supervisor is supervisor:
                 self._supervisor = None
+                self.consumes = False
 
     def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
         if consumer is not None:
-            supervisor.start("consumer", consumer.run, stop=consumer.stop, heard=self._pulse.heard(CONSUMER))
+            told = self._pulse.heard(CONSUMER)
+
+            def heard() -> float:
+                return min(told(), consumer.held_up_since())
+
+            supervisor.start("consumer", consumer.run, stop=consumer.stop, heard=heard, attention=consumer.attention)
         if relay:
             made = self._relay = Relay(
                 self._database,
@@ -126,6 +141,13 @@ class Running:
         if relay and isinstance(self._broker, MemoryBroker):
             readers = _Readers(self._broker)
             supervisor.start("group watch", readers.run, stop=readers.stop)
+
+    def _tell_of_no_handlers(self, *, relay: bool) -> None:
+        if relay and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
+            logger.warning("nobody reads memory:// in this process: what is sent is gone. %s", NO_HANDLERS)
+        else:
+            level = logging.INFO if relay else logging.WARNING
+            logger.log(level, "no handlers are registered, so nothing is consumed. %s", NO_HANDLERS)
 
     async def _stop(self, supervisor: Supervisor) -> None:
         try:
@@ -157,6 +179,7 @@ class Running:
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
         self._supervisor = self._relay = None
+        self.consumes = False
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

@@ -41,6 +41,33 @@ def test_run_says_in_json_what_it_runs_on(txp):
     assert (said["database"], said["broker"]) == ("sqlite+aiosqlite:///orders.db", "memory://")
 
 
+BARE = """
+from txpatterns import App, Event
+class Placed(Event, topic="o", type="placed", key="id"):
+    id: str
+app = App("plain", broker={broker!r})
+"""
+
+
+def test_an_app_whose_handlers_nobody_imported_is_refused_on_memory(txp, project):
+    """P1, H205: its messages would be gone; they are kept instead."""
+    (project / "plain.py").write_text(BARE.format(broker="memory://"))
+    txp("db", "upgrade", "--app", "plain:app")
+    txp("publish", "o", "placed", "--json", '{"id": "1"}', "--app", "plain:app")
+    ran = txp("run", "plain:app", "--drain", code=1)
+    assert ran.err.startswith("plain has no handlers here: on memory:// nothing is sent, and messages are kept.")
+    assert "Import the modules with the handlers" in ran.err
+    assert "TXP-1013 Messages wait" in ran.err
+    assert "pending" in txp("outbox", "list", "--app", "plain:app").out
+
+
+def test_an_app_without_handlers_has_nothing_to_consume(txp, project):
+    """P7, H205: refused, and not idle for ever."""
+    (project / "plain.py").write_text(BARE.format(broker="kafka://127.0.0.1:1"))
+    ran = txp("consume", "plain:app", code=1)
+    assert ran.err.startswith("TXP-1001 plain:app has no handlers, so there is nothing to consume.")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(child, project, number):
     """H37: the exit code of a stop that was asked for is 0, and nothing is printed but the line of the start."""

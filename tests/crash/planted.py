@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table
+from txpatterns.execution import Execution
 from txpatterns.inbox import attempts
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
-from txpatterns.inbox.execution import Execution
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.outbox.outbox import Outbox
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
@@ -94,18 +93,18 @@ def does_not_lock_the_lease(_: Surroundings) -> None:
 
 
 def claims_in_a_transaction_of_its_own(_: Surroundings) -> None:
-    in_session = Execution._in_session
+    execute = Execution.run
 
-    async def split(self: Execution, session: AsyncSession, run: Any) -> Any:
+    async def split(self: Execution, run: Any) -> Any:
         def opening(connection: sa.Connection) -> bool:
             first = run.opening(connection)
             connection.exec_driver_sql("COMMIT")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             return first
 
-        return await in_session(self, session, replace(run, opening=opening))
+        return await execute(self, replace(run, opening=opening))
 
-    Execution._in_session = split
+    Execution.run = split
 
 
 def sends_after_the_commit(around: Surroundings) -> None:

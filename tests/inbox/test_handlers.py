@@ -2,6 +2,7 @@
 
 import functools
 from datetime import timedelta
+from typing import Annotated, Any, NewType, Protocol, TypeVar
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -50,6 +51,73 @@ def test_functions_that_fit_are_registered_under_their_name(function, is_async, 
     assert (handler.is_async, handler.consumer) == (is_async, f"app.{name}")
 
 
+class Both:
+    async def handle(self, event: Noted | Echoed, tx: Transaction) -> None: ...
+
+
+class HasBook(Protocol):
+    book: str
+
+
+Tagged = TypeVar("Tagged", bound=Event)
+Named = NewType("Named", Noted)
+
+
+async def anything(event: Any, tx: Any) -> None: ...
+
+
+async def by_protocol(event: HasBook, tx: Transaction) -> None: ...
+
+
+async def by_bound(event: Tagged, tx: Transaction) -> None: ...
+
+
+async def by_new_type(event: Named, tx: Transaction) -> None: ...
+
+
+async def optional(event: Noted | None, tx: Annotated[Transaction, "injected"]) -> None: ...
+
+
+async def starred(*args: object) -> None: ...
+
+
+async def unknown(event: "NotImported", tx: "NeitherImported") -> None: ...  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    "function", [anything, by_protocol, by_bound, by_new_type, optional, starred, unknown, Both().handle]
+)
+def test_what_an_annotation_does_not_tell_at_run_time_is_taken_for_right(function):
+    """UX: no error of Python's own at import, and none for a handler that fits."""
+    assert Handlers("app").add(Noted, function).is_async
+
+
+def test_a_method_handles_two_events():
+    """UX: it is another object each time that it is looked up, and the same method."""
+    handlers, both = Handlers("app"), Both()
+    handlers.add(Noted, both.handle)
+    handlers.add(Echoed, both.handle)
+    assert handlers.consumers == ["app.handle"]
+    with pytest.raises(HandlerDefinitionError, match="already"):
+        handlers.add(Noted, Both().handle)
+    with pytest.raises(HandlerDefinitionError, match="already"):
+        handlers.add(Noted, both.handle)
+
+
+@pytest.mark.parametrize("event", [Noted | Echoed, int, "Noted", Noted(book="a", number=1), None])
+def test_what_is_no_event_is_refused(event):
+    """UX: with what to write instead."""
+    with pytest.raises(HandlerDefinitionError, match="one event class"):
+        Handlers("app").add(event, bare)
+
+
+async def of_no_event(event: int | str, tx: Transaction) -> None: ...
+
+
+def gives_a_coroutine(event: Noted, tx: Transaction):
+    return good(event, tx)
+
+
 async def of_another_event(event: Echoed, tx: Transaction) -> None: ...
 
 
@@ -78,6 +146,10 @@ async def generator(event: Noted, tx: Transaction):
         (one_parameter, "cannot be called with"),
         (three_parameters, "cannot be called with"),
         (generator, "is a generator"),
+        (functools.partial(generator), "is a generator"),
+        (of_no_event, r"takes int \| str, but is registered for Noted"),
+        (gives_a_coroutine, "is def, so it takes SyncTransaction"),
+        ("good", "cannot be called"),
     ],
 )
 def test_functions_that_do_not_fit_are_refused(function, words):

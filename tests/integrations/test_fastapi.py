@@ -9,7 +9,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -183,3 +184,32 @@ async def test_missing_tables_stop_the_start(database):
     with pytest.raises(Exception, match="txp db upgrade"):
         async with web.router.lifespan_context(web):
             pytest.fail("it started")
+
+
+async def test_a_background_task_gets_an_error_from_the_session_of_its_request(tmp_path):
+    """P1, H202: what it adds and what it sends would vanish."""
+    app, web = make(tmp_path)
+    errors = []
+
+    @web.post("/late")
+    async def late(
+        session: Annotated[AsyncSession, Depends(session_dependency(app), scope="function")], tasks: BackgroundTasks
+    ) -> None:
+        def afterwards():
+            for use in (lambda: session.add(Slip(order_id="8")), lambda: app.outbox.add(session, Placed(order_id="8"))):
+                with pytest.raises(InvalidRequestError, match="permanently closed") as raised:
+                    use()
+                errors.append(raised.value)
+
+        session.add(Slip(order_id="7"))
+        tasks.add_task(afterwards)
+
+    async with web.router.lifespan_context(web):
+        transport = httpx.ASGITransport(web)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            assert (await client.post("/late")).status_code == 200
+            ready = await client.get("/health/ready")
+    assert len(errors) == 2
+    assert await slips(app) == {"7"}
+    assert all(part["attention"] == [] for part in ready.json()["parts"])
+    await app.close()

@@ -7,6 +7,7 @@ then the message is in its sender's outbox; when the process dies, it is publish
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -17,7 +18,13 @@ from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import ConfigurationError, PublishRejected
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
+from txpatterns.text import one_line
 from txpatterns.transport import Capabilities, Outcome, Verdict
+
+logger = logging.getLogger("txpatterns")
+
+_TOLD = 1000
+"""Topics that are told of: a program may make up names without end."""
 
 PutBack = Callable[[Group, Item, timedelta | None], None]
 
@@ -49,6 +56,7 @@ class MemoryBroker:
         self._max_in_flight = max_in_flight
         self._clock: Clock = clock or SystemClock()
         self._groups: dict[str, Group] = {}
+        self._unread: set[str] = set()
         self._begin_anew()
         forget_after_fork(self)
 
@@ -76,6 +84,11 @@ class MemoryBroker:
     def declare(self, group: str, topics: Collection[str]) -> None:
         """Make a group exist: from now on, messages of these topics wait until it has acknowledged them."""
         self._groups.setdefault(group, Group(group)).topics.update(topics)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether anybody is to read at all."""
+        return bool(self._groups)
 
     def missing_groups(self) -> list[str]:
         """Give the declared groups that nobody reads now.
@@ -126,7 +139,7 @@ class MemoryBroker:
                     stopped.update(() if message.key is None else (message.key,))
                 else:
                     if message.topic not in readers:
-                        readers[message.topic] = [g for g in self._groups.values() if message.topic in g.topics]
+                        readers[message.topic] = self._readers_of(message.topic)
                     publication.add(message, readers[message.topic])
             for group in {group.name: group for found in readers.values() for group in found}.values():
                 group.wake()
@@ -141,6 +154,13 @@ class MemoryBroker:
                     return
         finally:
             publication.withdraw()
+
+    def _readers_of(self, topic: str) -> list[Group]:
+        found = [group for group in self._groups.values() if topic in group.topics]
+        if not found and topic not in self._unread and len(self._unread) < _TOLD:
+            self._unread.add(topic)
+            logger.warning("nobody in this process reads %s: on memory:// its messages are gone", one_line(topic))
+        return found
 
     def subscribe(
         self, topics: Sequence[str], *, group: str

@@ -8,14 +8,19 @@ import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 import typer
 
 from txpatterns.app import App
+from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.cli.loading import AppArgument, JsonOption, load_app, reaching
 from txpatterns.cli.output import as_json, examples
-from txpatterns.errors import UnsafeSettings
+from txpatterns.errors import ConfigurationError, UnsafeSettings
+from txpatterns.outbox.schema import outbox_table
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.settings import BROKER_URL, DATABASE_URL
+
+_IMPORT = "Import the modules with the handlers where the App is made, or name a module that does."
 
 DrainOption = Annotated[bool, typer.Option("--drain", help="End as soon as everything that is committed now is sent.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what goes wrong.")]
@@ -60,7 +65,17 @@ def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool
             "On memory:// nothing arrives in a process that does not relay.",
             fix=f"txp run {place}, or name a broker that is a process of its own ({BROKER_URL}).",
         )
+    if consume and not relay and not app.consumer.handlers.topics:
+        raise ConfigurationError(f"{place} has no handlers, so there is nothing to consume.", fix=_IMPORT)
     asyncio.run(_until_stopped(app, relay=relay, consume=consume, drain=drain, json=json))
+
+
+def _without_handlers(app: App) -> bool:
+    """Say what it means that there are none: most likely nobody has imported their module. Gives whether to relay."""
+    relay = not isinstance(app.broker, MemoryBroker) or app.broker.has_groups
+    kept = "it sends, and handles nothing" if relay else "on memory:// nothing is sent, and messages are kept"
+    typer.echo(f"{app.name} has no handlers here: {kept}. {_IMPORT}", err=True)
+    return relay
 
 
 async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> None:
@@ -68,14 +83,28 @@ async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, j
         try:
             with reaching(app.database):
                 made = await app.prepare()
+            if consume and not app.consumer.handlers.topics:
+                relay = _without_handlers(app)
             async with app.running(relay=relay, consume=consume):
                 _say(app, made, json=json)
-                if drain:
+                if drain and not relay:
+                    await _refuse_to_drain(app)
+                elif drain:
                     await _first(app.drained(), stopping.wait())
                 else:
                     await stopping.wait()
         finally:
             await app.close()
+
+
+async def _refuse_to_drain(app: App) -> None:
+    """Raise UnsafeSettings when messages wait that nobody reads: who asked to drain must not think them sent."""
+    first = sa.select(outbox_table.c.position).limit(1)
+    if await app.database.read(lambda connection: connection.scalar(first)) is not None:
+        raise UnsafeSettings(
+            "Messages wait, and nobody in this process reads memory://: sent, they would be gone.",
+            fix=_IMPORT,
+        )
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

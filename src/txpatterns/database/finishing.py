@@ -20,16 +20,17 @@ class Breakable:
 
     def __init__(self) -> None:
         self._within: asyncio.Task[Any] | None = None
-        self._asked = False
+        self.asked = False
+        """Whether it was cancelled by us, and not by what runs in it."""
 
     def cancel(self) -> None:
         """Cancel the block, at its beginning if it has not begun."""
-        self._asked = True
+        self.asked = True
         if self._within is not None:
             self._within.cancel()
 
     def __enter__(self) -> None:
-        if self._asked:
+        if self.asked:
             raise asyncio.CancelledError
         self._within = asyncio.current_task()
 

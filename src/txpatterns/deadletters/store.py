@@ -14,7 +14,7 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Message
 from txpatterns.text import without_secrets
 
-_ERROR_LENGTH = 2000
+_ERROR_LENGTH = 8000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -1,10 +1,11 @@
 """The transactional inbox: what arrives again has no second effect, and what fails is tried again in order."""
 
 from txpatterns.inbox.consumer import Consumer
-from txpatterns.inbox.handlers import AnyHandler, Handler, Handlers, On
+from txpatterns.inbox.handlers import Handler, Handlers, On
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.schema import State, inbox_table, inbox_waiting_table
 from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.inbox.signatures import AnyHandler
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 
 __all__ = [

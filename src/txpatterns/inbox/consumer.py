@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from math import inf
+from typing import Any
 
 from txpatterns.database import Database, Leases
 from txpatterns.database.engines import is_autocommit, sync_side
 from txpatterns.database.finishing import finish
-from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError, NotTransactional
+from txpatterns.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    HandlerDefinitionError,
+    NotTransactional,
+)
+from txpatterns.execution import Execution
 from txpatterns.hooks import HookList, Hooks
-from txpatterns.inbox.decisions import FailureRules
 from txpatterns.inbox.deliveries import Deliveries
-from txpatterns.inbox.execution import Execution
-from txpatterns.inbox.handlers import AnyHandler, E, Handlers, On
+from txpatterns.inbox.handlers import E, Handler, Handlers, On, Options
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.lanes import Lanes
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.settings import ConsumerSettings, check_window, concurrency_for
+from txpatterns.inbox.signatures import AnyHandler, name_of
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.inbox.transaction import Emitter
 from txpatterns.inbox.upkeep import Membership, keep_clean
-from txpatterns.retries import RetryLadder
+from txpatterns.messages import Event
+from txpatterns.retries import FailureRules, RetryLadder
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.serialization import EventRegistry
 from txpatterns.transport import Delivery, Subscriber
@@ -60,7 +69,7 @@ class Consumer:
         self.inbox = Inbox(database)
         self._hooks = HookList.of(hooks)
         self._stopping = asyncio.Event()
-        self._execution = Execution(database, emitter)
+        self._execution = Execution(database)
         self._suspicion = Suspicion()
         self._outages = Outages(database.clock, group, self._stopping)
         self._intake = Outages(database.clock, f"{group}: intake", self._stopping)
@@ -71,7 +80,9 @@ class Consumer:
             self.settings,
             self._hooks,
             self._execution,
+            emitter,
             Outages(database.clock, f"{group}: handlers", self._stopping),
+            Outages(database.clock, f"{group}: def handlers", self._stopping),
         )
         self._retries = Retries(self._processing, self.settings.retry_interval, self._outages)
         deliveries = Deliveries(self._processing, self._retries, self._suspicion)
@@ -82,37 +93,67 @@ class Consumer:
             stopping=self._stopping,
         )
         self._prepared = False
+        self._active = False
 
     def on(
         self,
         event: type[E],
         *,
         name: str | None = None,
-        permanent: Sequence[type[Exception]] = (),
+        permanent: Sequence[type[BaseException]] = (),
         retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
     ) -> On[E]:
         """Register, as a decorator, a handler for an event.
 
         ``name`` is its identity in the inbox, the function's own name if left out; ``permanent`` errors make a dead
-        letter at once, and ``retries`` gives other waits for some errors.
+        letter at once, and ``retries`` gives other waits for some errors. ``timeout`` is how long it may take, where
+        that is not what the settings say.
 
         Raises:
-            HandlerDefinitionError: the function does not fit the event or the database.
+            HandlerDefinitionError: the function does not fit the event or the database, or the consumer runs.
         """
-        rules = FailureRules(tuple(permanent), dict(retries or {}))
+        options = Options(FailureRules.of(permanent, retries or {}), timeout)
+        return On(lambda function: self._register(event, function, name, options))
 
-        def keep(function: AnyHandler) -> None:
-            self._execution.accept(function)
-            self.handlers.add(event, function, name=name, rules=rules)
-            self._processing.registry.register(event)
-            self._prepared = False
+    def take_over(self, handlers: Iterable[Handler]) -> None:
+        """Register the handlers of another consumer of this group."""
+        for handler in handlers:
+            name = handler.consumer.removeprefix(f"{self.handlers.group}.")
+            self._register(handler.event, handler.call, name, handler.options)
 
-        return On(keep)
+    def _register(self, event: type[Event], function: AnyHandler, name: str | None, options: Options) -> None:
+        if self._active:
+            raise HandlerDefinitionError(
+                f"{name or name_of(function)} is registered while the consumer runs, so it would receive nothing.",
+                fix="Register all handlers first: import their modules before the consumer starts.",
+            )
+        handler = self.handlers.make(event, function, name=name, options=options)
+        if handler.is_async and not self._execution.can_await:
+            raise HandlerDefinitionError(
+                f"{name_of(function)} is async def, but the database was given as an Engine, which blocks.",
+                fix="Write the handler as def with SyncTransaction, or give an AsyncEngine or an asynchronous URL.",
+            )
+        self._processing.registry.register(event)
+        self.handlers.keep(handler)
+        self._prepared = False
 
     @property
     def in_flight(self) -> int:
         """How many messages this process holds: from the broker and not acknowledged, or in a further attempt."""
         return self._lanes.in_flight + self._retries.in_flight
+
+    def attention(self) -> list[str]:
+        """Say in words what a person should look at: what is waited for, what cannot be read, what runs for long."""
+        outages = (self._intake.told(), self._processing.outages.told(), self._processing.plain_outages.told())
+        unread: Mapping[str, Exception] = getattr(self.broker, "unread", {})
+        topics = [f"the topic {topic} cannot be read" for topic in self.handlers.topics if topic in unread]
+        return [*filter(None, outages), *topics, *self._execution.underway.long()]
+
+    def held_up_since(self) -> float:
+        """Since when handlers cannot run, by the monotonic clock; infinity while they can."""
+        found = (self._processing.outages.since, self._processing.plain_outages.since)
+        return min((since for since in found if since is not None), default=inf)
 
     def check(self) -> None:
         """Refuse what would fail or be unsafe at run time; ``run`` does it first.
@@ -135,7 +176,7 @@ class Consumer:
             raise NotTransactional
         concurrency = concurrency_for(self.settings, is_sqlite=self.database.is_sqlite, engines=engines)
         if has_plain:
-            self._execution.prepare_threads(concurrency)
+            self._execution.prepare_threads()
         self._processing.slots = asyncio.Semaphore(concurrency)
         self._prepared = True
 
@@ -143,12 +184,13 @@ class Consumer:
         """Handle messages until ``stop`` is called, or until cancelled.
 
         Outages of the database or the broker are waited out. What a cancellation interrupts is rolled back and comes
-        again.
+        again; a ``def`` handler, which cannot be interrupted, goes on in its thread, and what it commits then counts.
         """
         self.check()
         if not self.handlers.topics:
             raise ConfigurationError("This consumer has no handlers.", fix="Register one with on(Event).")
         self._stopping.clear()
+        self._active = True
         leases = Leases(self.database, f"consumer:{self.handlers.group}", slots=0, ttl=self.settings.lease_ttl)
         membership = Membership(leases, self._suspicion)
         clock = self.database.clock
@@ -158,11 +200,15 @@ class Consumer:
                 await self._outages.insist(membership.join)
                 clean = partial(keep_clean, self.inbox, self.settings.retention, clock, self._stopping)
                 keep = partial(membership.keep, clock, self._stopping)
-                for name, work in (("membership", keep), ("retries", self._retries.work), ("cleaning", clean)):
+                watch = partial(self._execution.underway.watch, self._stopping)
+                works: dict[str, Callable[[], Awaitable[None]]]
+                works = {"membership": keep, "retries": self._retries.work, "cleaning": clean, "handlers": watch}
+                for name, work in works.items():
                     tasks.append(asyncio.create_task(self._supervise(work), name=f"consumer {name}"))
                 await self._intake.insist(self._take_in)
                 await self._retries.finished()
         finally:
+            self._active = False
             await finish(self._end(tasks, membership))
 
     def stop(self) -> None:
@@ -210,15 +256,20 @@ class Consumer:
         """Give the next batch, or None when the consumer stops."""
         coming = asyncio.ensure_future(anext(batches, None))
         stopped = asyncio.ensure_future(self._stopping.wait())
+        broken = asyncio.ensure_future(self._lanes.broken.wait())
+        waits: set[asyncio.Future[Any]] = {coming, stopped, broken}
         try:
-            await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if stopped.done():
                 return None
+            if broken.done():
+                self._lanes.broken.clear()
+                raise BrokerUnavailable("A lane has ended, and what it had is to be given out again.")
             batch = coming.result()
         finally:
-            coming.cancel()
-            stopped.cancel()
-            await asyncio.wait({coming, stopped})
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
         if batch is None:
             raise BrokerUnavailable("The subscription ended by itself.")
         return batch
@@ -234,11 +285,17 @@ class Consumer:
         await self._retries.cancel()
 
     async def _end(self, tasks: list[asyncio.Task[None]], membership: Membership) -> None:
-        """Leave nothing behind that still runs, nor a membership that looks like a death."""
+        """Leave nothing behind that still runs, nor a membership that looks like a death.
+
+        Unless it is one: cut off while handlers ran, by a SystemExit in a task of theirs for example, the next process
+        counts the attempt before it makes it again.
+        """
+        cut_off = self.in_flight > 0
         for task in tasks:
             task.cancel()
         await self._lanes.cancel()
         await self._retries.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(Exception):  # when the database is away, the lease runs out by itself
-            await membership.leave()
+        if not cut_off:
+            with suppress(Exception):  # when the database is away, the lease runs out by itself
+                await membership.leave()

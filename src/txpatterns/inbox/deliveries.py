@@ -7,25 +7,26 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from txpatterns.causes import story_of, summary_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import DecodeError
-from txpatterns.inbox.decisions import Again, describe_error
+from txpatterns.execution import Came, Result
 from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, storable
-from txpatterns.inbox.execution import Came, Result
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.lane_store import Admission, First
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.schema import State
 from txpatterns.inbox.suspicion import Suspicion
-from txpatterns.messages import Event, Message, describe
-from txpatterns.retries import OnFailure
+from txpatterns.messages import EPOCH, Event, Message, describe
+from txpatterns.retries import Again, OnFailure
 from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
 
 logger = logging.getLogger("txpatterns")
 
 _TRIES = 5
+_TOLD = 1000
 _LOOK_AGAIN = timedelta(milliseconds=50)
 
 
@@ -37,6 +38,8 @@ class Deliveries:
         self._retries = retries
         self._suspicion = suspicion
         self._unhandled: set[str] = set()
+        self._agreed: set[str] = set()
+        """Types of headers that nobody here handles and that bodies have named as well."""
 
     async def handle(self, delivery: Delivery) -> None:
         """Bring one delivery to its end. Raises Stopped when the consumer stops before that."""
@@ -62,23 +65,40 @@ class Deliveries:
                     raise
                 if tries == _TRIES:
                     logger.exception("a message on %s cannot be dealt with; it is a dead letter", message.topic)
-                    await self._bury(message, "unexpected", describe_error(error))
+                    await self._bury(message, "unexpected", story_of(error))
                     return
                 await self._processing.outages.pause(error)
 
     async def _deal_with(self, delivery: Delivery, message: Message) -> None:
         if message is not delivery.message:
             await self._bury(message, "malformed", "Its id, type, key or content type cannot be stored as it is.")
-        elif not message.type or self._processing.handlers.of(message.type):
+        elif not message.type or self._is_handled(message):
             await self._read(delivery, message)
         else:
             self._ignore(message.type)
 
+    def _is_handled(self, message: Message) -> bool:
+        handlers = self._processing.handlers
+        return bool(handlers.of(message.type) or handlers.of(self._type_inside(message)))
+
+    def _type_inside(self, message: Message) -> str:
+        """Give the type that the body names, where the header's is a stranger's: it may mean anything.
+
+        A stranger is who does not tell our way when the event occurred. Looked for until header and body agree.
+        """
+        strange = message.occurred_at == EPOCH and not self._processing.registry.knows(message.type)
+        if not strange or message.type in self._agreed:
+            return message.type
+        inside = self._processing.registry.type_of(message) or message.type
+        if inside == message.type and len(self._agreed) < _TOLD:
+            self._agreed.add(message.type)
+        return inside
+
     async def _read(self, delivery: Delivery, message: Message) -> None:
         try:
-            event = self._processing.registry.read(message)
+            event = self._processing.read(message)
         except DecodeError as error:
-            await self._bury(message, "undecodable", describe_error(error))
+            await self._bury(message, "undecodable", summary_of(error))
             return
         type_ = describe(type(event)).type
         if message.type != type_:  # its producer names the type only in the body
@@ -95,9 +115,9 @@ class Deliveries:
         processing = self._processing
         rounds = 0
         while True:
-            error: Exception | None = None
+            error: BaseException | None = None
             if not suspect:
-                result = await processing.outages.insist(partial(self._try, handler, event, entry))
+                result = await processing.outages_of(handler).insist(partial(self._try, handler, event, entry))
                 if result.came is Came.DONE:
                     processing.hooks.handled(entry.message, entry.consumer)
                     return
@@ -147,10 +167,10 @@ class Deliveries:
             self._retries.wake()
         return admission
 
-    async def _store_failure(self, handler: Handler, entry: Entry, error: Exception) -> Admission:
+    async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Admission:
         processing = self._processing
         on_failure = processing.settings.policies.of(entry.message.topic).on_failure
-        decision, text = processing.judge(entry, handler, error, 1), describe_error(error)
+        decision, text = processing.judge(entry, handler, error, 1), story_of(error)
         if isinstance(decision, Again):
             state = State.RETRYING
             if on_failure is OnFailure.SKIP:
@@ -188,7 +208,7 @@ class Deliveries:
             hooks.dead(entry.message, entry.consumer, "id reused")
 
     def _ignore(self, type_: str) -> None:
-        if type_ not in self._unhandled and len(self._unhandled) < 1000:  # a stranger may invent types without end
+        if type_ not in self._unhandled and len(self._unhandled) < _TOLD:  # a stranger may invent types without end
             self._unhandled.add(type_)
             logger.info(
                 "%s has no handler for %r; such messages are acknowledged", self._processing.handlers.group, type_

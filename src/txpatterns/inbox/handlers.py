@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_type_hints, overload
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Generic, TypeVar, overload
 
+from txpatterns.checks import INSTANT, check_at_least
 from txpatterns.errors import HandlerDefinitionError
-from txpatterns.inbox.decisions import FailureRules
+from txpatterns.inbox.signatures import AnyHandler, check_signature, is_same, name_of, written_at
 from txpatterns.inbox.transaction import SyncTransaction, Transaction
-from txpatterns.messages import Event, describe
+from txpatterns.messages import Event, EventType, describe
+from txpatterns.retries import FailureRules
 
 E = TypeVar("E", bound=Event)
 
-AnyHandler = Callable[..., Any]
-
 _LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a handler's messages are treated, where it is said for the handler alone."""
+
+    rules: FailureRules = field(default_factory=FailureRules)
+    timeout: timedelta | None = None
+    """How long it may take; None: as long as the consumer's settings say."""
+
+    def __post_init__(self) -> None:
+        check_at_least(INSTANT, self, "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,30 @@ class Handler:
     event: type[Event]
     call: AnyHandler
     is_async: bool
-    rules: FailureRules
+    """Whether it runs in the event loop; otherwise in a thread."""
+    options: Options
+    place: str
+    """Where it is written: file, line and name."""
+
+    @property
+    def rules(self) -> FailureRules:
+        """How its errors are treated."""
+        return self.options.rules
+
+
+def check_event(event: object) -> EventType:
+    """Give the description of what a handler is registered for.
+
+    Raises:
+        HandlerDefinitionError: it is no event class, a union of several for example.
+        EventDefinitionError: the class has no topic and type.
+    """
+    if not (isinstance(event, type) and issubclass(event, Event)):
+        raise HandlerDefinitionError(
+            f"on() takes one event class, not {event!r}.",
+            fix="Register the handler once for each event: @app.on(A), and below it @app.on(B).",
+        )
+    return describe(event)
 
 
 class On(Generic[E]):
@@ -59,28 +93,38 @@ class Handlers:
         self._by_type: dict[str, list[Handler]] = {}
 
     def add(
-        self, event: type[Event], function: AnyHandler, *, name: str | None = None, rules: FailureRules | None = None
+        self, event: type[Event], function: AnyHandler, *, name: str | None = None, options: Options | None = None
     ) -> Handler:
-        """Register a function for an event, under ``name`` or its own name.
+        """Make a handler and keep it; see ``make``."""
+        handler = self.make(event, function, name=name, options=options)
+        self.keep(handler)
+        return handler
+
+    def make(
+        self, event: type[Event], function: AnyHandler, *, name: str | None = None, options: Options | None = None
+    ) -> Handler:
+        """Make a handler of a function for an event, under ``name`` or its own name.
 
         The name is part of the identity of what was handled: a renamed handler handles the broker's messages anew.
 
         Raises:
             HandlerDefinitionError: the function does not fit the event, or its name is taken by another.
         """
-        spec = describe(event)
+        check_event(event)
         is_async = check_signature(event, function)
         consumer = f"{self.group}.{name or name_of(function)}"
         if len(consumer) > _LONGEST_NAME or not consumer.isprintable():
             raise HandlerDefinitionError(f"{consumer!r} is no plain name of at most {_LONGEST_NAME} characters.")
         for known in self:
-            if known.consumer == consumer and (known.call is not function or known.event is event):
+            if known.consumer == consumer and (not is_same(known.call, function) or known.event is event):
                 raise HandlerDefinitionError(
                     f"There is a handler named {consumer!r} already.", fix="Give one of them another name=."
                 )
-        handler = Handler(consumer, event, function, is_async, rules or FailureRules())
-        self._by_type.setdefault(spec.type, []).append(handler)
-        return handler
+        return Handler(consumer, event, function, is_async, options or Options(), written_at(function))
+
+    def keep(self, handler: Handler) -> None:
+        """Register a handler that was made here."""
+        self._by_type.setdefault(describe(handler.event).type, []).append(handler)
 
     def of(self, type_: str) -> list[Handler]:
         """Give the handlers of a wire type, in the order of their registration."""
@@ -103,54 +147,3 @@ class Handlers:
     def __iter__(self) -> Iterator[Handler]:
         for handlers in self._by_type.values():
             yield from handlers
-
-
-def name_of(function: AnyHandler) -> str:
-    """Give the name that a handler has without ``name=``."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def check_signature(event: type[Event], function: AnyHandler) -> bool:
-    """Check that a function can be called with this event and a transaction; says whether it is a coroutine function.
-
-    Raises:
-        HandlerDefinitionError: it cannot, or its annotations say that it is meant for something else.
-    """
-    name = name_of(function)
-    is_async = is_coroutine_function(function)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise HandlerDefinitionError(f"{name} is a generator: it would never run.")
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError as error:
-        raise HandlerDefinitionError(f"{name} cannot be called with (event, tx): {error}.") from error
-    annotations = _annotations(function)
-    wanted = Transaction if is_async else SyncTransaction
-    first, second = (*annotations, None, None)[:2]
-    if isinstance(first, type) and not issubclass(event, first):
-        raise HandlerDefinitionError(f"{name} takes {first.__name__}, but is registered for {event.__name__}.")
-    if isinstance(second, type) and not issubclass(wanted, second):
-        kind = "async def" if is_async else "def"
-        raise HandlerDefinitionError(f"{name} is {kind}, so it takes {wanted.__name__}, not {second.__name__}.")
-    return is_async
-
-
-def is_coroutine_function(function: AnyHandler) -> bool:
-    """Whether calling it gives something to await."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _annotations(function: AnyHandler) -> list[object]:
-    """Give the types of the positional parameters; none where they cannot be known at run time."""
-    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    try:
-        hints = get_type_hints(target)
-        parameters = inspect.signature(function).parameters.values()
-    except (NameError, TypeError, AttributeError):  # imported for type checkers only, or a built-in
-        return []
-    positional = (p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-    return [hints.get(parameter.name) for parameter in positional]

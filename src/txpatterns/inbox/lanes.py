@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 
 from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
+
+logger = logging.getLogger("txpatterns")
 
 Handle = Callable[[Delivery], Awaitable[None]]
 
@@ -24,6 +27,9 @@ class Lanes:
         self._waiting: dict[Hashable, deque[Delivery]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._cancelling = False
+        self.broken = asyncio.Event()
+        """Set when a lane ended in a way that nobody foresaw: what it had is not acknowledged, and not given back."""
         self.in_flight = 0
         self.bytes_in_flight = 0
 
@@ -47,7 +53,7 @@ class Lanes:
         self._waiting[lane] = deque((delivery,))
         task = asyncio.create_task(self._drain(lane), name=f"lane {message.topic}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
     def wake(self) -> None:
         """Look again at what is waited for, because the consumer stops."""
@@ -65,10 +71,12 @@ class Lanes:
 
     async def cancel(self) -> None:
         """Cancel what runs and wait until it has ended."""
+        self._cancelling = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._cancelling = False
 
     async def _drain(self, lane: Hashable) -> None:
         queue = self._waiting[lane]
@@ -81,6 +89,16 @@ class Lanes:
             for delivery in queue:
                 self._forget(delivery)
             del self._waiting[lane]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._cancelling:
+            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s has ended, and the intake begins anew", task.get_name(), exc_info=error)
+            self.broken.set()
+        elif task.cancelled():
+            self.broken.set()
 
     def _forget(self, delivery: Delivery) -> None:
         self.in_flight -= 1

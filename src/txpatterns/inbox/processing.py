@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from txpatterns.causes import one_of, story_of
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
-from txpatterns.errors import TransactionEnded
+from txpatterns.errors import DecodeError, TransactionEnded
+from txpatterns.execution import Came, Execution, Origin, Result, Run
+from txpatterns.execution.calls import is_interrupt
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.attempts import Attempts, Plan
-from txpatterns.inbox.decisions import Decision, FailureRules, decide, describe_error
 from txpatterns.inbox.entries import Entry, Waiting
-from txpatterns.inbox.execution import Came, Execution, Result, Run
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.messages import Event
+from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
+from txpatterns.messages import Event, Message
+from txpatterns.retries import Decision, FailureRules, decide
 from txpatterns.runtime.outages import Outages
 from txpatterns.serialization import EventRegistry
-from txpatterns.text import error_line
+from txpatterns.text import one_line
 
 logger = logging.getLogger("txpatterns")
 
@@ -46,7 +50,10 @@ class Processing:
     settings: ConsumerSettings
     hooks: Hooks
     execution: Execution
+    emitter: Emitter | None
     outages: Outages
+    plain_outages: Outages
+    """Of the engine for `def` handlers, where that is another one with a driver of its own."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Pulses when an attempt in this process has ended, for the lanes that wait for it."""
@@ -66,6 +73,21 @@ class Processing:
         """
         return await self.outages.insist(lambda: self.database.transact(work), while_=may_pass)
 
+    def read(self, message: Message) -> Event:
+        """Make the event of a message.
+
+        Raises:
+            DecodeError: it cannot be made, whatever a codec, an upcaster or a validator raised.
+        """
+        try:
+            return self.registry.read(message)
+        except DecodeError:
+            raise
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            raise DecodeError(f"Message {message.id} cannot be read: {type(error).__name__}") from error
+
     async def run(
         self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
     ) -> Result:
@@ -74,12 +96,10 @@ class Processing:
         A handler that committed by itself has come to an end (``ENDED``), whatever it raised then: its message counts
         as handled, so that no further attempt could do the rest.
         """
-        around = partial(self.hooks.handling, entry.message, entry.consumer, attempt)
         stands = partial(self.lanes.claims.has, entry=entry)
-        run = Run(handler, event, entry.message, opening, stands, around)
         repeats = 0
         while True:
-            result = await self.execution.run(run)
+            result = await self.execution.run(self._run_of(handler, event, entry, opening, attempt))
             if result.error is not None and result.ended and await self.transact(stands):
                 return Result(Came.ENDED, _ended_by(result.error))
             if result.came is not Came.REPEAT:
@@ -88,15 +108,37 @@ class Processing:
                 return Result(Came.FAILED, result.error)
             repeats += 1
 
-    async def bury_half_done(self, entry: Entry, error: Exception, attempts: int) -> None:
+    def _run_of(
+        self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
+    ) -> Run:
+        message = entry.message
+        call = _HandlerCall(handler, event, entry, self.emitter)
+        return Run(
+            Origin(handler.consumer, f"{one_line(message.type)} {one_line(message.id)}", handler.place),
+            call,
+            handler.is_async,
+            opening,
+            stands=partial(self.lanes.claims.has, entry=entry),
+            around=partial(self.hooks.handling, message, entry.consumer, attempt),
+            over=call.over,
+            limit=handler.options.timeout or self.settings.handler_timeout,
+        )
+
+    async def bury_half_done(self, entry: Entry, error: BaseException, attempts: int) -> None:
         """Make a dead letter of a message whose handler committed by itself, and so lost what came after."""
-        text = describe_error(error)
-        logger.error("%s did half of its work for a message on %s: %s", entry.consumer, entry.message.topic, text)
+        text = story_of(error)
+        logger.error(
+            "%s did half of its work for a message on %s: %s", entry.consumer, entry.message.topic, one_of(error)
+        )
         bury = partial(self.lanes.bury, entry=entry, attempts=attempts, reason="half done", error=text)
         fresh = await self.transact(bury)
         self.hooks.handler_failed(entry.message, entry.consumer, error, attempts)
         if fresh:
             self.hooks.dead(entry.message, entry.consumer, text)
+
+    def outages_of(self, handler: Handler) -> Outages:
+        """Give who waits when the engine of this handler cannot be reached."""
+        return self.outages if handler.is_async or not self.execution.can_await else self.plain_outages
 
     def judge(self, entry: Entry, handler: Handler | None, error: BaseException, attempts: int) -> Decision:
         """Decide what follows a failed attempt."""
@@ -126,9 +168,30 @@ class Processing:
         self.freed.clear()
 
 
-def _ended_by(error: Exception) -> TransactionEnded:
+class _HandlerCall:
+    """A handler with its event and, when it runs, its transaction, which ends for it when it has ended."""
+
+    def __init__(self, handler: Handler, event: Event, entry: Entry, emitter: Emitter | None) -> None:
+        self._handler = handler
+        self._event = event
+        self._entry = entry
+        self._emitter = emitter
+        self._transaction: Transaction | SyncTransaction | None = None
+
+    def __call__(self, session: Any) -> Any:
+        kind = Transaction if self._handler.is_async else SyncTransaction
+        self._transaction = kind(session, self._entry.message, self._handler.consumer, self._emitter)
+        return self._handler.call(self._event, self._transaction)
+
+    def over(self) -> None:
+        if self._transaction is not None:
+            self._transaction.close()
+
+
+def _ended_by(error: BaseException) -> TransactionEnded:
     if isinstance(error, TransactionEnded):
         return error
-    ended = TransactionEnded(f"The handler ended its transaction by itself, and failed then: {error_line(error)}.")
+    told = "".join(traceback.format_exception_only(error)).strip()
+    ended = TransactionEnded(f"The handler ended its transaction by itself, and failed then: {told}")
     ended.__cause__ = error
     return ended

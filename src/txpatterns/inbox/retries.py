@@ -9,13 +9,14 @@ from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from txpatterns.causes import story_of, summary_of
 from txpatterns.errors import DecodeError
+from txpatterns.execution import Came, Result
 from txpatterns.inbox.attempts import DIED_IN_ATTEMPT, Begun
-from txpatterns.inbox.decisions import Dead, describe_error
 from txpatterns.inbox.entries import Waiting
-from txpatterns.inbox.execution import Came, Result
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.processing import Processing
+from txpatterns.retries import Dead
 from txpatterns.runtime.outages import Outages, Stopped
 
 logger = logging.getLogger("txpatterns")
@@ -122,7 +123,7 @@ class Retries:
             return begun is Begun.RUN
 
         try:
-            event = processing.registry.read(entry.message)
+            event = processing.read(entry.message)
         except DecodeError as error:
             await self._fail(waiting, handler, error)
             return
@@ -152,13 +153,13 @@ class Retries:
         processing, entry = self._processing, waiting.entry
         match result.came:
             case Came.DONE:
-                processing.outages.fine()
+                processing.outages_of(handler).fine()
                 processing.hooks.handled(entry.message, entry.consumer)
             case Came.REFUSED:
                 if begun is Begun.DUPLICATE:
                     processing.hooks.duplicate_prevented(entry.message, entry.consumer)
             case Came.OUTAGE:
-                await processing.outages.pause(result.error)
+                await processing.outages_of(handler).pause(result.error)
                 give_back = partial(processing.attempts.give_back, waiting=waiting)
                 await processing.transact(give_back)
             case Came.ENDED if result.error is not None:
@@ -167,10 +168,10 @@ class Retries:
                 assert result.error is not None
                 await self._fail(waiting, handler, result.error)
 
-    async def _fail(self, waiting: Waiting, handler: Handler | None, error: Exception) -> None:
+    async def _fail(self, waiting: Waiting, handler: Handler | None, error: BaseException) -> None:
         processing, entry, attempts = self._processing, waiting.entry, self._processing.attempts
         on_failure = processing.settings.policies.of(entry.message.topic).on_failure
-        text = describe_error(error)
+        text = summary_of(error) if isinstance(error, DecodeError) else story_of(error)
         decision = processing.judge(entry, handler, error, waiting.attempts)
         if isinstance(error, DecodeError):
             decision = Dead("undecodable")

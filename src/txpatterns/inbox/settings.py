@@ -25,6 +25,9 @@ class ConsumerSettings:
     is 16 or the ``pool_size``, whichever is less. On SQLite it is always 1. ``max_in_flight`` messages and
     ``max_bytes`` of payload are taken from the broker ahead of the handlers. ``retention`` is how long a handled
     message is remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
+    ``handler_timeout`` is how long a handler may take, unless it is registered with a time of its own; None: as long
+    as it likes. An ``async def`` that takes longer is cancelled, which is a failed attempt; a ``def`` cannot be
+    interrupted and is named in the log and by ``health()``.
     ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
     claimed may wait for a connection, and so the least time after which one whose process died is made again;
     ``lease_ttl`` how soon a process that died is noticed; ``stop_within`` how long running handlers may go on after
@@ -37,6 +40,7 @@ class ConsumerSettings:
     max_bytes: int = 64 * 1024 * 1024
     retention: timedelta = timedelta(days=14)
     redelivery_horizon: timedelta = timedelta(days=7)
+    handler_timeout: timedelta | None = timedelta(minutes=5)
     retry_interval: timedelta = timedelta(milliseconds=500)
     takeover: timedelta = timedelta(seconds=10)
     lease_ttl: timedelta = timedelta(seconds=15)
@@ -44,7 +48,7 @@ class ConsumerSettings:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "concurrency", "max_in_flight", "max_bytes")
-        check_at_least(INSTANT, self, "retention", "retry_interval", "takeover")
+        check_at_least(INSTANT, self, "retention", "handler_timeout", "retry_interval", "takeover")
         check_at_least(timedelta(0), self, "redelivery_horizon", "stop_within")
         check_at_least(LEAST_LEASE, self, "lease_ttl")
 

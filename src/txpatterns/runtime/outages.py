@@ -32,6 +32,9 @@ class Outages:
         self._name = name
         self._random = Random()
         self._failures = 0
+        self.since: float | None = None
+        """Since when nothing worked, by the monotonic clock; None while it does."""
+        self.error: BaseException | None = None
 
     async def insist(
         self, step: Callable[[], Awaitable[T]], *, while_: Callable[[Exception], bool] = lambda _error: True
@@ -54,18 +57,25 @@ class Outages:
                 self.fine()
                 return result
 
-    async def pause(self, error: Exception | None) -> None:
+    async def pause(self, error: BaseException | None) -> None:
         """Wait before the next try. Raises Stopped when who waits stops meanwhile."""
         if self._failures == 0:
+            self.since = self._clock.monotonic()
             logger.warning("%s pauses: %s", self._name, error_line(error))
+        self.error = error
         self._failures += 1
         # All lanes fail at once, so the failures are counted by the wait that follows them, not one by one.
         wait = min(_LONGEST, _SHORTEST * 2 ** min(self._failures // 16, 10))
         if await self._clock.wait(self.stopping, wait * (0.5 + self._random.random())):
             raise Stopped
 
+    def told(self) -> str | None:
+        """Say who waits and for what; None when nobody does."""
+        return None if self.since is None else f"{self._name} waits: {type(self.error).__name__}"
+
     def fine(self) -> None:
         """Something worked."""
         if self._failures:
             self._failures = 0
+            self.since = self.error = None
             logger.warning("%s goes on", self._name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -25,6 +25,8 @@ class PartHealth:
     restarts: int
     quiet_for: timedelta
     error: str | None
+    attention: tuple[str, ...] = ()
+    """What a person should look at, in words: a handler that does not end, a topic that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class _Part:
     stop: Callable[[], None]
     heard: Callable[[], float]
     began: float
+    attention: Callable[[], Sequence[str]]
     task: asyncio.Task[None] | None = None
     restarts: int = 0
     error: str | None = None
@@ -78,12 +81,14 @@ class Supervisor:
         *,
         stop: Callable[[], None],
         heard: Callable[[], float] | None = None,
+        attention: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Start a part: ``run`` goes on until ``stop`` is called. ``heard`` gives when it last made progress.
 
-        Without ``heard`` a part counts as getting on for as long as it runs.
+        Without ``heard`` a part counts as getting on for as long as it runs. ``attention`` says in words what a
+        person should look at, for ``health``.
         """
-        part = _Part(name, run, stop, heard or self.clock.monotonic, self.clock.monotonic())
+        part = _Part(name, run, stop, heard or self.clock.monotonic, self.clock.monotonic(), attention)
         self._parts.append(part)
         part.task = asyncio.create_task(self._keep(part), name=f"txpatterns {name}")
 
@@ -97,6 +102,7 @@ class Supervisor:
                 part.restarts,
                 timedelta(seconds=max(0.0, now - max(part.heard(), part.began))),
                 part.error,
+                tuple(part.attention()),
             )
             for part in self._parts
         ]

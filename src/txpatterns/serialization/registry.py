@@ -69,6 +69,13 @@ class EventRegistry:
         """Give the class that reads this wire type."""
         return self._classes.get(type_)
 
+    def type_of(self, message: Message) -> str | None:
+        """Give the type that a message's body names; None where it cannot be read."""
+        try:
+            return self.codec.decode(message).type
+        except Exception:  # noqa: BLE001 - a codec of your own may raise anything on a stranger's bytes
+            return None
+
     def read(self, message: Message) -> Event:
         """Make the event of a message, through the upcasters when it is of an older version.
 

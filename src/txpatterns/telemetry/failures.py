@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from datetime import timedelta
 
+from txpatterns.causes import one_of, place_of
 from txpatterns.errors import HandlerSignal
 from txpatterns.hooks import Hooks
 from txpatterns.messages import Message
@@ -18,7 +19,8 @@ logger = logging.getLogger("txpatterns")
 class FailureLog(Hooks):
     """Writes a line for each failed attempt and each dead letter, and one for each outage of the broker or a topic.
 
-    Of an error only its type and first line; where it was raised too, when the logger's level is INFO or lower.
+    Of an error its type and the first line of its text, and before all else the file and line of your own code that
+    it came from; all of its traceback, when the logger's level is INFO or lower.
     """
 
     logs = True
@@ -47,8 +49,9 @@ class FailureLog(Hooks):
 
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
-        told = error_line(error) + _place(error)
-        logger.log(level, "%s failed at %s in attempt %d: %s", one_line(consumer), _named(message), attempt, told)
+        line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
+        who = f"{one_line(line)}:{one_line(consumer)}" if line else one_line(consumer)
+        logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(message), attempt, told)
 
     def dead(self, message: Message, consumer: str | None, error: str) -> None:
         who = "nobody could publish it" if consumer is None else f"{one_line(consumer)} gave it up"
@@ -59,7 +62,7 @@ def _named(message: Message) -> str:
     return f"{one_line(message.type)} {one_line(message.id)} on {one_line(message.topic)}"
 
 
-def _place(error: BaseException) -> str:
+def _traceback(error: BaseException) -> str:
     if not logger.isEnabledFor(logging.INFO) or error.__traceback__ is None:
         return ""
     return "\n" + "".join(traceback.format_list(traceback.extract_tb(error.__traceback__))).rstrip()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from txpatterns.causes import one_of, place_of
 from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Hooks, correlation_id_of
 from txpatterns.messages import Message
@@ -27,7 +28,8 @@ class LoggingHooks(Hooks):
     Inside a handler every line, yours included, carries ``message_id``, ``message_type``, ``topic``, ``consumer``,
     ``attempt``, ``correlation_id`` and the trace's ids; while a batch is sent, ``batch`` and ``topics``.
     Failures are warnings, dead letters are errors, ordinary traffic is at debug level. Payloads are never logged;
-    of an error only its type and first line, at most 200 characters; control characters are escaped.
+    of an error only its type and first line, at most 200 characters, and the line of your own code that it came from;
+    control characters are escaped.
 
     ``trace`` gives the ids of the current span: pass ``txpatterns.telemetry.tracing.current_trace`` and list
     ``TracingHooks`` before this listener. Without it the trace id is the one stored with the message.
@@ -98,7 +100,7 @@ class LoggingHooks(Hooks):
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         self._log.warning(
             "handler failed, the message waits for its next attempt",
-            **_story(message) | {"consumer": one_line(consumer), "attempt": attempt, "error": error_line(error)},
+            **_story(message) | {"consumer": one_line(consumer), "attempt": attempt} | _told(error),
         )
 
     def dead(self, message: Message, consumer: str | None, error: str) -> None:
@@ -123,6 +125,13 @@ def _named(message: Message) -> dict[str, object]:
         "correlation_id": one_line(correlation_id_of(message)),
     }
     return named if message.key is None else {**named, "key": one_line(message.key)}
+
+
+def _told(error: BaseException) -> dict[str, object]:
+    told: dict[str, object] = {"error": one_of(error)}
+    if place := place_of(error):
+        told["place"] = one_line(place)
+    return told
 
 
 def _story(message: Message) -> dict[str, object]:

@@ -16,5 +16,12 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks) -> App:
     made.registry.take_in(app.registry)
     for handler in app.consumer.handlers:
         name, rules = handler.consumer.removeprefix(f"{app.name}."), handler.rules
-        made.on(handler.event, name=name, permanent=rules.permanent, retries=rules.ladders)(handler.call)
+        on = made.on(
+            handler.event,
+            name=name,
+            permanent=rules.permanent,
+            retries=rules.ladders,
+            timeout=handler.options.timeout,
+        )
+        on(handler.call)
     return made

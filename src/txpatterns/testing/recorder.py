@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from txpatterns.hooks import Hooks
-from txpatterns.inbox.handlers import name_of
+from txpatterns.inbox.signatures import name_of
 from txpatterns.messages import Event, Message
 from txpatterns.serialization import EventRegistry
 

@@ -1,0 +1,156 @@
+"""The one body of every execution: open, let the code run, see that its work stands, commit, tell what came of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, RootTransaction
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session
+
+from txpatterns.causes import behind, mark, place_of
+from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
+from txpatterns.database.engines import WRITES, refuse_autocommit
+from txpatterns.errors import TransactionEnded
+from txpatterns.execution.run import Came, Result, Run
+
+_WRITES = {WRITES: True}
+
+_failed: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+"""Connections in whose transaction a statement has failed, with the error's text."""
+_cut_off: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
+"""Connections that were given up because a statement was cancelled, which says nothing about the link."""
+
+
+class Caller(Protocol):
+    """Where the code runs: in the event loop, or in a thread."""
+
+    def call(self, session: Session) -> object:
+        """Run the code; gives what it returned."""
+
+    def is_ours(self, error: BaseException) -> bool:
+        """Whether an error is none of the code's own: a cancellation of us, a Ctrl-C, an event loop that is no more."""
+
+
+def transact(session: Session, run: Run, caller: Caller) -> Result:
+    """Run the code once in the session's transaction, and end both. Raises nothing but what is ours."""
+    try:
+        result = _in_session(session, run, caller)
+        if result.came not in (Came.DONE, Came.REFUSED):
+            with suppress(Exception):  # the outcome is known; a link that breaks now changes nothing of it
+                session.rollback()  # when a COMMIT has failed, closing alone leaves SQLite's transaction open
+        with suppress(Exception):
+            session.close()
+    except GeneratorExit:  # the event loop is no more: nothing can be waited for
+        raise
+    except BaseException:
+        # Cancelled in mid-statement, nobody knows what the connection is doing: it must not go back to the pool.
+        session.invalidate()
+        raise
+    return result
+
+
+def _in_session(session: Session, run: Run, caller: Caller) -> Result:
+    try:
+        connection = session.connection(execution_options=_WRITES)
+        refuse_autocommit(connection)
+        if not run.opening(connection):
+            # What an opening wrote besides its claim stays, for example that the next of the lane is due.
+            session.commit()
+            return Result(Came.REFUSED)
+    except BaseException as error:
+        if caller.is_ours(error):
+            raise
+        mark(error, run.origin.place)
+        return _of_opening(error)
+    opened, returned, committing = connection.get_transaction(), False, False
+    try:
+        with run.around():
+            try:
+                value = caller.call(session)
+            finally:
+                run.over()
+            returned = True
+            if _has_ended(connection, opened):
+                raise TransactionEnded
+            if connection in _failed:
+                _see_that_it_stands(session, run)
+            if run.closing is not None:
+                run.closing(connection, value)
+            committing = True
+            session.commit()
+    except BaseException as error:
+        if caller.is_ours(error):
+            raise
+        if returned or not place_of(error):
+            mark(error, run.origin.place)
+        ended = not committing and _has_ended(connection, opened)
+        if ended and isinstance(error, InvalidRequestError):  # it closed its session, and went on with it
+            error = _closed(error)
+        lost = committing or (connection.invalidated and connection not in _cut_off)
+        return _of_code(error, lost=lost, ended=ended)
+    return Result(Came.DONE, value=value)
+
+
+def watch(engine: Engine) -> None:
+    """Take note of the statements that fail on an engine."""
+    if not event.contains(engine, "handle_error", _note_failure):
+        event.listen(engine, "handle_error", _note_failure)
+
+
+def _note_failure(context: ExceptionContext) -> None:
+    connection = context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    _failed[connection] = str(context.original_exception)
+    if not isinstance(context.original_exception, Exception):
+        _cut_off[connection] = True
+
+
+def _has_ended(connection: Connection, opened: RootTransaction | None) -> bool:
+    return connection.closed or connection.get_transaction() is not opened
+
+
+def _closed(error: Exception) -> TransactionEnded:
+    ended = TransactionEnded()
+    ended.__cause__ = error
+    return ended
+
+
+def _see_that_it_stands(session: Session, run: Run) -> None:
+    """Code that swallows an error may have nothing left to commit, and COMMIT would not say so.
+
+    PostgreSQL ends a transaction with an error in it by a rollback, and SQLite has rolled back already after some.
+    """
+    connection = session.connection()
+    try:
+        stands = run.stands(connection)
+    except DBAPIError:
+        stands = False
+    if not stands:
+        raise RuntimeError(f"The handler went on after an error that undid all its work: {_failed[connection]}")
+
+
+def _of_opening(error: BaseException) -> Result:
+    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message.
+
+    Unless waiting cannot mend it, as with a connection that commits by itself: then somebody must be told.
+    """
+    if not isinstance(error, Exception) or not may_pass(error):
+        return Result(Came.FAILED, error)
+    return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
+
+
+def _of_code(error: BaseException, *, lost: bool, ended: bool) -> Result:
+    """Only a lost connection of ours is an outage: a handler may well have talked to other servers.
+
+    What the database says counts wherever it stands: in a group, or behind the error that the code made of it.
+    """
+    found = list(behind(error))
+    link = next((each for each in found if is_disconnect(each)), None) if lost else None
+    if link is not None:
+        return Result(Came.OUTAGE, link, ended)
+    return Result(Came.REPEAT if any(map(is_repeatable, found)) else Came.FAILED, error, ended)
