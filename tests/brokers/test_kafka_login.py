@@ -1,15 +1,25 @@
 """SASL PLAIN on a real broker: who has the password reads and writes, who has not is told so; nobody sees it."""
 
 import logging
+from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 
-from brokers.kafka_tools import ids_of, stored
+from brokers.kafka_tools import eventually, ids_of, stored
 from rig.servers.kafka import PASSWORD, USER
 from txpatterns import App
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.errors import BrokerUnavailable
+from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import Publishing, Reader, message
 from txpatterns.transport import Verdict
 
@@ -48,3 +58,43 @@ async def test_with_a_wrong_password_nothing_is_sent_and_nothing_shown(kafka, ow
     texts += [repr(app), app.broker_name]
     assert not [text for text in texts if wrong in text]
     assert stored(kafka.bootstrap, topic) == []
+
+
+async def test_a_topic_that_may_not_be_read_keeps_no_other_from_being_read(kafka, own_kafka, caplog):
+    """P7, H63: the right to see a topic is not the right to read it; with the right it is read at the next look."""
+    open_, closed, clock = kafka.create("open"), kafka.create("closed"), ManualClock()
+    may_see = AclBinding(
+        ResourceType.TOPIC,
+        closed,
+        ResourcePatternType.LITERAL,
+        f"User:{USER}",
+        "*",
+        AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
+    )
+    admin = own_kafka.admin()
+    admin.create_acls([may_see])[may_see].result(30)
+    sent = [message(closed, "k"), message(open_, "k")]
+    async with KafkaBroker.from_url(kafka.url) as anybody:
+        await Publishing(anybody, sent).confirmed()
+    async with (
+        KafkaBroker.from_url(secured(own_kafka), clock=clock) as broker,
+        broker.subscribe([open_, closed], group="g") as batches,
+    ):
+        reader = Reader(batches)
+        assert [d.message for d in await reader.take(1, ack=True)] == sent[1:]
+        await eventually(lambda: clock.advance(timedelta(seconds=5)) or [*broker.unread] == [closed])
+        rights = AclBindingFilter(
+            ResourceType.TOPIC,
+            closed,
+            ResourcePatternType.LITERAL,
+            None,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        admin.delete_acls([rights])[rights].result(30)
+        await eventually(lambda: clock.advance(timedelta(seconds=5)) or not broker.unread)
+        assert [d.message for d in await reader.take(1, ack=True)] == sent[:1]
+    told = [record.getMessage() for record in caplog.records if closed in record.getMessage()]
+    assert len([line for line in told if "may not be read" in line]) == 1

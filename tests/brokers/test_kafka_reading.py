@@ -14,6 +14,7 @@ from brokers.kafka_tools import broker_at, committed, eventually
 from txpatterns.brokers.kafka.intake import Intake
 from txpatterns.brokers.kafka.progress import Progress
 from txpatterns.brokers.kafka.wire import as_text, tolerant
+from txpatterns.errors import BrokerError
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import BrokerSuite, Publishing, Reader, message
 
@@ -290,3 +291,38 @@ async def test_reading_survives_a_restart_of_the_broker(kafka, own_kafka):
         sent = [message(topic, f"k{n % 5}") for n in range(200)]
         assert await BrokerSuite().publish_stubbornly(broker, sent) == []
         await reader.until(each.id for each in sent)
+
+
+# ---------------------------------------------------------------------- topics that cannot be read
+
+
+async def test_a_topic_that_is_missing_keeps_no_other_from_being_read(kafka, caplog):
+    """P7, H63: it is named, in the log once, and read as soon as somebody has made it."""
+    there, clock = kafka.create("there"), ManualClock()
+    missing = there.replace("there", "missing")
+    async with broker_at(kafka.bootstrap, clock=clock) as broker:
+        sent = [message(there, "k")]
+        await Publishing(broker, sent).confirmed()
+        async with broker.subscribe([there, missing], group="g") as batches:
+            reader = Reader(batches)
+            assert [d.message for d in await reader.take(1, ack=True)] == sent
+            assert [*broker.unread] == [missing]
+            assert "Unknown topic" in str(broker.unread[missing])
+            clock.advance(timedelta(seconds=5))
+            kafka.create(missing, exactly=True)
+            await eventually(lambda: clock.advance(timedelta(seconds=5)) or not broker.unread)
+            sent = [message(missing, "k"), message(there, "k")]
+            await Publishing(broker, sent).confirmed()
+            came = await reader.take(2, ack=True)
+    assert {d.message.id for d in came} == {each.id for each in sent}
+    told = [record.getMessage() for record in caplog.records if f"the topic {missing} cannot be used" in record.message]
+    assert len(told) == 1
+    assert broker.unread == {}
+
+
+async def test_without_any_topic_that_can_be_read_there_is_no_subscription(kafka):
+    """P7, H63: it is an outage, as before."""
+    async with broker_at(kafka.bootstrap) as broker:
+        with pytest.raises(BrokerError, match="cannot be read"):
+            async with broker.subscribe(["missing-1", "missing-2"], group="g"):
+                raise AssertionError("never")

@@ -46,6 +46,9 @@ transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=true
 """
 
 USER, PASSWORD = "shop", "pass%word/&?@:"
@@ -182,9 +185,16 @@ class Topics:
         self.url = f"kafka://{server.bootstrap}"
         self._names: list[str] = []
 
-    def create(self, name: str = "topic", *, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
-        """Make a topic and return its full name. It can be written to at once."""
-        full = f"{name}-{secrets.token_hex(4)}"
+    def create(
+        self,
+        name: str = "topic",
+        *,
+        partitions: int = 1,
+        config: Mapping[str, str] | None = None,
+        exactly: bool = False,
+    ) -> str:
+        """Make a topic and return its full name; ``exactly``: that is the name given. It can be written to at once."""
+        full = name if exactly else f"{name}-{secrets.token_hex(4)}"
         topic = NewTopic(full, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         admin = self.server.admin()  # the result comes only while the client lives
         admin.create_topics([topic])[full].result(timeout=30)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import Self
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from txpatterns.brokers.kafka.consumer import ConsumerThread
 from txpatterns.brokers.kafka.failures import describe, error_of, translated
@@ -19,6 +22,10 @@ from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.transport import Capabilities, Outcome
+
+logger = logging.getLogger("txpatterns.kafka")
+
+_LOOK_AGAIN = timedelta(seconds=5)
 
 
 class KafkaBroker:
@@ -43,6 +50,8 @@ class KafkaBroker:
         self._clock: Clock = clock or SystemClock()
         self._topics = Topics(settings, self._clock)
         self._publisher = KafkaPublisher(settings, self._topics, self._clock)
+        self.unread: dict[str, BrokerError] = {}
+        """Topics of subscriptions that cannot be read now, with the reason; the others are read meanwhile."""
         forget_after_fork(self)
 
     @classmethod
@@ -93,24 +102,52 @@ class KafkaBroker:
             unusable = await self._topics.check(topics)
         except KafkaException as raised:
             raise BrokerUnavailable(f"Kafka does not answer. {self._masked(raised)}") from raised
-        for name, error in unusable.items():
+        readable = [name for name in topics if name not in unusable]
+        if not readable:
+            name, error = next(iter(unusable.items()))
             raise translated(error, what=f"The topic {name} cannot be read")
-        thread = ConsumerThread(topics, self.settings.consumer_config(group), self.settings, self._clock)
+        self._note_unread(topics, unusable)
+        thread = ConsumerThread(readable, self.settings.consumer_config(group), self.settings, self._clock)
         intake = Intake(thread, self._clock)
         intake.start()
+        looking = asyncio.create_task(self._look_again(thread, topics), name="kafka topics")
         try:
             yield intake.batches()
         finally:
+            looking.cancel()
+            for name in topics:
+                self.unread.pop(name, None)
             await intake.stop()
+
+    async def _look_again(self, thread: ConsumerThread, topics: Sequence[str]) -> None:
+        """Read the topics that can be read now, whenever that has changed: one that is missing may be made."""
+        while not await self._clock.wait(asyncio.Event(), _LOOK_AGAIN):
+            try:
+                unusable = {**await self._topics.check(topics), **thread.refused()}
+            except KafkaException as raised:
+                logger.info("Kafka does not answer; topics are looked for again. %s", self._masked(raised))
+                continue
+            self._note_unread(topics, unusable)
+            thread.read([name for name in topics if name not in unusable])
+
+    def _note_unread(self, topics: Sequence[str], unusable: Mapping[str, KafkaError]) -> None:
+        for name in topics:
+            if name in unusable:
+                self.unread[name] = translated(unusable[name], what=f"The topic {name} cannot be read")
+            elif self.unread.pop(name, None) is not None:
+                logger.info("the topic %s can be read", name)
 
     def subscribe(
         self, topics: Sequence[str], *, group: str
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[KafkaDelivery]]]:
         """Join a group; without a commit of the group it starts at the first message that Kafka still has.
 
+        A topic that does not exist or may not be read is told in the log, listed in ``unread`` and looked for again
+        every five seconds, while the others are read.
+
         Raises:
             BrokerUnavailable: Kafka does not answer.
-            BrokerError: a topic does not exist and is not to be made, or may not be read.
+            BrokerError: none of the topics can be read.
         """
         return self._subscribe(topics, group)
 

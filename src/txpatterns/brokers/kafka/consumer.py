@@ -24,6 +24,7 @@ Records = list[tuple[Partition, list[KafkaMessage]]]
 
 _BATCH = 500
 _POLL = 0.1
+_TRY_REFUSED_AFTER = 30.0
 _ROOM_WITHIN = 0.05
 _PATIENCE = 4
 """How many times in a row there may be no room before the partitions are paused."""
@@ -40,7 +41,8 @@ class ConsumerThread:
         self, topics: Sequence[str], config: Mapping[str, object], settings: KafkaSettings, clock: Clock
     ) -> None:
         self.acknowledged = threading.Event()
-        self._topics = list(topics)
+        self._topics = self._wanted = list(topics)
+        self._refused: dict[str, tuple[KafkaError, float]] = {}
         self._config = config
         self._settings = settings
         self._clock = clock
@@ -58,6 +60,16 @@ class ConsumerThread:
         self._stopping.set()
         self.acknowledged.set()
 
+    def read(self, topics: Sequence[str]) -> None:
+        """Read these topics from now on; without any, those of before."""
+        if topics:
+            self._wanted = list(topics)
+
+    def refused(self) -> dict[str, KafkaError]:
+        """Give the topics that Kafka has lately refused to let us read."""
+        since = self._clock.monotonic() - _TRY_REFUSED_AFTER
+        return {name: error for name, (error, at) in tuple(self._refused.items()) if at > since}
+
     def run(self, arrived: Callable[[Records], None], ended: Callable[[Exception | None], None]) -> None:
         """Poll until told to stop; the body of the thread."""
         try:
@@ -67,10 +79,10 @@ class ConsumerThread:
             return
         failure: Exception | None = None
         try:
-            consumer.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe(consumer)
             while not self._stopping.is_set():
+                if self._wanted != self._topics:
+                    self._subscribe(consumer)
                 self._commit(consumer)
                 if self._has_room() or self._is_patient():
                     self._pause_and_resume(consumer)
@@ -85,6 +97,21 @@ class ConsumerThread:
             logger.info("leaving the group: %s", error)
         ended(failure)
 
+    def _subscribe(self, consumer: Consumer) -> None:
+        self._topics = self._wanted
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def _go_on_without(self, topic: str | None, error: KafkaError) -> bool:
+        """Leave out a topic that may not be read; says whether others are left."""
+        others = [name for name in self._wanted if name != topic]
+        if error.code() != KafkaError.TOPIC_AUTHORIZATION_FAILED or topic is None or not others:
+            return False
+        if topic not in self._refused:
+            logger.warning("the topic %s may not be read: %s", topic, describe(error))
+        self._refused[topic] = error, self._clock.monotonic()
+        self._wanted = others
+        return True
+
     def _read(self, consumer: Consumer) -> Records:
         # `consume` would wait until the batch is full; this takes the first at once, and what is there behind it.
         first = consumer.poll(_POLL)
@@ -97,7 +124,7 @@ class ConsumerThread:
         for message in [first, *consumer.consume(_BATCH - 1, 0)]:
             error = message.error()
             if error is not None:
-                if ends_intake(error):
+                if ends_intake(error) and not self._go_on_without(message.topic(), error):
                     raise KafkaException(error)
                 logger.warning("Kafka's consumer says: %s", describe(error))
                 continue
