@@ -22,7 +22,7 @@
     ├── IdReused                     an inbox claim under an id that stands for something else
     ├── TransactionEnded             a handler that committed, rolled back or closed its session
     ├── SessionOver                  what came to a session while its transaction was being committed
-    ├── HandlerTimeout               a handler that was cancelled at its time limit
+    ├── HandlerTimeout               a handler that did not end within its time limit
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
         └── Reject
@@ -194,7 +194,7 @@ class SessionOver(TxPatternsError):
 
 
 class HandlerTimeout(TxPatternsError):
-    """The handler did not end within its time limit and was cancelled."""
+    """The handler did not end within its time limit: it was cancelled, or its transaction was ended."""
 
     code = "TXP-1404"
     fix = "Give what it waits for a shorter time-out, or the handler more time: on(Event, timeout=...)."

@@ -177,8 +177,8 @@ def counts_attempts_in_memory(_: Surroundings) -> None:
     attempts.waiting_of = recalled
     Attempts._update = forgetful
     Attempts._fence = lambda self, connection, waiting: True
-    Attempts.begin = lambda self, connection, waiting: begin(
-        self, connection, replace(waiting, attempts=stored.get(waiting.id, waiting.attempts))
+    Attempts.begin = lambda self, connection, waiting, limit: begin(
+        self, connection, replace(waiting, attempts=stored.get(waiting.id, waiting.attempts)), limit
     )
 
 
@@ -188,8 +188,8 @@ def does_not_promote_the_next(_: Surroundings) -> None:
 
 def does_not_look_who_waits(_: Surroundings) -> None:
     """Takes a message from the broker although an earlier one of its key waits in the database."""
-    Claims.take = lambda self, connection, entry: self.claim(
-        connection, entry.consumer, entry.message.id, entry.fingerprint
+    Claims.take = lambda self, connection, entry, limit: self.claim(
+        connection, entry.consumer, entry.message.id, entry.fingerprint, limit
     )
 
 

@@ -72,6 +72,21 @@ def within(column: sa.Column[str], values: Iterable[str]) -> ColumnElement[bool]
     return _Within(column, sa.bindparam(None, json.dumps(list(values)), sa.Text))
 
 
+_IDLE_LIMIT: sa.ColumnClause[str] = sa.literal_column("'idle_in_transaction_session_timeout'")
+
+
+def idle_limit(milliseconds: sa.BindParameter[str]) -> ColumnElement[str]:
+    """Let PostgreSQL end this transaction when it does nothing for so long, where nobody has set another limit.
+
+    ``"0"`` is no limit. It is set by a statement that gives this as one of its columns, and holds until the end of the
+    transaction.
+    """
+    given = sa.func.current_setting(_IDLE_LIMIT)
+    return sa.func.set_config(
+        _IDLE_LIMIT, sa.case((given == sa.literal_column("'0'"), milliseconds), else_=given), sa.true()
+    )
+
+
 def is_sqlite(connection: Connection) -> bool:
     """Whether this is SQLite: one writer, no row locks, and no need of them."""
     return connection.dialect.name == "sqlite"

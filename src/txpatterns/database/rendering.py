@@ -33,4 +33,6 @@ class Rendered:
         """Run it with these values for its parameters, and as it was built for the others; gives the row count."""
         named = {**self._values, **values}
         given = named if self._order is None else tuple(named[name] for name in self._order)
-        return connection.exec_driver_sql(self.text, given, _OPTIONS).rowcount
+        result = connection.exec_driver_sql(self.text, given, _OPTIONS)
+        result.close()
+        return result.rowcount

@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 from txpatterns.database.finishing import Breakable
 from txpatterns.errors import HandlerDefinitionError, HandlerTimeout
 from txpatterns.execution.run import Run
-from txpatterns.execution.underway import Underway
+from txpatterns.execution.underway import Running, Underway
 
 _FIX = "Write it as async def; or annotate it: `tx: Transaction` and `-> Awaitable[None]`."
 _UNBEGUN = "Write a plain function or coroutine function that does the work itself."
@@ -34,6 +34,7 @@ class InThread:
     def __init__(self, run: Run, underway: Underway) -> None:
         self._run = run
         self._underway = underway
+        self._running: Running | None = None
 
     def call(self, session: Session) -> object:
         """Call the code with its session; gives what it returned.
@@ -42,7 +43,7 @@ class InThread:
             HandlerDefinitionError: it returned something to await, or work that nobody has begun.
         """
         run = self._run
-        with self._underway.in_thread(run):
+        with self._underway.in_thread(run) as self._running:
             value = run.call(session)
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
@@ -59,6 +60,10 @@ class InThread:
         """Whether an error is none of the code's own: in a thread each is."""
         return False
 
+    def is_over_limit(self) -> bool:
+        """Whether the code took longer than it may."""
+        return self._running is not None and self._underway.is_over_limit(self._running)
+
 
 class InLoop:
     """Runs code in the event loop, from within the greenlet of its transaction."""
@@ -69,6 +74,7 @@ class InLoop:
         self._run = run
         self._session = session
         self._underway = underway
+        self._running: Running | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def call(self, _session: Session) -> object:
@@ -86,16 +92,20 @@ class InLoop:
             return _current_task() is not self._task
         return isinstance(error, asyncio.CancelledError) or is_interrupt(error)
 
+    def is_over_limit(self) -> bool:
+        """Whether the code took longer than it may."""
+        return self._running is not None and self._underway.is_over_limit(self._running)
+
     async def _awaited(self) -> object:
         self._task = task = asyncio.current_task()
         run, limit = self._run, self._run.limit
         scope = asyncio.timeout(None if limit is None else limit.total_seconds())
         try:
-            with self.handling, self._underway.in_loop(run) as running:
+            with self.handling, self._underway.in_loop(run) as self._running:
                 async with scope:
                     value = run.call(self._session)
                     while inspect.isawaitable(value):
-                        running.awaits = before = value
+                        self._running.awaits = before = value
                         value = await before
                         if value is before:
                             break

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from txpatterns.causes import behind, mark, place_of
 from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
-from txpatterns.errors import TransactionEnded
+from txpatterns.errors import HandlerTimeout, TransactionEnded
 from txpatterns.execution.run import Came, Result, Run
 
 _WRITES = {WRITES: True}
@@ -33,6 +33,9 @@ class Caller(Protocol):
 
     def is_ours(self, error: BaseException) -> bool:
         """Whether an error is none of the code's own: a cancellation of us, a Ctrl-C, an event loop that is no more."""
+
+    def is_over_limit(self) -> bool:
+        """Whether the code took longer than it may."""
 
 
 def transact(session: Session, run: Run, caller: Caller) -> Result:
@@ -91,6 +94,8 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
         if ended and isinstance(error, InvalidRequestError):  # it closed its session, and went on with it
             error = _closed(error)
         lost = committing or (connection.invalidated and connection not in _cut_off)
+        if caller.is_over_limit() and (link := _broken_link(error, lost=lost)) is not None:
+            return Result(Came.FAILED, _over_limit(run, link), ended)
         return _of_code(error, lost=lost, ended=ended)
     return Result(Came.DONE, value=value)
 
@@ -149,8 +154,19 @@ def _of_code(error: BaseException, *, lost: bool, ended: bool) -> Result:
 
     What the database says counts wherever it stands: in a group, or behind the error that the code made of it.
     """
-    found = list(behind(error))
-    link = next((each for each in found if is_disconnect(each)), None) if lost else None
+    link = _broken_link(error, lost=lost)
     if link is not None:
         return Result(Came.OUTAGE, link, ended)
-    return Result(Came.REPEAT if any(map(is_repeatable, found)) else Came.FAILED, error, ended)
+    return Result(Came.REPEAT if any(map(is_repeatable, behind(error))) else Came.FAILED, error, ended)
+
+
+def _broken_link(error: BaseException, *, lost: bool) -> BaseException | None:
+    return next(filter(is_disconnect, behind(error)), None) if lost else None
+
+
+def _over_limit(run: Run, link: BaseException) -> HandlerTimeout:
+    """The database has ended a transaction that did nothing for as long as the code may take at most."""
+    over = HandlerTimeout(f"{run.origin.name} took longer than {run.limit}, and the database ended its transaction.")
+    over.__cause__ = link
+    mark(over, run.origin.place)
+    return over

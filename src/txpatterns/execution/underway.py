@@ -68,6 +68,10 @@ class Underway:
         finally:
             self._running.discard(running)
 
+    def is_over_limit(self, running: Running) -> bool:
+        """Whether this code has been running for longer than it may."""
+        return running.run.limit is not None and self._age(running) >= running.run.limit
+
     def long(self) -> list[str]:
         """Say in words what has been running for more than a minute."""
         return [self._told(running) for running in self._longest()]

@@ -59,7 +59,7 @@ class Attempts:
         """Take messages that are due, with the attempt written already; gives those to run and those that died.
 
         A process that dies from here on has used up this attempt; the message is due again after its plan's time.
-        A running attempt has its row locked, so it is never claimed a second time however long it takes; ``busy``
+        A running attempt has its row locked, so it is never claimed a second time while it can succeed; ``busy``
         are those of this process that have not come so far. A message whose process died in its last attempt becomes
         a dead letter here.
         """
@@ -89,14 +89,17 @@ class Attempts:
             claimed.append(waiting)
         return claimed, dead
 
-    def begin(self, connection: Connection, waiting: Waiting) -> Begun:
-        """Open the handler's transaction: take the row out, which locks it, and claim the message."""
+    def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Begun:
+        """Open the handler's transaction: take the row out, which locks it, and claim the message.
+
+        ``limit`` is how long the handler may take.
+        """
         fence = _waiting.attempts == waiting.attempts
         gone = sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id, fence)
         if connection.execute(gone).rowcount != 1:
             return Begun.GONE
         entry = waiting.entry
-        first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint)
+        first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint, limit)
         self.lanes.promote(connection, entry)
         return Begun.RUN if first else Begun.DUPLICATE
 

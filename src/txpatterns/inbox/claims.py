@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from txpatterns.database import Database
-from txpatterns.database.dialects import insert_into
+from txpatterns.database.dialects import idle_limit, insert_into
 from txpatterns.database.engines import schema_of
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
@@ -17,6 +18,8 @@ from txpatterns.inbox.entries import Entry
 from txpatterns.inbox.schema import inbox_table, inbox_waiting_table
 
 _COLUMNS = [column.name for column in inbox_table.columns]
+_GRACE = timedelta(seconds=10)
+"""How much longer than its handler a transaction may do nothing: who can be cut off is cut off by us first."""
 
 
 class Claims:
@@ -30,15 +33,26 @@ class Claims:
         self._offset = database.clock.offset
         self._rendered: dict[tuple[str, Dialect, str | None], Rendered] = {}
 
-    def claim(self, connection: Connection, consumer: str, message_id: str, fingerprint: str | None) -> bool:
-        """Say whether this is the first time, in the caller's transaction."""
-        values = {"consumer": consumer, "message_id": message_id, "fingerprint": fingerprint}
-        return self._statement("claim", connection).execute(connection, values) == 1
+    def claim(
+        self,
+        connection: Connection,
+        consumer: str,
+        message_id: str,
+        fingerprint: str | None,
+        limit: timedelta | None = None,
+    ) -> bool:
+        """Say whether this is the first time, in the caller's transaction.
 
-    def take(self, connection: Connection, entry: Entry) -> bool:
+        ``limit`` is how long the code that follows may take. Where that is over and the transaction does nothing,
+        PostgreSQL ends it, so that a process that hangs or is stopped keeps nobody else waiting.
+        """
+        values = {"consumer": consumer, "message_id": message_id, "fingerprint": fingerprint}
+        return self._insert("claim", connection, values, limit)
+
+    def take(self, connection: Connection, entry: Entry, limit: timedelta | None) -> bool:
         """Claim a message that came from the broker, unless it or its key waits in the database, or it is dead.
 
-        One statement, so that nothing comes between the look and the claim.
+        One statement, so that nothing comes between the look and the claim. ``limit`` is as for ``claim``.
         """
         values = {
             "consumer": entry.consumer,
@@ -46,7 +60,7 @@ class Claims:
             "fingerprint": entry.fingerprint,
             "lane": entry.lane,
         }
-        return self._statement("take", connection).execute(connection, values) == 1
+        return self._insert("take", connection, values, limit)
 
     def has(self, connection: Connection, entry: Entry) -> bool:
         """Say whether a message is claimed, in the caller's transaction too."""
@@ -78,6 +92,12 @@ class Claims:
         rows = sa.tuple_(inbox.consumer, inbox.message_id)
         return connection.execute(sa.delete(inbox_table).where(rows.in_(old))).rowcount
 
+    def _insert(
+        self, name: str, connection: Connection, values: Mapping[str, str | None], limit: timedelta | None
+    ) -> bool:
+        idle = {} if self.database.is_sqlite else {"idle": _milliseconds(limit)}
+        return self._statement(name, connection).execute(connection, {**values, **idle}) == 1
+
     def _statement(self, name: str, connection: Connection) -> Rendered:
         """Give the insert of ``claim`` or ``take``: rendered once, and again when the test kit has moved the clock."""
         offset = self.database.clock.offset
@@ -94,15 +114,22 @@ class Claims:
         row: list[sa.ColumnElement[Any]] = [consumer, message_id, _text("fingerprint"), self.database.now()]
         insert = insert_into(inbox_table, on_sqlite=self.database.is_sqlite)
         if name == "claim":
-            return insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing()
+            return self._bound(insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing())
         waiting, dead = inbox_waiting_table.c, dead_letter_table.c
         free = (
             ~sa.exists().where(waiting.consumer == consumer, waiting.lane == _text("lane")),
             ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
             ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
         )
-        return insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing()
+        return self._bound(insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing())
+
+    def _bound(self, insert: sa.Insert) -> sa.Insert:
+        return insert if self.database.is_sqlite else insert.returning(idle_limit(_text("idle")))
 
 
 def _text(name: str) -> sa.BindParameter[str]:
     return sa.bindparam(name, type_=sa.String)
+
+
+def _milliseconds(limit: timedelta | None) -> str:
+    return "0" if limit is None else str((limit + _GRACE) // timedelta(milliseconds=1))

@@ -142,7 +142,7 @@ class Deliveries:
 
     async def _try(self, handler: Handler, event: Event, entry: Entry) -> Result:
         processing = self._processing
-        opening = partial(processing.lanes.claims.take, entry=entry)
+        opening = partial(processing.lanes.claims.take, entry=entry, limit=processing.limit_of(handler))
         async with processing.slots:
             result = await processing.run(handler, event, entry, opening, 1)
         if result.came is Came.OUTAGE and result.error is not None:

@@ -121,7 +121,7 @@ class Processing:
             stands=partial(self.lanes.claims.has, entry=entry),
             around=partial(self.hooks.handling, message, entry.consumer, attempt),
             over=call.over,
-            limit=handler.options.timeout or self.settings.handler_timeout,
+            limit=self.limit_of(handler),
         )
 
     async def bury_half_done(self, entry: Entry, error: BaseException, attempts: int) -> None:
@@ -135,6 +135,10 @@ class Processing:
         self.hooks.handler_failed(entry.message, entry.consumer, error, attempts)
         if fresh:
             self.hooks.dead(entry.message, entry.consumer, text)
+
+    def limit_of(self, handler: Handler | None) -> timedelta | None:
+        """Say how long a handler may take; None: as long as it likes."""
+        return (handler.options.timeout if handler else None) or self.settings.handler_timeout
 
     def outages_of(self, handler: Handler) -> Outages:
         """Give who waits when the engine of this handler cannot be reached."""

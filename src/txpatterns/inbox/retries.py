@@ -115,11 +115,11 @@ class Retries:
     async def _attempt(self, waiting: Waiting) -> None:
         processing, entry = self._processing, waiting.entry
         handler = processing.handlers.find(entry.consumer, entry.message.type)
-        begun = Begun.GONE
+        begun, limit = Begun.GONE, processing.limit_of(handler)
 
         def opening(connection: Connection) -> bool:
             nonlocal begun
-            begun = processing.attempts.begin(connection, waiting)
+            begun = processing.attempts.begin(connection, waiting, limit)
             return begun is Begun.RUN
 
         try:

@@ -27,7 +27,8 @@ class ConsumerSettings:
     message is remembered, and ``redelivery_horizon`` how old a message may be that the broker still gives out.
     ``handler_timeout`` is how long a handler may take, unless it is registered with a time of its own; None: as long
     as it likes. An ``async def`` that takes longer is cancelled, which is a failed attempt; a ``def`` cannot be
-    interrupted and is named in the log and by ``health()``.
+    interrupted and is named in the log and by ``health()``. PostgreSQL ends a transaction of either that does nothing
+    for ten seconds longer, which is a failed attempt as well.
     ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
     claimed may wait for a connection, and so the least time after which one whose process died is made again;
     ``lease_ttl`` how soon a process that died is noticed; ``stop_within`` how long running handlers may go on after
