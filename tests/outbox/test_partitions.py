@@ -296,3 +296,27 @@ async def test_tables_of_two_schemas_have_partitions_of_their_own(database, cloc
     for store in stores.values():
         await store.close()
     await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("zone", "style"),
+    [("Asia/Kolkata", "SQL, DMY"), ("America/St_Johns", "German, DMY"), ("Asia/Jerusalem", "Postgres, DMY")],
+)
+async def test_how_times_are_shown_decides_nothing(database, clock, zone, style):
+    """H227: zone and style of the database's sessions change neither the hours of partitions nor what is dropped."""
+    engine = sa.create_engine(database.url("psycopg"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET timezone = '{zone}'")
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET DateStyle = '{style}'")
+    engine.dispose()
+    async with open_database(database.url("asyncpg"), clock=clock) as store:
+        await tend(store)
+        first = await partitions(store)
+        assert first
+        assert {name.rpartition("_")[2] for name in first[1:]} <= {"000000"} | {f"{n:02}0000" for n in range(24)}
+        await tend(store)  # what there is already is read again
+        assert await partitions(store) == first
+        clock.offset = timedelta(hours=9)
+        await tend(store)
+        assert not set(first) & set(await partitions(store))
+        assert (await store.read(lambda c: c.scalar(sa.text("SHOW timezone")))) == zone

@@ -40,6 +40,8 @@ _STATE = sa.text(
     "SELECT oid AS parent, pg_has_role(relowner, 'USAGE') AS is_owner, clock_timestamp() AS now, "
     "to_regnamespace(:schema) IS NOT NULL AS has_schema FROM pg_class WHERE oid = to_regclass(:parent)"
 )
+# A partition's bounds are told as text, in the session's zone and style: "28/11/2026 13:10 IST" is read by nobody.
+_READABLE = sa.text("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
 _PARTITIONS = sa.text(
     "SELECT n.nspname AS schema, c.relname AS name, b.bound = 'DEFAULT' AS is_default, "
     r"CAST(substring(b.bound FROM 'TO \(''([^'']+)''\)') AS timestamptz) AS until "
@@ -180,6 +182,7 @@ class KeptMessages:
 
     def _look(self, connection: Connection) -> _Found:
         parent = {"parent": qualified(sent_table, connection)}
+        connection.execute(_READABLE)
         state = connection.execute(_STATE, {**parent, "schema": SCHEMA}).one()
         rows: list[Any] = list(connection.execute(_PARTITIONS, parent))
         return _Found(
