@@ -11,16 +11,17 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database import Database, attach
 from txpatterns.database.engines import WRITES, AnyEngine
-from txpatterns.database.sessions import given_async_session, given_session
+from txpatterns.database.schema import attached_schema
+from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import ConfigurationError, HandlerDefinitionError
+from txpatterns.errors import HandlerDefinitionError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
@@ -30,6 +31,7 @@ from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, RetryLadder
 from txpatterns.running import Running
 from txpatterns.runtime import Health, Worker
+from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.serialization import EventRegistry
@@ -46,9 +48,9 @@ class App:
     """One application: its database, its broker, its events and handlers, and the background parts.
 
     ``name`` is the consumer group: every process of the application has the same, and each message is handled by
-    one of them. ``database`` is a URL, an ``Engine``, an ``AsyncEngine`` or a ``Database``; ``broker`` a URL or a
-    broker object. Left out, they come from ``TXP_DATABASE_URL`` and ``TXP_BROKER_URL``, and without those are a
-    SQLite file and the broker inside this process.
+    one of them. ``database`` is a URL, an ``Engine``, an ``AsyncEngine`` or a ``Database``, which takes sessionmakers
+    and a second engine, too; ``broker`` a URL or a broker object. Left out, they come from ``TXP_DATABASE_URL`` and
+    ``TXP_BROKER_URL``, and without those are a SQLite file and the broker inside this process.
 
     ``metadata`` is your own: the library's tables join it, so that your migrations make them, and on SQLite what is
     missing of it is made at the start. ``policies`` say what happens to a topic's failures, in sending and in
@@ -71,15 +73,17 @@ class App:
         self.name = name
         self.settings = settings or AppSettings.from_environment()
         self.policies = policies or FailurePolicies()
-        self.metadata = attach(metadata) if metadata is not None else None
         self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
         """Where each of the two came from: ``constructor``, ``environment`` or ``default``."""
         if database is None:
             database = from_environment(DATABASE_URL, f"sqlite+aiosqlite:///{name}.db")
         if broker is None:
             broker = from_environment(BROKER_URL, "memory://")
-        listen_url = self.settings.listen_url
-        self.database = database if isinstance(database, Database) else Database(database, listen_url=listen_url)
+        self.database = database if isinstance(database, Database) else self._make_database(database)
+        self.metadata = metadata
+        if metadata is not None:
+            self.database.home.declare(attached_schema(attach(metadata, self.settings.schema)))
+        self.settings.refuse_unlike(self.database)
         self.broker: Broker = broker_from_url(broker) if isinstance(broker, str) else broker
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, hooks, log=FailureLog())
@@ -98,15 +102,14 @@ class App:
     def session(self, **options: Any) -> AsyncSession:
         """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.
 
-        Objects stay readable after the commit. Closed, it is closed for good: a task that goes on with it gets an
-        error. A session of your own making serves as well.
+        It comes from the sessionmaker of the `Database`, if that has one; otherwise objects stay readable after the
+        commit. Closed, it is closed for good: a task that goes on with it gets an error. A session of your own making
+        serves as well.
 
         Raises:
             ConfigurationError: the App was given a plain ``Engine``; use ``sync_session``.
         """
-        if not isinstance(self.database.engine, AsyncEngine):
-            raise ConfigurationError("This App has a plain Engine.", fix="Use app.sync_session(), or an async URL.")
-        return given_async_session(self.database.engine, **options)
+        return self.database.session(**options)
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[AsyncSession]:
@@ -116,14 +119,14 @@ class App:
         writes later fails as "database is locked" when anybody wrote in between; elsewhere the two are the same.
         """
         async with self.session(**options) as session, session.begin():
-            await session.connection(execution_options={WRITES: True})
+            await session.run_sync(writing_connection, execution_options={WRITES: True})
             yield session
 
     @contextmanager
     def sync_transaction(self, **options: Any) -> Iterator[Session]:
         """Do what ``transaction`` does, with a plain ``Session``."""
         with self.sync_session(**options) as session, session.begin():
-            session.connection(execution_options={WRITES: True})
+            writing_connection(session, execution_options={WRITES: True})
             yield session
 
     def sync_session(self, **options: Any) -> Session:
@@ -132,7 +135,7 @@ class App:
         Raises:
             MissingExtra: the App has an async driver, and the plain one for its database is not installed.
         """
-        return given_session(self.database.sync_engine, **options)
+        return self.database.sync_session(**options)
 
     def on(
         self,
@@ -183,7 +186,9 @@ class App:
         Raises:
             SchemaError: tables are missing or too old; the text has the command that mends it.
         """
+        enable_loggers()
         made: list[str] = []
+        await self.database.locate()
         if self.database.is_sqlite:
             made = await self.database.transact(partial(create_missing, target=self.metadata))
         await self.database.transact(verify)
@@ -249,6 +254,9 @@ class App:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+    def _make_database(self, engine: AnyEngine | URL | str) -> Database:
+        return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
 
     def _make_consumer(self, handlers: Iterable[Handler]) -> Consumer:
         made = Consumer(

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.database.agreement import check_sessions
 from txpatterns.database.database import Database
 from txpatterns.database.listening import Listener
 from txpatterns.database.wakeup import Notifier
@@ -96,6 +97,8 @@ class Running:
         consumer = consumer if consumer is not None and consumer.handlers.topics else None
         if consumer is not None:
             consumer.check()
+            kinds = {handler.is_async for handler in consumer.handlers}
+            await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
         elif consumes:
             self._tell_of_no_handlers(relay=relay)
         supervisor = self._supervisor = Supervisor(clock=self._database.clock)

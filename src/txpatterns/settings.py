@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, get_type_hints
 
 from txpatterns.checks import check_at_least
+from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
@@ -24,6 +25,9 @@ DATABASE_URL, BROKER_URL, LISTEN_URL = "TXP_DATABASE_URL", "TXP_BROKER_URL", "TX
 _READ_ELSEWHERE = frozenset((DATABASE_URL, BROKER_URL, "TXP_APP"))
 _OF_TESTS = "TXP_TEST_"
 
+_OF_PORT = re.compile(r"(.+?)_PORT(?:_\d+_(?:TCP|UDP|SCTP))?")
+_OF_SERVICE = r"(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?|NAME)"
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -34,12 +38,14 @@ class AppSettings:
 
     ``max_payload`` is the largest message in bytes, headers included. ``wakeups`` sends and hears ``NOTIFY`` on
     PostgreSQL. ``listen_url`` names a direct connection for that where the database URL leads through a pooler.
+    ``schema`` is that of the library's tables on PostgreSQL, if the search path or the metadata leads elsewhere.
     ``stop_within`` is how long a stop may take before what is under way is given up, to be done again later.
     """
 
     max_payload: int = 1_000_000
     wakeups: bool = True
     listen_url: str | None = field(default=None, repr=False)
+    schema: str | None = None
     stop_within: timedelta = timedelta(seconds=30)
     relay: RelaySettings = field(default_factory=RelaySettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
@@ -49,8 +55,23 @@ class AppSettings:
         check_at_least(timedelta(0), self, "stop_within")
 
     def consumer_with(self, policies: FailurePolicies) -> ConsumerSettings:
-        """Give the consumer's settings with an App's failure policies."""
-        return replace(self.consumer, policies=policies)
+        """Give the consumer's settings with an App's failure policies, unless it has some of its own."""
+        has_own = self.consumer.policies != FailurePolicies()
+        return self.consumer if has_own else replace(self.consumer, policies=policies)
+
+    def refuse_unlike(self, database: Database) -> None:
+        """Refuse a database that was made without what these settings say of it.
+
+        Raises:
+            ConfigurationError: names what would have no effect.
+        """
+        given = {"listen_url": (self.listen_url, database.listen_url), "schema": (self.schema, database.home.schema)}
+        for name, (wanted, there) in given.items():
+            if wanted is not None and wanted != there:
+                raise ConfigurationError(
+                    f"{name} is set, and the Database that the App was given does not have it.",
+                    fix=f"Give it there: Database(..., {name}=...), and leave {PREFIX}{name.upper()} out.",
+                )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> AppSettings:
@@ -64,7 +85,7 @@ class AppSettings:
         """
         given = os.environ if environment is None else environment
         known = {variable.name: variable for variable in variables()}
-        _look_for_others(set(given) - set(known))
+        _look_for_others(given, known)
         settings = cls()
         for name, variable in known.items():
             if given.get(name):
@@ -109,13 +130,21 @@ class Variable:
         return getattr(settings if self.part is None else getattr(settings, self.part), self.attribute)
 
 
-def _look_for_others(names: Iterable[str]) -> None:
+def _look_for_others(given: Mapping[str, str], known: Iterable[str]) -> None:
     """Tell of variables that look like settings and are none: most likely they are mistyped."""
-    for name in sorted(names):
+    for name in sorted(set(given).difference(known, _of_services(given))):
         if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_")):
             raise ConfigurationError(f"{name} is no setting.", fix="See: txp config show")
         if name.startswith(PREFIX) and name not in _READ_ELSEWHERE and not name.startswith(_OF_TESTS):
             logger.warning("%s is no setting and does nothing; see: txp config show", name)
+
+
+def _of_services(given: Mapping[str, str]) -> set[str]:
+    """Give the variables that Kubernetes, or a link of Docker's, sets for services whose names begin like ours."""
+    services = {name.removesuffix("_SERVICE_HOST") for name in given if name.endswith("_SERVICE_HOST")}
+    services |= {found[1] for name, value in given.items() if "://" in value and (found := _OF_PORT.fullmatch(name))}
+    patterns = [re.compile(rf"{re.escape(service)}_{_OF_SERVICE}") for service in services]
+    return {name for name in given if any(pattern.fullmatch(name) for pattern in patterns)}
 
 
 def variables() -> Iterator[Variable]:

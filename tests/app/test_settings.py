@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from txpatterns import AppSettings, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
+from txpatterns import App, AppSettings, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
+from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
@@ -84,3 +85,51 @@ def test_what_is_no_policy_is_refused(make):
     """H24, H25: a policy that nobody understands would be found out by the first failure, at night."""
     with pytest.raises(ConfigurationError, match=r"Fix: (Write|Give)"):
         make()
+
+
+SERVICE = {
+    "{}_SERVICE_HOST": "10.0.0.7",
+    "{}_SERVICE_PORT": "80",
+    "{}_SERVICE_PORT_HTTP": "80",
+    "{}_PORT": "tcp://10.0.0.7:80",
+    "{}_PORT_80_TCP": "tcp://10.0.0.7:80",
+    "{}_PORT_80_TCP_PROTO": "tcp",
+    "{}_PORT_80_TCP_PORT": "80",
+    "{}_PORT_80_TCP_ADDR": "10.0.0.7",
+}
+"""What Kubernetes puts into every pod for each service of its namespace."""
+
+
+@pytest.mark.parametrize("service", ["TXP_RELAY", "TXP_CONSUMER", "TXP_CONSUMER_METRICS", "TXP", "TXP_DATABASE"])
+def test_a_service_named_like_ours_is_no_setting(service, caplog):
+    """H228: a service of the cluster whose name begins like ours neither stops the App nor fills its log."""
+    links = {name.format(service): value for name, value in SERVICE.items()}
+    assert AppSettings.from_environment(links | {"TXP_RELAY_BATCH": "7"}).relay.batch == 7
+    assert caplog.text == ""
+    with pytest.raises(ConfigurationError, match="TXP_RELAY_BATHC"):
+        AppSettings.from_environment(links | {"TXP_RELAY_BATHC": "7"})
+
+
+@pytest.mark.parametrize("link", ["TXP_RELAY_PORT", "TXP_RELAY_PORT_80_TCP"])
+def test_a_mistyped_setting_is_told_beside_a_link(link):
+    """H228: a link of Docker's has no SERVICE_HOST; a setting is not taken for a part of it."""
+    assert AppSettings.from_environment({link: "tcp://10.0.0.7:80"}) == AppSettings()
+    with pytest.raises(ConfigurationError, match="TXP_RELAY_PORT"):
+        AppSettings.from_environment({"TXP_RELAY_PORT": "8080"})
+
+
+def test_policies_of_the_consumers_settings_are_honoured():
+    """H146: a setting that can be given is not ignored; without it those of the App hold."""
+    own, of_app = FailurePolicies(FailurePolicy(on_failure=OnFailure.PARK)), FailurePolicies()
+    settings = AppSettings(consumer=ConsumerSettings(policies=own))
+    assert App("a", "sqlite+aiosqlite://", "memory://", settings=settings).consumer.settings.policies == own
+    assert App("a", "sqlite+aiosqlite://", "memory://", policies=own).consumer.settings.policies == own
+    assert AppSettings().consumer_with(of_app).policies == of_app
+
+
+@pytest.mark.parametrize("given", [{"listen_url": "postgresql://h/d"}, {"schema": "messaging"}])
+def test_a_setting_that_the_database_does_not_have_is_refused(given):
+    """H146: what would have no effect says so, with the place where it belongs."""
+    (name,) = given
+    with pytest.raises(ConfigurationError, match=rf"{name} is set.*Database\(\.\.\., {name}=\.\.\.\)"):
+        App("a", Database("sqlite+aiosqlite://"), "memory://", settings=AppSettings(**given))

@@ -33,7 +33,17 @@ FRAGMENTS = {
 }
 """Pages that may show code of the reader's own, beside what is included."""
 
-OURS = ("existing", "ordering", "scheduled", "failing", "event_versions", "codecs", "sqlite", "parts")
+OURS = (
+    "existing",
+    "existing_sessions",
+    "ordering",
+    "scheduled",
+    "failing",
+    "event_versions",
+    "codecs",
+    "sqlite",
+    "parts",
+)
 
 
 @pytest.mark.parametrize("expected", SHOWN, ids=lambda path: path.stem)

@@ -115,7 +115,8 @@ async def test_nothing_is_looked_for_before_the_insert(postgres_world):
     world.put(Noted(book="a", number=1))
     async with running(consumer):
         await world.broker.all_acked()
-    assert [statement.split(" (")[0] for statement in said] == ["INSERT INTO txp_inbox", "INSERT INTO effect"]
+    names = [statement.split(" (")[0].replace("public.", "") for statement in said]
+    assert names == ["INSERT INTO txp_inbox", "INSERT INTO effect"]
     assert "FOR UPDATE" not in said[0]
 
 

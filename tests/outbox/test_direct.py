@@ -94,3 +94,28 @@ async def test_not_behind_a_pooler_and_only_with_asyncpg(database):
         store = Database(given[0], listen_url=given[1])
         assert Direct.serves(store) is serves
         await store.close()
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+async def test_a_servers_usual_level_is_not_ours(database, level):
+    """P7, H225: at a higher level the relay's statements would make the application's transactions fail."""
+    engine = sa.create_engine(database.url("psycopg"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {engine.url.database} SET default_transaction_isolation = '{level}'"
+        )
+    engine.dispose()
+    shown = "SELECT current_setting('transaction_isolation') AS level"
+    async with open_database(database.url("asyncpg")) as store:
+        direct = Direct(store)
+        assert [row["level"] for row in await direct.fetch(shown)] == ["read committed"]
+        await direct.execute("CREATE TABLE written (n integer)")
+        with pytest.raises(DBAPIError):
+            await direct.execute("SELECT 1 / 0")
+        await direct.execute("INSERT INTO written VALUES (1)")
+        await direct.close()
+        for way in (store.read, store.transact):
+            assert await way(lambda c: c.scalar(sa.text(shown))) == "read committed"
+        assert await store.read(lambda c: c.scalar(sa.text("SELECT count(*) FROM written"))) == 1
+        async with store.engine.connect() as theirs:
+            assert await theirs.scalar(sa.text(shown)) == level  # that of the application stays

@@ -117,3 +117,42 @@ async def test_cancelled_twice_it_leaves_nothing_behind(store, monkeypatch):
     assert asyncio.all_tasks() == others
     assert (await rows(store, MEMBERS), await rows(store, OWNED)) == ([], [])
     assert len(await ids(store)) == 1
+
+
+class CannotConnectNowError(Exception):
+    """What a driver raises while it connects; SQLAlchemy 2.0 passes it on as it is."""
+
+    sqlstate = "53300"
+
+
+async def test_a_drivers_own_error_is_an_outage(store, monkeypatch):
+    """P7, H35: the relay waits, and whoever waits for it goes on waiting, in whosever words the database is away."""
+    added = await fill(store, Outbox(store), ["k"], 3)
+    broker = ScriptedBroker()
+    relay = Relay(store, broker, settings=LONG)
+
+    async def full(*_, **__):
+        raise CannotConnectNowError("too many connections for role")
+
+    async with running(relay):
+        await drained(relay)
+        for way in ("transact", "read", "execute"):
+            monkeypatch.setattr(store, way, full)
+        relay.wake()
+        await until(lambda: relay.outages._failures > 2)
+        monkeypatch.undo()
+        more = await fill(store, Outbox(store), ["k"], 3)
+        await drained(relay)
+        assert broker.first_of_key == {"k": added["k"] + more["k"]}
+
+
+async def test_an_error_in_what_is_asked_is_no_outage(store, monkeypatch):
+    """H35, H147: waiting would mend nothing, so it is raised."""
+    relay = Relay(store, ScriptedBroker(), settings=LONG)
+
+    async def wrong(*_, **__):
+        raise LookupError("ours")
+
+    monkeypatch.setattr(store, "transact", wrong)
+    with pytest.raises(LookupError):
+        await relay.run()

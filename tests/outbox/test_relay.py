@@ -266,10 +266,13 @@ async def test_a_batch_costs_one_statement_to_settle(any_database, monkeypatch):
         outbox, broker = Outbox(store), ScriptedBroker()
         await fill(store, outbox, [f"k{n}" for n in range(50)], 1)
         event.listen(
-            sync_side(store._own), "before_cursor_execute", lambda _c, _cu, text, *_: said.append(text), named=False
+            sync_side(store.home.base),
+            "before_cursor_execute",
+            lambda _c, _cu, text, *_: said.append(text),
+            named=False,
         )
         await Relay(store, broker, settings=QUICK).run_once()
-    assert len([text for text in said if text.startswith("DELETE FROM txp_outbox ")]) == 1
+    assert len([text for text in said if text.replace("public.", "").startswith("DELETE FROM txp_outbox ")]) == 1
     assert len(broker.wire) == 50
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
+from txpatterns.database.dialects import may_pass
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.hooks import Depths, HookList
 from txpatterns.inbox.schema import inbox_waiting_table
@@ -56,7 +57,9 @@ class DepthsWatch:
     async def _read(self) -> Depths | None:
         try:
             return await self._database.read(partial(read_depths, now=self._database.now()))
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            if not may_pass(error):
+                raise
             logger.info("how much waits could not be read: %s", type(error).__name__)
             return None
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, dialect_of, open_database
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database, place_of
 from txpatterns.cli.output import DIFFERENT, examples, show
 from txpatterns.database import migrations
 from txpatterns.database.migrations import MigrationState
@@ -59,8 +59,9 @@ def sql(
 
     They are those of --dialect, or else of the database of the App or URL, or else of PostgreSQL.
     """
-    dialect = dialect or dialect_of(app, database) or "postgresql"
+    said, schema = place_of(app, database)
+    dialect = dialect or said or "postgresql"
     if dialect not in ("postgresql", "sqlite"):
         raise typer.BadParameter("postgresql or sqlite", param_hint="--dialect")
-    text = migrations.sql(dialect)
+    text = migrations.sql(dialect, schema if dialect == "postgresql" else None)
     show({"dialect": dialect, "sql": text}, [text.rstrip()], as_data=json)

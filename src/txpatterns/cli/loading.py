@@ -13,14 +13,14 @@ from typing import Annotated
 
 import typer
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 
 from txpatterns.app import App
 from txpatterns.cli.output import of_driver
 from txpatterns.database import Database
-from txpatterns.database.dialects import sqlstate
+from txpatterns.database.dialects import is_of_database, sqlstate
 from txpatterns.errors import ConfigurationError, SchemaError
-from txpatterns.settings import DATABASE_URL
+from txpatterns.settings import DATABASE_URL, AppSettings
 from txpatterns.text import masked
 
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is, for example orders:app.")]
@@ -77,7 +77,9 @@ def reaching(database: Database) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, DBAPIError) as error:
+    except Exception as error:
+        if not is_of_database(error):
+            raise
         cause = of_driver(error)
         away = isinstance(error, (OSError, OperationalError, InterfaceError)) or sqlstate(error).startswith(_CLOSED)
         if not away and getattr(cause, "sqlite_errorname", None) not in _NO_DATABASE:
@@ -110,19 +112,21 @@ async def open_database(app: str | None, url: str | None, *, make: bool = False)
             yield database
 
 
-def dialect_of(app: str | None, url: str | None) -> str | None:
-    """Give the dialect of the database that the options lead to, if they lead to any. Connects to nothing."""
+def place_of(app: str | None, url: str | None) -> tuple[str | None, str | None]:
+    """Give the dialect of the database that the options lead to, and the schema where they say so. Asks nobody."""
     if app is not None:
-        return load_app(app).database.dialect
+        database = load_app(app).database
+        return database.dialect, database.home.schema
+    schema = AppSettings.from_environment().schema
     if url is None:
-        return None
+        return None, schema
     with _reading_url():
-        return make_url(url).get_backend_name()
+        return make_url(url).get_backend_name(), schema
 
 
 def _database_at(url: str) -> Database:
     with _reading_url():
-        return Database(url)
+        return Database(url, schema=AppSettings.from_environment().schema)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from txpatterns.cli import config, db, explain, outbox, publish, run
 from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
+from txpatterns.database.dialects import is_of_database
 from txpatterns.errors import TxPatternsError
 
 UsageError: Any = typer.BadParameter.__base__
@@ -56,7 +57,9 @@ def main() -> None:
     except UsageError as error:
         report_usage(error)
         code = USAGE
-    except (TxPatternsError, SQLAlchemyError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (TxPatternsError, SQLAlchemyError)) and not is_of_database(error):
+            raise
         report(error)
         code = FAILED
     sys.exit(code)

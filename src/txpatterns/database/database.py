@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.engine import URL, Connection, CursorResult, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.database import dialects
-from txpatterns.database.engines import WRITES, AnyEngine, dispose, make_engine, own_engine, sync_engine_for, sync_side
+from txpatterns.database.engines import AnyEngine, dispose, make_engine, sync_side
 from txpatterns.database.finishing import finish
+from txpatterns.database.home import Home
+from txpatterns.database.second import plain_engine
+from txpatterns.database.sessions import AsyncSessions, PlainSessions, opened, sessions_of
+from txpatterns.errors import ConfigurationError
 from txpatterns.text import masked
 
 T = TypeVar("T")
@@ -33,13 +37,24 @@ class Database:
     Made of a URL, an ``Engine`` or an ``AsyncEngine``. The library's own work runs on at most three connections
     of a separate pool, so that a busy application cannot starve it. Times are those of the database's clock.
 
-    ``listen_url`` is the direct address of a database that ``engine`` reaches through a pooler in transaction mode.
+    ``sync_engine`` serves plain sessions beside an ``AsyncEngine``; left out, one like it is made when it is needed.
+    ``sessions`` and ``sync_sessions`` are the application's own sessionmakers, for its sessions and those of handlers.
+    ``schema`` is that of the library's tables; left out, it is where the engine's ``schema_translate_map`` or else the
+    search path of a new connection leads. ``listen_url`` is the direct address of a database that ``engine`` reaches
+    through a pooler in transaction mode.
+
+    Raises:
+        ConfigurationError: these do not belong together.
     """
 
     def __init__(
         self,
         engine: AnyEngine | str | URL,
         *,
+        sync_engine: Engine | None = None,
+        sessions: AsyncSessions | PlainSessions | None = None,
+        sync_sessions: PlainSessions | None = None,
+        schema: str | None = None,
         clock: Clock | None = None,
         listen_url: str | None = None,
     ) -> None:
@@ -47,14 +62,22 @@ class Database:
         self.engine: AnyEngine = make_engine(engine) if isinstance(engine, (str, URL)) else engine
         self.clock: Clock = clock or SystemClock()
         self.listen_url = listen_url
-        self._own = own_engine(self.engine)
-        # An engine with options costs more to make than most statements cost to run.
-        self._writes = self._own.execution_options(**{WRITES: True})
-        # A single statement needs no BEGIN and COMMIT around it, except behind a pooler: there asyncpg's PREPARE
-        # and EXECUTE meet the same server connection only inside a transaction.
-        alone = not self.is_sqlite and listen_url is None
-        self._reads = self._own.execution_options(isolation_level="AUTOCOMMIT") if alone else self._own
+        self.sessions = sessions_of(sessions, self.engine)
+        self.sync_sessions = sync_sessions
+        self._given_sync_engine = self._plain_one(sync_engine)
+        self._made_sync_engine: Engine | None = None
+        self.home = Home(self.engine, schema=schema, is_pooled=listen_url is not None)
         self._make_locks()
+
+    def _plain_one(self, sync_engine: Engine | None) -> Engine | None:
+        given = self.sync_sessions
+        if isinstance(self.engine, Engine) and (sync_engine is not None or given is not None):
+            raise ConfigurationError("This engine is a plain one already.", fix="Give sessions=sessionmaker(engine).")
+        if sync_engine is None and given is not None:
+            sync_engine = given.kw.get("bind")
+        if sync_engine is not None:
+            sessions_of(given, sync_engine)
+        return sync_engine
 
     @property
     def dialect(self) -> str:
@@ -66,14 +89,61 @@ class Database:
         """Whether there is only one writer at a time."""
         return self.dialect == "sqlite"
 
-    @cached_property
+    @property
     def sync_engine(self) -> Engine:
-        """An engine for plain sessions on this database. Raises MissingExtra without a driver that blocks."""
-        return sync_engine_for(self.engine)
+        """An engine for plain sessions on this database: the one that was given, or one like ``engine``.
+
+        Raises:
+            MissingExtra: there is no driver that blocks.
+            ConfigurationError: ``engine`` has something that cannot be carried over.
+        """
+        if isinstance(self.engine, Engine):
+            return self.engine
+        if self._given_sync_engine is not None:
+            return self._given_sync_engine
+        if self._made_sync_engine is None:
+            self._made_sync_engine = plain_engine(self.engine, is_pooled=self.listen_url is not None)
+        return self._made_sync_engine
+
+    @property
+    def has_plain_engine_of_yours(self) -> bool:
+        """Whether plain sessions are on an engine that the application has made."""
+        return isinstance(self.engine, Engine) or self._given_sync_engine is not None
+
+    def session(self, **options: Any) -> AsyncSession:
+        """Open a session of the application's kind on its engine.
+
+        Raises:
+            ConfigurationError: the database was given as a plain ``Engine``.
+        """
+        if not isinstance(self.engine, AsyncEngine):
+            raise ConfigurationError("This App has a plain Engine.", fix="Use app.sync_session(), or an async URL.")
+        session: AsyncSession = opened(self.sessions, self.engine, options)
+        return session
+
+    def sync_session(self, **options: Any) -> Session:
+        """Open a plain session of the application's kind. Raises what ``sync_engine`` raises."""
+        engine = self.sync_engine
+        factory = self.sessions if engine is self.engine else sessions_of(self.sync_sessions, engine)
+        session: Session = opened(factory, engine, options)
+        return session
 
     def now(self, plus: timedelta = timedelta(0)) -> ColumnElement[datetime]:
         """Give the database's clock as an SQL expression, moved by ``plus`` and by the test kit's clock."""
         return dialects.now(self.clock.offset + plus)
+
+    async def locate(self) -> None:
+        """Find out where our tables are, anew. Every statement of ours names that schema from then on."""
+        async with self._places:
+            await _run(self.home.own, self.home.take_from)
+
+    def execute_beside(
+        self, connection: Connection, statement: sa.Executable, parameters: Any = None
+    ) -> CursorResult[Any]:
+        """Run a statement on our tables in somebody else's transaction, whatever its session takes names for."""
+        schema = self.home.schema_beside(connection)
+        options: dict[str, Any] = {} if schema is None else {"schema_translate_map": {None: schema}}
+        return connection.execute(statement, parameters, execution_options=options)
 
     async def transact(self, work: Callable[[Connection], T], *, urgent: bool = False) -> T:
         """Run ``work`` in a write transaction of the library's own and commit it.
@@ -85,7 +155,7 @@ class Database:
         async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
-                    return await _run(self._writes, work)
+                    return await _run(self.home.writes, self._at_home(work))
                 except sa.exc.DBAPIError as error:
                     if attempt + 1 == _REPEATS or not dialects.is_repeatable(error):
                         raise
@@ -94,14 +164,28 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads. Each of its statements sees what is committed when it runs."""
         async with self._places:
-            return await _run(self._reads, work)
+            return await _run(self.home.reads, self._at_home(work))
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Run one writing statement that is a transaction by itself, in one round trip; gives the row count."""
         if self.is_sqlite:
             return await self.transact(lambda connection: connection.execute(statement, parameters).rowcount)
-        async with self._places:
-            return await _run(self._reads, lambda connection: connection.execute(statement, parameters).rowcount)
+        return await self.read(lambda connection: connection.execute(statement, parameters).rowcount)
+
+    @property
+    def _own(self) -> AnyEngine:
+        return self.home.own
+
+    def _at_home(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+        """Look first where our tables are, if that is not known, in the same transaction."""
+        if self.home.is_located:
+            return work
+
+        def located(connection: Connection) -> T:
+            self.home.take_from(connection)
+            return work(connection)
+
+        return located
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -113,24 +197,25 @@ class Database:
             yield
 
     async def close(self) -> None:
-        """Close the connections that the library opened; the application's own engine stays as it is.
+        """Close the connections that the library opened; the application's own engines stay as they are.
 
         One that is still in use is closed when it is given back.
         """
         engines: list[AnyEngine] = [self._own, *([self.engine] if self._made_here else [])]
-        made = self.__dict__.pop("sync_engine", None)
-        if made is not None and made is not self.engine:
-            engines.append(made)
+        if self._made_sync_engine is not None:
+            engines.append(self._made_sync_engine)
+        self._made_sync_engine = None
         for engine in engines:
             await finish(dispose(engine))
-        # The next use may be in another event loop.
+        # The next use may be in another event loop, and after the tables have been made again.
         self._make_locks()
+        self.home.is_located = False
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone, and open new ones when they are needed."""
-        engines = {self._own, self.engine, self.__dict__.get("sync_engine", self.engine)}
-        for engine in engines:
-            sync_side(engine).dispose(close=False)
+        for engine in (self._own, self.engine, self._given_sync_engine, self._made_sync_engine):
+            if engine is not None:
+                sync_side(engine).dispose(close=False)
         self._make_locks()
 
     def _make_locks(self) -> None:

@@ -97,11 +97,19 @@ def insert_into(table: sa.Table, *, on_sqlite: bool) -> postgresql.Insert | sqli
     return sqlite.insert(table) if on_sqlite else postgresql.insert(table)
 
 
+def has_written(connection: Connection) -> bool:
+    """Whether a transaction may have changed something; SQLite does not tell, so there it may."""
+    number = None if is_sqlite(connection) else "SELECT pg_current_xact_id_if_assigned()"
+    return number is None or connection.exec_driver_sql(number).scalar() is not None
+
+
 def sqlstate(error: BaseException) -> str:
     """Give PostgreSQL's five letters for an error, as SQLAlchemy raised it; empty where there are none."""
-    original = getattr(error, "orig", None)
+    original = getattr(error, "orig", error)  # SQLAlchemy 2.0 passes on what asyncpg raises while it connects
     return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
 
+
+READ_ONLY = "25006"
 
 _REPEATABLE_STATES = frozenset(("40001", "40P01", "55P03"))
 
@@ -127,6 +135,11 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, (DBAPIError, OSError)):
         return not isinstance(error, DataError)
     return not isinstance(error, (*_OF_VALUES, StatementError, TxPatternsError))
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Whether an error is the database's, or the system's on the way there, in whosever words."""
+    return isinstance(error, (DBAPIError, OSError)) or bool(sqlstate(error))
 
 
 def is_disconnect(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ E = TypeVar("E", bound=BaseException)
 class Direct:
     """Runs single statements on a connection of its own, which it opens when first asked.
 
-    Each is a transaction by itself, and sees what is committed when it runs. One at a time.
+    Each is a transaction by itself, at READ COMMITTED, and sees what is committed when it runs. One at a time.
     """
 
     def __init__(self, database: Database) -> None:
@@ -52,7 +52,13 @@ class Direct:
         if self._connection is None:
             await self._connect()
         try:
-            return await getattr(self.driver, method)(statement, *values)
+            if self._database.home.is_read_committed:
+                return await getattr(self.driver, method)(statement, *values)
+            # By itself it would run at the level that is usual there, and make the application's transactions fail.
+            await self.driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            answer = await getattr(self.driver, method)(statement, *values)
+            await self.driver.execute("COMMIT")
+            return answer
         except BaseException as error:
             said = translated(self._connection.sync_connection, error, statement)  # type: ignore[union-attr]
             await finish(self._throw_away())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -20,11 +22,11 @@ WRITES = "txpatterns_writes"
 """Execution option: this transaction will write, so on SQLite it begins IMMEDIATE."""
 
 AnyEngine = Engine | AsyncEngine
+T = TypeVar("T")
 
 _POOL_SIZE = 20
 """Of engines that are made here: enough for a consumer's handlers and an application's own requests."""
 _ASYNC_DRIVERS = frozenset(("aiosqlite", "asyncpg", "psycopg_async", "psycopg"))
-_SYNC_OF = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
 _EXTRA_OF = {"aiosqlite": "txpatterns[sqlite]", "asyncpg": "txpatterns[asyncpg]", "psycopg": "txpatterns[psycopg]"}
 
 
@@ -44,7 +46,7 @@ def make_engine(url: str | URL) -> AnyEngine:
     if parsed.get_backend_name() == "postgresql":
         options["pool_size"] = _POOL_SIZE
     try:
-        if parsed.get_driver_name() in _ASYNC_DRIVERS:
+        if is_asynchronous(parsed):
             made: AnyEngine = create_async_engine(parsed, **options)
         else:
             made = sa.create_engine(parsed, **options)
@@ -55,22 +57,32 @@ def make_engine(url: str | URL) -> AnyEngine:
     return made
 
 
+def is_asynchronous(url: URL) -> bool:
+    """Whether the engine that is made of a URL is an asynchronous one."""
+    return url.get_driver_name() in _ASYNC_DRIVERS
+
+
 def sync_side(engine: AnyEngine) -> Engine:
     """Give the plain engine that an asynchronous one drives."""
     return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
 
 
-def schema_of(bind: Connection | Engine) -> str | None:
-    """Give the schema that our tables, which name none, have on this connection or engine."""
+def schema_of(bind: Connection | Engine, table: sa.Table | None = None) -> str | None:
+    """Give the schema that a table, or one of ours, which name none, has on this connection or engine."""
     options: Mapping[str, Any] = bind.get_execution_options()
-    schema: str | None = (options.get("schema_translate_map") or {}).get(None)
+    declared = None if table is None else table.schema
+    schema: str | None = (options.get("schema_translate_map") or {}).get(declared, declared)
     return schema
 
 
 def qualified(table: sa.Table, bind: Connection | Engine) -> str:
-    """Give a table's name as a statement needs it, with the schema that our tables have there."""
-    schema, quote = schema_of(bind), bind.dialect.identifier_preparer.quote
-    return f"{quote(schema)}.{table.name}" if schema else table.name
+    """Give a table's name as a statement needs it, with the schema that it has there."""
+    return in_schema(schema_of(bind, table), table, bind.dialect)
+
+
+def in_schema(schema: str | None, table: sa.Table, dialect: Dialect) -> str:
+    """Give a table's name as a statement needs it, with this schema."""
+    return f"{dialect.identifier_preparer.quote(schema)}.{table.name}" if schema else table.name
 
 
 def own_engine(engine: AnyEngine) -> AnyEngine:
@@ -78,34 +90,32 @@ def own_engine(engine: AnyEngine) -> AnyEngine:
     source = sync_side(engine)
     made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
-    if source.dialect.name == "postgresql":
-        made = made.execution_options(isolation_level="READ COMMITTED")
-    schema = schema_of(source)
-    if schema is not None:
-        made = made.execution_options(schema_translate_map={None: schema})
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
 
 
-def sync_engine_for(engine: AnyEngine) -> Engine:
-    """Give an engine for plain ``Session`` use to the same database, for handlers that are not coroutines.
+def apart(engine: AnyEngine, beside: Connection, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in a transaction on a connection of its own, while somebody else's transaction waits for it.
 
-    Raises:
-        MissingExtra: the plain driver (psycopg for PostgreSQL) is not installed.
+    It waits in the way of that transaction's world; a plain one beside an asynchronous engine has it in a thread.
     """
-    if isinstance(engine, Engine):
-        return engine
-    url = engine.url
-    plain = url.set(drivername=_SYNC_OF.get(url.drivername, url.drivername))
+    own = own_engine(engine)
+    if isinstance(own, AsyncEngine) and not beside.dialect.is_async:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, _begun(own, work)).result()
+    plain = sync_side(own)
     try:
-        made = sa.create_engine(plain, hide_parameters=True)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "A `def` handler needs a driver that blocks, and psycopg is not installed.",
-            fix="pip install 'txpatterns[psycopg]', or write the handler as `async def`.",
-        ) from error
-    prepare(made)
-    schema = schema_of(sync_side(engine))
-    return made if schema is None else made.execution_options(schema_translate_map={None: schema})
+        with plain.begin() as connection:
+            return work(connection)
+    finally:
+        plain.dispose()
+
+
+async def _begun(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
 
 
 def is_autocommit(engine: Engine) -> bool:

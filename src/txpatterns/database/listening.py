@@ -11,14 +11,16 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+import anyio.to_thread
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from txpatterns.database.database import Database
 from txpatterns.database.engines import dispose, own_engine
 from txpatterns.database.finishing import finish
+from txpatterns.database.second import engine_at
 from txpatterns.database.wakeup import CHANNEL, MEMBERS, say
+from txpatterns.errors import ConfigurationError
 from txpatterns.messages import new_id
 from txpatterns.text import error_line
 
@@ -145,9 +147,22 @@ class Listener:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        engine = self._engine()
-        connection = engine.connect()
+        address = self._database.listen_url
+        engine = own_engine(self._database.engine) if address is None else engine_at(self._database.engine, address)
         self._lost = False
+        try:
+            if isinstance(engine, AsyncEngine):
+                async with self._listening_with(engine):
+                    yield
+            else:
+                async with self._listening_plainly(engine):
+                    yield
+        finally:
+            await finish(dispose(engine))
+
+    @asynccontextmanager
+    async def _listening_with(self, engine: AsyncEngine) -> AsyncIterator[None]:
+        connection = engine.connect()
         try:
             await finish(connection.start())
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -163,19 +178,30 @@ class Listener:
             if connection.sync_connection is not None:
                 await finish(connection.invalidate())  # it must never go back to a pool while it listens
                 await finish(connection.close())
-            await finish(dispose(engine))
 
-    def _engine(self) -> AsyncEngine:
-        if self._database.listen_url is not None:
-            url = make_url(self._database.listen_url)
-            if url.drivername in ("postgresql", "postgres"):
-                url = url.set(drivername=self._database.engine.url.drivername)
-            return create_async_engine(url, poolclass=NullPool)
-        if isinstance(self._database.engine, Engine):
-            return create_async_engine(self._database.engine.url, poolclass=NullPool)
-        engine = own_engine(self._database.engine)
-        assert isinstance(engine, AsyncEngine)
-        return engine
+    @asynccontextmanager
+    async def _listening_plainly(self, engine: Engine) -> AsyncIterator[None]:
+        """Listen on a connection that blocks, just as the application opens its own: the loop watches its socket."""
+        connection = await finish(anyio.to_thread.run_sync(_listen_on, engine))
+        loop = asyncio.get_running_loop()
+        driver: Any = connection.connection.driver_connection
+        socket = driver.fileno()
+        loop.add_reader(socket, self._take_in, driver)
+        try:
+            self._take_in(driver)  # what came since then wakes nobody
+            yield
+        finally:
+            loop.remove_reader(socket)
+            await finish(anyio.to_thread.run_sync(_close, connection))
+
+    def _take_in(self, driver: Any) -> None:
+        try:
+            driver.pgconn.consume_input()
+            while (notification := driver.pgconn.notifies()) is not None:
+                self._heard(notification.extra.decode())
+        except driver.Error:
+            asyncio.get_running_loop().remove_reader(driver.fileno())
+            self._closed()
 
     async def _listen_asyncpg(self, driver: Any) -> None:
         driver.add_termination_listener(lambda _connection: self._closed())
@@ -187,6 +213,23 @@ class Listener:
                 self._heard(notification.payload)
         finally:
             self._closed()
+
+
+def _listen_on(engine: Engine) -> Connection:
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        if not hasattr(connection.connection.driver_connection, "pgconn"):
+            raise ConfigurationError(f"{engine.dialect.driver} cannot be listened to.", fix="Use psycopg or asyncpg.")
+    except BaseException:
+        _close(connection)
+        raise
+    return connection
+
+
+def _close(connection: Connection) -> None:
+    connection.invalidate()  # it must never go back to a pool while it listens
+    connection.close()
 
 
 @asynccontextmanager

@@ -6,25 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
-from txpatterns.database.engines import schema_of
+from sqlalchemy.engine import Connection, Dialect
 
 _OPTIONS = {"preserve_rowcount": True}  # psycopg forgets it otherwise
 
 
 class Rendered:
-    """A writing statement, rendered once for a kind of connection.
+    """A writing statement, rendered once for a dialect and a schema.
 
     SQLAlchemy keeps what it has compiled, too, but to find it again costs more than a short statement takes.
     """
 
-    def __init__(self, statement: sa.Insert, connection: Connection) -> None:
-        schema = schema_of(connection)
+    def __init__(self, statement: sa.Insert, dialect: Dialect, schema: str | None) -> None:
         translated: dict[str, Any] = {}
         if schema is not None:
             translated = {"schema_translate_map": {None: schema}, "render_schema_translate": True}
-        compiled: Any = statement.compile(dialect=connection.dialect, **translated)
+        compiled: Any = statement.compile(dialect=dialect, **translated)
         self.text = str(compiled)
         self._values: dict[str, Any] = dict(compiled.params)
         self._order: list[str] | None = compiled.positiontup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,20 +82,47 @@ lease_table = sa.Table(
 )
 
 
-def attach(target: sa.MetaData) -> sa.MetaData:
+def attach(target: sa.MetaData, schema: str | None = None) -> sa.MetaData:
     """Add our tables to your own metadata, so that your Alembic autogenerate makes one chain with them.
 
-    Gives ``target`` back. Tables that are there already stay as they are. The copies use only types of SQLAlchemy's
-    own, so that a generated migration needs no import of ours.
+    Gives ``target`` back. They go to ``schema``, or else to the schema that ``target`` has; an App that is given this
+    metadata finds them there. Tables that are there already stay as they are, wherever that is. The copies use only
+    types of SQLAlchemy's own, so that a generated migration needs no import of ours.
     """
+    present = {table.name for table in target.tables.values()}
     for table in metadata.sorted_tables:
-        if table.name not in target.tables:
-            for column in table.to_metadata(target).columns:
+        if table.name not in present:
+            made = table.to_metadata(target) if schema is None else table.to_metadata(target, schema=schema)
+            for column in made.columns:
                 if isinstance(column.type, Instant):
                     column.type = sa.DateTime(timezone=True)
     return target
 
 
-def not_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Alembic's ``include_name``, for your own chain when ``txp db upgrade`` makes our tables: it leaves them out."""
-    return kind not in ("table", "schema") or not (name or "").startswith("txp_")
+def attached_schema(target: sa.MetaData) -> str | None:
+    """Give the schema that ``attach`` has put our tables in; None where they name none."""
+    return next((table.schema for table in target.tables.values() if table.name == database_table.name), None)
+
+
+def not_ours(subject: object, *told: object) -> bool:
+    """Alembic's ``include_name`` and ``include_object``, for your own chain when ``txp db upgrade`` makes our tables.
+
+    As ``include_name`` it hides from autogenerate those in the database, but for what is attached to the metadata that
+    it compares with; as ``include_object`` those of the metadata.
+    """
+    named = subject is None or isinstance(subject, str)
+    name, kind = (subject, told[0]) if named else told[:2]
+    if kind not in ("table", "schema") or not str(name).startswith("txp_"):
+        return True
+    return named and name in metadata.tables and _are_attached_to_the_target()
+
+
+def _are_attached_to_the_target() -> bool:
+    """Whether the metadata that Alembic compares has our tables: where it has, to hide them says that they are new."""
+    environment: Any = sys.modules.get("alembic.context")
+    try:
+        target = environment.get_context().opts["target_metadata"]
+    except (AttributeError, NameError, KeyError):
+        return False  # this was called by something else than an env.py
+    targets = [target] if isinstance(target, sa.MetaData) else target or ()
+    return any(table.name == database_table.name for one in targets for table in one.tables.values())

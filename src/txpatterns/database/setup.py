@@ -7,6 +7,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.engines import qualified, schema_of
+from txpatterns.database.home import SCHEMA, schemas_with_tables
 from txpatterns.database.schema import (
     DISPENSABLE,
     SCHEMA_REVISION,
@@ -19,6 +20,7 @@ from txpatterns.database.schema import (
 from txpatterns.errors import SchemaError
 from txpatterns.messages import new_id
 
+_OWN_CHAIN = "alembic revision --autogenerate, then alembic upgrade head"
 _VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
@@ -29,12 +31,16 @@ def create_missing(connection: Connection, target: sa.MetaData | None = None) ->
     ``txp db upgrade``. What Alembic looks after is left alone: the whole database where your own chain has its
     version table, and our tables where ``txp db upgrade`` has.
     """
-    present = set(sa.inspect(connection).get_table_names(schema=schema_of(connection)))
+    tables = (target or metadata).sorted_tables
+    schemas = {schema_of(connection), *(schema_of(connection, table) for table in tables)}
+    inspector = sa.inspect(connection)
+    there = {schema: set(inspector.get_table_names(schema=schema)) for schema in schemas}
+    present = there[schema_of(connection)]
     if USERS_VERSION_TABLE in present:
         return []
     upgraded = VERSION_TABLE in present
-    tables = [table for table in (target or metadata).sorted_tables if not (upgraded and table.name in metadata.tables)]
-    missing = [table for table in tables if table.name not in present]
+    tables = [table for table in tables if not (upgraded and table.name in metadata.tables)]
+    missing = [table for table in tables if table.name not in there[schema_of(connection, table)]]
     (target or metadata).create_all(connection, tables=missing, checkfirst=False)
     if not upgraded:
         if target is None and not present & set(metadata.tables):
@@ -61,11 +67,27 @@ def verify(connection: Connection) -> None:
                 fix="Install the newer release: pip install --upgrade txpatterns",
             )
         return
-    what = "The tables of txpatterns are missing in this database" if "txp_database" not in present else "Missing here"
     shown = ", ".join(needed[:5]) + (" ..." if len(needed) > 5 else "")
-    attached = "txp_database" in present and VERSION_TABLE not in present
-    fix = "alembic revision --autogenerate, then alembic upgrade head" if attached else SchemaError.fix
-    raise SchemaError(f"{what}: {shown}.", fix=fix)
+    if database_table.name not in present:
+        raise _all_missing(connection, shown)
+    fix = SchemaError.fix if VERSION_TABLE in present else _OWN_CHAIN
+    raise SchemaError(f"Missing here: {shown}.", fix=fix)
+
+
+def _all_missing(connection: Connection, shown: str) -> SchemaError:
+    """Say that there are no tables of ours, or that they are elsewhere, and what mends it."""
+    schema, others = schema_of(connection), schemas_with_tables(connection)
+    where = f"schema {schema} of this database" if schema else "this database"
+    if others:
+        return SchemaError(
+            f"The tables of txpatterns are missing in {where}, but there are some in schema {', '.join(others)}.",
+            fix=f"To use those, give App the metadata that they are attached to, or set {SCHEMA}={others[0]}. "
+            f"To have others here, run: txp db upgrade",
+        )
+    fix = SchemaError.fix
+    if sa.inspect(connection).has_table(USERS_VERSION_TABLE):
+        fix = f"{fix}, or, if the tables are attached to your metadata: {_OWN_CHAIN}"
+    return SchemaError(f"The tables of txpatterns are missing in {where}: {shown}.", fix=fix)
 
 
 def ensure_identity(connection: Connection, *, complete: bool = True) -> int:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from txpatterns.causes import behind, mark, place_of
 from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
+from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import HandlerTimeout, TransactionEnded
 from txpatterns.execution.run import Came, Result, Run
 
@@ -58,8 +59,9 @@ def transact(session: Session, run: Run, caller: Caller) -> Result:
 
 def _in_session(session: Session, run: Run, caller: Caller) -> Result:
     try:
-        connection = session.connection(execution_options=_WRITES)
+        connection = writing_connection(session, execution_options=_WRITES)
         refuse_autocommit(connection)
+        _watch(connection.engine)
         if not run.opening(connection):
             # What an opening wrote besides its claim stays, for example that the next of the lane is due.
             session.commit()
@@ -100,7 +102,7 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
     return Result(Came.DONE, value=value)
 
 
-def watch(engine: Engine) -> None:
+def _watch(engine: Engine) -> None:
     """Take note of the statements that fail on an engine."""
     if not event.contains(engine, "handle_error", _note_failure):
         event.listen(engine, "handle_error", _note_failure)
@@ -130,7 +132,7 @@ def _see_that_it_stands(session: Session, run: Run) -> None:
 
     PostgreSQL ends a transaction with an error in it by a rollback, and SQLite has rolled back already after some.
     """
-    connection = session.connection()
+    connection = writing_connection(session)
     try:
         stands = run.stands(connection)
     except DBAPIError:

@@ -96,7 +96,7 @@ class Attempts:
         """
         fence = _waiting.attempts == waiting.attempts
         gone = sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id, fence)
-        if connection.execute(gone).rowcount != 1:
+        if self.database.execute_beside(connection, gone).rowcount != 1:
             return Begun.GONE
         entry = waiting.entry
         first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint, limit)

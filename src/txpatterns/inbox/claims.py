@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection, Dialect
 
 from txpatterns.database import Database
 from txpatterns.database.dialects import idle_limit, insert_into
-from txpatterns.database.engines import schema_of
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox.entries import Entry
@@ -71,7 +70,7 @@ class Claims:
         query = sa.select(sa.func.coalesce(inbox_table.c.fingerprint, "")).where(
             inbox_table.c.consumer == consumer, inbox_table.c.message_id == message_id
         )
-        return connection.execute(query).scalar_one_or_none()
+        return self.database.execute_beside(connection, query).scalar_one_or_none()
 
     def clean(self, connection: Connection, retention: timedelta, most: int) -> int:
         """Forget the oldest handled messages beyond the retention; gives how many.
@@ -103,10 +102,10 @@ class Claims:
         offset = self.database.clock.offset
         if self._offset != offset:
             self._offset, self._rendered = offset, {}
-        kind = (name, connection.dialect, schema_of(connection))
+        kind = (name, connection.dialect, self.database.home.schema_beside(connection))
         found = self._rendered.get(kind)
         if found is None:
-            found = self._rendered[kind] = Rendered(self._build(name), connection)
+            found = self._rendered[kind] = Rendered(self._build(name), *kind[1:])
         return found
 
     def _build(self, name: str) -> sa.Insert:

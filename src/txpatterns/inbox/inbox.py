@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from txpatterns.database import Database
 from txpatterns.database.engines import refuse_autocommit
+from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import IdReused
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import lane_of
@@ -41,7 +42,7 @@ class Inbox:
             IdReused: the id was claimed before with another fingerprint.
             NotTransactional: the session commits each statement by itself; nothing was claimed.
         """
-        connection = session.connection()
+        connection = writing_connection(session)
         refuse_autocommit(connection)
         if self._claims.claim(connection, consumer, message_id, fingerprint):
             return True

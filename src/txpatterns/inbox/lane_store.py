@@ -126,7 +126,7 @@ class LaneStore:
             .where(_waiting.id == lowest.scalar_subquery(), _waiting.state == State.BEHIND)
             .values(state=State.RETRYING, due_at=self.database.now(), attempts=0)
         )
-        return connection.execute(statement).rowcount == 1
+        return self.database.execute_beside(connection, statement).rowcount == 1
 
     def release(self, connection: Connection, consumer: str, lane: str) -> bool:
         """Let a parked lane go on; says whether it was parked."""

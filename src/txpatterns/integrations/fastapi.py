@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from txpatterns.app import App
+from txpatterns.database.dialects import may_pass
 from txpatterns.hooks import correlated
 from txpatterns.settings import duration_text
 
@@ -117,7 +118,9 @@ async def _answers(app: App) -> bool:
     try:
         async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()):
             await app.database.read(lambda connection: connection.scalar(sa.select(1)))
-    except (sa.exc.SQLAlchemyError, OSError, TimeoutError):
+    except Exception as error:
+        if not may_pass(error):
+            raise
         return False
     return True
 

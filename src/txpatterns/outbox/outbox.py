@@ -8,14 +8,16 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import now_plus
+from txpatterns.database.dialects import READ_ONLY, now_plus, sqlstate
 from txpatterns.database.engines import refuse_autocommit, sync_side
 from txpatterns.database.identity import Identity
-from txpatterns.errors import AddRefused, PayloadTooLarge
+from txpatterns.database.sessions import writing_connection
+from txpatterns.errors import AddRefused, PayloadTooLarge, WrongDatabase
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import LONGEST_KEY, NO_DELAY, Event, Message, describe, new_id
 from txpatterns.outbox import units
@@ -109,10 +111,11 @@ class Outbox:
         Raises:
             AddRefused: this is neither a session nor a connection.
             NotTransactional: the connection has not begun a transaction, or commits each statement by itself.
+            WrongDatabase: the transaction is in another database than the outbox.
         """
         match transaction:
             case Session():
-                connection = transaction.connection(bind_arguments={"clause": waiting_table})
+                connection = writing_connection(transaction)
             case Connection():
                 connection = transaction
             case _:
@@ -120,8 +123,10 @@ class Outbox:
         if units.cancel(connection, message_id):
             return True
         refuse_autocommit(connection)
+        self.identity.check(connection)
         scheduled = (waiting_table.c.message_id == message_id, waiting_table.c.state == Waiting.SCHEDULED)
-        return connection.execute(sa.delete(waiting_table).where(*scheduled)).rowcount == 1
+        delete = sa.delete(waiting_table).where(*scheduled)
+        return self.database.execute_beside(connection, delete).rowcount == 1
 
     async def acancel(self, transaction: AsyncSession | AsyncConnection, message_id: str) -> bool:
         """The same for an ``AsyncSession`` or ``AsyncConnection``."""
@@ -172,6 +177,17 @@ class Outbox:
 
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Write a transaction's messages, as the last thing before its COMMIT."""
+        try:
+            self._write_checked(connection, entries)
+        except DBAPIError as error:
+            if sqlstate(error) == READ_ONLY:
+                raise WrongDatabase(
+                    "The message would be written on a connection that only reads, such as a replica's.",
+                    fix="Let the session's get_bind() send an UPDATE to the primary; the message follows it there.",
+                ) from error
+            raise
+
+    def _write_checked(self, connection: Connection, entries: Sequence[Entry]) -> None:
         if connection.in_nested_transaction():
             refuse_unsafe_savepoints(connection)
         self.identity.check(connection)
@@ -180,7 +196,7 @@ class Outbox:
             _lock_keys(connection, strict)
         now = [entry.message for entry in entries if entry.delay is None]
         if now:
-            write_rows(connection, now)
+            write_rows(connection, now, self.database)
         later = [entry for entry in entries if entry.delay is not None]
         if later:
             refuse_autocommit(connection)
@@ -196,7 +212,8 @@ class Outbox:
             }
             for entry in entries
         ]
-        connection.execute(sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due), rows)
+        insert = sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due)
+        self.database.execute_beside(connection, insert, rows)
 
 
 def _plain(transaction: AnyTransaction) -> Session | Connection:

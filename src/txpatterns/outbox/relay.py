@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from txpatterns.checks import INSTANT, LEAST_LEASE, check_at_least
 from txpatterns.database.database import Database
+from txpatterns.database.dialects import may_pass
 from txpatterns.database.finishing import finish
 from txpatterns.errors import ConfigurationError, LeaseLost
 from txpatterns.hooks import HookList, Hooks
@@ -141,7 +140,9 @@ class Relay:
             except asyncio.CancelledError:
                 serving.hurry()
                 raise
-            except (LeaseLost, SQLAlchemyError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, LeaseLost) and not may_pass(error):
+                    raise
                 with suppress(Stopped):
                     await self.outages.pause(error)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -122,9 +123,15 @@ class OutboxStore:
         self.keep_sent = keep_sent
         self._reader = Direct(database) if Direct.serves(database) else None
         self._settler = Direct(database) if Direct.serves(database) else None
-        engine = sync_side(database.engine)
-        self._tables = {"table": qualified(outbox_table, engine), "sent": qualified(sent_table, engine)}
-        self._pages = {(some, but): self._statement(some, but) for some in (False, True) for but in (False, True)}
+
+    @cached_property
+    def _tables(self) -> dict[str, str]:
+        engine = sync_side(self.database.home.own)
+        return {"table": qualified(outbox_table, engine), "sent": qualified(sent_table, engine)}
+
+    @cached_property
+    def _pages(self) -> dict[tuple[bool, bool], tuple[str, Sequence[str]]]:
+        return {(some, but): self._statement(some, but) for some in (False, True) for but in (False, True)}
 
     def _statement(self, some: bool, but: bool) -> tuple[str, Sequence[str]]:
         """Make the statement that reads a page, of some buckets or all, of all topics but some; and its parameters."""

@@ -17,16 +17,23 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransaction
 
-from txpatterns.errors import NotTransactional, WrongDatabase
+from txpatterns.errors import NotTransactional
 from txpatterns.messages import Message
-from txpatterns.outbox.schema import outbox_table
+from txpatterns.outbox.destination import (
+    AtHome,
+    begun,
+    connections_of,
+    destination_of,
+    forget_connections,
+    is_destination,
+    open_destination,
+)
 from txpatterns.outbox.writer import refuse_unsafe_savepoints
 
 Scope = tuple[object, ...]
 """The savepoints around an entry: a session's as objects, a connection's by name, which is never used again."""
 
 _UNIT = "txpatterns.outbox"
-_CONNECTIONS = "txpatterns.connections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,7 @@ class Entry:
     strict: bool
     write: Callable[[Connection, Sequence[Entry]], None]
     committed: Callable[[], None]
-    at_home: Callable[[Connection], bool]
-    """Whether a connection is one of the outbox's own engine."""
+    at_home: AtHome
 
 
 class Unit:
@@ -61,6 +67,10 @@ class Unit:
             return [entry for _, entry in self.entries]
         gone = {message_id for _, message_id in self.cancelled}
         return [entry for _, entry in self.entries if entry.message.id not in gone]
+
+    def at_home(self, connection: Connection) -> bool:
+        """Whether a connection is one of the engine of an outbox that the entries came from."""
+        return any(entry.at_home(connection) for _, entry in self.entries)
 
     def cancel(self, message_id: str, scope: Scope) -> bool:
         """Do not write a message after all; says whether it was going to be written."""
@@ -114,10 +124,9 @@ def add_to_session(session: Session, entry: Entry) -> None:
     if unit is None:
         unit = session.info[_UNIT] = Unit(session)
     scope = _savepoints_of(session)
-    connections: list[Connection] = session.info.get(_CONNECTIONS, [])
     if isinstance(session.bind, Connection):
         _attach(unit, session.bind)
-    for connection in connections:
+    for connection in connections_of(session):
         if scope:
             refuse_unsafe_savepoints(connection)
         _attach(unit, connection)
@@ -206,8 +215,8 @@ def _on_commit(connection: Connection) -> None:
     units = _units.get(connection, ())
     try:
         for unit in units:
-            _refuse_two_transactions(unit, connection)
-            unit.write(connection)
+            if unit.session is None or not unit.entries or is_destination(unit.session, connection, unit.at_home):
+                unit.write(connection)
     except BaseException as error:
         _abandon(connection, error)
         raise
@@ -233,11 +242,7 @@ def _abandon(connection: Connection, error: BaseException) -> None:
 
 def _on_prepare(connection: Connection, _xid: Any) -> None:
     for unit in _units.get(connection, ()):
-        if (
-            not unit.entries
-            or any(entry.at_home(connection) for _, entry in unit.entries)
-            or not any(unit.entries[0][1].at_home(other) for other in _connections_of(unit.session))
-        ):
+        if unit.session is None or destination_of(unit.session, unit.at_home) in (None, connection):
             unit.write(connection)
 
 
@@ -266,9 +271,7 @@ def _on_rollback_savepoint(connection: Connection, name: str, _context: object) 
 
 
 def _after_begin(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    connections: list[Connection] = session.info.setdefault(_CONNECTIONS, [])
-    if connection not in connections:
-        connections.append(connection)
+    begun(session, connection)
     unit = unit_of(session)
     if unit is not None and unit.entries:
         if session.get_nested_transaction() is not None:
@@ -286,8 +289,8 @@ def _before_commit(session: Session) -> None:
     if joined:
         # Somebody else may commit this connection, or roll it back as test fixtures do: write now, and be seen.
         unit.write(session.connection())
-    elif not _connections_of(session):
-        session.connection(bind_arguments={"clause": outbox_table})
+    elif destination_of(session, unit.at_home) is None:
+        open_destination(session)
 
 
 def _after_commit(session: Session) -> None:
@@ -299,7 +302,7 @@ def _after_commit(session: Session) -> None:
         return
     if unit.entries:
         # The transaction goes on in other hands, and a listener added these during the last flush.
-        unit.write(_connections_of(session)[0])
+        unit.write(connections_of(session)[0])
     unit.committed()
 
 
@@ -313,7 +316,7 @@ def _after_rollback(session: Session) -> None:
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
     unit = unit_of(session)
     if transaction.parent is None:
-        connections = session.info.pop(_CONNECTIONS, ())
+        connections = forget_connections(session)
         if unit is not None:
             left = [entry for _, entry in unit.entries]
             unit.clear()
@@ -330,11 +333,6 @@ def _goes_on(session: Session, connection: Connection) -> bool:
     joined = session.join_transaction_mode
     lent = joined == "rollback_only" or (joined == "conditional_savepoint" and not connection.in_nested_transaction())
     return lent and connection.in_transaction()
-
-
-def _connections_of(session: Session | None) -> list[Connection]:
-    found: list[Connection] = [] if session is None else session.info.get(_CONNECTIONS, [])
-    return found
 
 
 def _refuse_idle(connection: Connection) -> None:
@@ -360,15 +358,3 @@ def _savepoints_of(owner: Session | Connection) -> Scope:
 
 def _without(scope: Scope, savepoint: object) -> Scope:
     return tuple(one for one in scope if one is not savepoint) if savepoint in scope else scope
-
-
-def _refuse_two_transactions(unit: Unit, connection: Connection) -> None:
-    session = unit.session
-    if session is None or session.twophase or not unit.entries:
-        return
-    others = [c for c in _connections_of(session) if c is not connection]
-    if others:
-        raise WrongDatabase(
-            "This session commits on several databases one after the other, so a message could be lost between them.",
-            fix="Use Session(twophase=True), or write to one database in the transaction that sends.",
-        )

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import await_only
 
+from txpatterns.database.database import Database
 from txpatterns.database.direct import translated
-from txpatterns.database.engines import qualified, refuse_autocommit
+from txpatterns.database.engines import in_schema, refuse_autocommit
 from txpatterns.errors import SavepointsUnsafe
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table
@@ -53,18 +54,18 @@ def row_of(message: Message) -> tuple[Any, ...]:
     )
 
 
-def write_rows(connection: Connection, messages: Sequence[Message]) -> None:
+def write_rows(connection: Connection, messages: Sequence[Message], database: Database) -> None:
     """Insert the messages in order, in the connection's transaction, without reading anything back.
 
     Raises:
         NotTransactional: the connection commits each statement by itself; nothing was written.
     """
-    table = qualified(outbox_table, connection)
+    table = in_schema(database.home.schema_beside(connection), outbox_table, connection.dialect)
     rows = [row_of(message) for message in messages]
     if not _write_bare(connection, table, rows):
         refuse_autocommit(connection)
         insert = _INSERT[connection.dialect.name]
-        connection.execute(insert, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        database.execute_beside(connection, insert, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
 def refuse_unsafe_savepoints(connection: Connection) -> None:

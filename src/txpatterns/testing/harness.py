@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from txpatterns.app import App
 from txpatterns.brokers.memory import MemoryBroker
-from txpatterns.database import Database
 from txpatterns.database.engines import make_engine, prepare, sync_side
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Event
 from txpatterns.testing import remains
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.leaks import Connections
-from txpatterns.testing.rebuilding import rebuilt
+from txpatterns.testing.rebuilding import database_like, rebuilt
 from txpatterns.testing.recorder import Recorder, explain, find
 from txpatterns.testing.remains import DeadLetter
 
@@ -136,7 +135,9 @@ def in_hand(app: App, url: str) -> Iterator[Txp]:
     engine = _engine(app, url)
     connections = Connections(sync_side(engine).pool)
     recorder = Recorder(app.registry)
-    made = rebuilt(app, Database(engine, clock=clock), MemoryBroker(clock=clock), recorder)
+    schema = None if engine.dialect.name == "sqlite" else app.settings.schema
+    database = database_like(app.database, engine, clock=clock, schema=schema)
+    made = rebuilt(app, database, MemoryBroker(clock=clock), recorder)
     recorder.registry = made.registry  # what a handler emits is made known there
     before = dict(app.__dict__)
     app.__dict__.update(made.__dict__)
@@ -156,10 +157,14 @@ def _engine(app: App, url: str) -> Any:
     path = url.partition("///")[2]
     plain = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool)
     prepare(plain)
+    # A file has one schema, whatever those of the metadata are.
+    schemas = set() if app.metadata is None else {table.schema for table in app.metadata.tables.values()}
+    options = {"schema_translate_map": dict.fromkeys(schemas - {None})} if schemas - {None} else {}
+    plain = plain.execution_options(**options)
     with plain.begin() as connection:
         create_missing(connection, target=app.metadata)
     if not isinstance(app.database.engine, AsyncEngine):
         return plain
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
     prepare(engine.sync_engine)
-    return engine
+    return engine.execution_options(**options)

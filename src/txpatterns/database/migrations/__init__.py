@@ -6,7 +6,10 @@ Alembic is imported here and nowhere else, so only a command that migrates loads
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,8 +21,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.engines import schema_of
 from txpatterns.database.schema import USERS_VERSION_TABLE, VERSION_TABLE, metadata
 from txpatterns.errors import ConfigurationError
+
+_SEARCH = sa.text("SELECT set_config('search_path', :path, true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +52,41 @@ def upgrade(connection: Connection) -> MigrationState:
     Raises:
         ConfigurationError: something else made the tables, and looks after them.
     """
-    before = current_revision(connection)
-    config = _config()
-    config.attributes["connection"] = connection
-    if before is None and (present := _tables(connection)):
-        if not _made_at_a_start(connection):
-            raise ConfigurationError(
-                f"The tables {', '.join(present[:3])} ... are here, but not made by `txp db upgrade`.",
-                fix="Go on with what made them: your own Alembic chain (see the how-to on migrations).",
-            )
-        command.stamp(config, "head")
-    command.upgrade(config, "head")
+    with _at_home(connection):
+        before = current_revision(connection)
+        config = _config()
+        config.attributes["connection"] = connection
+        if before is None and (present := _tables(connection)):
+            if not _made_at_a_start(connection):
+                raise ConfigurationError(
+                    f"The tables {', '.join(present[:3])} ... are here, but not made by `txp db upgrade`.",
+                    fix="Go on with what made them: your own Alembic chain (see the how-to on migrations).",
+                )
+            command.stamp(config, "head")
+        command.upgrade(config, "head")
     return MigrationState(before, head_revision(), ())
 
 
 def check(connection: Connection) -> MigrationState:
     """Compare the tables with those that this version defines. Changes nothing."""
-    context = MigrationContext.configure(
-        connection,
-        opts={"version_table": VERSION_TABLE, "include_name": _is_ours, "compare_type": True},
-    )
-    found = compare_metadata(context, metadata)
+    schema = schema_of(connection)
+    if schema == connection.dialect.default_schema_name:
+        schema = None  # Alembic knows that one without its name
+    opts = {"version_table": VERSION_TABLE, "compare_type": True, "include_schemas": schema is not None}
+    context = MigrationContext.configure(connection, opts={**opts, "include_name": partial(_is_ours, schema)})
+    expected = sa.MetaData(schema=schema)
+    for table in metadata.sorted_tables:
+        table.to_metadata(expected)
+    found = compare_metadata(context, expected)
     return MigrationState(current_revision(connection), head_revision(), tuple(_words(found)))
 
 
-def sql(dialect: str) -> str:
+def sql(dialect: str, schema: str | None = None) -> str:
     """Give the statements of all migrations as text, for whoever runs them by hand: ``postgresql`` or ``sqlite``."""
     written = io.StringIO()
     config = _config(written)
     config.attributes["dialect"] = dialect
+    config.attributes["schema"] = schema
     command.upgrade(config, "head", sql=True)
     return written.getvalue()
 
@@ -88,7 +100,31 @@ def head_revision() -> str:
 
 def current_revision(connection: Connection) -> str | None:
     """Give the revision that the database stands at; None when ``txp db upgrade`` never ran there."""
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    opts = {"version_table": VERSION_TABLE, "version_table_schema": schema_of(connection)}
+    return MigrationContext.configure(connection, opts=opts).get_current_revision()
+
+
+@contextmanager
+def _at_home(connection: Connection) -> Iterator[None]:
+    """Let names without a schema, Alembic's and those in plain SQL, mean the schema of our tables.
+
+    Raises:
+        ConfigurationError: there is no such schema, or none at all.
+    """
+    if is_sqlite(connection):
+        yield
+        return
+    schema = schema_of(connection)
+    name = schema if schema is not None else connection.scalar(sa.text("SELECT current_schema()"))
+    if name is None or not sa.inspect(connection).has_schema(name):
+        which = "The search path names no schema that there is." if name is None else f"There is no schema {name}."
+        raise ConfigurationError(which, fix=f"As somebody who may, run: CREATE SCHEMA {name or '...'}")
+    before = connection.scalar(sa.text("SELECT current_setting('search_path')"))
+    if schema is not None:
+        quoted = connection.dialect.identifier_preparer.quote(schema)
+        connection.execute(_SEARCH, {"path": quoted})
+    yield
+    connection.execute(_SEARCH, {"path": before})
 
 
 def _config(output: io.StringIO | None = None) -> Config:
@@ -111,7 +147,9 @@ def _made_at_a_start(connection: Connection) -> bool:
     return not check(connection).differences
 
 
-def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
+def _is_ours(schema: str | None, name: str | None, kind: str, _parents: object) -> bool:
+    if kind == "schema":
+        return name == schema
     return kind != "table" or (name is not None and name in metadata.tables)
 
 

@@ -10,7 +10,7 @@ from txpatterns.database.schema import VERSION_TABLE, metadata
 _LOCK = 7_428_113_901_556_220  # any number that nobody else locks; the same in every version
 
 
-def run_offline(dialect: str) -> None:
+def run_offline(dialect: str, schema: str | None) -> None:
     context.configure(
         dialect_name=dialect,
         target_metadata=metadata,
@@ -19,6 +19,9 @@ def run_offline(dialect: str) -> None:
         transactional_ddl=True,
     )
     with context.begin_transaction():
+        if schema is not None:
+            quoted = context.get_context().dialect.identifier_preparer.quote(schema)
+            context.execute(f"SET LOCAL search_path TO {quoted}")
         context.run_migrations()
 
 
@@ -32,6 +35,6 @@ def run_online(connection: sa.Connection) -> None:
 
 
 if context.is_offline_mode():
-    run_offline(context.config.attributes["dialect"])
+    run_offline(context.config.attributes["dialect"], context.config.attributes["schema"])
 else:
     run_online(context.config.attributes["connection"])

@@ -11,7 +11,6 @@ from functools import partial
 from pkgutil import resolve_name
 
 from txpatterns.app import App
-from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.testing import remains
 from txpatterns.testing.explorer.apart import place_of
@@ -20,7 +19,7 @@ from txpatterns.testing.explorer.explore import Report, explore_flow
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant
 from txpatterns.testing.explorer.wire import WireBroker
-from txpatterns.testing.rebuilding import rebuilt
+from txpatterns.testing.rebuilding import database_like, rebuilt
 
 _ROUNDS = 200
 """More than a process makes before the explorer lets a paused one go on that has locked what this one waits for."""
@@ -96,7 +95,7 @@ async def _make(place: str, around: Surroundings) -> AsyncIterator[_Running]:
     """Turn the App of this process into one on the database and broker of the case."""
     app: App = resolve_name(place)
     broker = around.broker()
-    made = rebuilt(app, Database(around.url, clock=around.clock), broker)
+    made = rebuilt(app, database_like(app.database, around.url, clock=around.clock), broker)
     app.__dict__.update(made.__dict__)
     if around.life < 0:
         await app.database.transact(partial(create_missing, target=app.metadata))

@@ -22,7 +22,7 @@ from txpatterns.testing.explorer.points import Mode, Points
 T = TypeVar("T")
 
 _WORDS = re.compile(r"^\s*(?:WITH\b.*?\bAS\b)?\s*(\w+(?:\s+IMMEDIATE)?)", re.IGNORECASE | re.DOTALL)
-_TABLE = re.compile(r"\b(?:INTO|UPDATE|FROM)\s+\"?(\w+)", re.IGNORECASE)
+_TABLE = re.compile(r"\b(?:INTO|UPDATE|FROM)\s+(?:\w+\.)?\"?(\w+)", re.IGNORECASE)
 _LOST = "the connection was lost (injected)"
 
 
