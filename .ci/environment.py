@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STEPS = {"Building", "Collecting", "Downloading", "Installing", "Obtaining", "Preparing", "Successfully"}
 """The first words of those lines of pip that say what it is at."""
@@ -26,14 +27,14 @@ PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.con
 
 
 def install(name, *requirements):
-    """Install `requirements` into `.venv` once; again only after a pyproject.toml has changed."""
+    """Install `requirements` into `.venv` once; again only after a pyproject.toml or the constraints have changed."""
     if sys.version_info < (3, 11):
         sys.exit("txpatterns needs Python 3.11 or newer; this is " + sys.version.split()[0])
     stamp, state = VENV / ("." + name), _state(requirements)
     if stamp.exists() and stamp.read_text() == state:
         return
     print("Setting up .venv for the", name, "(once, a minute or two) ...", file=sys.stderr, flush=True)
-    options = ["install", "--progress-bar=off", "--disable-pip-version-check"]
+    options = ["install", "--progress-bar=off", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
     _run_and_tell([*_pip(), *options, *requirements])
     stamp.write_text(state)
 
@@ -61,7 +62,7 @@ def replace_process(command, *arguments):
 
 
 def _state(requirements):
-    files = (ROOT / "pyproject.toml", ROOT / "examples/shop/pyproject.toml")
+    files = (ROOT / "pyproject.toml", ROOT / "examples/shop/pyproject.toml", CONSTRAINTS)
     digest = hashlib.sha256(repr((requirements, sys.version)).encode())
     for file in files:
         digest.update(file.read_bytes())

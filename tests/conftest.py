@@ -102,7 +102,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["told"] = session.config.stash[evidence.told]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     servers = config.stash[taken]
     if servers:
         terminalreporter.section("servers")

@@ -30,7 +30,7 @@ KILLS = (Mode.KILL_BEFORE, Mode.KILL_AFTER)
 
 Reports = dict[str, Report]
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def summed(reports: Reports) -> Report:

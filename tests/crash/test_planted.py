@@ -5,7 +5,7 @@ import pytest
 from crash.planted import PLANTED, Planted
 from txpatterns.testing.explorer import Broken, Options, explore_flow
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 ON_SQLITE = [planted for planted in PLANTED if not planted.postgresql]
 ON_POSTGRESQL = [planted for planted in PLANTED if planted.postgresql]

@@ -40,6 +40,7 @@ def own_database(own_postgres: Postgres) -> Iterator[PostgresDatabase]:
         yield database
 
 
+@pytest.mark.alone
 @pytest.mark.server
 @pytest.mark.parametrize(
     "messages",

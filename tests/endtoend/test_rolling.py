@@ -24,6 +24,7 @@ MEMBERSHIPS = "SELECT count(*) FROM txp_member WHERE split_part(label, chr(58), 
 NAMES = ("relay 1", "relay 2", "consume 1", "consume 2")
 
 
+@pytest.mark.alone
 @pytest.mark.server
 @pytest.mark.timeout(900)
 async def test_a_rolling_upgrade_loses_repeats_and_delays_nothing(
