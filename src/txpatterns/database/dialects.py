@@ -104,8 +104,8 @@ def has_written(connection: Connection) -> bool:
 
 
 def sqlstate(error: BaseException) -> str:
-    """Give PostgreSQL's five letters for an error, as SQLAlchemy raised it; empty where there are none."""
-    original = getattr(error, "orig", error)  # SQLAlchemy 2.0 passes on what asyncpg raises while it connects
+    """Give PostgreSQL's five letters for an error, as SQLAlchemy or a driver raised it; empty where there are none."""
+    original = getattr(error, "orig", error)  # SQLAlchemy 2.0 does not wrap what asyncpg raises while it connects
     return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
 
 
