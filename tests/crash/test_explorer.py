@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from crash import chain
 from crash.outbox_flows import OUTBOX_FLOWS
 from txpatterns import App
 from txpatterns.errors import ConfigurationError
@@ -59,6 +60,13 @@ async def test_an_app_of_no_module_is_refused_with_the_way_out():
     """The same for an App, which is found by the module that has it."""
     with pytest.raises(ConfigurationError, match=r"No module has this App.*top of a module"):
         await explore(App("nowhere", database="sqlite+aiosqlite://", broker="memory://"), ENQUEUE.act)
+
+
+async def test_it_looks_again_after_the_last_handler_has_emitted():
+    """I15, H232: each hop is stored, published and handled before it calls the story ended."""
+    invariants = [chain.everybody_has_handled_it]
+    report = await explore(chain.app, chain.begin, invariants=invariants, options=Options(most=4))
+    assert (report.total, report.failures) == (4, [])
 
 
 def test_a_module_is_found_that_only_the_caller_knows_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -175,6 +176,35 @@ async def test_a_requests_id_goes_with_its_messages(tmp_path, given, stored):
     assert ids == [answer.headers["x-story"], others.headers["x-story"]]
     assert ids[0] == stored or (stored is None and ids[0])
     assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("later", ["task", "stream"])
+async def test_a_session_ends_with_its_request(tmp_path, later):
+    """H231: what is done with it after the commit would never be committed, and nobody would hear of it."""
+    app, web = make(tmp_path)
+    dependency = Depends(session_dependency(app), scope="function")
+
+    def add(session: AsyncSession) -> None:
+        app.outbox.add(session, Placed(order_id="late"))
+
+    @web.post("/task")
+    async def in_a_task(session: Annotated[AsyncSession, dependency], tasks: BackgroundTasks) -> None:
+        tasks.add_task(add, session)
+
+    @web.post("/stream")
+    async def in_a_stream(session: Annotated[AsyncSession, dependency]) -> StreamingResponse:
+        async def body():
+            session.add(Slip(order_id="late"))
+            yield b"sent"
+
+        return StreamingResponse(body())
+
+    async with web.router.lifespan_context(web):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://shop") as client:
+            with pytest.raises(Exception, match="permanently closed"):
+                await client.post(f"/{later}")
+        await app.drained()
+        assert await slips(app) == set()
 
 
 async def test_missing_tables_stop_the_start(database):

@@ -47,6 +47,16 @@ async def test_a_failing_handler_ends_as_a_dead_letter(txp: Txp, monkeypatch: py
 # --8<-- [end:advance]
 
 
+# --8<-- [start:receive]
+async def test_an_event_of_another_service_is_handled(txp: Txp) -> None:
+    message_id = await txp.receive(OrderPlaced(order_id="7", total=Decimal("3.00")))
+    await txp.receive(OrderPlaced(order_id="7", total=Decimal("3.00")), id=message_id)  # once more: a redelivery
+    txp.assert_handled(start_packing, order_id="7", times=1)
+
+
+# --8<-- [end:receive]
+
+
 # --8<-- [start:explore]
 async def one_order(app: App) -> None:
     await place_order(Decimal("12.50"))

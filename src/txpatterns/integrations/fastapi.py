@@ -54,6 +54,9 @@ def session_dependency(app: App) -> Callable[[], AsyncIterator[AsyncSession]]:
 
     ``Depends(session_dependency(app), scope="function")``: it commits when the path operation has returned, and rolls
     back when it raised. Without that scope FastAPI sends the answer before the commit, which may still fail.
+
+    The session ends with that: a background task or the body of a streaming answer, which run later, open one of
+    their own. Using this one there raises SQLAlchemy's ``InvalidRequestError``, because nobody would commit.
     """
 
     async def session() -> AsyncIterator[AsyncSession]:

@@ -33,12 +33,25 @@ class Connections:
         out = [f"a connection was never given back: {record.dbapi_connection!r}" for record in self._out.values()]
         return out + self._open_when_returned
 
+    def processes(self) -> list[int]:
+        """Give the PostgreSQL processes behind what was not given back."""
+        drivers = [record.driver_connection for record in self._out.values()]
+        return [process for process in map(_process, drivers) if process is not None]
+
 
 async def tasks_left() -> list[str]:
     """Give the tasks that still run, but for the calling one; what is just ending is let end."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
     return [f"a task was left: {task!r}" for task in asyncio.all_tasks() - {asyncio.current_task()}]
+
+
+def _process(driver: Any) -> int | None:
+    if hasattr(driver, "get_server_pid"):
+        return None if driver.is_closed() else int(driver.get_server_pid())
+    if hasattr(driver, "pgconn"):
+        return None if driver.closed else int(driver.info.backend_pid)
+    return None
 
 
 def _in_transaction(driver: Any) -> bool:

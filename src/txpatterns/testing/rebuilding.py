@@ -4,43 +4,45 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from txpatterns.app import App
 from txpatterns.clock import Clock
 from txpatterns.database import Database
-from txpatterns.database.engines import AnyEngine, is_asynchronous
 from txpatterns.database.schema import attached_schema
-from txpatterns.database.sessions import unbound
+from txpatterns.database.sessions import sessions_of, unbound
 from txpatterns.hooks import Hooks
+from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
 
 
-def database_like(database: Database, engine: AnyEngine | str, *, clock: Clock, schema: str | None = None) -> Database:
-    """Make a Database on another engine, whose sessions are of the same classes and have the same options."""
-    is_async = isinstance(engine, AsyncEngine) or (isinstance(engine, str) and is_asynchronous(make_url(engine)))
+def database_like(database: Database, url: str, *, clock: Clock) -> Database:
+    """Make a Database at another place, whose sessions are of the same classes and have the same options."""
+    made = Database(url, clock=clock)
+    take_sessions(made, database)
+    return made
+
+
+def take_sessions(made: Database, database: Database) -> None:
+    """Let sessions of one Database be of the classes and options that another one's are of."""
     given = [unbound(factory) for factory in (database.sync_sessions, database.sessions) if factory is not None]
     asynchronous = next((factory for factory in given if isinstance(factory, async_sessionmaker)), None)
     plain = next((factory for factory in given if isinstance(factory, sessionmaker)), None)
-    return Database(
-        engine,
-        sessions=asynchronous if is_async else plain,
-        sync_sessions=plain if is_async else None,
-        schema=schema,
-        clock=clock,
-    )
+    is_async = isinstance(made.engine, AsyncEngine)
+    made.sessions = sessions_of(asynchronous if is_async else plain, made.engine)
+    made.sync_sessions = plain if is_async else None
 
 
-def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks) -> App:
+def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, settings: AppSettings | None = None) -> App:
     """Make an App like another one. The tables of its metadata are made by whoever owns the database."""
     listeners = [*app.hooks.listeners, *hooks]
-    settings = replace(app.settings, listen_url=database.listen_url, schema=None)  # those of the other database
+    settings = replace(settings or app.settings, listen_url=database.listen_url, schema=None)  # the other database's
     made = App(app.name, database, broker, policies=app.policies, settings=settings, hooks=listeners)
     made.metadata = app.metadata
     if app.metadata is not None:
         database.home.declare(attached_schema(app.metadata))
+    made.registry.codec = app.registry.codec
     made.registry.take_in(app.registry)
     for handler in app.consumer.handlers:
         name, rules = handler.consumer.removeprefix(f"{app.name}."), handler.rules

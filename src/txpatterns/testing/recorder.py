@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from txpatterns.hooks import Hooks
-from txpatterns.inbox.signatures import name_of
 from txpatterns.messages import Event, Message
 from txpatterns.serialization import EventRegistry
+from txpatterns.testing.remains import DeadLetter, Left, Look
 
 E = TypeVar("E", bound=Event)
 
 _SHOWN = 10
+_PATHS = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+_NOT_THE_USERS = (*_PATHS, str(Path(__file__).resolve().parent.parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +32,86 @@ class Handled:
     event: Event
 
 
-class Recorder(Hooks):
-    """Remembers each publication that was confirmed and each effect that was committed, in order."""
+@dataclass
+class Story:
+    """What happened in a test, at all its Apps, in order; and what was left when it was last looked."""
 
-    def __init__(self, registry: EventRegistry) -> None:
+    messages: list[tuple[Message, EventRegistry]] = field(default_factory=list)
+    """Each publication that was confirmed, with the registry of the App that sent it."""
+    effects: list[Handled] = field(default_factory=list)
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Where in the application the last attempt failed, by consumer and message id."""
+    interrupted: list[str] = field(default_factory=list)
+    """Handlers that did not come to an end in time."""
+    added: int = 0
+    """How many messages were added since the last look."""
+    looks: Sequence[Look] = ()
+    """What each App had left; nothing before the first look."""
+
+    def look(self, looks: Sequence[Look]) -> None:
+        """Note what is left now."""
+        self.looks, self.added = looks, 0
+
+    def __str__(self) -> str:
+        """Say what waits and why, for a failing assertion."""
+        if not self.looks:
+            return "nothing was drained yet: call await txp.drain() before"
+        lines = [f"waits: {left}{self._place(left)}" for look in self.looks for left in look.left]
+        lines += [f"given up: {dead}{self._place(dead)}" for look in self.looks for dead in look.dead]
+        lines += [f"did not end: {running}" for running in self.interrupted]
+        if self.added:
+            lines.append(f"added since the last drain: {self.added}")
+        return "\n".join(lines) or "nothing waits, and nothing was given up"
+
+    def _place(self, message: Left | DeadLetter) -> str:
+        place = self.places.get((message.consumer or "", message.message_id), "")
+        return f"\n  raised through {place}" if place else ""
+
+
+class Events(list[Event]):
+    """Events of a test; a comparison that fails says what waits and why."""
+
+    def __init__(self, events: Iterable[Event], story: Story) -> None:
+        super().__init__(events)
+        self.story = story
+
+
+class Recorder(Hooks):
+    """Writes down what happens at one App."""
+
+    def __init__(self, story: Story, registry: EventRegistry) -> None:
+        self.story = story
         self.registry = registry
-        self.messages: list[Message] = []
-        self.effects: list[Handled] = []
+
+    def added(self, message: Message) -> None:
+        self.story.added += 1
 
     def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        self.messages += messages
+        self.story.messages += [(message, self.registry) for message in messages]
+
+    @contextmanager
+    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.story.interrupted.append(f"{consumer}: {message.type} {message.id}, key {message.key}")
+            raise
 
     def handled(self, message: Message, consumer: str) -> None:
-        self.effects.append(Handled(consumer, self.registry.read(message)))
+        self.story.effects.append(Handled(consumer, self.registry.read(message)))
 
-    @property
-    def events(self) -> list[Event]:
-        """The events that were published."""
-        return [self.registry.read(message) for message in self.messages]
-
-    def handled_by(self, handler: Callable[..., Any] | str | None) -> list[Event]:
-        """The events that a handler has handled, given as the function or its name; those of all without one."""
-        if handler is None:
-            return [effect.event for effect in self.effects]
-        name = handler if isinstance(handler, str) else name_of(handler)
-        return [effect.event for effect in self.effects if effect.consumer.split(".", 1)[-1] == name]
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        self.story.places[consumer, message.id] = own_place(error)
 
 
-def find(events: Sequence[Event], wanted: type[E], fields: dict[str, Any]) -> list[E]:
+def own_place(error: BaseException) -> str:
+    """Give the innermost line of the application's own code, and nothing when an error was raised by that itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}" if own and own[-1] is not frames[-1] else ""
+
+
+def find(events: Iterable[Event], wanted: type[E], fields: dict[str, Any]) -> list[E]:
     """Give the events of a class whose fields have these values."""
     return [event for event in events if isinstance(event, wanted) and not differences(event, fields)]
 
@@ -68,10 +127,9 @@ def differences(event: Event, fields: dict[str, Any]) -> dict[str, tuple[Any, An
     }
 
 
-def explain(events: Sequence[Event], wanted: type[Event], fields: dict[str, Any], times: int | None) -> str:
-    """Say what was expected and what was published instead, the nearest event first."""
-    expected = f"{wanted.__name__}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
-    lines = [f"expected {expected} to be published" + ("" if times is None else f" {times} times")]
+def explain(expected: str, events: Sequence[Event], wanted: type[Event], fields: dict[str, Any], what: str) -> str:
+    """Say what was expected and what was there instead, the nearest event first."""
+    lines = [expected]
     same = [event for event in events if isinstance(event, wanted)]
     if same:
         nearest = min(same, key=lambda event: len(differences(event, fields)))
@@ -79,6 +137,12 @@ def explain(events: Sequence[Event], wanted: type[Event], fields: dict[str, Any]
         lines += [
             f"  {name}: is {has!r}, expected {value!r}" for name, (has, value) in differences(nearest, fields).items()
         ]
-    lines.append(f"published ({len(events)}):" if events else "nothing was published")
+    lines.append(f"{what} ({len(events)}):" if events else f"nothing was {what}")
     lines += [f"  {event!r}" for event in events[-_SHOWN:]]
     return "\n".join(lines)
+
+
+def called(wanted: type[Event], fields: dict[str, Any], times: int | None) -> str:
+    """Write an expected event as a call of its class, and how often it was expected."""
+    shown = f"{wanted.__name__}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+    return shown if times is None else f"{shown}, {times} times,"

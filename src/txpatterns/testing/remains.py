@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -26,6 +28,86 @@ class DeadLetter:
     reason: str
     error: str
 
+    def __str__(self) -> str:
+        return (
+            f"{self.consumer or 'nobody could publish it'}: {self.type} {self.message_id}, key {self.key}, "
+            f"{self.attempts} attempts, {self.reason}: {self.error}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A message that waits."""
+
+    where: str
+    """The table or the consumer, and why it waits there."""
+    at_once: bool
+    """Whether it is to be done now."""
+    consumer: str | None
+    type: str
+    message_id: str
+    key: str | None
+    attempts: int
+    due_at: datetime | None
+    """None: at once, or when another message of its key is done."""
+    error: str | None
+    """Of the last attempt, with the line that raised it."""
+
+    def __str__(self) -> str:
+        named = f"{self.where}: {self.type} {self.message_id}, key {self.key}"
+        tried = f", {self.attempts} attempts" if self.attempts else ""
+        due = f", due {self.due_at:%Y-%m-%d %H:%M:%S}" if self.due_at else ""
+        return f"{named}{tried}{due}" + (f": {self.error}" if self.error else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A table in which work waits."""
+
+    name: str
+    table: sa.Table
+    order: sa.Column[Any]
+    due: sa.Column[Any] | None = None
+    """When the work of a row is due; None: at once."""
+
+
+PLACES = (
+    Place("outbox", outbox_table, outbox_table.c.position),
+    Place("outbox", waiting_table, waiting_table.c.position, waiting_table.c.due_at),
+    Place("inbox", inbox_waiting_table, inbox_waiting_table.c.id, inbox_waiting_table.c.due_at),
+)
+"""Everywhere that work can wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a database has found: what waits, and what was given up."""
+
+    left: Sequence[Left]
+    dead: Sequence[DeadLetter]
+
+    @property
+    def at_once(self) -> bool:
+        """Whether anything is to be done now."""
+        return any(left.at_once for left in self.left)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When the first of the rest is due; None when nothing waits for a time."""
+        return min((left.due_at for left in self.left if left.due_at is not None), default=None)
+
+
+def look(connection: Connection) -> Look:
+    """See what is left to do."""
+    return Look(what_is_left(connection), dead_letters(connection))
+
+
+def is_something_at_once(connection: Connection) -> bool:
+    """See whether anything is to be done now, whatever waits for later."""
+    return any(
+        connection.execute(sa.select(place.order).limit(1)).first() is not None for place in PLACES if place.due is None
+    )
+
 
 def dead_letters(connection: Connection) -> list[DeadLetter]:
     """Read all dead letters, the oldest first."""
@@ -34,33 +116,26 @@ def dead_letters(connection: Connection) -> list[DeadLetter]:
     return [DeadLetter(*row) for row in connection.execute(sa.select(*columns).order_by(table.id))]
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Give the instant at which the next waiting message is due."""
-    found = [
-        connection.execute(sa.select(sa.func.min(table.c.due_at, type_=table.c.due_at.type))).scalar()
-        for table in (waiting_table, inbox_waiting_table)
+def what_is_left(connection: Connection) -> list[Left]:
+    """Give all that is not finished, each place in its order."""
+    return [
+        _left(place, row)
+        for place in PLACES
+        for row in connection.execute(sa.select(place.table).order_by(place.order)).mappings()
     ]
-    return min((instant for instant in found if instant is not None), default=None)
 
 
-def what_is_left(connection: Connection) -> list[str]:
-    """Say in words what is not finished."""
-    lines = [
-        f"outbox: {row.type} {row.message_id}, key {row.key}"
-        for row in connection.execute(sa.select(outbox_table).order_by(outbox_table.c.position))
-    ]
-    lines += [
-        f"outbox, {row.state}: {row.type} {row.message_id}, key {row.key}, {row.attempts} attempts, {_until(row)}"
-        for row in connection.execute(sa.select(waiting_table))
-    ]
-    lines += [
-        f"{row.consumer}, {row.state}: {row.type} {row.message_id}, key {row.key}, "
-        f"{row.attempts} attempts, {_until(row)}"
-        for row in connection.execute(sa.select(inbox_waiting_table).order_by(inbox_waiting_table.c.id))
-    ]
-    return lines
-
-
-def _until(row: sa.Row[tuple[object, ...]]) -> str:
-    due = f"due {row.due_at}" if row.due_at else "behind another"
-    return f"{due} ({row.error})" if row.error else due
+def _left(place: Place, row: sa.RowMapping) -> Left:
+    consumer = row.get("consumer")
+    state = f", {row['state']}" if "state" in row else ""
+    return Left(
+        where=f"{consumer or place.name}{state}",
+        at_once=place.due is None,
+        consumer=consumer,
+        type=row["type"],
+        message_id=row["message_id"],
+        key=row["key"],
+        attempts=row.get("attempts", 0),
+        due_at=row.get("due_at"),
+        error=row.get("error"),
+    )

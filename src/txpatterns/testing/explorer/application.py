@@ -12,7 +12,6 @@ from pkgutil import resolve_name
 
 from txpatterns.app import App
 from txpatterns.database.setup import create_missing
-from txpatterns.testing import remains
 from txpatterns.testing.explorer.apart import place_of
 from txpatterns.testing.explorer.cases import Options
 from txpatterns.testing.explorer.explore import Report, explore_flow
@@ -20,6 +19,7 @@ from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant
 from txpatterns.testing.explorer.wire import WireBroker
 from txpatterns.testing.rebuilding import database_like, rebuilt
+from txpatterns.testing.settling import settle
 
 _ROUNDS = 200
 """More than a process makes before the explorer lets a paused one go on that has locked what this one waits for."""
@@ -37,20 +37,14 @@ class _Running:
     async def settle(self) -> None:
         """Publish, handle and retry until nothing waits, jumping from due time to due time."""
         for _ in range(_ROUNDS):
-            await self._settle_now()
-            if await self.app.database.read(remains.next_due) is None:
+            (left,) = await settle([self.app], self._rested)
+            if left.next_due is None:
                 return
             self.around.clock.jump(_LATER)
         raise AssertionError("messages wait on and on")
 
-    async def _settle_now(self) -> None:
-        topics = self.app.consumer.handlers.topics
-        async with self.app.running():
-            while True:
-                await self.app.drained()
-                await self.broker.rested(self.app.name, topics)
-                if not topics or not await self.app.consumer.retry_due():
-                    return
+    async def _rested(self, app: App) -> None:
+        await self.broker.rested(app.name, app.consumer.handlers.topics)
 
 
 async def explore(

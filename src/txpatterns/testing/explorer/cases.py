@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from mmap import mmap
@@ -22,6 +23,9 @@ from txpatterns.testing.explorer.world import World
 
 _TAKEOVER = 300
 """Points after which a successor goes round in circles, because the paused process has locked what it looks for."""
+ENDLESS = 100_000
+"""Points after which a process goes round in circles, as long as it is not known how many the story has."""
+_CIRCLES, _SHORT = 50, 200
 
 # What has no effect cannot lose its reply, or be followed by a kill that differs from one before the next point.
 _WITHOUT_EFFECT = tuple(mode for mode in Mode if mode not in (Mode.KILL_AFTER, Mode.REPLY_LOST))
@@ -105,12 +109,14 @@ def modes_at(point: Point, wanted: Sequence[Mode]) -> list[Mode]:
 class Runner:
     """Runs the cases of one flow in one world."""
 
-    def __init__(self, flow: Flow[Any], world: World, seed: int) -> None:
+    def __init__(self, flow: Flow[Any], world: World, seed: int, endless: int = ENDLESS) -> None:
         self.flow = flow
         self.world = world
         self.seed = seed
+        self.endless = endless
         self._output = ""
-        self._time = CommonTime()
+        self._began = datetime.now(UTC)
+        self._time = CommonTime(self._began)
 
     def prepare(self) -> None:
         """Make the tables and what the story begins with, and remember that."""
@@ -123,6 +129,7 @@ class Runner:
             self.world.restore()
             self._undisturbed(self.flow.prepare)
             self.world.keep()
+        self._began = self._time.now
 
     def points(self) -> list[Point]:
         """Run the story once without a fault, and give its points. Raises Broken when it fails even so."""
@@ -209,13 +216,13 @@ class Runner:
         heart = mmap(-1, 4)
         points = Points(self.world.folder / "journal", heart, injection)
         work = partial(live, self.flow, self.world, story, life=life, seed=self.seed, points=points, time=self._time)
-        return Child(work, self.world.folder / f"output-{life}", heart)
+        return Child(work, self.world.folder / f"output-{life}", heart, self.endless)
 
     def _restore(self) -> None:
         self.world.restore()
         self._journal_clear()
         self._output = ""
-        self._time = CommonTime()
+        self._time = CommonTime(self._began)
 
     def _journal_clear(self) -> None:
         (self.world.folder / "journal").write_bytes(b"")
@@ -227,6 +234,11 @@ class Runner:
     def _note(self, record: object) -> None:
         with (self.world.folder / "journal").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def endless(points: int) -> int:
+    """Say with how many points a process goes round in circles, if the undisturbed story has so many."""
+    return _CIRCLES * max(points, _SHORT)
 
 
 def cases_of(flow: str, points: Sequence[Point], options: Options) -> list[Case]:

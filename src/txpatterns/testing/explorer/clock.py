@@ -1,17 +1,23 @@
-"""The clock of explored processes: idle waits pass quickly, and long ones are jumped over."""
+"""The clock of explored processes: it stands still while anything is done, and goes on when everybody waits."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from mmap import mmap
 
-_SPEED = 20.0
-_LOOK = 0.05
-"""Seconds of real time after which a waiting task looks whether the process is idle."""
+from txpatterns.testing.explorer.points import Points
+
+_POINT = 0.001
+"""Seconds that each point takes, so that time passes even for who never waits."""
+_QUIET = 0.005
+"""Seconds of real time without anything done after which a process counts as idle."""
+_STUCK = 1.0
+"""The same while a call is under way: it may wait for one whose clock would have to go on."""
 _LIVES = 4
 _PART = struct.Struct("d")
 
@@ -19,68 +25,95 @@ _PART = struct.Struct("d")
 class CommonTime:
     """How far the processes of a case have moved its clock ahead, in memory that they share.
 
-    Each life adds to a part of its own, so that none needs a lock and the sum never goes back.
+    Each life has a part of its own, so that none needs a lock and the sum never goes back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime) -> None:
+        self._start = start
         self._parts = mmap(-1, _LIVES * _PART.size)
 
     @property
-    def ahead(self) -> timedelta:
-        """The sum of all jumps."""
-        return timedelta(seconds=sum(part for (part,) in _PART.iter_unpack(self._parts[:])))
+    def seconds(self) -> float:
+        """The sum of what all lives have added."""
+        return float(sum(part for (part,) in _PART.iter_unpack(self._parts[:])))
 
-    def add(self, life: int, by: timedelta) -> None:
-        """Move the clock ahead for all; only the process of this life may call it."""
-        place = (life % _LIVES) * _PART.size
-        (before,) = _PART.unpack_from(self._parts, place)
-        _PART.pack_into(self._parts, place, before + by.total_seconds())
+    @property
+    def now(self) -> datetime:
+        """The instant that it is in this case."""
+        return self._start + timedelta(seconds=self.seconds)
+
+    def put(self, life: int, seconds: float) -> None:
+        """Say what a life has added so far; only its own process may call it."""
+        _PART.pack_into(self._parts, (life % _LIVES) * _PART.size, seconds)
 
 
 class HurriedClock:
-    """Waits take a twentieth of their time while the process is idle; ``jump`` moves ahead all clocks of the case.
+    """Time that does not depend on the machine: a wait takes no longer than the process is at work meanwhile.
 
-    Those are the clocks of all its processes and of the database, so that no due time lies ahead for one of them only.
-
-    ``work`` gives something that changes whenever the process does anything. At work, time passes as it does: what is
-    done at intervals, such as renewing a lease, comes about as seldom on a slow machine as on a quick one.
+    Each point takes a millisecond. When nothing is done and nothing is under way, the clock goes on to the first
+    deadline of those who wait, and ``jump`` moves it further. It is the clock of all processes of the case and of
+    the database, so that no due time lies ahead for one of them only.
     """
 
-    def __init__(self, common: CommonTime, life: int, work: Callable[[], object]) -> None:
+    def __init__(self, common: CommonTime, life: int, points: Points) -> None:
         self._common = common
         self._life = life
-        self._work = work
+        self._points = points
         self._skipped = 0.0
+        self._deadlines: list[float] = []
 
     @property
     def offset(self) -> timedelta:
-        """How far the time of the case is ahead of the real one."""
-        return self._common.ahead
+        """How far the time of the case is ahead of the real one, which runs on."""
+        return self.now() - datetime.now(UTC)
 
     def now(self) -> datetime:
-        """The present instant of this process."""
-        return datetime.now(UTC) + self.offset
+        """The present instant of the case."""
+        self._tell()
+        return self._common.now
 
     def monotonic(self) -> float:
-        """Seconds, which pass twenty times as fast as the real ones while the process waits and is idle."""
-        return time.monotonic() + self._skipped + self.offset.total_seconds()
+        """Seconds since the case began."""
+        self._tell()
+        return self._common.seconds
 
     def jump(self, by: timedelta) -> None:
         """Move ahead, with all who wait."""
-        self._common.add(self._life, by)
+        self._skip(by.total_seconds())
 
     async def wait(self, event: asyncio.Event, timeout: timedelta) -> bool:
         """Wait until the event is set, or until the time-out has passed on this clock."""
-        due = self.monotonic() + timeout.total_seconds()
-        while not event.is_set():
-            left = due - self.monotonic()
-            if left <= 0:
-                return False
-            turn, skipped, work = min(left / _SPEED, _LOOK), self._skipped, self._work()
-            try:
-                async with asyncio.timeout(turn):
-                    await event.wait()
-            except TimeoutError:
-                if self._work() == work:
-                    self._skipped = max(self._skipped, skipped + turn * (_SPEED - 1))
-        return True
+        with self._waiting(self.monotonic() + max(timeout.total_seconds(), _POINT)) as due:
+            seen, since = self._done, time.monotonic()
+            while not event.is_set():
+                if self.monotonic() >= due:
+                    return False
+                try:
+                    async with asyncio.timeout(_QUIET):
+                        await event.wait()
+                except TimeoutError:
+                    if self._done != seen:
+                        seen, since = self._done, time.monotonic()
+                    elif time.monotonic() - since >= (_STUCK if self._points.under_way else _QUIET):
+                        self._skip(max(min(self._deadlines) - self.monotonic(), 0.0))
+            return True
+
+    @property
+    def _done(self) -> tuple[int, float]:
+        """What differs when anything was done, or time has gone on, since the last look."""
+        return len(self._points.passed), self._skipped
+
+    @contextmanager
+    def _waiting(self, due: float) -> Iterator[float]:
+        self._deadlines.append(due)
+        try:
+            yield due
+        finally:
+            self._deadlines.remove(due)
+
+    def _skip(self, seconds: float) -> None:
+        self._skipped += seconds + _POINT  # databases count in milliseconds: what is due must be so for them too
+        self._tell()
+
+    def _tell(self) -> None:
+        self._common.put(self._life, self._skipped + len(self._points.passed) * _POINT)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from txpatterns.testing.explorer.apart import apart, check_that_it_travels
-from txpatterns.testing.explorer.cases import Case, Options, Runner, Verdict, cases_of
+from txpatterns.testing.explorer.cases import ENDLESS, Case, Options, Runner, Verdict, cases_of, endless
 from txpatterns.testing.explorer.flows import Flow
 from txpatterns.testing.explorer.points import Point
 from txpatterns.testing.explorer.world import world_for
@@ -95,7 +95,8 @@ def explore_flow(flow: Flow[Any], urls: Sequence[str] = ("sqlite", "sqlite"), op
         cases = cases_of(flow.name, points, options)
         report = Report(options.seed, Counter({flow.name: len(points)}))
         shares = [cases[number :: len(places)] for number in range(len(places))]
-        strikes = [partial(_strike, flow, place, share, options) for place, share in zip(places, shares, strict=True)]
+        strike = partial(_strike, flow, options, endless(len(points)))
+        strikes = [partial(strike, place, share) for place, share in zip(places, shares, strict=True)]
         for verdict in chain.from_iterable(apart(strikes)):
             report.note(verdict)
     report.seconds = time.monotonic() - began
@@ -108,9 +109,9 @@ class _Place:
     folder: Path
 
     @contextmanager
-    def runner(self, flow: Flow[Any], seed: int) -> Iterator[Runner]:
+    def runner(self, flow: Flow[Any], seed: int, most: int = ENDLESS) -> Iterator[Runner]:
         with closing(world_for(self.url, self.folder)) as world:
-            runner = Runner(flow, world, seed)
+            runner = Runner(flow, world, seed, most)
             runner.prepare()
             yield runner
 
@@ -121,9 +122,9 @@ def _count(flow: Flow[Any], place: _Place, seed: int) -> list[Point]:
         return [point for point in runner.points() if point in again]  # but not what came about by chance
 
 
-def _strike(flow: Flow[Any], place: _Place, cases: Sequence[Case], options: Options) -> list[Verdict]:
+def _strike(flow: Flow[Any], options: Options, most: int, place: _Place, cases: Sequence[Case]) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    with place.runner(flow, options.seed) as runner:
+    with place.runner(flow, options.seed, most) as runner:
         for case in cases:
             verdicts.append(_reached(runner, case))
             further = runner.again(case, options.again)

@@ -39,7 +39,7 @@ def live(
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     connections = Connections()
     sql.install(points)
-    clock = HurriedClock(time, life, lambda: len(points.passed))
+    clock = HurriedClock(time, life, points)
     if life > 0:
         clock.jump(LONGER_THAN_A_LEASE)  # for a paused process as well: it finds its leases ended when it goes on
     surroundings = Surroundings(world.url, world.log, points, clock, Random(seed), life)

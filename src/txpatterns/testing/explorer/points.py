@@ -11,6 +11,8 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from mmap import mmap
@@ -85,7 +87,23 @@ class Points:
         self._journal = journal
         self._heart = heart
         self._counts: Counter[str] = Counter()
+        self._calls: set[object] = set()
         self.fired = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a call has been made whose answer is still to come."""
+        return bool(self._calls)
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Make a call inside: until it ends, the process is not idle."""
+        call = object()
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
 
     def arrive(self, name: str) -> Mode | None:
         """Come to a point, before its call; gives a fault that the caller must perform, or None.

@@ -18,8 +18,6 @@ from pathlib import Path
 
 _HANG = 60
 """Seconds of real time in which a process that is not paused comes to its next point, on any machine."""
-_ENDLESS = 5000
-"""Points after which a process goes round in circles."""
 _LOOK = 0.002
 """Seconds between two looks at a process."""
 
@@ -39,11 +37,15 @@ class Ending:
 
 
 class Child:
-    """A process that runs a function and ends. ``heart`` is memory in which it counts the points it comes to."""
+    """A process that runs a function and ends. ``heart`` is memory in which it counts the points it comes to.
 
-    def __init__(self, work: Callable[[], None], output: Path, heart: mmap) -> None:
+    With more than ``most`` of them it goes round in circles, and is ended.
+    """
+
+    def __init__(self, work: Callable[[], None], output: Path, heart: mmap, most: int) -> None:
         self._output = output
         self._heart = heart
+        self._most = most
         output.write_bytes(b"")
         self.pid = os.fork()
         if self.pid == 0:
@@ -73,7 +75,7 @@ class Child:
                 return None if os.WIFSTOPPED(status) else self._ending(status)
             if self.beats != beats:
                 beats, since = self.beats, time.monotonic()
-            if beats > _ENDLESS or time.monotonic() - since > _HANG:
+            if beats > self._most or time.monotonic() - since > _HANG:
                 os.kill(self.pid, signal.SIGABRT)
                 return self._ending(os.waitpid(self.pid, 0)[1])
             time.sleep(_LOOK)

@@ -29,11 +29,13 @@ _LOST = "the connection was lost (injected)"
 def install(points: Points) -> None:
     """Put a point around all that this process says to a database from now on."""
     seam = _SqlPoints(points)
-    event.listen(Engine, "do_connect", seam.connect)
     event.listen(Engine, "do_execute", seam.execute)
     event.listen(Engine, "do_executemany", seam.execute_many)
     event.listen(Engine, "do_execute_no_params", seam.execute_no_params)
-    commit = DefaultDialect.do_commit
+    connect, commit = DefaultDialect.connect, DefaultDialect.do_commit
+    DefaultDialect.connect = lambda dialect, *args, **kwargs: seam.connect(  # type: ignore[method-assign]
+        dialect, lambda: connect(dialect, *args, **kwargs)
+    )
     DefaultDialect.do_commit = lambda dialect, connection: seam.commit(dialect, connection, commit)  # type: ignore[method-assign]
     for driver, way in writer.BARE.items():
         writer.BARE[driver] = seam.bare(way)
@@ -46,11 +48,14 @@ class _SqlPoints:
         self.points = points
         self._last: dict[int, str] = {}
 
-    def connect(self, dialect: Dialect, _record: object, _args: object, _kwargs: object) -> None:
+    def connect(self, dialect: Dialect, really: Callable[[], T]) -> T:
         fault = self.points.arrive("connect")
         if fault in (Mode.ERROR_BEFORE, Mode.REPLY_LOST):
             raise _error(dialect)
+        with self.points.calling():
+            connection = really()
         self.points.leave(fault)
+        return connection
 
     def execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         self._around(context, statement, lambda: context.dialect.do_execute(cursor, statement, parameters, context))
@@ -79,7 +84,8 @@ class _SqlPoints:
             fault = self.points.arrive(name)
             if fault is Mode.ERROR_BEFORE:
                 _sever(driver)
-            done = way(driver, table, rows)
+            with self.points.calling():
+                done = way(driver, table, rows)
             self.points.leave(fault)
             if fault is Mode.REPLY_LOST:
                 _sever(driver)
@@ -95,7 +101,8 @@ class _SqlPoints:
         fault = self.points.arrive(f"database.direct: {label(statement)}")
         if fault is Mode.ERROR_BEFORE:
             _sever(direct.driver)
-        answer = await run(direct, method, statement, values)
+        with self.points.calling():
+            answer = await run(direct, method, statement, values)
         self.points.leave(fault)
         if fault is Mode.REPLY_LOST:
             _sever(direct.driver)
@@ -113,7 +120,8 @@ class _SqlPoints:
         if fault is Mode.ERROR_BEFORE:
             _sever(connection.driver_connection)
             raise _error(dialect)
-        answer = really()
+        with self.points.calling():
+            answer = really()
         self.points.leave(fault)
         if fault is Mode.REPLY_LOST:
             _sever(connection.driver_connection)

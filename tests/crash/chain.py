@@ -1,0 +1,29 @@
+"""An App whose handlers each emit what the next one handles."""
+
+from txpatterns import App, Event, Transaction
+from txpatterns.testing.explorer import State
+
+HOPS = 6
+
+
+class Passed(Event, topic="chain", type="passed", key="story"):
+    story: str
+    hop: int
+
+
+app = App("chain")
+
+
+@app.on(Passed)
+async def pass_on(event: Passed, tx: Transaction) -> None:
+    if event.hop < HOPS:
+        tx.emit(Passed(story=event.story, hop=event.hop + 1))
+
+
+async def begin(app: App) -> None:
+    async with app.transaction() as session:
+        app.outbox.add(session, Passed(story="one", hop=1))
+
+
+def everybody_has_handled_it(state: State) -> None:
+    assert len(state.handled) == HOPS * len({row["message_key"] for row in state.committed}), state.handled
