@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -34,7 +34,7 @@ from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
-from txpatterns.serialization import EventRegistry
+from txpatterns.serialization import Codec, EventRegistry
 from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
 from txpatterns.telemetry.failures import FailureLog
@@ -42,6 +42,16 @@ from txpatterns.text import masked
 from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")
+
+
+class AppOptions(TypedDict, total=False):
+    """What an App is given by name; each may be left out."""
+
+    metadata: sa.MetaData | None
+    policies: FailurePolicies | None
+    settings: AppSettings | None
+    hooks: Sequence[Hooks]
+    codec: Codec | None
 
 
 class App:
@@ -54,7 +64,8 @@ class App:
 
     ``metadata`` is your own: the library's tables join it, so that your migrations make them, and on SQLite what is
     missing of it is made at the start. ``policies`` say what happens to a topic's failures, in sending and in
-    handling. ``hooks`` are told what happens.
+    handling. ``hooks`` are told what happens. ``codec`` turns events into bytes and back; it is the envelope's if
+    left out.
 
     Nothing is connected before it is used.
     """
@@ -64,15 +75,15 @@ class App:
         name: str,
         database: Database | AnyEngine | URL | str | None = None,
         broker: Broker | str | None = None,
-        *,
-        metadata: sa.MetaData | None = None,
-        policies: FailurePolicies | None = None,
-        settings: AppSettings | None = None,
-        hooks: Sequence[Hooks] = (),
+        **options: Unpack[AppOptions],
     ) -> None:
+        unknown = options.keys() - AppOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"App() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        metadata = options.get("metadata")
         self.name = name
-        self.settings = settings or AppSettings.from_environment()
-        self.policies = policies or FailurePolicies()
+        self.settings = options.get("settings") or AppSettings.from_environment()
+        self.policies = options.get("policies") or FailurePolicies()
         self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
         """Where each of the two came from: ``constructor``, ``environment`` or ``default``."""
         if database is None:
@@ -86,8 +97,8 @@ class App:
         self.settings.refuse_unlike(self.database)
         self.broker: Broker = broker_from_url(broker) if isinstance(broker, str) else broker
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
-        self.hooks = Pulse(self.database.clock, hooks, log=FailureLog())
-        self.registry = EventRegistry()
+        self.hooks = Pulse(self.database.clock, options.get("hooks") or (), log=FailureLog())
+        self.registry = EventRegistry(options.get("codec"))
         self._running = Running(name, self.database, self.broker, self.settings, self.policies, self.hooks)
         self.outbox = Outbox(
             self.database,

@@ -10,10 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from txpatterns import App, Event, Transaction
+from txpatterns.serialization import CloudEventsStructured
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.hands import in_hand
 from txpatterns.testing.harness import Txp
 from txpatterns.testing.homes import Homes
+
+CODEC = CloudEventsStructured(source="/shop")
 
 
 class Base(DeclarativeBase):
@@ -38,7 +41,8 @@ class Shop:
     """An application as its module would hold it."""
 
     def __init__(self) -> None:
-        self.app = App("shop", "sqlite+aiosqlite:///never-made.db", "memory://", metadata=Base.metadata)
+        url = "sqlite+aiosqlite:///never-made.db"
+        self.app = App("shop", url, "memory://", metadata=Base.metadata, codec=CODEC)
         self.refused: set[str] = set()
         self.app.on(OrderPlaced)(self.pack)
 
@@ -73,6 +77,21 @@ async def test_drain_does_everything_that_is_due(shop: Shop, txp: Txp):
     async with shop.app.session() as session:
         assert (await session.scalars(sa.select(Slip.order_id))).all() == ["1"]
     assert not os.path.exists("never-made.db")  # noqa: ASYNC240, PTH110 - nobody waits for this test
+
+
+async def test_the_apps_own_codec_is_used(shop: Shop, txp: Txp):
+    """UX: what a test sees has the form of what would be sent."""
+    assert shop.app.registry.codec is CODEC
+    seen: list[str] = []
+
+    @shop.app.on(OrderPlaced, name="look")
+    async def look(event: OrderPlaced, tx: Transaction) -> None:
+        seen.append(tx.message.content_type)
+
+    await shop.place("1")
+    await txp.drain()
+    assert seen == ["application/cloudevents+json"]
+    assert txp.handled(shop.pack) == [OrderPlaced(order_id="1")]
 
 
 async def test_time_passes_only_when_told(shop: Shop, txp: Txp):
