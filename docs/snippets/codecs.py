@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 
 from txpatterns import App, BigInt, Event, Message
-from txpatterns.serialization import CloudEventsBinary, CloudEventsStructured, RawCodec
+from txpatterns.serialization import CloudEventsBinary, CloudEventsStructured, Codec, EnvelopeCodec, RawCodec
 
 
 # --8<-- [start:event]
@@ -17,25 +17,36 @@ class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_i
 
 # --8<-- [end:event]
 
-app = App("codecs")
+
+# --8<-- [start:tombstone]
+class OrderForgotten(Event, topic="order-events", type="order.forgotten", key="order_id", tombstone=True):
+    order_id: str
+
+
+# --8<-- [end:tombstone]
+
+
+def app_with(codec: Codec) -> App:
+    # --8<-- [start:choose]
+    app = App("codecs", codec=codec)  # for example CloudEventsBinary(source="/orders")
+    # --8<-- [end:choose]
+    return app
 
 
 async def main() -> None:
-    await app.prepare()
-    show("envelope", await add())
-    # --8<-- [start:choose]
-    app.registry.codec = CloudEventsBinary(source="/orders")  # before the first message
-    # --8<-- [end:choose]
-    show("CloudEvents, binary", await add())
-    app.registry.codec = CloudEventsStructured(source="/orders")
-    show("CloudEvents, structured", await add())
-    app.registry.codec = RawCodec()
-    show("raw", await add())
+    placed = OrderPlaced(order_id="7", total=Decimal("19.90"), customer=2**60)
+    show("envelope", await add(EnvelopeCodec(), placed))
+    show("CloudEvents, binary", await add(CloudEventsBinary(source="/orders"), placed))
+    show("CloudEvents, structured", await add(CloudEventsStructured(source="/orders"), placed))
+    show("raw", await add(RawCodec(), placed))
+    gone = await add(RawCodec(), OrderForgotten(order_id="7"))
+    assert (gone.is_tombstone, gone.key, gone.payload) == (True, "7", b"")
 
 
-async def add() -> Message:
+async def add(codec: Codec, event: Event) -> Message:
+    app = app_with(codec)
     async with app.session() as session:
-        app.outbox.add(session, OrderPlaced(order_id="7", total=Decimal("19.90"), customer=2**60))
+        app.outbox.add(session, event)
         return app.outbox.pending(session)[0]
 
 

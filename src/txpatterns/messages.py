@@ -7,16 +7,17 @@ import inspect
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from txpatterns.errors import EventDefinitionError
+from txpatterns.fields import Form, form_of
 
 BUCKETS = 256
 """Into how many parts the keys are divided. A constant of the schema: only the ownership of buckets moves."""
@@ -24,8 +25,11 @@ BUCKETS = 256
 EPOCH = datetime.fromtimestamp(0, UTC)
 """Stands for "not told" where a producer gave no time."""
 
-BigInt = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
+BigInt = Annotated[int, Field(strict=False), PlainSerializer(str, return_type=str, when_used="json")]
 """A 64-bit integer that travels as a string, because JavaScript loses digits above 2**53."""
+
+TOMBSTONE = "application/vnd.txpatterns.tombstone"
+"""The content type of a message that has a key and no value; the payload is empty."""
 
 Ordering = Literal["position", "strict"]
 
@@ -84,6 +88,11 @@ class Message(NamedTuple):
         return f"Message(id={self.id!r}, topic={self.topic!r}, type={self.type!r}, key={self.key!r})"
 
     @property
+    def is_tombstone(self) -> bool:
+        """Whether it says that its key is gone: a key without a value."""
+        return self.content_type == TOMBSTONE and not self.payload and self.key is not None
+
+    @property
     def bucket(self) -> int:
         """The part of the keys that this message belongs to; one without a key is spread by its id."""
         return bucket_of(self.id if self.key is None else self.key)
@@ -104,6 +113,8 @@ class EventType:
     key: str | None
     version: str
     order: Ordering
+    tombstone: bool = False
+    """Whether it says that its key is gone: on the wire a key without a value."""
 
 
 class Event(BaseModel):
@@ -111,15 +122,22 @@ class Event(BaseModel):
 
     ``class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id")``. ``key`` names the
     field that gives the ordering key: messages with one key are published and handled in order.
-    ``order="strict"`` takes a lock on the key in the database, for writers that share no row. A class below
-    another event keeps what that one says, each argument by itself, unless it says something else.
+    ``order="strict"`` takes a lock on the key in the database, for writers that share no row. ``tombstone=True``
+    makes an event without content: it says that its key is gone, as compacted topics have it. A class below another
+    event keeps what that one says, each argument by itself, unless it says something else; one with a topic and no
+    type is a base for others.
+
+    Every field must come back from JSON as it was; an alias is the field's name on the wire.
 
     Raises:
-        EventDefinitionError: at import, when a class argument is missing, or ``key`` is no field and no property.
+        EventDefinitionError: at import, when a class argument is missing, ``key`` is no field and no property, or a
+            field holds what JSON cannot carry.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
     event_type: ClassVar[EventType | None] = None
+    __txp_told__: ClassVar[EventType] = EventType(topic="", type="", key=None, version="1.0", order="position")
+    __txp_form__: ClassVar[Form | None] = None
 
     def __init_subclass__(
         cls,
@@ -129,6 +147,7 @@ class Event(BaseModel):
         key: str | None = None,
         version: str | None = None,
         order: Ordering | None = None,
+        tombstone: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
@@ -142,14 +161,30 @@ class Event(BaseModel):
         key: str | None = None,
         version: str | None = None,
         order: Ordering | None = None,
+        tombstone: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        arguments = {"topic": topic, "type": type, "key": key, "version": version, "order": order}
+        arguments = {
+            "topic": topic,
+            "type": type,
+            "key": key,
+            "version": version,
+            "order": order,
+            "tombstone": tombstone,
+        }
         given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
+        cls.__txp_form__ = None
         if given:
-            inherited = cls.event_type or EventType(topic="", type="", key=None, version="1.0", order="position")
-            cls.event_type = _checked(cls, replace(inherited, **given))
+            cls.__txp_told__ = replace(cls.__txp_told__, **given)
+            _check_names(
+                cls, cls.__txp_told__, ("topic", "type", "version") if "type" in given else ("topic", "version")
+            )
+        if cls.__txp_told__.type:
+            _check_key(cls, cls.__txp_told__)
+            cls.event_type = cls.__txp_told__
+            if cls.__pydantic_complete__:
+                written_as(cls)
 
     def key_of(self) -> str | None:
         """Give this event's ordering key, as text; None when the class has no key, or the event no value for it."""
@@ -158,27 +193,36 @@ class Event(BaseModel):
         return None if key is None else str(key)
 
 
-def _checked(event: type[Event], spec: EventType) -> EventType:
-    """Give the description back if it makes sense for this class."""
+def _check_names(event: type[Event], spec: EventType, names: Iterable[str]) -> None:
+    """Refuse a description that makes no sense by itself."""
     name = event.__name__
-    if not spec.topic or not spec.type:
+    if not spec.topic:
         raise EventDefinitionError(f"{name} needs both topic= and type=.")
-    for argument in ("topic", "type", "version"):
+    for argument in names:
         text = getattr(spec, argument)
         if not isinstance(text, str):
             raise EventDefinitionError(f"{name}: {argument}={text!r} is not text.", fix=f'Write {argument}="{text}".')
         if not text or not text.isprintable() or text != text.strip() or len(text) > 200:
             raise EventDefinitionError(f"{name}: {argument} {text[:40]!r} is not a plain, short name.")
+    if spec.order not in ("position", "strict"):
+        raise EventDefinitionError(f'{name}: order={spec.order!r} is neither "position" nor "strict".')
+
+
+def _check_key(event: type[Event], spec: EventType) -> None:
+    """Refuse a description that does not fit the class."""
+    name = event.__name__
     if spec.key is not None and not _gives_key(event, spec.key):
         raise EventDefinitionError(
             f"{name}: key={spec.key!r} is none of its fields or properties.",
             fix="Name the field, or a property, that holds the ordering key.",
         )
-    if spec.order not in ("position", "strict"):
-        raise EventDefinitionError(f'{name}: order={spec.order!r} is neither "position" nor "strict".')
     if spec.order == "strict" and spec.key is None:
         raise EventDefinitionError(f'{name}: order="strict" orders by key, so it needs key=.')
-    return spec
+    if spec.tombstone and list(event.model_fields) != [spec.key]:
+        raise EventDefinitionError(
+            f"{name}: a tombstone is a key without a value, so its key is its only field.",
+            fix='Write: class Forgotten(Event, topic="…", type="…", key="id", tombstone=True): id: str',
+        )
 
 
 def _gives_key(event: type[Event], key: object) -> bool:
@@ -191,15 +235,43 @@ def _gives_key(event: type[Event], key: object) -> bool:
     return isinstance(found, property | cached_property)
 
 
+def written_as(event: type[Event]) -> Form:
+    """Say how events of a class are written as JSON.
+
+    Raises:
+        EventDefinitionError: it has a field that could not be read back.
+    """
+    if event.__txp_form__ is None:
+        event.__txp_form__ = form_of(event)
+    return event.__txp_form__
+
+
+def _not_sendable(event: object) -> EventDefinitionError:
+    """Say what a thing lacks to be an event class that can be sent or handled."""
+    told, name = getattr(event, "__txp_told__", None), getattr(event, "__name__", repr(event))
+    if not isinstance(event, type) or not isinstance(told, EventType):
+        return EventDefinitionError(
+            f"{name} is no event class.",
+            fix="Give one class below Event; for several, once for each: @app.on(A) @app.on(B).",
+        )
+    if told.topic:
+        return EventDefinitionError(
+            f"{name} has no type, so it is a base for others, and cannot be sent or handled itself.",
+            fix="Use the classes below it, or give it a type=.",
+        )
+    return EventDefinitionError(f"{name} has no topic and type, so it cannot be sent or handled.")
+
+
 def describe(event: type[Event]) -> EventType:
     """Give the topic, type and key of an event class.
 
     Raises:
-        EventDefinitionError: the class is a base without topic and type.
+        EventDefinitionError: the class is a base without a type.
     """
-    if event.event_type is None:
-        raise EventDefinitionError(f"{event.__name__} has no topic and type, so it cannot be sent or handled.")
-    return event.event_type
+    spec = getattr(event, "event_type", None)
+    if not isinstance(spec, EventType):
+        raise _not_sendable(event)
+    return spec
 
 
 LONGEST_KEY = 1024

@@ -6,6 +6,7 @@ An adapter only speaks its broker's language; ``txpatterns.testing.conformance``
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -122,6 +123,9 @@ class Broker(Publisher, Subscriber, Protocol):
 RESERVED_PREFIX = "txp-"
 """Headers under this prefix are the library's own; they are dropped when they come from outside."""
 
+PLACE = "txp-place"
+"""Set by a consumer on a message that came without an id: where the broker has it. In 0.1.0 that was its id."""
+
 _ID, _TYPE, _CONTENT, _OCCURRED, _KEY = (
     "message-id",
     "message-type",
@@ -137,7 +141,7 @@ def to_wire_headers(message: Message) -> dict[str, str]:
         _ID: message.id,
         _TYPE: message.type,
         _CONTENT: message.content_type,
-        _OCCURRED: _text_of(message.occurred_at),
+        _OCCURRED: text_of_instant(message.occurred_at),
     }
     if message.key is not None:
         named[_KEY] = message.key
@@ -165,22 +169,39 @@ class _InstantText:
         return "%s.%06d+00:00" % (text, microsecond)  # noqa: UP031 - a format specifier takes twice as long
 
 
-_text_of = _InstantText()
+text_of_instant = _InstantText()
+
+
+class Place(str):
+    """The id of a message that came without one: where the broker has it, for example topic/partition/offset."""
+
+    __slots__ = ()
 
 
 def from_wire(topic: str, payload: bytes, headers: Mapping[str, str], *, fallback_id: str) -> Message:
     """Make a message of what a broker gave: tolerant of producers that know nothing of this library.
 
     ``fallback_id`` names the message when it has no id of its own, for example by topic, partition and offset:
-    it must be the same at each redelivery.
+    it must be the same at each redelivery. A consumer prefers the id that a body may have; see ``named_by_place``.
     """
     rest = dict(headers)
     take = rest.pop
-    message_id, type_, key = take(_ID, "") or fallback_id, take(_TYPE, ""), take(_KEY, None)
+    message_id, type_, key = take(_ID, "") or Place(fallback_id), take(_TYPE, ""), take(_KEY, None)
     content_type, occurred_at = take(_CONTENT, "application/json"), _instant(take(_OCCURRED, ""))
     if rest:
         rest = {name: value for name, value in rest.items() if not name.startswith(RESERVED_PREFIX)}
     return Message(message_id, topic, type_, payload, key, rest, content_type, occurred_at)
+
+
+def named_by_place(message: Message) -> str:
+    """Give the id of a message that has none: its place, with a digest of what it says and when that was.
+
+    The place alone is not enough: a topic that was deleted and made again has other messages in the same places.
+    """
+    digest = hashlib.blake2b(message.payload, digest_size=8)
+    key = "" if message.key is None else f" {message.key}"
+    digest.update(f" {message.occurred_at.isoformat()}{key}".encode(errors="surrogatepass"))
+    return f"{message.id}~{digest.hexdigest()}"
 
 
 def _instant(text: str) -> datetime:

@@ -32,6 +32,7 @@ from txpatterns.messages import BUCKETS
 from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import RelaySettings
 from txpatterns.outbox.store import OutboxStore
+from txpatterns.serialization import CloudEventsStructured
 
 HOUR = timedelta(hours=1)
 NO_POLLING = AppSettings(relay=RelaySettings(poll=HOUR))
@@ -482,3 +483,36 @@ async def test_an_emit_only_transaction_does_not_trip_over_the_relay(tmp_path):
         async with app.session() as session, session.begin():
             app.outbox.add(session, Placed(order_id="1"))
     assert len(tried) == 1
+
+
+# ---------------------------------------------------------------------- the codec
+
+
+async def test_an_app_is_given_its_codec(tmp_path):
+    """UX: what it sends has that form, and what it receives is read so."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+    app = App("t", url, "memory://", metadata=Base.metadata, codec=CloudEventsStructured(source="/orders"))
+    came = asyncio.Event()
+
+    @app.on(Placed)
+    async def pack(event: Placed, tx: Transaction) -> None:
+        assert (event.order_id, tx.message.content_type) == ("7", "application/cloudevents+json")
+        came.set()
+
+    async with app.running():
+        async with app.session() as session, session.begin():
+            app.outbox.add(session, Placed(order_id="7"))
+        await asyncio.wait_for(came.wait(), 30)
+
+
+@pytest.mark.parametrize("codec", [CloudEventsStructured, "raw", object()])
+def test_what_is_no_codec_is_refused(tmp_path, codec):
+    """UX: told by the constructor, and not by the first message."""
+    with pytest.raises(ConfigurationError, match="is no codec"):
+        App("t", f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", "memory://", codec=codec)
+
+
+def test_a_misspelt_argument_is_refused():
+    """UX: as of any other function."""
+    with pytest.raises(TypeError, match=r"unexpected keyword arguments?: .*codek"):
+        App("t", codek=None)

@@ -2,10 +2,12 @@ import asyncio
 import functools
 import random
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 from brokers.kafka_tools import broker_at, committed, eventually
 from txpatterns.brokers.kafka.intake import Intake
 from txpatterns.brokers.kafka.progress import Progress
-from txpatterns.brokers.kafka.wire import as_text, tolerant
+from txpatterns.brokers.kafka.wire import as_text, from_kafka, tolerant
 from txpatterns.errors import BrokerError
+from txpatterns.messages import EPOCH, TOMBSTONE, Message
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import BrokerSuite, Publishing, Reader, message
 
@@ -64,6 +67,70 @@ def test_headers_of_every_kind_are_read():
     odd = [("a", None), ("b", b""), ("c", b"\xff\xfe"), ("d", b"nul\0"), ("e", b"1"), ("e", b"2"), ("f", "text")]
     assert tolerant(odd) == {"a": "", "b": "", "c": "\\xff\\xfe", "d": "nul\\x00", "e": "2", "f": "text"}
     assert as_text("é".encode()) == "é"
+
+
+@dataclass
+class Record:
+    """What the driver's message has, as far as it is read."""
+
+    value: bytes | None = None
+    key: bytes | None = b"k"
+    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+    timestamp: tuple[int, int] = (TIMESTAMP_CREATE_TIME, 1_767_323_045_678)
+
+    def read(self) -> Message:
+        told = {**vars(self), "topic": "t", "partition": 0, "offset": 7, "error": None}
+        return from_kafka(SimpleNamespace(**{name: lambda value=value: value for name, value in told.items()}))
+
+
+@pytest.mark.parametrize(
+    ("record", "is_tombstone"),
+    [
+        (Record(), True),
+        (Record(key=b""), True),
+        (Record(key=None, headers=[("ordering-key", b"k")]), True),
+        (Record(headers=[("content-type", b"application/json"), ("message-type", b"x")]), True),
+        (Record(key=None), False),
+        (Record(value=b""), False),
+        (Record(value=b"x", headers=[("content-type", TOMBSTONE.encode())]), False),
+    ],
+)
+def test_a_key_without_a_value_is_a_tombstone(record, is_tombstone):
+    """H212: whoever wrote it, with headers or bare."""
+    assert record.read().is_tombstone is is_tombstone
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "at"),
+    [
+        ((TIMESTAMP_CREATE_TIME, 1_767_323_045_678), datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)),
+        ((TIMESTAMP_NOT_AVAILABLE, -1), EPOCH),
+        ((TIMESTAMP_CREATE_TIME, 2**62), EPOCH),
+        ((TIMESTAMP_CREATE_TIME, -(2**62)), EPOCH),
+    ],
+)
+def test_a_record_without_an_id_has_the_time_at_which_it_was_stored(timestamp, at):
+    """P2, H211: it tells the records of a topic made anew from those in the same places before."""
+    read = Record(b"x", timestamp=timestamp).read()
+    assert (read.id, read.occurred_at) == ("t/0/7", at)
+    told = [("occurred-at", b"2026-02-01T00:00:00+00:00")]
+    assert Record(b"x", headers=told, timestamp=timestamp).read().occurred_at == datetime(2026, 2, 1, tzinfo=UTC)
+    assert Record(b"x", headers=[("message-id", b"own")], timestamp=timestamp).read().occurred_at == EPOCH
+
+
+async def test_a_tombstone_of_ours_is_no_value_in_kafka(kafka):
+    """H212: that is what a compacted topic, and everybody else's consumer, takes for one."""
+    topic = kafka.create()
+    gone = Message("t-1", topic, "customer.forgotten", b"", "k", content_type=TOMBSTONE)
+    async with broker_at(kafka.bootstrap) as broker:
+        await Publishing(broker, [gone, gone._replace(id="t-2", content_type="text/plain")]).confirmed()
+    reader = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "earliest"})
+    reader.subscribe([topic])
+    try:
+        found = await asyncio.to_thread(reader.consume, 2, 60)
+    finally:
+        reader.close()
+    assert [(record.key(), record.value()) for record in found] == [(b"k", None), (b"k", b"")]
 
 
 async def test_records_of_strangers_arrive(kafka):

@@ -11,7 +11,7 @@ from inbox.support import Echoed, Loose, Noted, eventually, note, quick, running
 from txpatterns.errors import ConfigurationError, Reject
 from txpatterns.hooks import CAUSATION_ID, CORRELATION_ID
 from txpatterns.inbox import SyncTransaction, Transaction
-from txpatterns.messages import EPOCH, derived_id
+from txpatterns.messages import derived_id
 from txpatterns.outbox.schema import outbox_table
 
 
@@ -187,26 +187,22 @@ async def test_a_type_without_handler_is_acknowledged_and_told_once(world, caplo
     assert len([line for line in caplog.messages if "note.burnt" in line]) == 1
 
 
-async def test_a_strangers_header_does_not_hide_the_type_in_the_body(world, caplog):
+async def test_a_strangers_header_does_not_hide_the_type_in_the_body(world):
     """P2, H69, H205: a Java class name or a quoted text in the header, and our type in the body."""
-    consumer, decoded = world.consumer(), []
-    type_of = world.registry.type_of
-    world.registry.type_of = lambda message: decoded.append(message.type) or type_of(message)
+    consumer = world.consumer()
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:
         await tx.session.execute(note(event.book, event.number))
 
     for number, header in enumerate(["com.acme.NoteAdded", '"note.added"', "com.acme.NoteAdded"]):
-        world.broker.put(world.message(Noted(book="a", number=number))._replace(type=header, occurred_at=EPOCH))
-    loose = world.message(Loose(number=1))._replace(occurred_at=EPOCH)
-    world.broker.put(loose, loose._replace(id="l2"))  # others handle it: the body agrees, and is read once
-    world.broker.put(loose._replace(id="l3", type="odd", payload=b"\xff"))
-    world.broker.put(world.message(Noted(book="a", number=7))._replace(type="note.burnt"))  # it tells all, our way
+        world.broker.put(world.message(Noted(book="a", number=number))._replace(type=header, id=f"theirs-{number}"))
+    world.broker.put(world.message(Loose(number=1))._replace(id="l2"))  # others handle it
+    world.broker.put(world.message(Loose(number=2))._replace(id="l3", type="odd", payload=b"\xff"))
+    world.broker.put(world.message(Noted(book="a", number=7))._replace(type="note.burnt"))  # who has our id knows
     async with running(consumer):
         await world.broker.all_acked()
     assert await world.effects() == [("a", 0), ("a", 1), ("a", 2)]
-    assert sorted(decoded) == ['"note.added"', "com.acme.NoteAdded", "com.acme.NoteAdded", "note.loose", "odd"]
     assert await world.dead() == []
 
 

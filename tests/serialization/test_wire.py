@@ -291,7 +291,6 @@ def test_errors_and_reprs_hold_no_payload():
     "arguments",
     [
         {"topic": "t", "type": ""},
-        {"topic": "t"},
         {"topic": "t", "type": "x", "key": "nothing"},
         {"topic": "t\n", "type": "x"},
         {"topic": "t" * 201, "type": "x"},

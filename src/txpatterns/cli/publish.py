@@ -15,6 +15,7 @@ from txpatterns.cli.loading import load_app, reaching
 from txpatterns.cli.output import examples
 from txpatterns.errors import PayloadInvalid
 from txpatterns.messages import Event, describe
+from txpatterns.serialization.exact_json import event_of
 
 AppOption = Annotated[str, typer.Option("--app", envvar="TXP_APP", metavar="MODULE:APP", help="Where the App is.")]
 FieldsOption = Annotated[str, typer.Option("--json", metavar="JSON", help="The event's fields.")]
@@ -59,15 +60,16 @@ def make_event(app: App, topic: str, type_: str, fields: str, key: str | None) -
         raise PayloadInvalid(f"--json is no JSON: {error}.", fix="""Quote it: --json '{"order_id": "7"}'""") from error
     if not isinstance(given, dict):
         raise PayloadInvalid("--json must be an object.", fix="""For example: --json '{"order_id": "7"}'""")
-    known = app.registry.find(type_)
-    if known is None:
+    if not app.registry.knows(type_):
         return _unknown(topic, type_, given, key)
+    known = app.registry.find(type_, topic)
+    if known is None or describe(known).topic != topic:
+        topics = " or ".join(map(repr, app.registry.topics_of(type_)))
+        raise PayloadInvalid(f"{type_} goes to {topics}, not to {topic!r}.", fix="Name that topic.")
     if key is not None:
         raise PayloadInvalid(f"The key of {type_} is its field {describe(known).key!r}.", fix="Leave --key out.")
-    if describe(known).topic != topic:
-        raise PayloadInvalid(f"{type_} goes to {describe(known).topic!r}, not to {topic!r}.", fix="Name that topic.")
     try:
-        return known.model_validate(given)
+        return event_of(known, given)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'event'}: {e['msg']}" for e in error.errors())
         raise PayloadInvalid(f"The fields do not fit {known.__name__}: {said}.", fix="Correct them.") from error

@@ -14,6 +14,7 @@ from txpatterns.database.dialects import idle_limit, insert_into
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox.entries import Entry
+from txpatterns.inbox.former import former_values, has_former_name, is_stored, was_handled
 from txpatterns.inbox.schema import inbox_table, inbox_waiting_table
 
 _COLUMNS = [column.name for column in inbox_table.columns]
@@ -59,6 +60,8 @@ class Claims:
             "fingerprint": entry.fingerprint,
             "lane": entry.lane,
         }
+        if has_former_name(entry):
+            return self._insert("take placed", connection, {**values, **former_values(entry)}, limit)
         return self._insert("take", connection, values, limit)
 
     def has(self, connection: Connection, entry: Entry) -> bool:
@@ -91,9 +94,7 @@ class Claims:
         rows = sa.tuple_(inbox.consumer, inbox.message_id)
         return connection.execute(sa.delete(inbox_table).where(rows.in_(old))).rowcount
 
-    def _insert(
-        self, name: str, connection: Connection, values: Mapping[str, str | None], limit: timedelta | None
-    ) -> bool:
+    def _insert(self, name: str, connection: Connection, values: Mapping[str, Any], limit: timedelta | None) -> bool:
         idle = {} if self.database.is_sqlite else {"idle": _milliseconds(limit)}
         return self._statement(name, connection).execute(connection, {**values, **idle}) == 1
 
@@ -115,11 +116,13 @@ class Claims:
         if name == "claim":
             return self._bound(insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing())
         waiting, dead = inbox_waiting_table.c, dead_letter_table.c
-        free = (
+        free = [
             ~sa.exists().where(waiting.consumer == consumer, waiting.lane == _text("lane")),
             ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
             ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
-        )
+        ]
+        if name == "take placed":
+            free += [~known for known in (was_handled(), *is_stored())]
         return self._bound(insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing())
 
     def _bound(self, insert: sa.Insert) -> sa.Insert:

@@ -18,7 +18,7 @@ from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.schema import State
 from txpatterns.inbox.suspicion import Suspicion
-from txpatterns.messages import EPOCH, Event, Message, describe
+from txpatterns.messages import Event, Message, describe
 from txpatterns.retries import Again, OnFailure
 from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
@@ -38,24 +38,30 @@ class Deliveries:
         self._retries = retries
         self._suspicion = suspicion
         self._unhandled: set[str] = set()
-        self._agreed: set[str] = set()
-        """Types of headers that nobody here handles and that bodies have named as well."""
 
     async def handle(self, delivery: Delivery) -> None:
         """Bring one delivery to its end. Raises Stopped when the consumer stops before that."""
-        message = storable(delivery.message)
-        await self._settle(delivery, message)
+        named = self._named(delivery.message)
+        message = storable(named)
+        await self._settle(delivery, message, malformed=message is not named)
         try:
             await delivery.ack()
         except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
             logger.info("an acknowledgement on %s failed: %r", message.topic, error)
 
-    async def _settle(self, delivery: Delivery, message: Message) -> None:
+    def _named(self, came: Message) -> Message:
+        """Give it the id and type that its body has, where its headers have none; a type that is malformed stays."""
+        named = self._processing.registry.named(came)
+        if named.type != came.type and storable(came).type != came.type:
+            return named._replace(type=came.type)
+        return named
+
+    async def _settle(self, delivery: Delivery, message: Message, *, malformed: bool) -> None:
         """Handle, store or bury a message, and bury it also when that fails each time in a way nobody foresaw."""
         tries = 0
         while True:
             try:
-                await self._deal_with(delivery, message)
+                await self._deal_with(delivery, message, malformed=malformed)
                 return
             except Stopped:
                 raise
@@ -69,30 +75,13 @@ class Deliveries:
                     return
                 await self._processing.outages.pause(error)
 
-    async def _deal_with(self, delivery: Delivery, message: Message) -> None:
-        if message is not delivery.message:
+    async def _deal_with(self, delivery: Delivery, message: Message, *, malformed: bool) -> None:
+        if malformed:
             await self._bury(message, "malformed", "Its id, type, key or content type cannot be stored as it is.")
-        elif not message.type or self._is_handled(message):
+        elif not message.type or self._processing.handlers.of(message.type, message.topic):
             await self._read(delivery, message)
         else:
             self._ignore(message.type)
-
-    def _is_handled(self, message: Message) -> bool:
-        handlers = self._processing.handlers
-        return bool(handlers.of(message.type) or handlers.of(self._type_inside(message)))
-
-    def _type_inside(self, message: Message) -> str:
-        """Give the type that the body names, where the header's is a stranger's: it may mean anything.
-
-        A stranger is who does not tell our way when the event occurred. Looked for until header and body agree.
-        """
-        strange = message.occurred_at == EPOCH and not self._processing.registry.knows(message.type)
-        if not strange or message.type in self._agreed:
-            return message.type
-        inside = self._processing.registry.type_of(message) or message.type
-        if inside == message.type and len(self._agreed) < _TOLD:
-            self._agreed.add(message.type)
-        return inside
 
     async def _read(self, delivery: Delivery, message: Message) -> None:
         try:
@@ -104,10 +93,12 @@ class Deliveries:
         if message.type != type_:  # its producer names the type only in the body
             message = message._replace(type=type_)
         suspect = self._suspicion.suspects(delivery)
-        for handler in self._processing.handlers.of(type_):
+        of_type = self._processing.handlers.of(type_, message.topic)
+        handlers = [handler for handler in of_type if handler.event is type(event)]
+        for handler in handlers:
             await self._deal(handler, event, entry_of(handler.consumer, message), suspect)
         self._suspicion.clear(delivery)
-        if not self._processing.handlers.of(type_):
+        if not handlers:
             self._ignore(type_)
 
     async def _deal(self, handler: Handler, event: Event, entry: Entry, suspect: bool) -> None:

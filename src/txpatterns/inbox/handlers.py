@@ -126,13 +126,19 @@ class Handlers:
         """Register a handler that was made here."""
         self._by_type.setdefault(describe(handler.event).type, []).append(handler)
 
-    def of(self, type_: str) -> list[Handler]:
-        """Give the handlers of a wire type, in the order of their registration."""
-        return self._by_type.get(type_, [])
+    def of(self, type_: str, topic: str | None = None) -> list[Handler]:
+        """Give the handlers of a wire type on a topic, in the order of their registration.
 
-    def find(self, consumer: str, type_: str) -> Handler | None:
+        A topic that no event of this type names is read as the only event of the type.
+        """
+        found = self._by_type.get(type_, [])
+        if topic is None or len({handler.event for handler in found}) < 2:
+            return found
+        return [handler for handler in found if describe(handler.event).topic == topic]
+
+    def find(self, consumer: str, type_: str, topic: str | None = None) -> Handler | None:
         """Give the handler that a waiting message belongs to."""
-        return next((handler for handler in self.of(type_) if handler.consumer == consumer), None)
+        return next((handler for handler in self.of(type_, topic) if handler.consumer == consumer), None)
 
     @property
     def topics(self) -> list[str]:

@@ -154,7 +154,7 @@ class Processing:
         """Say whether a waiting message may have another attempt, and when to look after it if its process dies."""
         message = waiting.entry.message
         policy = self.settings.policies.of(message.topic)
-        handler = self.handlers.find(waiting.entry.consumer, message.type)
+        handler = self.handlers.find(waiting.entry.consumer, message.type, message.topic)
         rules = handler.rules if handler else FailureRules()
         if waiting.attempts >= rules.most_attempts(policy.ladder):
             return Plan(None, policy.on_failure)

@@ -114,7 +114,7 @@ class Retries:
 
     async def _attempt(self, waiting: Waiting) -> None:
         processing, entry = self._processing, waiting.entry
-        handler = processing.handlers.find(entry.consumer, entry.message.type)
+        handler = processing.handlers.find(entry.consumer, entry.message.type, entry.message.topic)
         begun, limit = Begun.GONE, processing.limit_of(handler)
 
         def opening(connection: Connection) -> bool:

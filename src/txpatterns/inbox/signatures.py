@@ -62,7 +62,10 @@ def check_signature(event: type[Event], function: AnyHandler) -> bool:
         return False
     first, second, returned = _annotations(function)
     if not _takes(first, event):
-        raise HandlerDefinitionError(f"{name} takes {_shown(first)}, but is registered for {event.__name__}.")
+        raise HandlerDefinitionError(
+            f"{name} takes {_shown(first)}, but is registered for {event.__name__}.",
+            fix=f"A handler takes (event, tx): annotate event with {event.__name__}, a base of it, or a union with it.",
+        )
     in_loop = _runs_in_loop(function, second, returned)
     wanted = Transaction if in_loop else SyncTransaction
     if not _takes(second, wanted):
@@ -78,7 +81,7 @@ def check_signature(event: type[Event], function: AnyHandler) -> bool:
 def _runs_in_loop(function: AnyHandler, second: object, returned: object) -> bool:
     if is_coroutine_function(function):
         return True
-    promises = any(isinstance(kind, type) and issubclass(kind, Awaitable) for kind in _kinds(returned))
+    promises = any(kind is not Any and issubclass(kind, Awaitable) for kind in _kinds(returned))
     wraps = is_coroutine_function(inspect.unwrap(_without_partial(function)))
     # One that makes a coroutine function into a plain one says so by the transaction that it takes.
     return (promises or wraps) and _takes(second, Transaction)
@@ -99,35 +102,32 @@ def _target(function: AnyHandler) -> AnyHandler:
 
 
 def _annotations(function: AnyHandler) -> tuple[object, object, object]:
-    """Give the types of the first two parameters and of the result; Any where they cannot be known at run time."""
+    """Give the types of the first two parameters and of the result; ``object`` where run time does not tell them."""
     try:
         hints = get_type_hints(_target(function))
         parameters = inspect.signature(function).parameters.values()
     except Exception:  # noqa: BLE001 - imported for type checkers only, a built-in, or a name that fails when evaluated
-        return Any, Any, Any
+        return object, object, object
     positional = (p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-    found = [hints.get(parameter.name, Any) for parameter in positional]
-    first, second = [*found, Any, Any][:2]
-    return first, second, hints.get("return", Any)
+    found = [hints.get(parameter.name, object) for parameter in positional]
+    first, second = [*found, object, object][:2]
+    return first, second, hints.get("return", object)
 
 
 def _takes(annotation: object, given: type) -> bool:
-    """Whether a parameter so annotated takes an object of a class, as far as that can be told at run time."""
-    kinds = list(_kinds(annotation))
-    return not kinds or any(_fits(kind, given) for kind in kinds)
+    """Whether a parameter so annotated takes an object of a class, as far as that can be told at run time.
+
+    Any and protocols do not: a handler is checked when it is registered, and they leave nothing to check.
+    """
+    return any(_fits(kind, given) for kind in _kinds(annotation))
 
 
-def _fits(kind: object, given: type) -> bool:
-    if not isinstance(kind, type) or kind is Any or getattr(kind, "_is_protocol", False):
-        return True  # a protocol, or something that only type checkers understand
-    try:
-        return issubclass(given, kind)
-    except TypeError:
-        return True
+def _fits(kind: type, given: type) -> bool:
+    return kind is not Any and not getattr(kind, "_is_protocol", False) and issubclass(given, kind)
 
 
-def _kinds(annotation: object) -> Iterator[object]:
-    """Give the classes of an annotation, and Any for what is none."""
+def _kinds(annotation: object) -> Iterator[type]:
+    """Give the classes of an annotation, and ``object`` for what only type checkers understand."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         for member in get_args(annotation):
@@ -137,15 +137,15 @@ def _kinds(annotation: object) -> Iterator[object]:
     elif isinstance(annotation, TypeVar):
         bounds = annotation.__constraints__ or (annotation.__bound__,)
         for bound in bounds:
-            yield from _kinds(Any if bound is None else bound)
+            yield from _kinds(object if bound is None else bound)
     elif hasattr(annotation, "__supertype__"):  # a NewType
         yield from _kinds(annotation.__supertype__)
     elif hasattr(annotation, "__value__"):  # a type alias
         yield from _kinds(annotation.__value__)
     else:
         found = origin or annotation
-        yield found if isinstance(found, type) else Any
+        yield found if isinstance(found, type) or found is Any else object
 
 
 def _shown(annotation: object) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

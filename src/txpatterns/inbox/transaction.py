@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.errors import ConfigurationError
-from txpatterns.hooks import CAUSATION_ID, CORRELATION_ID, correlation_id_of
+from txpatterns.hooks import lineage_of
 from txpatterns.messages import Event, Message, derived_id
 
 S = TypeVar("S", Session, AsyncSession)
@@ -62,7 +62,7 @@ class _HandlerTransaction(Generic[S]):
             raise ConfigurationError("emit was called after its handler had ended.", fix="Await all that emits.")
         message_id = derived_id(self.consumer, self.message.id, self._emitted)
         self._emitted += 1
-        headers = {CORRELATION_ID: correlation_id_of(self.message), CAUSATION_ID: self.message.id}
+        headers = lineage_of(self.message)
         return self._emitter.add(
             self.session, event, headers=headers, deliver_after=deliver_after, message_id=message_id
         )

@@ -70,8 +70,8 @@ class Outbox:
         """Send an event with this transaction; gives the message's id.
 
         Does no I/O: the row is written at the commit, together with all others of the transaction, and a rolled
-        back savepoint takes its messages along. Serialising, checking and sizing happen here, so that what is
-        stored can be sent; later changes of the event's contents change nothing.
+        back savepoint takes its messages along. Serialising, reading back and sizing happen here, so that what is
+        stored can be sent, and comes out equal; later changes of the event's contents change nothing.
 
         ``deliver_after`` keeps the message back for at least so long after the commit; until then it can be
         cancelled, and it is outside the order of its key. ``message_id`` is for an id of your own; while a message
@@ -79,7 +79,7 @@ class Outbox:
 
         Raises:
             AddRefused: an argument is none that can be sent, or be sent with.
-            PayloadInvalid: it cannot be written as JSON without loss.
+            PayloadInvalid: it cannot be written as JSON without loss, or would be read as another.
             PayloadTooLarge: with its headers it is above ``max_payload``.
             NotTransactional, WrongDatabase, SavepointsUnsafe: here or at the commit; nothing is committed then.
         """
@@ -90,9 +90,8 @@ class Outbox:
             )
         if deliver_after is not None and deliver_after < NO_DELAY:
             raise AddRefused("deliver_after is negative.", fix="Give a timedelta of zero or more.")
-        spec = self.registry.register(type(event))
         message = self._message(event, message_id or new_id(), headers or {})
-        strict = spec.order == "strict"
+        strict = describe(type(event)).order == "strict"
         entry = Entry(message, deliver_after, strict, self._write, self._committed, self.identity.is_home)
         match _plain(transaction):
             case Session() as session:
@@ -144,7 +143,7 @@ class Outbox:
         return [entry.message for entry in units.pending(_plain(transaction))]
 
     def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
-        spec, now = describe(type(event)), self.database.clock.now()
+        spec, now = self.registry.register(type(event)), self.database.clock.now()
         key = event.key_of()
         if not _ID.fullmatch(message_id):
             raise AddRefused(
@@ -157,19 +156,21 @@ class Outbox:
                 f"The key of {spec.type} has {len(key.encode())} bytes; the limit is {LONGEST_KEY}.",
                 fix="Take a shorter key: an id, or a digest of what is so long.",
             )
-        encoded = self.registry.codec.encode(event, spec, message_id, now)
+        encoded = self.registry.encode(event, message_id, now)
+        given = {**self.hooks.headers(), **headers, **encoded.headers}
         message = Message(
             id=message_id,
             topic=spec.topic,
             type=spec.type,
             payload=encoded.payload,
             key=key,
-            headers=_checked({**self.hooks.headers(), **headers, **encoded.headers}),
+            headers=_checked(given) if given else {},
             content_type=encoded.content_type,
             occurred_at=now,
         )
         if message.size > self.max_payload:
             raise PayloadTooLarge(f"{spec.type} has {message.size} bytes; the limit is {self.max_payload}.")
+        self.registry.read_back(event, message)
         return message
 
     def _committed(self) -> None:

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from txpatterns.errors import DecodeError
 from txpatterns.messages import Event, EventType, Message
-from txpatterns.serialization.codec import Decoded, Encoded, from_json, to_json
+from txpatterns.serialization.codec import Decoded, Encoded
+from txpatterns.serialization.exact_json import from_json, to_json
 
 _STRUCTURED = "application/cloudevents+json"
 
 
-class CloudEventsBinary:
-    """The event's JSON is the body; ``ce_…`` headers carry the attributes (Kafka protocol binding).
-
-    ``source`` names the producer, as a URI reference, for example ``/orders``.
-    """
+class _CloudEvents:
+    """Reads either form, whichever is written: on one topic there may be both."""
 
     def __init__(self, source: str) -> None:
         self.source = source
+
+    def decode(self, message: Message) -> Decoded:
+        if "ce_specversion" in message.headers and not message.content_type.startswith("application/cloudevents"):
+            found: Mapping[str, Any] = {name[3:]: v for name, v in message.headers.items() if name.startswith("ce_")}
+            data: object = from_json(message.payload)
+        else:
+            found = from_json(message.payload)
+            data = found.get("data")
+        name, schema = found.get("type"), found.get("dataschema")
+        if found.get("specversion") != "1.0" or not isinstance(name, str) or not isinstance(data, dict):
+            raise DecodeError(f"Message {message.id} has neither the headers nor the form of a CloudEvent 1.0 in JSON.")
+        return Decoded(name, _version(schema if isinstance(schema, str) else None), data, _id_of(found))
+
+
+class CloudEventsBinary(_CloudEvents):
+    """The event's JSON is the body; ``ce_…`` headers carry the attributes (Kafka protocol binding).
+
+    ``source`` names the producer, as a URI reference, for example ``/orders``. The structured form is read as well.
+    """
 
     def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
         attributes = _attributes(self.source, event, spec, message_id, occurred_at)
         return Encoded(to_json(event), "application/json", {f"ce_{n}": v for n, v in attributes.items()})
 
-    def decode(self, message: Message) -> Decoded:
-        name = message.headers.get("ce_type")
-        if name is None or message.headers.get("ce_specversion") != "1.0":
-            raise DecodeError(f"Message {message.id} has no CloudEvents 1.0 headers.")
-        return Decoded(name, _version(message.headers.get("ce_dataschema")), from_json(message.payload))
 
+class CloudEventsStructured(_CloudEvents):
+    """Attributes and data in one JSON object, content type ``application/cloudevents+json``.
 
-class CloudEventsStructured:
-    """Attributes and data in one JSON object, content type ``application/cloudevents+json``."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
+    ``source`` names the producer, as a URI reference, for example ``/orders``. The binary form is read as well.
+    """
 
     def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
         attributes = _attributes(self.source, event, spec, message_id, occurred_at)
         head = json.dumps({**attributes, "datacontenttype": "application/json"})
         return Encoded(head[:-1].encode() + b', "data": ' + to_json(event) + b"}", _STRUCTURED)
 
-    def decode(self, message: Message) -> Decoded:
-        found = from_json(message.payload)
-        name, data, schema = found.get("type"), found.get("data"), found.get("dataschema")
-        if found.get("specversion") != "1.0" or not isinstance(name, str) or not isinstance(data, dict):
-            raise DecodeError(f"Message {message.id} is not a CloudEvents 1.0 object with JSON data.")
-        return Decoded(name, _version(schema if isinstance(schema, str) else None), data)
+
+def _id_of(attributes: Mapping[str, Any]) -> str:
+    """Give source and id in one: an id is unique only within its source. A source, as a URI, has no spaces."""
+    source, own = attributes.get("source"), attributes.get("id")
+    if not isinstance(source, str) or not isinstance(own, str) or not own:
+        return ""
+    return f"{source.replace(' ', '%20')} {own}"
 
 
 def _attributes(source: str, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 from txpatterns.errors import DecodeError
 from txpatterns.messages import Event, EventType, Message
-from txpatterns.serialization.codec import Decoded, Encoded, from_json, to_json
+from txpatterns.serialization.codec import Decoded, Encoded
+from txpatterns.serialization.exact_json import from_json, quoted, to_json
+from txpatterns.transport import text_of_instant
 
 
 class EnvelopeCodec:
@@ -16,9 +17,9 @@ class EnvelopeCodec:
     def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
         key = event.key_of()
         head = (
-            f'{{"event_type":{json.dumps(spec.type)},"event_id":{json.dumps(message_id)},'
-            f'"occurred_at":"{occurred_at.isoformat()}","aggregate_id":{json.dumps(key)},'
-            f'"schema_version":{json.dumps(spec.version)},"payload":'
+            f'{{"event_type":{quoted(spec.type)},"event_id":{quoted(message_id)},'
+            f'"occurred_at":"{text_of_instant(occurred_at)}","aggregate_id":{"null" if key is None else quoted(key)},'
+            f'"schema_version":{quoted(spec.version)},"payload":'
         )
         return Encoded(head.encode() + to_json(event) + b"}", "application/json")
 
@@ -28,4 +29,5 @@ class EnvelopeCodec:
         name, version = envelope.get("event_type"), envelope.get("schema_version", "1.0")
         if not isinstance(fields, dict) or not isinstance(name, str) or not isinstance(version, str):
             raise DecodeError(f"Message {message.id} is not an envelope with event_type and payload.")
-        return Decoded(name, version, fields)
+        own = envelope.get("event_id")
+        return Decoded(name, version, fields, own if isinstance(own, str) else "")

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import pytest
 
-from txpatterns.messages import Message, new_id
+from txpatterns.messages import TOMBSTONE, Message, new_id
 from txpatterns.testing.scenarios import Publishing, Reader, message, scenario
 from txpatterns.transport import Broker, Verdict
 
@@ -81,7 +81,7 @@ class _PublishingSuite(_Suite):
 
     @scenario
     async def test_a_message_arrives_as_it_was_sent(self) -> None:
-        """Id, type, bytes, key, headers, content type and time are the same on the other side."""
+        """Id, type, bytes, key, headers, content type and time are the same on the other side; a tombstone is one."""
         topic = self.new_topic()
         sent = Message(
             id=new_id(),
@@ -94,11 +94,12 @@ class _PublishingSuite(_Suite):
             occurred_at=datetime(2024, 2, 29, 12, 30, 45, 123456, UTC),
         )
         bare = Message(new_id(), topic, "order.placed", b"", None)
+        tombstone = Message(new_id(), topic, "order.forgotten", b"", "key", content_type=TOMBSTONE)
         async with self.new_broker() as broker, self.reading(broker, topic, "suite") as reader:
-            publishing = Publishing(broker, [sent, bare])
-            came = {d.message.id: d.message for d in await reader.take(2, ack=True)}
+            publishing = Publishing(broker, [sent, bare, tombstone])
+            came = {d.message.id: d.message for d in await reader.take(3, ack=True)}
             await publishing.confirmed()
-        assert came == {sent.id: sent, bare.id: bare}
+        assert came == {each.id: each for each in (sent, bare, tombstone)}
 
     @scenario
     async def test_order_is_kept_per_key(self) -> None:

@@ -42,7 +42,6 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, setting
     made.metadata = app.metadata
     if app.metadata is not None:
         database.home.declare(attached_schema(app.metadata))
-    made.registry.codec = app.registry.codec
     made.registry.take_in(app.registry)
     for handler in app.consumer.handlers:
         name, rules = handler.consumer.removeprefix(f"{app.name}."), handler.rules

@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from txpatterns.brokers.kafka.driver_log import DriverLog
 from txpatterns.brokers.kafka.failures import ALL_BROKERS_DOWN, PERMANENT, TOPIC_MISSING, describe, error_of
+from txpatterns.brokers.kafka.wire import value_of
 from txpatterns.clock import Clock
 from txpatterns.errors import BrokerError, PublishRejected
 from txpatterns.messages import Message
@@ -124,7 +125,7 @@ class Channel:
             message = messages[0]
             headers: dict[str, Any] = to_wire_headers(message)
             report_of = partial(report, message.id)
-            produce(message.topic, message.payload, message.key, on_delivery=report_of, headers=headers)
+            produce(message.topic, value_of(message), message.key, on_delivery=report_of, headers=headers)
             messages.popleft()
 
     def look(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from confluent_kafka import Message as KafkaMessage
 
-from txpatterns.messages import Message
+from txpatterns.messages import TOMBSTONE, Message
 from txpatterns.transport import from_wire
 
 Header = tuple[str, str | bytes | None]
@@ -15,7 +17,8 @@ Header = tuple[str, str | bytes | None]
 def from_kafka(found: KafkaMessage) -> Message:
     """Make a message of a record, whoever wrote it.
 
-    Its id is the header, or topic/partition/offset; its key the header, or the record's key as text.
+    Its id is the header, or topic/partition/offset; its key the header, or the record's key as text; its time the
+    header, or, where there is no id either, the record's. A key without a value is a tombstone.
     """
     topic = found.topic() or ""
     try:
@@ -25,8 +28,29 @@ def from_kafka(found: KafkaMessage) -> Message:
     named = tolerant(headers or ())  # type: ignore[arg-type]  # what was received is never a dict
     if "ordering-key" not in named and (key := found.key()) is not None:
         named["ordering-key"] = as_text(key)
-    fallback_id = "" if named.get("message-id") else f"{topic}/{found.partition()}/{found.offset()}"
-    return from_wire(topic, found.value() or b"", named, fallback_id=fallback_id)
+    value = found.value()
+    if value is None and "ordering-key" in named:
+        named["content-type"] = TOMBSTONE
+    fallback_id = ""
+    if not named.get("message-id"):
+        fallback_id = f"{topic}/{found.partition()}/{found.offset()}"
+        named.setdefault("occurred-at", _stored_at(found))
+    return from_wire(topic, value or b"", named, fallback_id=fallback_id)
+
+
+def value_of(message: Message) -> bytes | None:
+    """Give the value of a message's record: none is how Kafka has a tombstone."""
+    return None if message.is_tombstone else message.payload
+
+
+def _stored_at(found: KafkaMessage) -> str:
+    kind, milliseconds = found.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        return ""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a producer may write any number
+        return ""
 
 
 def tolerant(headers: Sequence[Header]) -> dict[str, str]:
