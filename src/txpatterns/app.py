@@ -242,10 +242,11 @@ class App:
     async def drained(self) -> None:
         """Wait until everything committed before this call is published, or waits for a later time.
 
-        With the broker inside this process: published and handled. Only while ``running``.
+        With the broker inside this process: published and handled. Further attempts of handlers that are due now are
+        made, where the consumer runs here. Only while ``running``.
 
         Raises:
-            ConfigurationError: no relay runs here, or it stopped before that.
+            ConfigurationError: neither relay nor consumer runs here, or the relay stopped before that.
         """
         await self._running.drained()
 

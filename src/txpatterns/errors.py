@@ -23,6 +23,7 @@
     ├── TransactionEnded             a handler that committed, rolled back or closed its session
     ├── SessionOver                  what came to a session while its transaction was being committed
     ├── HandlerTimeout               a handler that did not end within its time limit
+    ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
         └── Reject
@@ -198,6 +199,13 @@ class HandlerTimeout(TxPatternsError):
 
     code = "TXP-1404"
     fix = "Give what it waits for a shorter time-out, or the handler more time: on(Event, timeout=...)."
+
+
+class LetterKept(TxPatternsError):
+    """The dead letter stays as it is."""
+
+    code = "TXP-1405"
+    fix = "Look at it: txp dlq show ID"
 
 
 class HandlerSignal(TxPatternsError):

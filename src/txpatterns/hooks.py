@@ -69,7 +69,10 @@ class Depths:
     depth: int
     """Committed messages that are not yet published."""
     oldest_age: timedelta
-    """The age of the oldest of these; zero when there are none."""
+    """The age of the oldest message that waits anywhere: to be published, for its key, for its next attempt.
+
+    Zero when none waits. What is scheduled is as old as it is late; a dead letter does not wait.
+    """
     scheduled: int
     """Messages that wait for their time or for their key."""
     waiting: int

@@ -57,6 +57,7 @@ class Running:
         self._pulse = pulse
         self._supervisor: Supervisor | None = None
         self._relay: Relay | None = None
+        self._consumer: Consumer | None = None
         self.consumes = False
         """Whether handlers run now, so that none can be registered any more."""
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
@@ -116,6 +117,7 @@ class Running:
                 self.consumes = False
 
     def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
+        self._consumer = consumer
         if consumer is not None:
             told = self._pulse.heard(CONSUMER)
 
@@ -156,7 +158,7 @@ class Running:
         try:
             await supervisor.stop(self._settings.stop_within)
         finally:
-            self._relay = None
+            self._relay = self._consumer = None
             self._pulse.postponed.clear()
 
     def health(self) -> Health:
@@ -166,8 +168,18 @@ class Running:
         return replace(self._supervisor.health(_PATIENCE), postponed=dict(self._pulse.postponed))
 
     async def drained(self) -> None:
-        """Wait until everything committed by now is published or waits for a later time, by whichever relay."""
-        await self._relay_here().drained()
+        """Wait until what is committed by now is published, by whichever relay, and what is due here was tried again.
+
+        What waits for a later time is not waited for.
+        """
+        if self._consumer is None:
+            await self._relay_here().drained()
+            return
+        if self._relay is not None:
+            await self._relay.drained()
+        await self._consumer.caught_up()
+        if self._relay is not None:
+            await self._relay.drained()  # what those attempts have emitted
 
     def _relay_here(self) -> Relay:
         if self._relay is None:
@@ -181,7 +193,7 @@ class Running:
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
-        self._supervisor = self._relay = None
+        self._supervisor = self._relay = self._consumer = None
         self.consumes = False
         self._database.after_fork()
         if self._notifier is not None:

@@ -29,7 +29,7 @@ class Told(Hooks):
 
 
 async def test_everything_that_waits_is_counted(any_database):
-    """P7: pending with the age of the oldest, scheduled, failed and waiting, dead; nothing where nothing waits."""
+    """P7, H257: pending with the age of the oldest, scheduled, failed and waiting, dead; and nothing."""
     app = App("depths", any_database, "memory://")
     await app.database.transact(create_missing)
 
@@ -59,7 +59,8 @@ async def test_everything_that_waits_is_counted(any_database):
     async with app.running():
         await app.drained()
         after = await depths()
-    assert (after.depth, after.oldest_age, after.scheduled) == (0, timedelta(0), 1)
+    assert (after.depth, after.scheduled) == (0, 1)
+    assert timedelta(0) < after.oldest_age < timedelta(minutes=10)  # of what waits at the handlers
     assert (after.waiting, after.dead) == (3, 1)  # two handlers, two messages, one failure of which is permanent
     await app.close()
 

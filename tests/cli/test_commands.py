@@ -14,7 +14,8 @@ def test_every_help_ends_with_two_examples(txp):
     """Whoever forgets the syntax reads it where it is shortest."""
     commands = [
         ["run"], ["relay"], ["consume"], ["publish"], ["explain"], ["db", "upgrade"], ["db", "check"], ["db", "sql"],
-        ["outbox", "list"], ["outbox", "show"], ["config", "show"],
+        ["outbox", "list"], ["outbox", "show"], ["config", "show"], ["inbox", "list"], ["inbox", "show"], ["status"],
+        ["dlq", "list"], ["dlq", "show"], ["dlq", "retry"], ["dlq", "drop"], ["dlq", "audit"],
     ]  # fmt: skip
     for command in commands:
         last = txp(*command, "--help").out.rstrip().splitlines()[-3:]
@@ -26,8 +27,8 @@ def test_tables_from_nothing_to_current(txp, project):
     """H100: upgrade, upgrade again, check; each says in words and in JSON where the database stands."""
     (project / "plain.db").touch()
     assert txp("db", "check", "--database", URL, code=3).out.startswith("the tables differ:")
-    assert "upgraded from nothing to 0001" in txp("db", "upgrade", "--database", URL).out
-    assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0001", "now": "0001", "changed": False}
+    assert "upgraded from nothing to 0002" in txp("db", "upgrade", "--database", URL).out
+    assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0002", "now": "0002", "changed": False}
     assert txp("db", "check", "--json", TXP_DATABASE_URL=URL).json["differences"] == []
     assert "CREATE TABLE txp_outbox (" in txp("db", "sql", "--dialect", "sqlite").out
     assert "autovacuum" in txp("db", "sql").out
@@ -191,7 +192,7 @@ def test_publish_refuses_what_does_not_fit(txp, arguments, said):
 
 def test_publish_of_an_unknown_type(txp):
     """An event for others needs no class here."""
-    arguments = ["audit", "note.taken", "--json", '{"text": "by hand"}', "--key", "7"]
+    arguments = ["audit", "note.taken", "--json", '{"text": "by hand"}', "--key", "7", "--unknown"]
     message_id = txp("publish", *arguments, "--app", "orders:app").out.strip()
     shown = txp("outbox", "show", message_id, "--app", "orders:app", "--json").json
     assert (shown["key"], shown["type"]) == ("7", "note.taken")

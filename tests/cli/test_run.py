@@ -1,5 +1,6 @@
 """`txp run`, `txp relay`, `txp consume` as processes."""
 
+import json
 import os
 import re
 import signal
@@ -36,9 +37,10 @@ def test_run_makes_missing_tables_and_says_so(txp):
 
 def test_run_says_in_json_what_it_runs_on(txp):
     """One line for a program that starts others."""
-    said = txp("run", "orders:app", "--drain", "--json").json
-    assert said["app"] == "orders"
-    assert (said["database"], said["broker"]) == ("sqlite+aiosqlite:///orders.db", "memory://")
+    started, ended = map(json.loads, txp("run", "orders:app", "--drain", "--json").out.splitlines())
+    assert started["app"] == "orders"
+    assert ended["drained"]["handled"] == 0
+    assert (started["database"], started["broker"]) == ("sqlite+aiosqlite:///orders.db", "memory://")
 
 
 BARE = """

@@ -114,7 +114,10 @@ async def test_a_release_runs_before_its_own_migration(any_database, monkeypatch
         await db.execute(sa.text("ALTER TABLE txp_outbox_waiting DROP COLUMN error"))
         await db.execute(sa.update(database_table).values(version=SCHEMA_VERSION - 1))
         await db.transact(verify)
-        assert await db.read(lambda connection: connection.scalar(sa.select(database_table.c.version))) == 0
+        assert (
+            await db.read(lambda connection: connection.scalar(sa.select(database_table.c.version)))
+            == SCHEMA_VERSION - 1
+        )
         await db.read(read_uid)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 
 from txpatterns.app import App
+from txpatterns.cli.importing import users_code
 from txpatterns.cli.output import of_driver
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_of_database, sqlstate
@@ -42,7 +43,7 @@ def load_app(place: str) -> App:
     """Import the App, with the current directory importable as it is for a script.
 
     Raises:
-        ConfigurationError: there is no such module or App; what the module itself raises is raised as it is.
+        ConfigurationError: there is no such module or App, or the user's code fails; its frames are in a note.
     """
     module_name, _, attribute = place.partition(":")
     if not module_name or not attribute:
@@ -51,21 +52,33 @@ def load_app(place: str) -> App:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: object = importlib.import_module(module_name)
+        found = _import(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
         fix = f"Run it where {module_name.split('.')[0]} can be imported; now that is {here}."
         raise ConfigurationError(f"There is no module {module_name!r}.", fix=fix) from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if callable(found) and not isinstance(found, (App, type)):
-        found = found()
+        with users_code(place):
+            found = found()
     if not isinstance(found, App):
         apps = [name for name, value in vars(importlib.import_module(module_name)).items() if isinstance(value, App)]
         there = f"{module_name} has " + (", ".join(f"{module_name}:{name}" for name in apps) or "none") + "."
         raise ConfigurationError(f"{place} is no App.", fix=f"Name an App, or a function that makes one; {there}")
     return found
+
+
+def _import(module_name: str) -> object:
+    """Import a module. Raises ModuleNotFoundError where it is itself that is not there, and not what it imports."""
+    missing: ModuleNotFoundError | None = None
+    with users_code(module_name):
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            missing = error
+    raise missing
 
 
 @contextmanager

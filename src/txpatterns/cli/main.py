@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from txpatterns.cli import config, db, explain, outbox, publish, run
+from txpatterns.cli import config, db, dlq, explain, inbox, outbox, publish, run, status
 from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
 from txpatterns.database.dialects import is_of_database
 from txpatterns.errors import TxPatternsError
@@ -38,13 +38,17 @@ app = typer.Typer(
 run.register(app)
 app.add_typer(db.group, name="db")
 app.add_typer(outbox.group, name="outbox")
+app.add_typer(inbox.group, name="inbox")
+app.add_typer(dlq.group, name="dlq")
+status.register(app)
 publish.register(app)
 app.add_typer(config.group, name="config")
 explain.register(app)
 
 
 @app.callback(
-    epilog="\b\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 not as asked (a difference, nothing found)."
+    epilog="\b\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 not as asked (a difference, nothing found), "
+    "4 drained, but something waits."
 )
 def _txp(version: VersionOption = False) -> None:
     """Reliable messages on your own database: run an App, look after its tables, see what it does."""
@@ -57,6 +61,9 @@ def main() -> None:
     except UsageError as error:
         report_usage(error)
         code = USAGE
+    except typer.Abort:  # a question was not answered
+        typer.echo("not done", err=True)
+        code = FAILED
     except Exception as error:
         if not isinstance(error, (TxPatternsError, SQLAlchemyError)) and not is_of_database(error):
             raise

@@ -9,10 +9,13 @@ from typing import Annotated
 
 import typer
 
+from txpatterns.admin.depths import read_depths
 from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbox
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
 from txpatterns.cli.output import DIFFERENT, examples, show, table
+from txpatterns.cli.remains import beside_the_outbox
 from txpatterns.database.identity import read_uid
+from txpatterns.hooks import Depths
 from txpatterns.outbox.schema import Waiting
 
 STATES = ("pending", *Waiting, "sent")
@@ -34,19 +37,24 @@ def list_(
     database: DatabaseOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List what is not published yet, oldest first; what was sent only with --state sent, where that is kept."""
+    """List what is not published yet, oldest first, and say how much waits elsewhere.
+
+    What was sent is listed with --state sent, where that is kept.
+    """
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"one of {', '.join(STATES)}", param_hint="--state")
 
-    async def work() -> list[OutboxEntry]:
+    async def work() -> tuple[list[OutboxEntry], Depths]:
         async with open_database(app, database) as opened:
             await opened.read(read_uid)  # says which command makes the tables, where there are none
-            return await opened.read(partial(list_outbox, state=state, topic=topic, limit=limit))
+            depths = await opened.read(partial(read_depths, now=opened.now()))
+            return await opened.read(partial(list_outbox, state=state, topic=topic, limit=limit)), depths
 
-    found = asyncio.run(work())
+    found, depths = asyncio.run(work())
     columns = ("id", "state", "topic", "type", "key", "attempts", "due_at")
     rows = [{name: getattr(entry, name) for name in columns} for entry in found]
-    show(found, table(rows) or ["nothing waits to be published"], as_data=json)
+    lines = table(rows) or ["nothing waits to be published"]
+    show(found, [*lines, *beside_the_outbox(depths)], as_data=json)
 
 
 @group.command("show", epilog=examples("txp outbox show 01a201e3-... --app orders:app", "txp outbox show ID --json"))

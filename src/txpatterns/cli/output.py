@@ -15,8 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from txpatterns.errors import ConfigurationError, TxPatternsError
 from txpatterns.settings import duration_text
 
-OK, FAILED, USAGE, DIFFERENT = 0, 1, 2, 3
-"""Exit codes: done; it failed and says why; called wrongly; what was asked for is not so, or is not there."""
+OK, FAILED, USAGE, DIFFERENT, WAITING = 0, 1, 2, 3, 4
+"""Exit codes: done; it failed and says why; called wrongly; what was asked for is not so, or is not there; a drain has
+ended, and something waits or was given up."""
 
 
 def as_json(value: object) -> str:
@@ -45,14 +46,17 @@ def of_driver(error: Exception) -> BaseException:
 
 
 def report(error: Exception) -> None:
-    """Print an error of ours, or of the database, in one line on standard error."""
+    """Print an error of ours, or of the database, in one line on standard error; the user's frames before it."""
     if not isinstance(error, TxPatternsError):
         cause = of_driver(error)
         said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         error = TxPatternsError(said, fix="It comes from the database or the system: look it up there by its name.")
+    frames: list[str] = getattr(error, "__notes__", [])
     if _asked_for_json():
-        _echo_as_json(error.code, error.message, error.remedy)
+        _echo_as_json(error.code, error.message, error.remedy, frames)
     else:
+        for frame in frames:
+            typer.echo(frame, err=True)
         typer.echo(" ".join(f"{error.code} {error.message} Fix: {error.remedy}".split()), err=True)
 
 
@@ -69,8 +73,9 @@ def _asked_for_json() -> bool:
     return "--json" in sys.argv and "publish" not in sys.argv[1:2]  # of `publish` it is the event and not a wish
 
 
-def _echo_as_json(code: str, message: str, fix: str) -> None:
-    typer.echo(as_json({"error": {"code": code, "message": message, "fix": fix}}), err=True)
+def _echo_as_json(code: str, message: str, fix: str, frames: Sequence[str] = ()) -> None:
+    where = {"where": "\n".join(frames)} if frames else {}
+    typer.echo(as_json({"error": {"code": code, "message": message, "fix": fix, **where}}), err=True)
 
 
 def examples(*lines: str) -> str:

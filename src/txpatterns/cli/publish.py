@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json as json_module
+import sys
 import types
 from typing import Annotated, Any
 
@@ -12,8 +14,8 @@ from pydantic import ConfigDict, ValidationError
 
 from txpatterns.app import App
 from txpatterns.cli.loading import load_app, reaching
-from txpatterns.cli.output import examples
-from txpatterns.errors import PayloadInvalid
+from txpatterns.cli.output import DIFFERENT, examples
+from txpatterns.errors import PayloadInvalid, UnknownType
 from txpatterns.messages import Event, describe
 from txpatterns.serialization.exact_json import event_of
 
@@ -22,12 +24,15 @@ FieldsOption = Annotated[str, typer.Option("--json", metavar="JSON", help="The e
 KeyOption = Annotated[
     str | None, typer.Option("--key", help="The ordering key, for a type that the App does not know.")
 ]
+UnknownOption = Annotated[
+    bool, typer.Option("--unknown", help="Do not ask whether a type that the App does not know is meant.")
+]
 TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC")]
 TypeArgument = Annotated[str, typer.Argument(metavar="TYPE")]
 
 EXAMPLES = examples(
     """txp publish order-events order.placed --json '{"order_id": "7", "total": "19.90"}' --app orders:app""",
-    """txp publish audit note.taken --json '{"text": "by hand"}' --key 7 --app orders:app""",
+    """txp publish audit note.taken --json '{"text": "by hand"}' --key 7 --unknown --app orders:app""",
 )
 
 
@@ -37,15 +42,39 @@ def register(app: typer.Typer) -> None:
 
 
 def publish(
-    topic: TopicArgument, type_: TypeArgument, fields: FieldsOption, app: AppOption, key: KeyOption = None
+    topic: TopicArgument,
+    type_: TypeArgument,
+    fields: FieldsOption,
+    app: AppOption,
+    key: KeyOption = None,
+    unknown: UnknownOption = False,
 ) -> None:
     """Add one message to the outbox, in a transaction, and print its id.
 
-    The fields are checked when the App knows the type. It is sent by the relay, not by this command.
+    The fields are checked when the App knows the type; for another type you are asked, or say --unknown. It is sent
+    by the relay, not by this command.
     """
     loaded = load_app(app)
+    if not unknown and not loaded.registry.knows(type_) and not _is_meant(type_, loaded.registry.types):
+        typer.echo("nothing was published", err=True)
+        raise typer.Exit(DIFFERENT)
     event = make_event(loaded, topic, type_, fields, key)
     typer.echo(asyncio.run(_add(loaded, event)))
+
+
+def _is_meant(type_: str, known: list[str]) -> bool:
+    """Ask whether an unknown type is meant.
+
+    Raises:
+        UnknownType: there is nobody to ask.
+    """
+    near = difflib.get_close_matches(type_, known, n=3)
+    said = f"The App knows no type {type_!r}; " + (
+        f"near it are {', '.join(near)}." if near else f"it knows {', '.join(known) or 'none'}."
+    )
+    if not sys.stdin.isatty():
+        raise UnknownType(said, fix="Correct the type; if another App is to read it, say --unknown.")
+    return typer.confirm(f"{said} Publish it all the same, unchecked?", err=True)
 
 
 def make_event(app: App, topic: str, type_: str, fields: str, key: str | None) -> Event:

@@ -13,8 +13,9 @@ import typer
 
 from txpatterns.app import App
 from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.cli.draining import Tally, tell
 from txpatterns.cli.loading import AppArgument, JsonOption, load_app, reaching
-from txpatterns.cli.output import as_json, examples
+from txpatterns.cli.output import OK, as_json, examples
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.outbox.schema import outbox_table
 from txpatterns.runtime.signals import stop_on_signals
@@ -22,7 +23,9 @@ from txpatterns.settings import BROKER_URL, DATABASE_URL
 
 _IMPORT = "Import the modules with the handlers where the App is made, or name a module that does."
 
-DrainOption = Annotated[bool, typer.Option("--drain", help="End as soon as everything that is committed now is sent.")]
+DrainOption = Annotated[
+    bool, typer.Option("--drain", help="Do what is due now, and end: exit code 4 when something waits for later.")
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what goes wrong.")]
 
 
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("run", epilog=examples("txp run orders:app", "txp run orders:app --drain"))(run)
     app.command("relay", epilog=examples("txp relay orders:app", "txp relay orders:app --drain"))(relay)
-    app.command("consume", epilog=examples("txp consume orders:app", "txp consume shop.orders:app --json"))(consume)
+    app.command("consume", epilog=examples("txp consume orders:app", "txp consume orders:app --drain"))(consume)
 
 
 def run(app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False) -> None:
@@ -48,9 +51,14 @@ def relay(
     _serve(app, relay=True, consume=False, drain=drain, verbose=verbose, json=json)
 
 
-def consume(app: AppArgument, verbose: VerboseOption = False, json: JsonOption = False) -> None:
-    """Run only the consumers of an App: they handle what arrives. Any number may run."""
-    _serve(app, relay=False, consume=True, drain=False, verbose=verbose, json=json)
+def consume(
+    app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False
+) -> None:
+    """Run only the consumers of an App: they handle what arrives. Any number may run.
+
+    With --drain, the attempts that are due in the database are made; it does not wait for what the broker still has.
+    """
+    _serve(app, relay=False, consume=True, drain=drain, verbose=verbose, json=json)
 
 
 def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool, json: bool) -> None:
@@ -67,32 +75,39 @@ def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool
         )
     if consume and not relay and not app.consumer.handlers.topics:
         raise ConfigurationError(f"{place} has no handlers, so there is nothing to consume.", fix=_IMPORT)
-    asyncio.run(_until_stopped(app, relay=relay, consume=consume, drain=drain, json=json))
+    code = asyncio.run(_until_stopped(app, relay=relay, consume=consume, drain=drain, json=json))
+    if code != OK:
+        raise typer.Exit(code)
 
 
-def _without_handlers(app: App) -> bool:
-    """Say what it means that there are none: most likely nobody has imported their module. Gives whether to relay."""
-    relay = not isinstance(app.broker, MemoryBroker) or app.broker.has_groups
-    kept = "it sends, and handles nothing" if relay else "on memory:// nothing is sent, and messages are kept"
-    typer.echo(f"{app.name} has no handlers here: {kept}. {_IMPORT}", err=True)
-    return relay
+def _is_kept(app: App) -> bool:
+    """Say what it means that there are no handlers: most likely nobody has imported their module.
+
+    Gives whether messages are kept: on ``memory://`` they would be sent to nobody.
+    """
+    is_kept = isinstance(app.broker, MemoryBroker) and not app.broker.has_groups
+    told = "on memory:// nothing is sent, and messages are kept" if is_kept else "it sends, and handles nothing"
+    typer.echo(f"{app.name} has no handlers here: {told}. {_IMPORT}", err=True)
+    return is_kept
 
 
-async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> None:
+async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> int:
+    tally = Tally()
+    app.hooks.listeners.append(tally)
     with stop_on_signals() as stopping:
         try:
             with reaching(app.database):
                 made = await app.prepare()
-            if consume and not app.consumer.handlers.topics:
-                relay = _without_handlers(app)
-            async with app.running(relay=relay, consume=consume):
+            is_kept = consume and not app.consumer.handlers.topics and _is_kept(app)
+            async with app.running(relay=relay and not is_kept, consume=consume):
                 _say(app, made, json=json)
-                if drain and not relay:
+                if drain and is_kept:
                     await _refuse_to_drain(app)
                 elif drain:
                     await _first(app.drained(), stopping.wait())
                 else:
                     await stopping.wait()
+            return await tell(app, tally, json=json) if drain else OK
         finally:
             await app.close()
 

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with each migration; an older or newer neighbour by one must still work."""
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The migration that made this version."""
 
-DISPENSABLE: frozenset[str] = frozenset()
+DISPENSABLE: frozenset[str] = frozenset({"txp_audit"})
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it
 can run before its migration does. A migration only adds, and what it adds may be left out of an INSERT, so that the
 release before works on the new tables."""

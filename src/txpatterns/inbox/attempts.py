@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
+from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import Waiting, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
@@ -88,6 +89,16 @@ class Attempts:
             self._update(connection, waiting, attempts=waiting.attempts, due_at=due_at)
             claimed.append(waiting)
         return claimed, dead
+
+    def moment(self, connection: Connection) -> datetime:
+        """Read the database's clock."""
+        found: datetime = connection.execute(sa.select(sa.type_coerce(self.database.now(), Instant))).scalar_one()
+        return found
+
+    def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime) -> bool:
+        """Whether an attempt for these consumers was due at a moment of the database's clock, and is not claimed."""
+        due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= moment)
+        return connection.execute(due.limit(1)).first() is not None
 
     def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Begun:
         """Open the handler's transaction: take the row out, which locks it, and claim the message.

@@ -225,6 +225,10 @@ class Consumer:
         self.check()
         return await self._retries.make_due()
 
+    async def caught_up(self) -> None:
+        """Wait until the further attempts that are due at this moment have been made, while this runs."""
+        await self._retries.caught_up()
+
     async def _supervise(self, work: Callable[[], Awaitable[None]]) -> None:
         with suppress(Stopped):
             await self._outages.insist(work)

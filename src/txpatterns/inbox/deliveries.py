@@ -187,7 +187,7 @@ class Deliveries:
     async def _bury(self, message: Message, reason: str, error: str) -> None:
         processing = self._processing
         entry = entry_of(processing.handlers.group, message)
-        bury = partial(processing.lanes.bury, entry=entry, attempts=0, reason=reason, error=error)
+        bury = partial(processing.lanes.bury_unread, entry=entry, reason=reason, error=error)
         if await processing.transact(bury):
             processing.hooks.dead(message, entry.consumer, error)
 

@@ -113,6 +113,12 @@ class LaneStore:
         )
         return True
 
+    def bury_unread(self, connection: Connection, entry: Entry, *, reason: str, error: str) -> bool:
+        """Make a dead letter of what no handler can be given, unless an operator has dealt with it before."""
+        if self.claims.has(connection, entry):
+            return False
+        return self.bury(connection, entry, attempts=0, reason=reason, error=error)
+
     def promote(self, connection: Connection, entry: Entry) -> bool:
         """Make the next of a lane due now; says whether one waits."""
         waiting = inbox_waiting_table.alias()

@@ -22,6 +22,7 @@ from txpatterns.runtime.outages import Outages, Stopped
 logger = logging.getLogger("txpatterns")
 
 _AT_ONCE = 16
+_LOOK_AGAIN = timedelta(milliseconds=50)
 
 
 class Retries:
@@ -34,6 +35,7 @@ class Retries:
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
+        self._claiming = asyncio.Lock()
 
     @property
     def in_flight(self) -> int:
@@ -73,14 +75,15 @@ class Retries:
                 plan_of=processing.plan_of,
                 busy=frozenset(self._busy),
             )
-            claimed, dead = await processing.database.transact(claim)
-            self._outages.fine()
-            for waiting in claimed:
-                self._busy.add(waiting.id)
-                task = asyncio.create_task(self._attempt_in_slot(waiting), name=f"retry {waiting.entry.consumer}")
-                self._running.add(task)
-                task.add_done_callback(partial(self._ended, waiting))
-                started += 1
+            async with self._claiming:
+                claimed, dead = await processing.database.transact(claim)
+                self._outages.fine()
+                for waiting in claimed:
+                    self._busy.add(waiting.id)
+                    task = asyncio.create_task(self._attempt_in_slot(waiting), name=f"retry {waiting.entry.consumer}")
+                    self._running.add(task)
+                    task.add_done_callback(partial(self._ended, waiting))
+                    started += 1
         finally:
             for _ in range(taken - started):
                 processing.slots.release()
@@ -91,6 +94,20 @@ class Retries:
     def wake(self) -> None:
         """Look for due messages now, or stop waiting."""
         self._wake.set()
+
+    async def caught_up(self) -> None:
+        """Wait until every attempt that is due at this moment has been made, while ``work`` runs; or until it stops."""
+        processing = self._processing
+        database, stopping = processing.database, processing.outages.stopping
+        is_due = partial(processing.attempts.has_due, consumers=processing.handlers.consumers)
+        moment = await database.read(processing.attempts.moment)
+        while not stopping.is_set() and await database.read(partial(is_due, moment=moment)):
+            self.wake()
+            await database.clock.wait(processing.freed, _LOOK_AGAIN)
+        async with self._claiming:
+            running = set(self._running)
+        if running:
+            await asyncio.wait(running)
 
     async def finished(self) -> None:
         """Wait for the attempts that run."""

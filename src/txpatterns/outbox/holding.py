@@ -63,8 +63,10 @@ class Holding:
         async with self._moving:
             rows = list(self.aside)
             if rows:
-                await self.waiting.set_aside(self.ownership.held, rows)
+                free = await self.waiting.set_aside(self.ownership.held, rows)
                 del self.aside[: len(rows)]
+                for lane in free:
+                    self.begin_release(bucket_of_lane(lane), lane)
 
     def fail(self, failure: Failure) -> None:
         """Stop a message's lane until it is written what becomes of the message."""

@@ -21,6 +21,7 @@ from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, LONGEST_KEY
+from txpatterns.outbox.revival import has_dead_letter
 from txpatterns.outbox.rows import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 from txpatterns.outbox.store import message_of
@@ -97,20 +98,30 @@ class WaitingStore:
         later = [(row.due_at - row.now).total_seconds() for row in found if row.due_at > row.now]
         return buckets, min(later, default=_LONGEST_LOOK)
 
-    async def set_aside(self, held: Held, rows: Sequence[Row]) -> None:
-        """Put rows behind the failing message of their lane. Raises LeaseLost."""
+    async def set_aside(self, held: Held, rows: Sequence[Row]) -> set[Lane]:
+        """Put rows behind the failing message of their lane; gives the lanes that an operator lets go on.
+
+        Raises LeaseLost.
+        """
         slots = {row.bucket: held.get(row.bucket, -1) for row in rows}
         ids = [row.message.id for row in rows]
         lanes = {row.lane for row in rows if self._parks(row.message.topic)}
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> set[Lane]:
             self._move_out(connection, ids, Waiting.BEHIND)
+            free: set[Lane] = set()
             for lane in lanes:
-                waits = sa.select(sa.literal(1)).where(_in_lane(lane, (Waiting.RETRYING,)))
-                if connection.execute(waits.limit(1)).first() is None:
+                query = sa.select(waiting_table.c.state).where(_in_lane(lane, (Waiting.RETRYING, Waiting.PARKED)))
+                states = set(connection.execute(query.distinct()).scalars())
+                if Waiting.RETRYING in states:
+                    continue
+                if states or has_dead_letter(connection, lane[0], lane[1][1:]):
                     self._park(connection, lane)  # what they would wait for is a dead letter already
+                else:
+                    free.add(lane)  # and that is gone, too
+            return free
 
-        await self._guarded(slots, work)
+        return await self._guarded(slots, work)
 
     async def fail(self, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
         """Take a failing message out of the outbox; gives whether its lane is held up now. Raises LeaseLost."""

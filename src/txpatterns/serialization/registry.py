@@ -86,6 +86,11 @@ class EventRegistry:
             self.register(event)
         self._upcasters.update(other._upcasters)
 
+    @property
+    def types(self) -> list[str]:
+        """The wire types that can be read, sorted."""
+        return sorted(self._classes)
+
     def knows(self, type_: str) -> bool:
         """Say whether a class reads this wire type."""
         return type_ in self._classes

@@ -20,7 +20,7 @@ except ImportError as missing:
 
 GAUGES = {
     "depth": ("txpatterns.outbox.depth", "{message}", "Committed messages that are not yet published."),
-    "oldest_age": ("txpatterns.outbox.oldest_age", "s", "Age of the oldest committed message that is not published."),
+    "oldest_age": ("txpatterns.outbox.oldest_age", "s", "Age of the oldest message that waits, at a handler too."),
     "scheduled": (
         "txpatterns.outbox.scheduled",
         "{message}",

@@ -1,0 +1,99 @@
+"""How ``--drain`` ends: what was done, and what waits, until when and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+import typer
+
+from txpatterns.admin.depths import read_depths
+from txpatterns.admin.inbox import list_inbox
+from txpatterns.admin.outbox import list_outbox
+from txpatterns.app import App
+from txpatterns.cli.output import OK, WAITING, as_json, table
+from txpatterns.cli.remains import dead_letter_lines
+from txpatterns.hooks import Depths, Hooks
+from txpatterns.messages import Message
+from txpatterns.text import error_line
+
+_SHOWN = 20
+_WHY = 80
+
+
+class Tally(Hooks):
+    """Counts what one run has done."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+        self.counts["published"] += len(messages)
+
+    def handled(self, message: Message, consumer: str) -> None:
+        self.counts["handled"] += 1
+
+    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+        self.counts["repeats"] += 1
+
+    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+        self.counts["failed"] += 1
+
+    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+        self.counts["failed"] += 1
+
+    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+        self.counts["given_up"] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One message that waits: where, until when, and why."""
+
+    where: str
+    state: str
+    type: str
+    key: str | None
+    message_id: str
+    until: datetime | None
+    why: str | None
+
+
+async def tell(app: App, tally: Tally, *, json: bool) -> int:
+    """Print how a drain has ended; gives the exit code: 0 when nothing waits and nothing was given up."""
+    database = app.database
+    depths = await database.read(partial(read_depths, now=database.now()))
+    left = await _left(app)
+    counts = {name: tally.counts[name] for name in ("published", "handled", "repeats", "failed", "given_up")}
+    waits = depths.depth + depths.scheduled + depths.waiting
+    if json:
+        typer.echo(as_json({"drained": counts, "waits": waits, "waiting": left, "dead_letters": depths.dead}))
+    else:
+        typer.echo("\n".join(_lines(counts, waits, left, depths)))
+    return WAITING if waits or counts["given_up"] else OK
+
+
+async def _left(app: App) -> list[Left]:
+    sending = await app.database.read(partial(list_outbox, limit=_SHOWN))
+    handling = await app.database.read(partial(list_inbox, limit=_SHOWN))
+    found = [Left("outbox", e.state, e.type, e.key, e.id, e.due_at, _why(e.error)) for e in sending]
+    found += [Left(e.consumer, e.state, e.type, e.key, e.message_id, e.due_at, _why(e.error)) for e in handling]
+    return found[:_SHOWN]
+
+
+def _why(error: str | None) -> str | None:
+    return None if error is None else error_line(error, _WHY)
+
+
+def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths) -> list[str]:
+    done = [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number]
+    lines = ["done: " + (", ".join(done) or "nothing was due")]
+    if waits:
+        names = ("where", "state", "type", "key", "message_id", "until", "why")
+        lines += [f"{waits} waits:" if waits == 1 else f"{waits} wait:"]
+        lines += table([{name: getattr(entry, name) for name in names} for entry in left])
+        lines += ["..."] if waits > len(left) else []
+    return [*lines, *dead_letter_lines(depths.dead)]

@@ -1,0 +1,43 @@
+"""``txp status``: how much waits, and how old the oldest of it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from functools import partial
+
+import typer
+
+from txpatterns.admin.depths import read_depths
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
+from txpatterns.cli.output import examples, show, table
+from txpatterns.database.identity import read_uid
+from txpatterns.hooks import Depths
+
+_SEE = {
+    "depth": ("to be published", "txp outbox list --state pending"),
+    "scheduled": ("for their time or key, to be published", "txp outbox list"),
+    "waiting": ("at handlers, to be tried again", "txp inbox list"),
+    "dead": ("dead letters", "txp dlq list"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("status", epilog=examples("txp status --app orders:app", "txp status --json"))(status)
+
+
+def status(app: AppOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
+    """Count what waits in the database, each up to 100,000, and say how old the oldest of it is."""
+
+    async def work() -> Depths:
+        async with open_database(app, database) as opened:
+            await opened.read(read_uid)
+            return await opened.read(partial(read_depths, now=opened.now()))
+
+    depths = asyncio.run(work())
+    rows = [
+        {"messages": getattr(depths, name), "where": where, "see": command} for name, (where, command) in _SEE.items()
+    ]
+    age = f"the oldest that waits is {depths.oldest_age.total_seconds():.0f} s old"
+    show(asdict(depths), [*table(rows), age if depths.oldest_age else "nothing waits"], as_data=json)
