@@ -163,7 +163,7 @@ BROKEN = {
     "exit": ("import sys\nsys.exit(3)", "SystemExit: 3", "__main__"),
     "raised": ("raise ValueError('postgresql://u:hunter2@h/x is bad')", "ValueError: ", "Correct the line"),
     "event": (
-        "from txpatterns import Event\nclass A(Event, topic='x'): ...",
+        "from txpatterns import Event\nclass A(Event, type='x'): ...",
         "A needs both topic= and type=",
         "Write: ",
     ),

@@ -55,7 +55,7 @@ def test_an_app_whose_handlers_nobody_imported_is_refused_on_memory(txp, project
     """P1, H205: its messages would be gone; they are kept instead."""
     (project / "plain.py").write_text(BARE.format(broker="memory://"))
     txp("db", "upgrade", "--app", "plain:app")
-    txp("publish", "o", "placed", "--json", '{"id": "1"}', "--app", "plain:app")
+    txp("publish", "o", "placed", "--json", '{"id": "1"}', "--unknown", "--app", "plain:app")
     ran = txp("run", "plain:app", "--drain", code=1)
     assert ran.err.startswith("plain has no handlers here: on memory:// nothing is sent, and messages are kept.")
     assert "Import the modules with the handlers" in ran.err

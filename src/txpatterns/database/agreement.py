@@ -6,6 +6,7 @@ to a connection afterwards, such as ``SET ROLE`` or ``SET search_path``, shows h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.dialects import is_sqlite, may_pass
 from txpatterns.database.finishing import finish
 from txpatterns.database.identity import Identity
 from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import ConfigurationError
+from txpatterns.text import error_line
+
+logger = logging.getLogger("txpatterns")
 
 _ROLE = sa.text("SELECT current_user, array_to_string(current_schemas(false), ', ')")
 _SETTINGS = sa.text("SELECT name, setting, source IN ('client', 'session') FROM pg_settings")
@@ -38,10 +42,21 @@ class _Beginning:
 async def check_sessions(database: Database, *, asynchronous: bool, plain: bool) -> None:
     """Make sure that handlers of these kinds have sessions of our database, and that both kinds begin alike.
 
+    Where one cannot be opened now, nothing is compared: `health` says so when a handler is held up by that.
+
     Raises:
         ConfigurationError: what differs.
         WrongDatabase: they are of another database.
     """
+    try:
+        await _compare(database, asynchronous=asynchronous, plain=plain)
+    except Exception as error:
+        if not may_pass(error):
+            raise
+        logger.warning("no session for handlers can be opened to look at it: %s", error_line(error))
+
+
+async def _compare(database: Database, *, asynchronous: bool, plain: bool) -> None:
     identity = Identity(database)
     check = partial(_check, identity=identity)
     usual = _Beginning()

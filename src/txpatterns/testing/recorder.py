@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import sysconfig
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from txpatterns.hooks import Hooks
 from txpatterns.messages import Event, Message
 from txpatterns.serialization import EventRegistry
-from txpatterns.testing.remains import DeadLetter, Left, Look
+from txpatterns.testing.remains import Look
 
 E = TypeVar("E", bound=Event)
 
 _SHOWN = 10
-_PATHS = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-_NOT_THE_USERS = (*_PATHS, str(Path(__file__).resolve().parent.parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +34,6 @@ class Story:
     messages: list[tuple[Message, EventRegistry]] = field(default_factory=list)
     """Each publication that was confirmed, with the registry of the App that sent it."""
     effects: list[Handled] = field(default_factory=list)
-    places: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Where in the application the last attempt failed, by consumer and message id."""
     interrupted: list[str] = field(default_factory=list)
     """Handlers that did not come to an end in time."""
     added: int = 0
@@ -56,16 +49,12 @@ class Story:
         """Say what waits and why, for a failing assertion."""
         if not self.looks:
             return "nothing was drained yet: call await txp.drain() before"
-        lines = [f"waits: {left}{self._place(left)}" for look in self.looks for left in look.left]
-        lines += [f"given up: {dead}{self._place(dead)}" for look in self.looks for dead in look.dead]
+        lines = [f"waits: {left}" for look in self.looks for left in look.left]
+        lines += [f"given up: {dead}" for look in self.looks for dead in look.dead]
         lines += [f"did not end: {running}" for running in self.interrupted]
         if self.added:
             lines.append(f"added since the last drain: {self.added}")
         return "\n".join(lines) or "nothing waits, and nothing was given up"
-
-    def _place(self, message: Left | DeadLetter) -> str:
-        place = self.places.get((message.consumer or "", message.message_id), "")
-        return f"\n  raised through {place}" if place else ""
 
 
 class Events(list[Event]):
@@ -99,16 +88,6 @@ class Recorder(Hooks):
 
     def handled(self, message: Message, consumer: str) -> None:
         self.story.effects.append(Handled(consumer, self.registry.read(message)))
-
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        self.story.places[consumer, message.id] = own_place(error)
-
-
-def own_place(error: BaseException) -> str:
-    """Give the innermost line of the application's own code, and nothing when an error was raised by that itself."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}" if own and own[-1] is not frames[-1] else ""
 
 
 def find(events: Iterable[Event], wanted: type[E], fields: dict[str, Any]) -> list[E]:

@@ -31,7 +31,7 @@ class DeadLetter:
     def __str__(self) -> str:
         return (
             f"{self.consumer or 'nobody could publish it'}: {self.type} {self.message_id}, key {self.key}, "
-            f"{self.attempts} attempts, {self.reason}: {self.error}"
+            f"{self.attempts} attempts, {self.reason}: {_first_line(self.error)}"
         )
 
 
@@ -51,13 +51,13 @@ class Left:
     due_at: datetime | None
     """None: at once, or when another message of its key is done."""
     error: str | None
-    """Of the last attempt, with the line that raised it."""
+    """Of the last attempt: what sums it up, with the line that raised it; then the traceback."""
 
     def __str__(self) -> str:
         named = f"{self.where}: {self.type} {self.message_id}, key {self.key}"
         tried = f", {self.attempts} attempts" if self.attempts else ""
         due = f", due {self.due_at:%Y-%m-%d %H:%M:%S}" if self.due_at else ""
-        return f"{named}{tried}{due}" + (f": {self.error}" if self.error else "")
+        return f"{named}{tried}{due}" + (f": {_first_line(self.error)}" if self.error else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +139,7 @@ def _left(place: Place, row: sa.RowMapping) -> Left:
         due_at=row.get("due_at"),
         error=row.get("error"),
     )
+
+
+def _first_line(error: str) -> str:
+    return error.partition("\n")[0]
