@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _REPEATS = 8
 _OWN_CONNECTIONS = 3
+_IDLE = timedelta(seconds=15)
+"""A transaction of the library's own that does nothing for so long is that of a process that was stopped."""
 
 
 class Database:
@@ -150,12 +152,13 @@ class Database:
 
         A deadlock, a serialisation failure or a busy file rolls back and runs ``work`` again at once, at most
         eight times; so it must do nothing but SQL. When the link fails during COMMIT the outcome is unknown
-        and the error is raised. ``urgent`` is for leases, which have a connection for themselves.
+        and the error is raised. ``urgent`` is for leases, which have a connection for themselves. PostgreSQL ends
+        the transaction when it does nothing for 15 seconds, so that a process that was stopped keeps no row locked.
         """
         async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
-                    return await _run(self.home.writes, self._at_home(work))
+                    return await _run(self.home.writes, self._at_home(self._bounded(work)))
                 except sa.exc.DBAPIError as error:
                     if attempt + 1 == _REPEATS or not dialects.is_repeatable(error):
                         raise
@@ -186,6 +189,16 @@ class Database:
             return work(connection)
 
         return located
+
+    def _bounded(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+        if self.is_sqlite:
+            return work
+
+        def bounded(connection: Connection) -> T:
+            connection.execute(dialects.BOUND_IDLE, {"limit": str(_IDLE // timedelta(milliseconds=1))})
+            return work(connection)
+
+        return bounded
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:

@@ -87,6 +87,10 @@ def idle_limit(milliseconds: sa.BindParameter[str]) -> ColumnElement[str]:
     )
 
 
+BOUND_IDLE = sa.select(idle_limit(sa.bindparam("limit", type_=sa.String)))
+"""The same as a statement by itself; ``limit`` is in milliseconds."""
+
+
 def is_sqlite(connection: Connection) -> bool:
     """Whether this is SQLite: one writer, no row locks, and no need of them."""
     return connection.dialect.name == "sqlite"

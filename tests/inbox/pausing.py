@@ -1,0 +1,160 @@
+"""A child that handles messages from Kafka and stops itself in the middle of one, as SIGSTOP stops a process anywhere.
+
+python -m inbox.pausing DATABASE BOOTSTRAP TOPIC PLACE
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from txpatterns import App, Event, Transaction
+from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.database import database
+from txpatterns.inbox.attempts import Attempts
+from txpatterns.inbox.claims import Claims
+from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
+from txpatterns.runtime.signals import stop_on_signals
+from txpatterns.settings import AppSettings
+
+TABLE = "CREATE TABLE effect (place bigserial PRIMARY KEY, key text, number int, who text)"
+EFFECT = sa.text("INSERT INTO effect (key, number, who) VALUES (:key, :number, :who)")
+SESSION = timedelta(seconds=6)
+"""The shortest that Kafka allows: so long a stopped consumer keeps its partitions."""
+_QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=50),) * 100)))
+
+_stops = []
+_fails = []
+
+
+def application(url, bootstrap, topic, who):
+    """The App of both processes, whose handler leaves a row for each message; ``before`` may hold it up."""
+    broker = KafkaBroker.from_url(
+        f"kafka://{bootstrap}", consumer={"session.timeout.ms": int(SESSION.total_seconds() * 1000)}
+    )
+    settings = AppSettings(consumer=ConsumerSettings(takeover=timedelta(milliseconds=100)))
+    app = App("shop", url, broker, policies=_QUICK, settings=settings)
+
+    class Told(Event, topic=topic, type="told", key="key"):
+        key: str
+        number: int
+
+    async def before(event):
+        """Nothing, but for a test."""
+
+    @app.on(Told, name="note")
+    async def note(event: Told, tx: Transaction) -> None:
+        await app.before(event)
+        if is_the_one(event) and _fails:
+            _fails.clear()
+            raise ValueError("the first attempt fails")
+        await tx.session.execute(EFFECT, {"key": event.key, "number": event.number, "who": who})
+        await app.after(event)
+
+    app.told, app.before, app.after = Told, before, before
+    return app
+
+
+def is_the_one(event):
+    return (event.key, event.number) == ("a", 2)
+
+
+def stop(when=True):
+    if when and not _stops:
+        _stops.append("once")
+        print("stops here", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        print("goes on", flush=True)
+
+
+def around(owner, name, *, before=lambda *_: False, after=lambda *_: False):
+    real = getattr(owner, name)
+
+    def replaced(*given, **named):
+        stop(before(*given, *named.values()))
+        found = real(*given, **named)
+        stop(after(found))
+        return found
+
+    setattr(owner, name, replaced)
+
+
+def concerns(*given):
+    """Whether a call is about the one."""
+    messages = [each.message for each in given if hasattr(each, "message")]
+    return any(message.key == "a" and b'"number":2' in message.payload.replace(b" ", b"") for message in messages)
+
+
+def in_the_handler(app):
+    async def after(event):
+        stop(is_the_one(event))
+
+    app.after = after
+
+
+def before_the_commit(app):
+    reached = noted(app)
+    around(Session, "commit", before=lambda *_: bool(reached))
+
+
+def after_the_commit(app):
+    reached = noted(app)
+    around(Session, "commit", after=lambda _: bool(reached))
+
+
+def noted(app):
+    """A list that has something once the handler has dealt with the one."""
+    reached = []
+
+    async def after(event):
+        reached.extend(["it"] if is_the_one(event) else [])
+
+    app.after = after
+    return reached
+
+
+def before_a_failure_is_stored(_app):
+    _fails.append("once")
+    around(LaneStore, "admit", before=concerns)
+
+
+def in_a_transaction_of_the_librarys_own(_app):
+    _fails.append("once")
+    database._IDLE = timedelta(seconds=1)
+    around(Attempts, "claim", after=lambda found: bool(found[0]))
+
+
+def with_an_attempt_claimed(_app):
+    _fails.append("once")
+    around(Processing, "run", before=lambda _self, *given: given[-1] > 1)
+
+
+PLACES = {
+    "before the claim": lambda _: around(Claims, "take", before=concerns),
+    "in the handler": in_the_handler,
+    "before the commit": before_the_commit,
+    "after the commit": after_the_commit,
+    "before a failure is stored": before_a_failure_is_stored,
+    "in a transaction of the library's own": in_a_transaction_of_the_librarys_own,
+    "with an attempt claimed": with_an_attempt_claimed,
+}
+
+
+async def main(url, bootstrap, topic, place):
+    app = application(url, bootstrap, topic, "first")
+    PLACES[place](app)
+    with stop_on_signals() as stopping:
+        async with app.running(relay=False):
+            await stopping.wait()
+    await app.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
