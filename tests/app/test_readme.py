@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SNIPPET = ROOT / "docs" / "snippets" / "orders.py"
+FIRST = SNIPPET.with_name("first.py")
 TXP = [sys.executable, "-c", "from txpatterns.cli import main; main()"]
 
 # The README's file with a process that dies by SIGKILL at one moment of the message's life.
@@ -60,8 +61,13 @@ def count(project, table):
 def test_the_readme_shows_the_file_that_is_tested():
     """What a reader pastes is what runs here."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"<!-- file: orders\.py -->\n\n```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert shown == SNIPPET.read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- file: orders\.py -->\n\n```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert shown == [FIRST.read_text(encoding="utf-8"), SNIPPET.read_text(encoding="utf-8")]
+
+
+def test_the_first_file_is_short():
+    """Twenty lines show the whole idea; models come in the second step."""
+    assert len(FIRST.read_text(encoding="utf-8").splitlines()) <= 20
 
 
 def test_the_readme_runs_as_pasted():

@@ -1,22 +1,31 @@
-"""The lessons, typed as they stand on their pages, in an empty folder."""
+"""The Start page and the lessons, typed as they stand on their pages, in an empty folder."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from docs.reader import DOCS
+from docs.reader import DOCS, ROOT
 
 pytestmark = pytest.mark.timeout(300)  # a dozen processes, one after the other
 
-LESSONS = {"survive-a-kill.md": 8, "handlers-and-retries.md": 1}
+LESSONS = {"index.md": 4, "tutorial/survive-a-kill.md": 8, "tutorial/handlers-and-retries.md": 1}
 
 
 @pytest.mark.parametrize("page", LESSONS)
 def test_a_lesson_runs_as_it_is_shown(page, reader):
     """P1, P2: what the page says is what is seen, the kills included."""
-    assert reader.follow(DOCS / "tutorial" / page) >= LESSONS[page]
+    assert reader.follow(DOCS / page) >= LESSONS[page]
+
+
+def test_the_start_page_installs_as_the_readme_does():
+    """The README's lines are typed in every run of the gate, from a clone on."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (install,) = re.findall(r"^<!-- install -->\n\n(```console\n.*?^```)$", readme, re.MULTILINE | re.DOTALL)
+    assert install in (DOCS / "index.md").read_text(encoding="utf-8")
+    assert install.replace("sixty", "lesson") in (DOCS / "tutorial" / "survive-a-kill.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.server
