@@ -1,5 +1,6 @@
 """The same event in each wire form."""
 
+# --8<-- [start:event]
 import asyncio
 import json
 from decimal import Decimal
@@ -8,7 +9,6 @@ from txpatterns import App, BigInt, Event, Message
 from txpatterns.serialization import CloudEventsBinary, CloudEventsStructured, Codec, EnvelopeCodec, RawCodec
 
 
-# --8<-- [start:event]
 class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id", version="1.0"):
     order_id: str
     total: Decimal
@@ -18,29 +18,21 @@ class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_i
 # --8<-- [end:event]
 
 
-# --8<-- [start:tombstone]
-class OrderForgotten(Event, topic="order-events", type="order.forgotten", key="order_id", tombstone=True):
-    order_id: str
-
-
-# --8<-- [end:tombstone]
-
-
+# --8<-- [start:choose]
 def app_with(codec: Codec) -> App:
-    # --8<-- [start:choose]
-    app = App("codecs", codec=codec)  # for example CloudEventsBinary(source="/orders")
-    # --8<-- [end:choose]
-    return app
+    return App("codecs", codec=codec)  # for example CloudEventsBinary(source="/orders")
 
 
+# --8<-- [end:choose]
+
+
+# --8<-- [start:run]
 async def main() -> None:
     placed = OrderPlaced(order_id="7", total=Decimal("19.90"), customer=2**60)
     show("envelope", await add(EnvelopeCodec(), placed))
     show("CloudEvents, binary", await add(CloudEventsBinary(source="/orders"), placed))
     show("CloudEvents, structured", await add(CloudEventsStructured(source="/orders"), placed))
     show("raw", await add(RawCodec(), placed))
-    gone = await add(RawCodec(), OrderForgotten(order_id="7"))
-    assert (gone.is_tombstone, gone.key, gone.payload) == (True, "7", b"")
 
 
 async def add(codec: Codec, event: Event) -> Message:
@@ -59,3 +51,16 @@ def show(name: str, message: Message) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]
+
+
+# --8<-- [start:tombstone]
+class OrderForgotten(Event, topic="order-events", type="order.forgotten", key="order_id", tombstone=True):
+    order_id: str
+
+
+# --8<-- [end:tombstone]
+
+if __name__ == "__main__":
+    gone = asyncio.run(add(RawCodec(), OrderForgotten(order_id="7")))
+    assert (gone.is_tombstone, gone.key, gone.payload) == (True, "7", b"")

@@ -1,5 +1,6 @@
 """Reading messages of an old version of an event, which may wait in tables and topics for weeks."""
 
+# --8<-- [start:event]
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
@@ -10,7 +11,6 @@ from txpatterns import App, Event, Message, Transaction
 app = App("prices")
 
 
-# --8<-- [start:event]
 class PriceChanged(Event, topic="prices", type="price.changed", key="sku", version="3.0"):
     sku: str
     amount: Decimal
@@ -34,11 +34,6 @@ def currency_was_always_euro(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 # --8<-- [end:upcasters]
 
 
-@app.on(PriceChanged)
-async def show(event: PriceChanged, tx: Transaction) -> None:
-    print(event.sku, event.amount, event.currency)
-
-
 # --8<-- [start:fixture]
 STORED = b"""{"event_type": "price.changed", "event_id": "1", "occurred_at": "2026-01-02T03:04:05+00:00",
 "aggregate_id": "A1", "schema_version": "1.0", "payload": {"sku": "A1", "cents": 1990}}"""
@@ -52,6 +47,12 @@ def test_what_was_stored_in_january_can_still_be_read() -> None:
 # --8<-- [end:fixture]
 
 
+# --8<-- [start:run]
+@app.on(PriceChanged)
+async def show(event: PriceChanged, tx: Transaction) -> None:
+    print(event.sku, event.amount, event.currency)
+
+
 async def main() -> None:
     test_what_was_stored_in_january_can_still_be_read()
     async with app.running():
@@ -62,3 +63,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

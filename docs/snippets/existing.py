@@ -1,5 +1,6 @@
 """An application that has its engines, sessions and tables already, and now sends messages."""
 
+# --8<-- [start:app]
 import asyncio
 from decimal import Decimal
 
@@ -19,7 +20,6 @@ class Order(Base):
     total: Mapped[Decimal]
 
 
-# --8<-- [start:app]
 class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id"):
     order_id: str
     total: Decimal
@@ -66,6 +66,7 @@ def import_order(connection: sa.Connection, total: Decimal) -> str:
 # --8<-- [end:core]
 
 
+# --8<-- [start:run]
 async def main() -> None:
     await app.prepare()  # on SQLite it makes what is missing; elsewhere your migrations do
     async with sessions.begin() as session:
@@ -85,3 +86,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

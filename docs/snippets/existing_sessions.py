@@ -1,5 +1,6 @@
 """An application whose sessions are its own: a class with a listener, and reads that go to a replica."""
 
+# --8<-- [start:routing]
 import asyncio
 from typing import Any
 
@@ -28,14 +29,10 @@ primary = create_async_engine("sqlite+aiosqlite:///notes.db")
 replica = create_async_engine("sqlite+aiosqlite:///notes.db")  # elsewhere, in earnest
 
 
-# --8<-- [start:routing]
 class RoutingSession(Session):
     def get_bind(self, mapper: Any = None, *, clause: Any = None, **given: Any) -> Any:
         writes = self._flushing or isinstance(clause, (sa.Insert, sa.Update, sa.Delete))
         return primary.sync_engine if writes else replica.sync_engine
-
-
-# --8<-- [end:routing]
 
 
 @event.listens_for(RoutingSession, "do_orm_execute")
@@ -44,12 +41,16 @@ def hide_deleted(state: ORMExecuteState) -> None:
         state.statement = state.statement.options(with_loader_criteria(Note, Note.deleted == sa.false()))
 
 
+# --8<-- [end:routing]
+
+
 # --8<-- [start:app]
 sessions = async_sessionmaker(sync_session_class=RoutingSession, expire_on_commit=False)  # the one that you have
 app = App("notes", Database(primary, sessions=sessions), metadata=Base.metadata)
 # --8<-- [end:app]
 
 
+# --8<-- [start:run]
 @app.on(Noted)
 async def list_notes(event: Noted, tx: Transaction) -> None:
     found = await tx.session.scalars(sa.select(Note.id))
@@ -68,3 +69,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

@@ -1,5 +1,6 @@
 """One message of each key fails for good; what the messages behind it do is the topic's choice."""
 
+# --8<-- [start:policies]
 import asyncio
 from datetime import timedelta
 
@@ -8,7 +9,6 @@ import sqlalchemy as sa
 from txpatterns import App, Event, FailurePolicies, FailurePolicy, OnFailure, Reject, RetryLadder, Transaction
 from txpatterns.deadletters.schema import dead_letter_table
 
-# --8<-- [start:policies]
 quick = RetryLadder((timedelta(milliseconds=50), timedelta(milliseconds=100)))
 policies = FailurePolicies(
     default=FailurePolicy(OnFailure.HOLD, quick),
@@ -21,6 +21,7 @@ app = App("policies", policies=policies)
 # --8<-- [end:policies]
 
 
+# --8<-- [start:handlers]
 class Held(Event, topic="held", type="held", key="key"):
     key: str
     number: int
@@ -42,7 +43,6 @@ def handle(event: Held | Parked | Skipping) -> None:
     print(event.key, event.number)
 
 
-# --8<-- [start:handlers]
 @app.on(Held, permanent=[KeyError])  # a KeyError makes a dead letter at once
 async def held(event: Held, tx: Transaction) -> None:
     handle(event)
@@ -63,6 +63,15 @@ async def skipping(event: Skipping, tx: Transaction) -> None:
 # --8<-- [end:handlers]
 
 
+# --8<-- [start:release]
+async def let_go_on() -> None:
+    await app.inbox.release("policies.parked", "parked", "Parked")  # consumer, topic, key
+
+
+# --8<-- [end:release]
+
+
+# --8<-- [start:run]
 async def main() -> None:
     async with app.running():
         for event in (Held, Parked, Skipping):
@@ -71,9 +80,7 @@ async def main() -> None:
                     app.outbox.add(session, event(key=event.__name__, number=number))
             await dead_letters(["held", "parked", "skipping"].index(event.__name__.lower()) + 1)
         print("an operator lets the parked key go on")
-        # --8<-- [start:release]
-        await app.inbox.release("policies.parked", "parked", "Parked")  # consumer, topic, key
-        # --8<-- [end:release]
+        await let_go_on()
         while await waiting():
             await asyncio.sleep(0.02)
     async with app.session() as session:
@@ -99,3 +106,4 @@ async def value(query: str) -> int:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

@@ -1,5 +1,6 @@
 """One App on Apache Kafka, with the settings written out."""
 
+# --8<-- [start:broker]
 import asyncio
 import os
 from datetime import timedelta
@@ -11,7 +12,6 @@ from txpatterns.errors import UnsafeSettings
 SERVERS = os.environ.get("KAFKA_SERVERS", "localhost:9092")
 TOPIC = os.environ.get("TOPIC", "order-events")
 
-# --8<-- [start:broker]
 broker = KafkaBroker.from_url(
     f"kafka://{SERVERS}",
     options={"client.id": "orders"},  # for the driver, both directions
@@ -23,6 +23,13 @@ broker = KafkaBroker.from_url(
 )
 app = App("orders", broker=broker)
 # --8<-- [end:broker]
+
+# --8<-- [start:refused]
+try:
+    KafkaBroker.from_url(f"kafka://{SERVERS}?acks=1")
+except UnsafeSettings as refused:
+    print(refused)
+# --8<-- [end:refused]
 
 
 class OrderPlaced(Event, topic=TOPIC, type="order.placed", key="order_id"):
@@ -39,12 +46,6 @@ async def pack(event: OrderPlaced, tx: Transaction) -> None:
 
 
 async def main() -> None:
-    # --8<-- [start:refused]
-    try:
-        KafkaBroker.from_url(f"kafka://{SERVERS}?acks=1")
-    except UnsafeSettings as refused:
-        print(refused)
-    # --8<-- [end:refused]
     async with app.running():
         async with app.session() as session, session.begin():
             app.outbox.add(session, OrderPlaced(order_id="1"))

@@ -1,5 +1,6 @@
 """What is handled in order, and what is not."""
 
+# --8<-- [start:events]
 import asyncio
 from collections import defaultdict
 
@@ -8,7 +9,6 @@ from txpatterns import App, Event, Transaction
 app = App("ledger")
 
 
-# --8<-- [start:events]
 class Deposited(Event, topic="accounts", type="deposited", key="account"):
     account: str
     amount: int
@@ -30,6 +30,7 @@ class RatePublished(Event, topic="rates", type="rate.published"):  # no key: no 
 
 # --8<-- [end:events]
 
+# --8<-- [start:run]
 seen: dict[str, list[str]] = defaultdict(list)
 
 
@@ -57,3 +58,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

@@ -1,5 +1,6 @@
 """A reminder that is sent later, unless the customer pays first."""
 
+# --8<-- [start:schedule]
 import asyncio
 from datetime import timedelta
 
@@ -17,7 +18,6 @@ async def remind(event: PaymentDue, tx: Transaction) -> None:
     print("reminding", event.order_id)
 
 
-# --8<-- [start:schedule]
 async def order_placed(order_id: str, patience: timedelta) -> str:
     async with app.session() as session, session.begin():
         return app.outbox.add(session, PaymentDue(order_id=order_id), deliver_after=patience)
@@ -31,6 +31,7 @@ async def order_paid(reminder: str) -> bool:
 # --8<-- [end:schedule]
 
 
+# --8<-- [start:run]
 async def main() -> None:
     async with app.running():
         paid = await order_placed("paid", timedelta(minutes=15))
@@ -51,3 +52,4 @@ async def order_is_waiting(reminder: str) -> bool:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

@@ -1,5 +1,6 @@
 """An engine of your own for SQLite, set up as the library sets up those it makes."""
 
+# --8<-- [start:engine]
 import asyncio
 from typing import Any
 
@@ -10,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from txpatterns import App, Event
 
-# --8<-- [start:engine]
 engine = create_async_engine("sqlite+aiosqlite:///orders.db")
 
 
@@ -30,6 +30,7 @@ app = App("orders", database=engine)
 # --8<-- [end:engine]
 
 
+# --8<-- [start:run]
 class OrderPlaced(Event, topic="order-events", type="order.placed", key="order_id"):
     order_id: str
 
@@ -51,3 +52,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+# --8<-- [end:run]

@@ -1,19 +1,17 @@
-"""Every piece of code on the site is a file that runs, and does what is shown beside it."""
+"""The files that pages include run, and do what is shown beside them; what is pasted is in test_pasted.py."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-import textwrap
 
 import pytest
 
-from docs.reader import DOCS, SNIPPETS, expanded
+from docs.reader import DOCS, SNIPPETS
 from txpatterns.outbox.schema import outbox_table
 
 SHOWN = sorted(SNIPPETS.rglob("*.out"))
 ELSEWHERE = {
+    "first.py": "test_tutorial.py",
     "orders.py": "tests/cli",
     "telemetry.py": "tests/telemetry/test_page.py",
     "tutorial/orders.py": "test_tutorial.py",
@@ -22,16 +20,6 @@ ELSEWHERE = {
     "kafka.py": "test_snippets.py",
 }
 """Snippets without a file of expected output beside them, and who runs those."""
-
-FRAGMENTS = {
-    "how-to/fastapi.md",
-    "how-to/wsgi.md",
-    "how-to/migrations.md",
-    "how-to/deploy.md",
-    "how-to/write-a-broker-adapter.md",
-    "how-to/test-your-handlers.md",
-}
-"""Pages that may show code of the reader's own, beside what is included."""
 
 OURS = (
     "existing",
@@ -87,21 +75,6 @@ def test_every_snippet_of_a_page_is_shown():
     """Code that nobody reads is no documentation."""
     pages = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md"))
     assert [name for name in OURS if f"docs/snippets/{name}.py" not in pages] == []
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
-def test_python_on_a_page_is_included_from_a_file(page):
-    """Code that is typed into a page is run by nobody; a few pages show fragments, which must at least be Python."""
-    text = page.read_text(encoding="utf-8")
-    blocks = [
-        textwrap.dedent(block)
-        for block in re.findall(r"^ *```python[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-    ]
-    typed = [block for block in blocks if not block.startswith("--8<--")]
-    for block in typed:
-        compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    assert not typed or page.relative_to(DOCS).as_posix() in FRAGMENTS
-    expanded(text)
 
 
 def test_debezium_is_told_columns_that_exist():

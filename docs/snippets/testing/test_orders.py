@@ -1,5 +1,6 @@
 """What docs/how-to/test-your-handlers.md shows."""
 
+# --8<-- [start:app]
 from decimal import Decimal
 
 import orders
@@ -11,7 +12,6 @@ from txpatterns.testing.explorer import Options, State, explore
 from txpatterns.testing.harness import Txp
 
 
-# --8<-- [start:app]
 @pytest.fixture
 def txp_app() -> App:
     return orders.app

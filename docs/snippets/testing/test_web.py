@@ -1,5 +1,6 @@
 """What docs/how-to/test-your-handlers.md shows of a test client, and of sessions of one's own."""
 
+# --8<-- [start:client]
 import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
@@ -20,7 +21,6 @@ def txp_app() -> App:
     return orders.app
 
 
-# --8<-- [start:client]
 def test_an_order_by_http_is_packed(txp: Txp) -> None:
     with TestClient(web) as client:
         order_id = client.post("/orders", params={"total": "12.50"}).json()

@@ -22,16 +22,13 @@ class ParcelMoved(Event, topic="parcels", type="parcel.moved", key="parcel_id"):
     state: str
 
 
-# --8<-- [start:ladder]
 ladder = RetryLadder((timedelta(milliseconds=100), timedelta(milliseconds=200)))
 policies = FailurePolicies(FailurePolicy(ladder=ladder))
 app = App("parcels", metadata=Base.metadata, policies=policies)
-# --8<-- [end:ladder]
 
 attempts: dict[str, int] = {}
 
 
-# --8<-- [start:handler]
 @app.on(ParcelMoved)
 async def follow(event: ParcelMoved, tx: Transaction) -> None:
     name = f"{event.parcel_id} {event.state}"
@@ -44,9 +41,6 @@ async def follow(event: ParcelMoved, tx: Transaction) -> None:
         raise Reject("parcels cannot be stolen")  # no attempt will help: a dead letter at once
     if event.state == "late" and attempts[name] == 1:
         raise Retry(after=timedelta(milliseconds=50))  # not an error: please again, a little later
-
-
-# --8<-- [end:handler]
 
 
 async def main() -> None:
