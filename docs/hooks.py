@@ -1,6 +1,7 @@
 """What pages are filled with when the site is built, so that they cannot fall behind.
 
-`{tests H7}` becomes the test files whose docstrings name that id; `{errors}` every error class, from the classes.
+`{tests H7}` becomes the test files whose docstrings name that id, folded when it is a line of its own; `{errors}` every
+error class, from the classes.
 """
 
 import ast
@@ -15,6 +16,7 @@ from txpatterns.errors import TxPatternsError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"\{tests ([HPI]\d+)\}")
+ALONE = re.compile(rf"^{MARK.pattern}$", re.MULTILINE)
 ID = re.compile(r"\b([HPI])(\d{1,3})(?:\s?(?:-|\N{EN DASH}|to)\s?\1(\d{1,3}))?\b")
 NONE_YET = "*no test yet*"
 
@@ -23,7 +25,18 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by MkDocs for each page."""
     if "\n{errors}\n" in markdown:
         markdown = markdown.replace("\n{errors}\n", f"\n{errors()}\n")
-    return MARK.sub(lambda mark: ", ".join(map(shown, sorted(cited()[mark[1]]))) or NONE_YET, markdown)
+    markdown = ALONE.sub(lambda mark: folded(mark[1]), markdown)
+    return MARK.sub(lambda mark: named(mark[1]), markdown)
+
+
+def named(name: str) -> str:
+    """The test files that name an id."""
+    return ", ".join(map(shown, sorted(cited()[name]))) or NONE_YET
+
+
+def folded(name: str) -> str:
+    """The same in a box that its reader opens."""
+    return f'??? example "The {len(cited()[name])} test files that name {name}"\n\n    {named(name)}'
 
 
 def shown(file: str) -> str:

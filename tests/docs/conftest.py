@@ -1,8 +1,6 @@
-import importlib.util
-
 import pytest
 
-from docs.reader import DOCS, Reader
+from docs.reader import Reader, load
 
 
 @pytest.fixture
@@ -14,7 +12,5 @@ def reader(tmp_path):
 @pytest.fixture(scope="session")
 def load_hooks():
     """What the site is built with."""
-    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    hooks = load("hooks")
     return lambda: hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 from rig.waiting import wait_until
 
@@ -47,6 +49,14 @@ def included(path: str, section: str | None) -> str:
         marks = [f"# --8<-- [{edge}:{section}]\n" for edge in ("start", "end")]
         text = text.split(marks[0])[1].split(marks[1])[0]
     return SECTION.sub("", text)
+
+
+def load(name: str) -> ModuleType:
+    """A file that the site is built with."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def same(expected: str, seen: str) -> bool:
