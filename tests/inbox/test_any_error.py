@@ -157,9 +157,9 @@ def test_a_ctrl_c_is_told_from_an_error_of_the_same_name():
         assert not is_interrupt(raised.value)
         assert not await asyncio.to_thread(is_interrupt, pressed.value)
 
-    asyncio.run(main())
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     try:
+        asyncio.run(main())
         with pytest.raises(KeyboardInterrupt) as pressed:
             signal.raise_signal(signal.SIGINT)
         assert is_interrupt(pressed.value)

@@ -11,7 +11,6 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 
 from inbox.support import Echoed, Noted, prepared, running
 from txpatterns.database import Database
-from txpatterns.database.sessions import given_async_session, given_session
 from txpatterns.errors import ConfigurationError, SessionOver
 from txpatterns.inbox import SyncTransaction, Transaction
 
@@ -103,7 +102,7 @@ async def test_what_is_added_while_the_transaction_is_committed_is_refused(any_d
     async with Database(any_database) as database:
         world = await with_slips(database)
         results = []
-        async with given_async_session(database.engine) as session:
+        async with database.session() as session:
 
             @sa.event.listens_for(database.engine.sync_engine, "commit")
             def meanwhile(_connection):
@@ -121,7 +120,7 @@ async def test_a_listener_may_add_before_the_commit(any_database):
     """P2, H202: what comes in time is part of the transaction, whoever adds it."""
     async with Database(any_database) as database:
         world = await with_slips(database)
-        async with given_async_session(database.engine) as session:
+        async with database.session() as session:
 
             @sa.event.listens_for(session.sync_session, "before_commit")
             def audit(inner):
@@ -140,9 +139,9 @@ async def test_objects_stay_readable_and_load_nothing_more(any_database):
     """P2, H202: what was loaded is there after the end; what would need a transaction that is over is an error."""
     async with Database(any_database) as database:
         await with_slips(database)
-        async with given_async_session(database.engine) as session, session.begin():
+        async with database.session() as session, session.begin():
             session.add(Slip(id=1))
-        async with given_async_session(database.engine) as session, session.begin():
+        async with database.session() as session, session.begin():
             slip = await session.get(Slip, 1)
         assert slip.id == 1
         with pytest.raises(DetachedInstanceError):
@@ -153,7 +152,7 @@ def test_a_plain_session_is_over_when_it_is_closed(sync_database):
     """P2, H202: in any thread."""
     engine = sa.create_engine(sync_database)
     Base.metadata.create_all(engine)
-    with given_session(engine) as session, session.begin():
+    with Database(engine).sync_session() as session, session.begin():
         session.add(Slip(id=1))
     failures = []
 

@@ -114,7 +114,9 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
             async def begin(row=row, entries=entries, came=came):
                 waiting = Waiting(row, entries[0], 1, State.RETRYING)
                 try:
-                    came["begun"] = await retrying.connection.run_sync(partial(attempts.begin, waiting=waiting))
+                    came["begun"] = await retrying.connection.run_sync(
+                        partial(attempts.begin, waiting=waiting, limit=None)
+                    )
                 except DBAPIError as error:
                     if not is_repeatable(error):
                         raise

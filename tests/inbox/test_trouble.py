@@ -42,7 +42,7 @@ async def test_conflicts_at_the_claim_and_at_the_commit_use_up_no_attempt(postgr
     """P2, H45: forced at the first and at the last statement of the transaction."""
     world = postgres_world
     consumer = world.consumer(policies=quick(1))
-    runs, fail_at = Counter(), iter(["INSERT INTO txp_inbox", "COMMIT"])
+    runs, fail_at = Counter(), iter(["INSERT INTO public.txp_inbox ", "COMMIT"])
     at = next(fail_at)
     engine = world.database.engine.sync_engine
 
