@@ -30,10 +30,12 @@ _IMPORT = "the message would choose what is imported: use text, and look it up i
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the events of a class are written."""
+    """How the events of a class are written and read."""
 
     by_alias: bool
-    """Whether an alias is the field's name on the wire: it is, unless the class says ``serialize_by_alias=False``."""
+    """Whether an alias is the field's name on the wire: it is, unless the class says ``serialize_by_alias=False``.
+
+    The wire has no other name for the field, in neither direction."""
     round_trip: bool
     """Whether pydantic's ``round_trip`` is needed: without it, what is written of the class cannot be read."""
 
@@ -106,12 +108,13 @@ class _Walk:
         named = fields.items() if isinstance(fields, Mapping) else ((each["name"], each) for each in fields)
         for name, field in named:
             schema = field["schema"]
-            written = field.get("serialization_alias", name) if self.by_alias else name
-            read = [name, *_aliases(field.get("validation_alias"))]
+            written, read = name, [name]
+            if self.by_alias:
+                written, read = field.get("serialization_alias", name), [*_aliases(field.get("validation_alias", name))]
             if field.get("serialization_exclude") and field.get("required", schema["type"] != "default"):
                 yield name, "it is required, and exclude=True leaves it out"
             elif written not in read:
-                yield name, f"it is written as {written!r} and read as {read[-1]!r}: use alias=, which is for both"
+                yield name, f"it is written as {written!r}, and not read by that name: use alias=, which is for both"
             else:
                 for path, why in self.faults(schema):
                     yield f"{name}.{path}".rstrip("."), why
@@ -134,7 +137,7 @@ def _aliases(given: Any) -> Iterator[str]:
     """Give the names among pydantic's ways to say where a field is found: a name, a path, or several paths."""
     if isinstance(given, str):
         yield given
-    elif given:
+    else:
         paths = given if isinstance(given[0], list) else [given]
         yield from (path[0] for path in paths if len(path) == 1)
 

@@ -123,9 +123,6 @@ class Broker(Publisher, Subscriber, Protocol):
 RESERVED_PREFIX = "txp-"
 """Headers under this prefix are the library's own; they are dropped when they come from outside."""
 
-PLACE = "txp-place"
-"""Set by a consumer on a message that came without an id: where the broker has it. In 0.1.0 that was its id."""
-
 _ID, _TYPE, _CONTENT, _OCCURRED, _KEY = (
     "message-id",
     "message-type",

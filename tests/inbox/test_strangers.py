@@ -8,9 +8,6 @@ import sqlalchemy as sa
 
 from inbox.support import Noted, World, effects, note, quick, running
 from txpatterns.inbox import Consumer, Transaction
-from txpatterns.inbox.entries import entry_of
-from txpatterns.inbox.lane_store import First
-from txpatterns.inbox.schema import State
 from txpatterns.messages import TOMBSTONE, Event, Message
 from txpatterns.outbox.schema import outbox_table
 from txpatterns.serialization import CloudEventsBinary, CloudEventsStructured, EnvelopeCodec, RawCodec
@@ -121,54 +118,6 @@ async def test_what_our_own_producers_say_stands(world):
     """P2: an id and a type in the headers stand, also where no class has that type here."""
     message = world.message(Noted(book="a", number=1), "own-id")
     assert world.registry.named(message) is message
-
-
-# ---------------------------------------------------------------------- across an upgrade
-
-WAITS = First(State.RETRYING, 1, timedelta(hours=1))
-
-
-def formerly(message: Message) -> Message:
-    """Give what version 0.1.0 made of it: the place was its id, and the type that of the body."""
-    return message._replace(id=str(message.id), type="note.added")
-
-
-async def store_formerly(world: World, message: Message, where: str) -> None:
-    """Put a message where a consumer of version 0.1.0 has left it."""
-    consumer = listening(world)
-    entry = entry_of("app.noted", formerly(message))
-    lanes = consumer._processing.lanes
-    match where:
-        case "handled":
-            await world.database.transact(lambda connection: lanes.claims.take(connection, entry, None))
-        case "waiting":
-            await world.database.transact(lambda connection: lanes.admit(connection, entry, WAITS))
-        case "dead":
-            bury = {"attempts": 7, "reason": "exhausted", "error": "formerly"}
-            await world.database.transact(lambda connection: lanes.bury(connection, entry, **bury))
-
-
-@pytest.mark.parametrize("where", ["handled", "waiting", "dead"])
-@pytest.mark.parametrize("redelivered", [False, True])
-async def test_a_message_of_before_an_upgrade_is_known_by_its_former_name(world, where, redelivered):
-    """P2, H211: 0.1.0 called it by its place; what it had handled or stored is not handled again."""
-    await store_formerly(world, envelope("e-1"), where)
-    world.broker.put(envelope("e-1"), redelivered=redelivered)
-    async with running(listening(world)):
-        await world.broker.all_acked()
-    assert await world.effects() == []
-    assert len(await world.inbox()) == (where == "handled")
-    assert (len(await world.waiting()), len(await world.dead())) == (where == "waiting", where == "dead")
-
-
-@pytest.mark.parametrize("where", ["handled", "waiting", "dead"])
-async def test_another_message_in_a_place_of_before_an_upgrade_is_handled(world, where):
-    """P2, H211: the place alone tells nothing; the topic may have been made anew."""
-    await store_formerly(world, came({**BODY, "number": 2}, "notes/0/1"), where)
-    fresh = envelope("e-1")._replace(key="b")
-    await handle(world, fresh)
-    assert await world.effects() == [("a", 1)]
-    assert "e-1" in [row.message_id for row in await world.inbox()]
 
 
 # ---------------------------------------------------------------------- what they are

@@ -14,7 +14,6 @@ from txpatterns.database.dialects import idle_limit, insert_into
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox.entries import Entry
-from txpatterns.inbox.former import former_values, has_former_name, is_stored, was_handled
 from txpatterns.inbox.schema import inbox_table, inbox_waiting_table
 
 _COLUMNS = [column.name for column in inbox_table.columns]
@@ -60,8 +59,6 @@ class Claims:
             "fingerprint": entry.fingerprint,
             "lane": entry.lane,
         }
-        if has_former_name(entry):
-            return self._insert("take placed", connection, {**values, **former_values(entry)}, limit)
         return self._insert("take", connection, values, limit)
 
     def has(self, connection: Connection, entry: Entry) -> bool:
@@ -121,8 +118,6 @@ class Claims:
             ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
             ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
         ]
-        if name == "take placed":
-            free += [~known for known in (was_handled(), *is_stored())]
         return self._bound(insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing())
 
     def _bound(self, insert: sa.Insert) -> sa.Insert:

@@ -20,7 +20,6 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry, Waiting
-from txpatterns.inbox.former import former_values, has_former_name, is_stored, was_handled
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.messages import Message
 
@@ -150,9 +149,6 @@ class LaneStore:
 
     def _known(self, connection: Connection, entry: Entry) -> Admission | None:
         """Say what is known of a message; if nothing is, no other process stores or buries it before we end."""
-        formerly = self._known_formerly(connection, entry)
-        if formerly is not None:
-            return formerly
         handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is None:
             self._lock(connection, entry)
@@ -167,15 +163,6 @@ class LaneStore:
         if handled is not None:
             return self._same(connection, entry, handled, Admission.DUPLICATE)
         return self._dead(connection, entry)
-
-    def _known_formerly(self, connection: Connection, entry: Entry) -> Admission | None:
-        if not has_former_name(entry):
-            return None
-        query = sa.select(was_handled(), sa.or_(*is_stored()))
-        handled, stored = connection.execute(query, former_values(entry)).one()
-        if handled:
-            return Admission.DUPLICATE
-        return Admission.STORED if stored else None
 
     def _lock(self, connection: Connection, entry: Entry) -> None:
         """Wait for another process that stores or buries the same message: there is no row yet that both could lock.

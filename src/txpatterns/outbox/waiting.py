@@ -20,7 +20,7 @@ from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
-from txpatterns.messages import BUCKETS, LONGEST_KEY
+from txpatterns.messages import BUCKETS
 from txpatterns.outbox.revival import has_dead_letter
 from txpatterns.outbox.rows import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
@@ -126,8 +126,6 @@ class WaitingStore:
     async def fail(self, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
         """Take a failing message out of the outbox; gives whether its lane is held up now. Raises LeaseLost."""
         policy = self.policies.of(row.message.topic)
-        # Of a key that is too long for the index, and so was added by an earlier version, nothing can wait.
-        permanent = permanent or len((row.message.key or "").encode()) > LONGEST_KEY
         delay = None if permanent else policy.ladder.delay(1, self.random)
 
         def work(connection: Connection) -> bool:

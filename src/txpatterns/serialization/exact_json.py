@@ -49,7 +49,7 @@ def to_json(event: Event) -> bytes:
             "an integer above 2**53, NaN or an infinity."
         )
     try:
-        read = event.__pydantic_validator__.validate_json(payload, by_alias=True, by_name=True)
+        read = event.__pydantic_validator__.validate_json(payload, by_alias=form.by_alias, by_name=not form.by_alias)
     except Exception as error:
         raise PayloadInvalid(
             f"{type(event).__name__} could not be read back: {brief(error)}.",
@@ -90,15 +90,16 @@ def _from_odd_json(payload: bytes) -> object:
 
 
 def event_of(event: type[E], fields: Mapping[str, Any]) -> E:
-    """Make an event of fields as JSON has them, by the names that are written and by its own.
+    """Make an event of fields as JSON has them, by their names on the wire.
 
     What JSON has no form for, from a codec or an upcaster of your own, is taken as Python has it.
     """
+    by_alias = written_as(event).by_alias
     try:
         text = pydantic_core.to_json(dict(fields))
     except (PydanticSerializationError, ValueError):
-        return event.model_validate(fields, by_alias=True, by_name=True)
-    return event.model_validate_json(text, by_alias=True, by_name=True)
+        return event.model_validate(fields, by_alias=by_alias, by_name=not by_alias)
+    return event.model_validate_json(text, by_alias=by_alias, by_name=not by_alias)
 
 
 def brief(error: Exception) -> str:

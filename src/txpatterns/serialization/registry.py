@@ -14,7 +14,7 @@ from txpatterns.serialization.cloudevents import CloudEventsBinary, CloudEventsS
 from txpatterns.serialization.codec import Codec, Decoded, Encoded, RawCodec
 from txpatterns.serialization.envelope import EnvelopeCodec
 from txpatterns.serialization.exact_json import brief, event_of, refuse_another
-from txpatterns.transport import PLACE, Place, named_by_place
+from txpatterns.transport import Place, named_by_place
 
 Upcaster = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -151,8 +151,7 @@ class EventRegistry:
             if message.type and is_sure:
                 type_ = message.type
         if isinstance(message.id, Place):
-            headers = {**message.headers, PLACE: str(message.id)}
-            message = message._replace(id=_of_bounded_length(own or named_by_place(message)), headers=headers)
+            message = message._replace(id=_of_bounded_length(own or named_by_place(message)))
         return message if message.type == type_ else message._replace(type=type_)
 
     def _decoded(self, message: Message) -> Decoded | None:
@@ -243,7 +242,7 @@ def _tombstone(event: Event) -> Encoded:
 def _of_key(event: type[Event], key: str | None) -> Event:
     """Make a tombstone's event. Raises DecodeError when the key does not fit its field."""
     try:
-        return event.model_validate_strings({describe(event).key: key}, by_alias=True, by_name=True)
+        return event.model_validate_strings({describe(event).key: key}, by_alias=False, by_name=True)
     except Exception as error:
         raise DecodeError(f"A tombstone's key does not fit {event.__name__}: {brief(error)}") from error
 
