@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         for number, (name, options) in enumerate(PARTS.items()):
             print(f"\n{name}:", flush=True)
             told = Path(folder, str(number))
-            command = [sys.executable, __file__, "--part", str(told), *options, *arguments]
+            command = [sys.executable, "-u", __file__, "--part", str(told), *options, *arguments]
             codes.append(subprocess.run(command, check=False).returncode)
             if told.exists():
                 found = json.loads(told.read_text())
