@@ -45,6 +45,7 @@ async def test_a_topic_that_is_made_later_costs_no_message(kafka, tmp_path):
         assert (
             await app.database.read(lambda c: c.scalar(sa.select(sa.func.count()).select_from(dead_letter_table))) == 0
         )
+    await app.close()
 
 
 class Told(Hooks):
@@ -94,6 +95,7 @@ async def test_a_partition_without_a_leader_holds_up_its_topic_alone(second_kafk
     assert lanes == [[one for one in found if one in set(lane)] for lane in lanes]
     dead = sa.select(sa.func.count()).select_from(dead_letter_table)
     assert await app.database.read(lambda connection: connection.scalar(dead)) == 0
+    await app.close()
 
 
 class Silent(MemoryBroker):
@@ -123,3 +125,4 @@ async def test_a_publication_ends_at_the_deadline_of_the_broker(tmp_path):
         async with app.session() as session, session.begin():
             app.outbox.add(session, Told())
         await eventually(lambda: broker.asked >= 3)
+    await app.close()
