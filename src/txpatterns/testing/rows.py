@@ -68,7 +68,8 @@ def find_rows(connection: Connection, theirs: Sequence[sa.MetaData | None]) -> R
     verify(connection)
     _refuse_if_somebody_works(connection)
     inspector, schema = sa.inspect(connection), schema_of(connection)
-    ours = [table for table in metadata.sorted_tables if table.name not in _STAY]
+    there = inspector.get_table_names(schema=schema)  # those of the release before, until the migration has run
+    ours = [table for table in metadata.sorted_tables if table.name in there and table.name not in _STAY]
     others = {
         table.fullname: table
         for each in theirs
