@@ -1,11 +1,14 @@
 """What is shown can be pasted anywhere: one idea of a secret for URLs, driver options and stored errors."""
 
+import traceback
+
 import pytest
 
 from txpatterns import App
 from txpatterns.brokers.kafka.settings import settings_from_url
 from txpatterns.database import Database
 from txpatterns.deadletters.store import scrub
+from txpatterns.errors import ConfigurationError
 from txpatterns.text import masked
 
 SECRET = "hunter2"
@@ -57,6 +60,31 @@ def test_stored_errors_have_no_password_of_a_url():
     assert scrub("no route to postgresql://u:se/cr@et@h/x now") == "no route to postgresql://u:***@h/x now"
     assert scrub("see https://h:80/page for more") == "see https://h:80/page for more"
     assert scrub("the token was refused") == "the token was refused"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"u:{SECRET}",
+        f"postgresql+asyncpg://u@h:{SECRET}/x",
+        f"postgresql+asyncpg://u:a@b:{SECRET}@h/x",
+        f"sqlite+aiosqlite://u:{SECRET}@orders.db",
+        f"postgresql+asynpcg://u:{SECRET}@h/x",
+        f"mysql://u:{SECRET}@h/x",
+    ],
+)
+def test_what_is_no_url_is_not_repeated(url):
+    """H151, I17: who mistypes a URL has a password in it, and SQLAlchemy's errors tell where it stopped reading."""
+    with pytest.raises(ConfigurationError, match=r"Fix: .*sqlite") as refused:
+        App("shop", url)
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_second_url_is_read_when_it_is_given(tmp_path):
+    """H151: and not by the part that uses it, when all is up."""
+    with pytest.raises(ConfigurationError, match=r"listen_url is no database URL") as refused:
+        Database(f"sqlite:///{tmp_path}/a.db", listen_url=f"postgresql://u@h:{SECRET}/x")
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
 def test_an_app_shows_none(tmp_path):

@@ -105,6 +105,16 @@ def test_a_sessionmaker_that_does_not_belong_is_refused(tmp_path):
     assert Database(engine, sync_sessions=sessionmaker(plain)).sync_engine is plain
 
 
+@pytest.mark.parametrize("kind", [async_sessionmaker, AsyncSession, lambda engine: engine.sync_engine.pool])
+def test_what_is_no_engine_is_refused(tmp_path, kind):
+    """H229: what is near at hand in an application, a sessionmaker above all, is refused with what to write."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    with pytest.raises(ConfigurationError, match=r"names no database.*Database\(engine, sessions=\.\.\.\)"):
+        App("notes", kind(engine))
+    with pytest.raises(ConfigurationError, match="no engine for plain sessions"):
+        Database(engine, sync_engine=engine)
+
+
 @pytest.fixture
 async def routed(database):
     """An App on the primary, with a session class that reads from a replica; the replica takes no writes."""

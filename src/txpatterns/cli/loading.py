@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from txpatterns.app import App
 from txpatterns.cli.importing import users_code
 from txpatterns.cli.output import of_driver
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_of_database, sqlstate
+from txpatterns.database.engines import read_url
 from txpatterns.errors import ConfigurationError, SchemaError
 from txpatterns.settings import DATABASE_URL, AppSettings
 from txpatterns.text import masked
@@ -113,7 +113,7 @@ async def open_database(app: str | None, url: str | None, *, make: bool = False)
     if app is not None:
         database = load_app(app).database
     elif url is not None:
-        database = _database_at(url)
+        database = Database(url, schema=AppSettings.from_environment().schema)
     else:
         raise ConfigurationError(
             "Which database?", fix=f"Give --app MODULE:APP, --database URL, or set {DATABASE_URL}."
@@ -133,22 +133,7 @@ def place_of(app: str | None, url: str | None) -> tuple[str | None, str | None]:
     schema = AppSettings.from_environment().schema
     if url is None:
         return None, schema
-    with _reading_url():
-        return make_url(url).get_backend_name(), schema
-
-
-def _database_at(url: str) -> Database:
-    with _reading_url():
-        return Database(url, schema=AppSettings.from_environment().schema)
-
-
-@contextmanager
-def _reading_url() -> Iterator[None]:
-    try:
-        yield
-    except ArgumentError as error:  # its text may repeat the URL, and so a password
-        fix = "For example: postgresql+asyncpg://user@host/name"
-        raise ConfigurationError("This is no database URL.", fix=fix) from error
+    return read_url(url).get_backend_name(), schema
 
 
 def _refuse_absent(database: Database) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.database import dialects
-from txpatterns.database.engines import AnyEngine, dispose, make_engine, sync_side
+from txpatterns.database.engines import AnyEngine, dispose, given_engine, read_url, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.database.home import Home
 from txpatterns.database.second import plain_engine
@@ -61,8 +61,10 @@ class Database:
         listen_url: str | None = None,
     ) -> None:
         self._made_here = isinstance(engine, (str, URL))
-        self.engine: AnyEngine = make_engine(engine) if isinstance(engine, (str, URL)) else engine
+        self.engine = given_engine(engine)
         self.clock: Clock = clock or SystemClock()
+        if listen_url is not None:
+            read_url(listen_url, "listen_url")
         self.listen_url = listen_url
         self.sessions = sessions_of(sessions, self.engine)
         self.sync_sessions = sync_sessions
@@ -71,13 +73,16 @@ class Database:
         self.home = Home(self.engine, schema=schema, is_pooled=listen_url is not None)
         self._make_locks()
 
-    def _plain_one(self, sync_engine: Engine | None) -> Engine | None:
+    def _plain_one(self, sync_engine: object) -> Engine | None:
         given = self.sync_sessions
         if isinstance(self.engine, Engine) and (sync_engine is not None or given is not None):
             raise ConfigurationError("This engine is a plain one already.", fix="Give sessions=sessionmaker(engine).")
         if sync_engine is None and given is not None:
             sync_engine = given.kw.get("bind")
         if sync_engine is not None:
+            if not isinstance(sync_engine, Engine):
+                kind = type(sync_engine).__name__
+                raise ConfigurationError(f"{kind} is no engine for plain sessions.", fix="Give create_engine(...).")
             sessions_of(given, sync_engine)
         return sync_engine
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
@@ -27,16 +28,46 @@ T = TypeVar("T")
 _POOL_SIZE = 20
 """Of engines that are made here: enough for a consumer's handlers and an application's own requests."""
 _ASYNC_DRIVERS = frozenset(("aiosqlite", "asyncpg", "psycopg_async", "psycopg"))
+_URLS = "For example: sqlite+aiosqlite:///orders.db or postgresql+asyncpg://user@host/name"
 _EXTRA_OF = {"aiosqlite": "txpatterns[sqlite]", "asyncpg": "txpatterns[asyncpg]", "psycopg": "txpatterns[psycopg]"}
+
+
+def given_engine(given: object) -> AnyEngine:
+    """Give the engine that an application has given, or make that of its URL.
+
+    Raises:
+        ConfigurationError: it is neither, or no URL of a database.
+    """
+    if isinstance(given, (str, URL)):
+        return make_engine(given)
+    if not isinstance(given, (Engine, AsyncEngine)):
+        raise ConfigurationError(
+            f"{type(given).__name__} names no database.",
+            fix="Give a URL or an engine; a sessionmaker goes beside it: Database(engine, sessions=...).",
+        )
+    return given
+
+
+def read_url(url: str | URL, named: str = "This") -> URL:
+    """Read a database's URL, which the error calls ``named``.
+
+    Raises:
+        ConfigurationError: it is none. Nothing of it is repeated, for there may be a password in it.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(f"{named} is no database URL.", fix=_URLS) from None
 
 
 def make_engine(url: str | URL) -> AnyEngine:
     """Make the engine for a URL: asynchronous where the driver can be, and set up for the library.
 
     Raises:
+        ConfigurationError: it is no URL of a database that is supported.
         MissingExtra: the driver is not installed; the message has the line that installs it.
     """
-    parsed = make_url(url)
+    parsed = read_url(url)
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigurationError(
             f"{parsed.get_backend_name()} is not supported.", fix="Use a sqlite or a postgresql URL."
@@ -53,6 +84,10 @@ def make_engine(url: str | URL) -> AnyEngine:
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get(error.name or "", "the driver")
         raise MissingExtra(f"The driver {error.name} is not installed.", fix=f"pip install '{extra}'") from error
+    except NoSuchModuleError as error:
+        raise ConfigurationError(f"There is no driver {parsed.drivername}.", fix=_URLS) from error
+    except ArgumentError:  # its text repeats the URL
+        raise ConfigurationError("This is no database URL.", fix=_URLS) from None
     prepare(sync_side(made))
     return made
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from txpatterns.database import Database
-from txpatterns.database.engines import AnyEngine, make_engine, prepare, sync_side
+from txpatterns.database.engines import AnyEngine, make_engine, prepare, read_url, sync_side
 from txpatterns.database.setup import create_missing
 from txpatterns.errors import ConfigurationError
 from txpatterns.testing.leaks import Connections
@@ -142,7 +142,7 @@ class Homes:
         is_async = isinstance(engine, AsyncEngine)
         if not given:
             return self._keep((number, is_async), lambda: self._scratch(number, is_async=is_async))
-        url = make_url(given) if isinstance(given, (str, URL)) else sync_side(engine_of(given)).url
+        url = read_url(given) if isinstance(given, (str, URL)) else sync_side(engine_of(given)).url
         if _is_in_memory(url):
             raise ConfigurationError(
                 f"{url} is in memory: each connection would have a database of its own.",
