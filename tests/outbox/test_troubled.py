@@ -12,7 +12,7 @@ from outbox.test_relay import drained, running, until
 from txpatterns import Hooks
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Event
-from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox import Outbox, Relay, RelaySettings, topics
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
@@ -146,3 +146,20 @@ async def test_a_topic_that_takes_nothing_burns_no_attempt(store):
     assert all(found == [each for each in added if each in set(found)] for found in lanes.values())
     assert sorted(each for found in lanes.values() for each in found) == sorted(added)
     assert await rows(store, sa.select(dead_letter_table)) == []
+
+
+async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch):
+    """P7, H26, H192: while it waits for its next try it keeps a share of the memory, not all: the others go on."""
+    monkeypatch.setattr(topics, "_SHORTEST", 10.0)
+    outbox, broker = Outbox(store), Troubled(UNKNOWN, ordered=False)
+    bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * SETTINGS.read_ahead)])
+    relay = Relay(store, broker, settings=SETTINGS)
+    async with running(relay):
+        await until(
+            lambda: relay._serving and relay._serving.sending.topics.resting(store.clock.monotonic()), "a pause"
+        )
+        asked = len(broker.asked)
+        good = await add(store, outbox, [Good(name=f"good {n}") for n in range(100)])
+        await until(lambda: broker.stored_ids >= set(good), "the good ones to go out")
+        assert len(broker.asked) == asked < len(bad), "it was still resting"
+        broker.mended = True

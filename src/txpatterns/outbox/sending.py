@@ -93,13 +93,12 @@ class Sending:
 
     def _start_apart(self, topic: str, now: float) -> None:
         """Send what may go out of a topic in trouble: one message, if it took nothing at the last try."""
+        if topic not in self.backlog.shut_topics and self.backlog.is_crowded_by(topic):
+            self.backlog.shut(topic, self.backlog.share)  # also while it rests, or the others would wait for that
         if not self.topics.is_due(topic, now):
             return
-        if topic in self.backlog.shut_topics:
-            if not self.backlog.waits(topic) and not self._is_in_flight(topic):
-                self._read_again(topic)
-        elif self.backlog.is_crowded_by(topic):
-            self.backlog.shut(topic, self.backlog.share)
+        if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self._is_in_flight(topic):
+            self._read_again(topic)
         size = 1 if self.topics.is_postponed(topic) else self._batch
         while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
             self._spawn_publication(self.backlog.next_batch(size, self.relay.settings.max_bytes, apart=topic), topic)
