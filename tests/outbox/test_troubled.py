@@ -1,6 +1,7 @@
 """A topic or a key in trouble beside others that are well: it holds up itself alone, whatever the trouble is."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from txpatterns import Hooks
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay, RelaySettings, topics
+from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
@@ -163,3 +165,25 @@ async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch)
         await until(lambda: broker.stored_ids >= set(good), "the good ones to go out")
         assert len(broker.asked) == asked < len(bad), "it was still resting"
         broker.mended = True
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["one by one", "ordered prefix"])
+async def test_refusals_that_are_slow_to_write_leave_room_for_the_others(store, ordered, monkeypatch):
+    """P7, H26, H192: what is refused waits to be written as a dead letter; the others do not wait for that."""
+    may_write, fail = asyncio.Event(), WaitingStore.fail
+
+    async def slow(*given, **named):
+        await may_write.wait()
+        return await fail(*given, **named)
+
+    monkeypatch.setattr(WaitingStore, "fail", slow)
+    outbox, broker, settings = Outbox(store), Troubled(REJECTED, ordered=ordered), replace(SETTINGS, read_ahead=200)
+    bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * settings.read_ahead)])
+    relay = Relay(store, broker, settings=settings)
+    async with running(relay):
+        good = await add(store, outbox, [Good(name=f"good {n}") for n in range(300)])
+        await until(lambda: broker.stored_ids >= set(good), "the good ones to go out")
+        may_write.set()
+        await drained(relay)
+    assert {row.message_id for row in await rows(store, sa.select(dead_letter_table))} == set(bad)
+    assert not await ids(store)

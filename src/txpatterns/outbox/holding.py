@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +46,10 @@ class Holding:
         """Whether something about these buckets is left to write."""
         rows = [*self.aside, *(failure.row for failure in self.failing)]
         return any(row.bucket in buckets for row in rows) or any(bucket in buckets for bucket, _ in self.releases)
+
+    def failing_topics(self) -> Counter[str]:
+        """Say of which topics something has failed that is not written yet, and how much."""
+        return Counter(failure.row.message.topic for failure in self.failing)
 
     async def adopt(self, buckets: Sequence[int]) -> None:
         """Learn which lanes of newly owned buckets are held up, and go on with releases that a crash cut short."""

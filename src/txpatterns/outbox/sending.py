@@ -81,6 +81,7 @@ class Sending:
         while self.backlog.ready and self._under_way(None) < most:
             self._spawn_publication(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes), None)
         now = self.clock.monotonic()
+        self._shut_what_is_refused()
         for topic in self.topics or ():
             self._start_apart(topic, now)
         for topic in self.backlog.lonely:
@@ -97,11 +98,21 @@ class Sending:
             self.backlog.shut(topic, self.backlog.share)  # also while it rests, or the others would wait for that
         if not self.topics.is_due(topic, now):
             return
-        if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self._is_in_flight(topic):
+        if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self._is_unfinished(topic):
             self._read_again(topic)
         size = 1 if self.topics.is_postponed(topic) else self._batch
         while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
             self._spawn_publication(self.backlog.next_batch(size, self.relay.settings.max_bytes, apart=topic), topic)
+
+    def _shut_what_is_refused(self) -> None:
+        """Read nothing more of a topic that is refused faster than this can be written, before it fills the memory."""
+        most = self.backlog.share // 2
+        if len(self.holding.failing) + len(self.backlog.lonely) > most:
+            stuck = self.holding.failing_topics() + Counter(self.backlog.lonely)
+            for topic in stuck.keys() - self.backlog.shut_topics:
+                if stuck[topic] > most:
+                    self.topics.lags(topic)
+                    self.backlog.shut(topic, most)
 
     def _read_again(self, topic: str) -> None:
         """Read a topic that was shut again: of what was kept of it nothing is left. It is still published apart."""
@@ -109,7 +120,9 @@ class Sending:
         self.backlog.set_apart(topic)
         self._read_all_again()
 
-    def _is_in_flight(self, topic: str) -> bool:
+    def _is_unfinished(self, topic: str) -> bool:
+        if self.holding.failing_topics()[topic]:
+            return True
         return self._alone[topic] > 0 or any(topic in publication.topics for publication in self._publications)
 
     def _has_place(self, topic: str, now: float) -> bool:
@@ -237,9 +250,13 @@ class Sending:
         self.relay.changed.set()
 
     def _flow(self, confirmed: set[str]) -> None:
-        """Let topics that took a message flow with the others again, unless a part of them still gives no answer."""
+        """Let topics that took a message flow with the others again, unless a part of them still gives no answer.
+
+        One that is shut for what it was refused is first rid of that.
+        """
+        shut = self.holding.failing_topics().keys() & self.backlog.shut_topics
         lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
-        for topic in confirmed - lagging:
+        for topic in confirmed - lagging - shut:
             trouble = self.topics.flows(topic)
             if trouble is None:
                 continue
