@@ -9,20 +9,34 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, drain, importing, inbox, latency, wakeup
+from benchmarks import add, drain, importing, inbox, latency, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
-NAMES = ("import", "add", "bulk", "wakeup", "drain", "latency", "inbox", "kafka")
+NAMES = ("import", "add", "bulk", "wakeup", "drain", "latency", "inbox", "trouble", "kafka")
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
     """Run the benchmarks of these names, each on an empty database."""
     if "import" in names:
         yield await importing.package(rounds)
+    async for table in run_on_postgres(names, rounds, postgres):
+        yield table
+    if kafka is not None:
+        logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
+    if "trouble" in names:
+        async for table in run_in_trouble(rounds, postgres, kafka):
+            yield table
+    if "kafka" in names and kafka is not None:
+        async for table in run_on_kafka(rounds, postgres, kafka):
+            yield table
+
+
+async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
+    """Run those that need a database and no broker."""
     with fresh_database(postgres) as url:
         if "add" in names:
             for driver, concurrency in (("asyncpg", 1), ("asyncpg", 32), ("psycopg", 1), ("psycopg", 32)):
@@ -41,14 +55,20 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
     with fresh_database(postgres) as url:
         if "inbox" in names:
             yield await inbox.handler(url, rounds)
+
+
+async def run_in_trouble(rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
+    """Run those in which something is in trouble."""
+    for ordered in (True, False):
+        with fresh_database(postgres) as url:
+            yield await trouble.beside(url, rounds, ordered=ordered)
     if kafka is not None:
-        async for table in run_on_kafka(rounds, postgres, kafka):
-            yield table
+        with fresh_database(postgres) as url, kafka.topics() as topics:
+            yield await trouble.beside_missing_topic(url, topics, rounds)
 
 
 async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIterator[Table]:
     """Run those that publish to a real Kafka."""
-    logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     with kafka.topics() as topics:
         async with KafkaBroker.from_url(f"kafka://{kafka.bootstrap}") as broker:
             yield await kafka_cases.publishing(broker, topics.create("publish", partitions=6), rounds)
@@ -64,7 +84,7 @@ async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIt
 async def main(names: list[str], rounds: int, *, write: bool) -> None:
     watchdog, started = Watchdog(), time.perf_counter()
     postgres = Postgres.take(watchdog)
-    kafka = Kafka.take(watchdog) if "kafka" in names else None
+    kafka = Kafka.take(watchdog) if {"kafka", "trouble"} & set(names) else None
     try:
         postgres.start()
         if kafka is not None:

@@ -10,11 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from rig.machine import machine
-from rig.servers.kafka import Kafka
+from rig.servers.kafka import Kafka, Topics
 from rig.servers.postgres import Postgres
 from rig.watchdog import Watchdog
 
-__all__ = ["Kafka", "Postgres", "Watchdog", "fresh_database", "machine"]
+__all__ = ["Kafka", "Postgres", "Topics", "Watchdog", "fresh_database", "machine"]
 
 
 @contextmanager
