@@ -18,7 +18,8 @@ _HEAD = """# Benchmarks
 
 Written by `tox run -e bench`; do not edit. Read the ratios: both sides of each ran in turn, round by round, in one run,
 and the median of the rounds' own ratios is shown, with its goal. The figures themselves say little about your machine.
-A goal that was missed is marked.
+A goal that was missed is marked. `python -m benchmarks trouble --rounds 1` is quick, and shows what flows beside a
+topic or a key in trouble.
 """
 
 
