@@ -187,3 +187,17 @@ async def test_refusals_that_are_slow_to_write_leave_room_for_the_others(store, 
         await drained(relay)
     assert {row.message_id for row in await rows(store, sa.select(dead_letter_table))} == set(bad)
     assert not await ids(store)
+
+
+@pytest.mark.parametrize("read_ahead", [1, 2, 3])
+@pytest.mark.parametrize("ordered", [False, True], ids=["one by one", "ordered prefix"])
+async def test_refusals_come_to_an_end_in_the_smallest_memory(store, ordered, read_ahead):
+    """P1, P7, H26, H192: with room for hardly a message, what is refused is a dead letter and the rest goes out."""
+    outbox, broker = Outbox(store), Troubled(REJECTED, ordered=ordered)
+    bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(8)])
+    good = await add(store, outbox, [Good(name=f"good {n}") for n in range(4)])
+    relay = Relay(store, broker, settings=replace(SETTINGS, read_ahead=read_ahead))
+    async with running(relay):
+        await drained(relay)
+    assert broker.stored_ids == set(good)
+    assert {row.message_id for row in await rows(store, sa.select(dead_letter_table))} == set(bad)

@@ -56,6 +56,11 @@ class Reading:
         self._begin_again = True
         self.forget_page()
 
+    @property
+    def begins_again(self) -> bool:
+        """Whether everything is to be read again, and that has not begun."""
+        return self._begin_again
+
     def forget_page(self) -> None:
         """Throw away the page that is being read, if any: the buckets have changed. It is read again."""
         self._generation += 1

@@ -106,7 +106,7 @@ class Sending:
 
     def _shut_what_is_refused(self) -> None:
         """Read nothing more of a topic that is refused faster than this can be written, before it fills the memory."""
-        most = self.backlog.share // 2
+        most = max(self.backlog.share // 2, 1)
         if len(self.holding.failing) + len(self.backlog.lonely) > most:
             stuck = self.holding.failing_topics() + Counter(self.backlog.lonely)
             for topic in stuck.keys() - self.backlog.shut_topics:

@@ -135,7 +135,7 @@ class Serving:
             return False
         if self.relay.confirmed or not self.backlog.is_empty or self.backlog.next_pass_from() is not None:
             return False
-        if self.backlog.shut_topics:
+        if self.backlog.shut_topics or self.reading.begins_again:
             return False
         return covers(self.reading.looked_for, self._drains) and covers(self._looked_for, self._drains)
 
