@@ -38,8 +38,12 @@ def test_the_command_page_names_every_command():
 def test_the_how_to_tunes_the_tables_as_the_migration_does():
     """H28: whoever has a chain of their own gets the same vacuum settings."""
     page = (DOCS / "how-to" / "migrations.md").read_text(encoding="utf-8")
-    (block,) = (text for text in re.findall(r"```python[^\n]*\n(.*?)```", page, flags=re.DOTALL) if "ALTER TABLE" in text)
-    said = []
-    exec(block, {"op": type("Op", (), {"execute": said.append})})
+    (block,) = (
+        text for text in re.findall(r"```python[^\n]*\n(.*?)```", page, flags=re.DOTALL) if "ALTER TABLE" in text
+    )
+    said, names = [], {}
+    exec(block, names)
+    names["op"] = type("Op", (), {"execute": said.append})
+    names["tune"]()
     wanted = re.findall(r"^ALTER TABLE .*SET.*;$", migrations.sql("postgresql"), flags=re.MULTILINE)
     assert [f"{statement};" for statement in said] == wanted
