@@ -16,6 +16,7 @@ from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.outbox import Outbox
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
@@ -62,21 +63,22 @@ def acknowledges_first(_: Surroundings) -> None:
 def settles_before_the_confirmation(_: Surroundings) -> None:
     outcomes = Sending._outcomes
 
-    async def early(self: Sending, rows: Any, told: Any) -> Any:
-        await OutboxStore(self.relay.database).settle(rows)
-        return await outcomes(self, rows, told)
+    async def early(self: Sending, publication: Any, conclude: Any) -> None:
+        await OutboxStore(self.relay.database).settle(publication.rows)
+        await outcomes(self, publication, conclude)
 
     Sending._outcomes = early
 
 
 def takes_silence_for_a_confirmation(_: Surroundings) -> None:
-    outcomes = Sending._outcomes
+    conclude = Backlog.conclude
 
-    async def hopeful(self: Sending, rows: Any, told: Any) -> Any:
-        found = await outcomes(self, rows, told)
-        return {i: CONFIRMED if o.verdict is not Verdict.REJECTED else o for i, o in found.items()}
+    def hopeful(self: Backlog, rows: Any, outcomes: Any, *, alone: bool) -> Any:
+        refused = {i: outcome for i, outcome in outcomes.items() if outcome.verdict is Verdict.REJECTED}
+        told = {row.message.id: refused.get(row.message.id, CONFIRMED) for row in rows}
+        return conclude(self, rows, told, alone=alone)
 
-    Sending._outcomes = hopeful
+    Backlog.conclude = hopeful
 
 
 def does_not_look_at_the_epoch(_: Surroundings) -> None:
