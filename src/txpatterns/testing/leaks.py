@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from sqlalchemy import event
@@ -16,6 +17,7 @@ class Connections:
 
     def __init__(self, pool: Pool | type[Pool] = Pool) -> None:
         self._out: dict[int, Any] = {}
+        self._returned = threading.Condition()
         self._open_when_returned: list[str] = []
         event.listen(pool, "checkout", self._checkout)
         event.listen(pool, "checkin", self._checkin)
@@ -24,9 +26,16 @@ class Connections:
         self._out[id(record)] = record
 
     def _checkin(self, dbapi: Any, record: Any) -> None:
-        self._out.pop(id(record), None)
+        with self._returned:
+            self._out.pop(id(record), None)
+            self._returned.notify_all()
         if dbapi is not None and _in_transaction(record.driver_connection):
             self._open_when_returned.append(f"a connection went back to its pool inside a transaction: {dbapi!r}")
+
+    def settle(self, within: float) -> None:
+        """Let threads come to an end that nobody waits for any more: those of ``def`` handlers that were cancelled."""
+        with self._returned:
+            self._returned.wait_for(lambda: not self._out, within)
 
     def leaks(self) -> list[str]:
         """Say what was not given back, or was given back inside a transaction."""

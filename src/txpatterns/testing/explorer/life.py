@@ -24,6 +24,8 @@ LAST = 2
 """The life that nothing disturbs, after all that struck."""
 
 LONGER_THAN_A_LEASE = timedelta(hours=1)
+_THREADS_END = 5.0
+"""Real seconds."""
 
 Story = Callable[[Any], Awaitable[object]]
 
@@ -50,6 +52,7 @@ def live(
     except BaseException as error:  # noqa: BLE001 - told in the journal; an injected fault may end the story
         told = "".join(traceback.format_exception(error))[-4000:]
         points.note({"ended": told, "life": life, "struck": points.fired})
+    connections.settle(_THREADS_END)
     for leak in connections.leaks():
         points.note({"leak": leak, "life": life})
     points.note({"points": [str(point) for point in points.passed], "life": life})
