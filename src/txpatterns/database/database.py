@@ -21,7 +21,7 @@ from txpatterns.database.engines import AnyEngine, dispose, given_engine, read_u
 from txpatterns.database.finishing import finish
 from txpatterns.database.home import Home
 from txpatterns.database.second import plain_engine
-from txpatterns.database.sessions import AsyncSessions, PlainSessions, opened, sessions_of
+from txpatterns.database.sessions import PLAIN, AsyncSessions, PlainSessions, opened, sessions_of
 from txpatterns.errors import ConfigurationError
 from txpatterns.text import masked
 
@@ -131,7 +131,7 @@ class Database:
     def sync_session(self, **options: Any) -> Session:
         """Open a plain session of the application's kind. Raises what ``sync_engine`` raises."""
         engine = self.sync_engine
-        factory = self.sessions if engine is self.engine else sessions_of(self.sync_sessions, engine)
+        factory = self.sessions if engine is self.engine else self.sync_sessions or PLAIN
         session: Session = opened(factory, engine, options)
         return session
 

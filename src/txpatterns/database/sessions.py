@@ -62,6 +62,10 @@ def sessions_of(factory: AsyncSessions | PlainSessions | None, engine: AnyEngine
     return checked
 
 
+PLAIN = sessionmaker(class_=GivenSession, expire_on_commit=False)
+"""Of plain sessions beside an asynchronous engine, where the application has no factory of its own for them."""
+
+
 def opened(factory: AsyncSessions | PlainSessions, engine: AnyEngine, options: dict[str, Any]) -> Any:
     """Open a session that is over when it is closed, unless its factory says otherwise.
 
