@@ -11,6 +11,7 @@ from outbox.broker import AWAY, LOST, REFUSED, STORED, ScriptedBroker
 from outbox.support import WAITING, OffsetClock, Placed, ids, open_database, rows, session_of
 from outbox.test_relay import QUICK, drained, fill, running, until
 from txpatterns.database.leases import Leases
+from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, bucket_of
@@ -18,7 +19,6 @@ from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.rows import Row, lane_of
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
-from txpatterns.outbox.store import message_of
 from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
@@ -146,7 +146,7 @@ async def _first_failure(store, row, policies=None):
     await leases.join()
     held = await leases.acquire(1)
     waiting = WaitingStore(store, leases, policies or FailurePolicies(), _Middle())
-    message = message_of(row)
+    message = message_of(row._mapping)
     await waiting.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=False)
     await leases.leave()
 
@@ -269,7 +269,7 @@ async def test_replaced_relay_can_write_nothing(store, outbox, clock):
     assert taken.keys() == held.keys()
     assert all(taken[bucket] > held[bucket] for bucket in held)
     before = await rows(store, WAITING)
-    message = message_of(row)
+    message = message_of(row._mapping)
     for write in (
         lambda: waiting.published(held, due),
         lambda: waiting.give_back(held, due, timedelta(0)),
@@ -308,7 +308,7 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
                 new._take(sync, BUCKETS)
 
             await connection.run_sync(take_over)
-            message = message_of(row)
+            message = message_of(row._mapping)
             zombie = asyncio.ensure_future(
                 waiting.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=True)
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Message
 
@@ -49,17 +49,7 @@ def read_letter(connection: Connection, letter_id: int, *, lock: bool = False) -
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
-    message = Message(
-        id=row["message_id"],
-        topic=row["topic"],
-        type=row["type"],
-        payload=bytes(row["payload"]),
-        key=row["key"],
-        headers=json.loads(row["headers"]),
-        content_type=row["content_type"],
-        occurred_at=row["occurred_at"],
-    )
-    return DeadLetter(**{column.name: row[column.name] for column in _TOLD}), message
+    return DeadLetter(**{column.name: row[column.name] for column in _TOLD}), message_of(row)
 
 
 def remove_letter(connection: Connection, letter_id: int) -> None:

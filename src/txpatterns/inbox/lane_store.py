@@ -16,12 +16,12 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from txpatterns.database import Database
 from txpatterns.database.dialects import insert_into
+from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry, Waiting
 from txpatterns.inbox.schema import State, inbox_waiting_table
-from txpatterns.messages import Message
 
 _waiting = inbox_waiting_table.c
 _LOCK = 7430
@@ -238,15 +238,5 @@ class LaneStore:
 
 def waiting_of(row: RowMapping) -> Waiting:
     """Make a waiting message of its row."""
-    message = Message(
-        id=row["message_id"],
-        topic=row["topic"],
-        type=row["type"],
-        payload=row["payload"],
-        key=row["key"],
-        headers=json.loads(row["headers"]),
-        content_type=row["content_type"],
-        occurred_at=row["occurred_at"],
-    )
-    entry = Entry(row["consumer"], message, row["lane"], row["fingerprint"])
+    entry = Entry(row["consumer"], message_of(row), row["lane"], row["fingerprint"])
     return Waiting(row["id"], entry, row["attempts"], row["state"])

@@ -21,9 +21,9 @@ from txpatterns.errors import AddRefused, PayloadTooLarge, WrongDatabase
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import LONGEST_KEY, NO_DELAY, Event, Message, describe, new_id
 from txpatterns.outbox import units
-from txpatterns.outbox.schema import COLUMNS, Waiting, waiting_table
+from txpatterns.outbox.schema import Waiting, waiting_table
 from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, watch, watch_sessions
-from txpatterns.outbox.writer import refuse_unsafe_savepoints, row_of, write_rows
+from txpatterns.outbox.writer import refuse_unsafe_savepoints, values_of, write_rows
 from txpatterns.serialization.registry import EventRegistry
 
 AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
@@ -208,7 +208,7 @@ class Outbox:
         offset = self.database.clock.offset
         rows = [
             {
-                **dict(zip(COLUMNS, row_of(entry.message), strict=True)),
+                **values_of(entry.message),
                 "seconds": (offset + (entry.delay or NO_DELAY)).total_seconds(),
             }
             for entry in entries

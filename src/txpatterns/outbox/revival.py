@@ -6,7 +6,6 @@ writes to the same key meanwhile.
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -19,7 +18,8 @@ from txpatterns.deadletters.letter import DeadLetter, remove_letter
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Message
 from txpatterns.outbox.ownership import SCOPE
-from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
+from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
+from txpatterns.outbox.writer import values_of
 
 _waiting = waiting_table.c
 
@@ -43,7 +43,7 @@ def send_again(connection: Connection, letter: DeadLetter, message: Message, now
     elif states & {Waiting.RETRYING, Waiting.BEHIND}:
         _add(connection, letter, message, state=Waiting.BEHIND)
     else:
-        connection.execute(sa.insert(outbox_table).values(**_values(message)))
+        connection.execute(sa.insert(outbox_table).values(**values_of(message)))
     return True
 
 
@@ -92,11 +92,5 @@ def _unpark(connection: Connection, message: Message) -> None:
 
 
 def _add(connection: Connection, letter: DeadLetter, message: Message, state: Waiting, **place: object) -> None:
-    values = {**_values(message), "position": letter.position, "error": letter.error, "state": state, **place}
+    values = {**values_of(message), "position": letter.position, "error": letter.error, "state": state, **place}
     connection.execute(sa.insert(waiting_table).values(attempts=0, **values))
-
-
-def _values(message: Message) -> dict[str, object]:
-    headers = json.dumps(dict(message.headers))
-    given = {**message._asdict(), "message_id": message.id, "bucket": message.bucket, "headers": headers}
-    return {name: given[name] for name in COLUMNS}

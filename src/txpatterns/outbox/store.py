@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.engine import Row as SqlRow
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import within
@@ -78,20 +77,6 @@ _DIRECT_KEEP = (
     f"INSERT INTO {{sent}} ({', '.join(_READ)}, sent_at) "
     f"SELECT {', '.join(_READ)}, clock_timestamp() + make_interval(secs => $2) FROM done"
 )
-
-
-def message_of(row: SqlRow[Any]) -> Message:
-    """Make the message that a row of any of our tables holds, byte for byte."""
-    return Message(
-        id=row.message_id,
-        topic=row.topic,
-        type=row.type,
-        payload=row.payload,
-        key=row.key,
-        headers=json.loads(row.headers),
-        content_type=row.content_type,
-        occurred_at=row.occurred_at,
-    )
 
 
 @dataclass(frozen=True, slots=True)

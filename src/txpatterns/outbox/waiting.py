@@ -18,13 +18,13 @@ from sqlalchemy.engine import Connection
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held, Leases
+from txpatterns.database.stored import message_of
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.revival import has_dead_letter
 from txpatterns.outbox.rows import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
-from txpatterns.outbox.store import message_of
 from txpatterns.retries import FailurePolicies, OnFailure
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class WaitingStore:
         def work(connection: Connection) -> list[Due]:
             claimed = []
             for row in self._due(connection, held, (Waiting.RETRYING, Waiting.SKIPPED), limit, _not_in(but, resting)):
-                message, policy = message_of(row), self.policies.of(row.topic)
+                message, policy = message_of(row._mapping), self.policies.of(row.topic)  # noqa: SLF001 - SQLAlchemy documents it
                 found = Row(row.position, row.bucket, message, lane_of(message))
                 if row.attempts >= policy.ladder.attempts:
                     due = Due(found, row.attempts, Waiting(row.state), dead=True)

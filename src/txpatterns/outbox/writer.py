@@ -54,6 +54,11 @@ def row_of(message: Message) -> tuple[Any, ...]:
     )
 
 
+def values_of(message: Message) -> dict[str, Any]:
+    """Give the same by the names of the columns."""
+    return dict(zip(COLUMNS, row_of(message), strict=True))
+
+
 def write_rows(connection: Connection, messages: Sequence[Message], database: Database) -> None:
     """Insert the messages in order, in the connection's transaction, without reading anything back.
 
@@ -61,11 +66,10 @@ def write_rows(connection: Connection, messages: Sequence[Message], database: Da
         NotTransactional: the connection commits each statement by itself; nothing was written.
     """
     table = in_schema(database.home.schema_beside(connection), outbox_table, connection.dialect)
-    rows = [row_of(message) for message in messages]
-    if not _write_bare(connection, table, rows):
+    if not _write_bare(connection, table, [row_of(message) for message in messages]):
         refuse_autocommit(connection)
         insert = _INSERT[connection.dialect.name]
-        database.execute_beside(connection, insert, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        database.execute_beside(connection, insert, [values_of(message) for message in messages])
 
 
 def refuse_unsafe_savepoints(connection: Connection) -> None:
