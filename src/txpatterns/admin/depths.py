@@ -44,6 +44,11 @@ def read_depths(connection: Connection, now: sa.ColumnElement[datetime]) -> Dept
     return Depths(depth, max([_NONE, *ages]), scheduled, waiting, dead)
 
 
+async def depths_of(database: Database) -> Depths:
+    """Do the same, by a query of its own."""
+    return await database.read(partial(read_depths, now=database.now()))
+
+
 class DepthsWatch:
     """Tells the listeners how much waits, every 15 seconds for as long as it runs."""
 
@@ -61,7 +66,7 @@ class DepthsWatch:
 
     async def _read(self) -> Depths | None:
         try:
-            return await self._database.read(partial(read_depths, now=self._database.now()))
+            return await depths_of(self._database)
         except Exception as error:
             if not may_pass(error):
                 raise

@@ -17,10 +17,9 @@ import typer
 from txpatterns.admin.audit import AuditEntry, Deed, read_audit
 from txpatterns.admin.deadletters import Reader, drop, find_letter, find_letters, in_order, retry
 from txpatterns.admin.matching import NAMES, conditions_of
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, load_app, open_database
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, load_app, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.database import Database
-from txpatterns.database.identity import read_uid
 from txpatterns.deadletters.letter import DeadLetter
 from txpatterns.errors import ConfigurationError, LetterKept
 from txpatterns.text import one_line
@@ -66,8 +65,7 @@ def list_(
     conditions = conditions_of(matching) if matching is not None else []
 
     async def work() -> list[DeadLetter]:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             return await opened.read(partial(find_letters, conditions=conditions, limit=limit))
 
     found = asyncio.run(work())
@@ -85,8 +83,7 @@ def show_(
     """
 
     async def work() -> tuple[dict[str, object], list[AuditEntry]] | None:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             found = await opened.read(partial(find_letter, letter_id=letter_id))
             if found is None:
                 return None
@@ -169,8 +166,7 @@ def audit(
     """List what was retried and dropped, by whom and why, the newest first."""
 
     async def work() -> list[AuditEntry]:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             return await opened.read(partial(read_audit, limit=limit))
 
     found = asyncio.run(work())
@@ -213,8 +209,7 @@ def _work_on(
 
 
 async def _chosen(choice: _Choice, app: str) -> list[DeadLetter]:
-    async with open_database(app, None) as opened:
-        await opened.read(read_uid)
+    async with open_tables(app, None) as opened:
         if choice.matching is not None:
             found = partial(find_letters, conditions=conditions_of(choice.matching))
             return in_order(await opened.read(found))
@@ -226,7 +221,7 @@ async def _do_all(
     letters: Sequence[DeadLetter], app: str, do: Callable[[Database, int], Awaitable[None]]
 ) -> dict[int, LetterKept]:
     kept: dict[int, LetterKept] = {}
-    async with open_database(app, None) as opened:
+    async with open_tables(app, None) as opened:
         for letter in letters:
             try:
                 await do(opened, letter.id)

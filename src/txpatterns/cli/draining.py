@@ -10,7 +10,7 @@ from functools import partial
 
 import typer
 
-from txpatterns.admin.depths import read_depths
+from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import list_inbox
 from txpatterns.admin.outbox import list_outbox
 from txpatterns.app import App
@@ -64,8 +64,7 @@ class Left:
 
 async def tell(app: App, tally: Tally, *, json: bool) -> int:
     """Print how a drain has ended; gives the exit code: 0 when nothing waits and nothing was given up."""
-    database = app.database
-    depths = await database.read(partial(read_depths, now=database.now()))
+    depths = await depths_of(app.database)
     left = await _left(app)
     counts = {name: tally.counts[name] for name in ("published", "handled", "repeats", "failed", "given_up")}
     waits = depths.depth + depths.scheduled + depths.waiting

@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from txpatterns.admin.deadletters import find_letters
-from txpatterns.admin.depths import read_depths
+from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import STATES, AtHandlers, InboxEntry, find_at_handlers, list_inbox
 from txpatterns.admin.matching import message_is
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.cli.remains import dead_letter_lines
-from txpatterns.database.identity import read_uid
 from txpatterns.deadletters.letter import DeadLetter
 
 StateOption = Annotated[str | None, typer.Option("--state", help=f"One of {', '.join(STATES)}.")]
@@ -45,10 +44,9 @@ def list_(
         raise typer.BadParameter(f"one of {', '.join(STATES)}", param_hint="--state")
 
     async def work() -> tuple[list[InboxEntry], int]:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             wanted = partial(list_inbox, state=state, consumer=consumer, topic=topic, limit=limit)
-            depths = await opened.read(partial(read_depths, now=opened.now()))
+            depths = await depths_of(opened)
             return await opened.read(wanted), depths.dead
 
     found, dead = asyncio.run(work())
@@ -66,8 +64,7 @@ def show_(
     """
 
     async def work() -> tuple[AtHandlers, list[DeadLetter]]:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             dead = await opened.read(partial(find_letters, conditions=message_is(message_id)))
             return await opened.read(partial(find_at_handlers, message_id=message_id)), dead
 

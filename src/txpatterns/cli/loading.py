@@ -20,6 +20,7 @@ from txpatterns.cli.output import of_driver
 from txpatterns.database import Database
 from txpatterns.database.dialects import is_of_database, sqlstate
 from txpatterns.database.engines import read_url
+from txpatterns.database.identity import read_uid
 from txpatterns.errors import ConfigurationError, SchemaError
 from txpatterns.settings import DATABASE_URL, AppSettings
 from txpatterns.text import masked
@@ -155,3 +156,15 @@ def _naming(app: str | None, url: str | None) -> Iterator[None]:
         elif url is not None and url != os.environ.get(DATABASE_URL):
             where = f" --database {shlex.quote(masked(url))}"
         raise SchemaError(error.message, fix=error.remedy.replace(_UPGRADE, _UPGRADE + where)) from error
+
+
+@asynccontextmanager
+async def open_tables(app: str | None, url: str | None) -> AsyncIterator[Database]:
+    """Do the same, and make sure that our tables are there.
+
+    Raises:
+        ConfigurationError, SchemaError: see ``open_database``.
+    """
+    async with open_database(app, url) as opened:
+        await opened.read(read_uid)  # says which command makes them
+        yield opened

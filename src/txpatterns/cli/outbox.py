@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 
-from txpatterns.admin.depths import read_depths
+from txpatterns.admin.depths import depths_of
 from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbox
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.cli.remains import beside_the_outbox
-from txpatterns.database.identity import read_uid
 from txpatterns.hooks import Depths
 from txpatterns.outbox.schema import Waiting
 
@@ -45,9 +44,8 @@ def list_(
         raise typer.BadParameter(f"one of {', '.join(STATES)}", param_hint="--state")
 
     async def work() -> tuple[list[OutboxEntry], Depths]:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)  # says which command makes the tables, where there are none
-            depths = await opened.read(partial(read_depths, now=opened.now()))
+        async with open_tables(app, database) as opened:
+            depths = await depths_of(opened)
             return await opened.read(partial(list_outbox, state=state, topic=topic, limit=limit)), depths
 
     found, depths = asyncio.run(work())
@@ -64,8 +62,7 @@ def show_(
     """Show one message with its headers and payload; exit code 3 when it is not here (any more)."""
 
     async def work() -> Found | None:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
+        async with open_tables(app, database) as opened:
             return await opened.read(partial(find_message, message_id=message_id))
 
     found = asyncio.run(work())

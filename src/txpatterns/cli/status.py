@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from functools import partial
 
 import typer
 
-from txpatterns.admin.depths import read_depths
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_database
+from txpatterns.admin.depths import depths_of
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
 from txpatterns.cli.output import examples, show, table
-from txpatterns.database.identity import read_uid
 from txpatterns.hooks import Depths
 
 _SEE = {
@@ -31,9 +29,8 @@ def status(app: AppOption = None, database: DatabaseOption = None, json: JsonOpt
     """Count what waits in the database, each up to 100,000, and say how old the oldest of it is."""
 
     async def work() -> Depths:
-        async with open_database(app, database) as opened:
-            await opened.read(read_uid)
-            return await opened.read(partial(read_depths, now=opened.now()))
+        async with open_tables(app, database) as opened:
+            return await depths_of(opened)
 
     depths = asyncio.run(work())
     rows = [

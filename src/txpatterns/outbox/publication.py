@@ -30,10 +30,6 @@ class Publication:
         """The topics of what is not concluded."""
         return {row.message.topic for row in self.rest()}
 
-    def is_silent(self, at: float) -> bool:
-        """Whether nothing had been heard of it for long at that time."""
-        return at >= self.silent_at
-
     @property
     def silent_at(self) -> float:
         """When nothing will have been heard of it for long."""

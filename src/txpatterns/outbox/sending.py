@@ -77,10 +77,10 @@ class Sending:
         """Send whatever may go out now."""
         # A broker that confirms handling may take long over one message; the others do not wait for it.
         most = self.relay.settings.read_ahead if self._patient else _TOGETHER
-        self._set_stragglers_apart(self.clock.monotonic())
+        now = self.clock.monotonic()
+        self._set_stragglers_apart(now)
         while self.backlog.ready and self._under_way(None) < most:
             self._spawn_publication(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes), None)
-        now = self.clock.monotonic()
         self._shut_what_is_refused()
         for topic in self.topics or ():
             self._start_apart(topic, now)
@@ -149,7 +149,7 @@ class Sending:
     def _set_stragglers_apart(self, now: float) -> None:
         """Publish apart what gives no answer: what else there is must not wait for it."""
         for publication in self._publications:
-            if self.backlog.has_ready and not publication.lags and publication.is_silent(now):
+            if self.backlog.has_ready and not publication.lags and now >= publication.silent_at:
                 publication.lags = True
                 for topic in publication.topics:
                     self.topics.lags(topic)
