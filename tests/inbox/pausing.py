@@ -4,14 +4,13 @@ python -m inbox.pausing DATABASE BOOTSTRAP TOPIC PLACE
 """
 
 import asyncio
-import os
-import signal
 import sys
 from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from rig.stopping import stop
 from txpatterns import App, Event, Transaction
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.database import database
@@ -30,7 +29,6 @@ SESSION = timedelta(seconds=6)
 """The shortest that Kafka allows: so long a stopped consumer keeps its partitions."""
 _QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=50),) * 100)))
 
-_stops = []
 _fails = []
 
 
@@ -64,14 +62,6 @@ def application(url, bootstrap, topic, who):
 
 def is_the_one(event):
     return (event.key, event.number) == ("a", 2)
-
-
-def stop(when=True):
-    if when and not _stops:
-        _stops.append("once")
-        print("stops here", flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        print("goes on", flush=True)
 
 
 def around(owner, name, *, before=lambda *_: False, after=lambda *_: False):

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from inbox.pausing import PLACES, TABLE, application, is_the_one
+from rig.waiting import until
 from txpatterns.database.setup import create_missing
 
 NUMBERS = range(1, 6)
@@ -90,9 +91,3 @@ async def so_far(app, reached):
 
 async def all_handled(app):
     return len(await effects(app)) >= 2 * len(NUMBERS)
-
-
-async def until(condition, what):
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 - a server's state; it tells nobody
-            await asyncio.sleep(0.05)

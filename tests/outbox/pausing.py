@@ -5,8 +5,6 @@ python -m outbox.pausing DATABASE BOOTSTRAP PLACE WAY
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import time
 from collections import deque
@@ -14,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from rig.stopping import has_stopped, stop
 from txpatterns import Hooks
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.brokers.kafka.channel import Channel
@@ -28,17 +27,7 @@ SETTINGS = RelaySettings(batch=4, read_ahead=40, lease=timedelta(seconds=1), pol
 LINGER = 700
 """Milliseconds for which the driver keeps what it was handed, so that it is surely in its queue: less than a lease."""
 
-_stops = deque(["once"])
 _sent = []
-
-
-def stop(when=True):
-    """Stop this process; whoever continues it reads that it goes on."""
-    if when and _stops:
-        _stops.clear()
-        print("stops here", flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        print("goes on", flush=True)
 
 
 def before(owner, name, when=lambda *_: True):
@@ -91,7 +80,7 @@ def with_all_in_flight():
     def when_the_server_stands_still(self, batch, messages):
         if _sent:  # the first lets it connect
             print("is about to send", flush=True)
-            while _stops and not Path("send").exists():
+            while not has_stopped() and not Path("send").exists():
                 time.sleep(0.01)
         _sent.append(len(messages))
         send(self, batch, messages)

@@ -12,6 +12,7 @@ from brokers.kafka_tools import ids_of, stored
 from outbox.pausing import PLACES, SETTINGS
 from outbox.support import ids, open_database, session_of
 from outbox.test_relay import drained
+from rig.waiting import until
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay
@@ -69,12 +70,6 @@ async def kept_from(progress, monkeypatch):
     monkeypatch.setattr(owner, name, gated)
     yield gate
     gate.open()
-
-
-async def until(condition, what):
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 - a server's state; it tells nobody
-            await asyncio.sleep(0.02)
 
 
 USUAL = {"has read, sent nothing", "has settled some"}

@@ -1,5 +1,6 @@
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,3 +21,13 @@ def wait_until(condition: Callable[[], T], *, what: str, within: timedelta = tim
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {within.total_seconds():g} s for {what}")
         time.sleep(0.02)
+
+
+async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
+    """The same for an answer that has to be awaited, a minute at most."""
+    try:
+        async with asyncio.timeout(60):
+            while not await condition():  # noqa: ASYNC110 - a server's state; it tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError as late:
+        raise TimeoutError(f"waited 60 s for {what}") from late
