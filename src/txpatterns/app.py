@@ -21,7 +21,7 @@ from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.schema import attached_schema
 from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import HandlerDefinitionError
+from txpatterns.errors import ConfigurationError, HandlerDefinitionError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
@@ -81,7 +81,7 @@ class App:
         if unknown:
             raise TypeError(f"App() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
         metadata = options.get("metadata")
-        self.name = name
+        self.name = _group(name)
         self.settings = options.get("settings") or AppSettings.from_environment()
         self.policies = options.get("policies") or FailurePolicies()
         self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
@@ -95,7 +95,7 @@ class App:
         if metadata is not None:
             self.database.home.declare(attached_schema(attach(metadata, self.settings.schema)))
         self.settings.refuse_unlike(self.database)
-        self.broker: Broker = broker_from_url(broker) if isinstance(broker, str) else broker
+        self.broker = _broker(broker)
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, options.get("hooks") or (), log=FailureLog())
         self.registry = EventRegistry(options.get("codec"))
@@ -285,6 +285,25 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"
+
+
+def _group(name: object) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(
+            f"{name!r} names no application.", fix='Its name is its consumer group: App("orders", ...).'
+        )
+    return name
+
+
+def _broker(given: object) -> Broker:
+    if isinstance(given, str):
+        return broker_from_url(given)
+    if isinstance(given, type) or not isinstance(given, Broker):
+        raise ConfigurationError(
+            f"{type(given).__name__} is no broker.",
+            fix="Give a URL, or an object as docs/how-to/write-a-broker-adapter.md describes it.",
+        )
+    return given
 
 
 def _smallest(ours: int, brokers: int | None) -> int:

@@ -31,6 +31,9 @@ BigInt = Annotated[int, Field(strict=False), PlainSerializer(str, return_type=st
 TOMBSTONE = "application/vnd.txpatterns.tombstone"
 """The content type of a message that has a key and no value; the payload is empty."""
 
+LONGEST_ID = 200
+"""Characters of a message's id that the tables hold."""
+
 Ordering = Literal["position", "strict"]
 
 

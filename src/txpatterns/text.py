@@ -1,7 +1,8 @@
-"""What others wrote, made fit to be shown: short, on one line, without hidden characters, without secrets."""
+"""What others wrote, made fit to be shown or stored: short, without hidden characters, without secrets."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from urllib.parse import unquote_plus
@@ -47,6 +48,20 @@ def one_line(text: str, limit: int = 200) -> str:
     if not cut.isascii() or not cut.isprintable():
         cut = "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN else c for c in cut)
     return cut if len(text) <= limit else cut + "…"
+
+
+def storable(text: str, longest: int | None = None) -> str:
+    """Give a text as a database can hold it: without NUL or half of a surrogate pair, and not too long.
+
+    What is changed ends with a digest of what it was, so that two of them stay two.
+    """
+    if text.isascii() and "\x00" not in text and (longest is None or len(text) <= longest):
+        return text
+    clean = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    if clean == text and (longest is None or len(text) <= longest):
+        return text
+    ending = "~" + hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return (clean if longest is None else clean[: longest - len(ending)]) + ending
 
 
 def error_line(error: BaseException | str | None, limit: int = 200) -> str:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from txpatterns.messages import EPOCH, Message
 
@@ -112,6 +112,7 @@ class Subscriber(Protocol):
         """
 
 
+@runtime_checkable
 class Broker(Publisher, Subscriber, Protocol):
     """Both halves, with a lifetime: entering connects, leaving closes, and twice is harmless."""
 

@@ -438,7 +438,7 @@ def test_a_broker_without_its_driver_is_named(monkeypatch):
     for name in [name for name in __import__("sys").modules if name.startswith("txpatterns.brokers.kafka")]:
         monkeypatch.delitem(__import__("sys").modules, name)
     with pytest.raises(MissingExtra, match=r"pip install 'txpatterns\[kafka\]'"):
-        App("shop", "sqlite+aiosqlite://", "kafka://localhost:9092")
+        App("shop", "sqlite+aiosqlite:///a.db", "kafka://localhost:9092")
 
 
 async def test_a_transaction_that_reads_first_can_write_on_sqlite(tmp_path):
@@ -516,3 +516,24 @@ def test_a_misspelt_argument_is_refused():
     """UX: as of any other function."""
     with pytest.raises(TypeError, match=r"unexpected keyword arguments?: .*codek"):
         App("t", codek=None)
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 3])
+def test_what_is_no_name_of_an_application_is_refused(name):
+    """P7: an empty group is everybody's on some brokers."""
+    with pytest.raises(ConfigurationError, match="names no application"):
+        App(name, broker="memory://")
+
+
+@pytest.mark.parametrize("broker", [3, object(), MemoryBroker])
+def test_what_is_no_broker_is_refused(tmp_path, broker):
+    """P7: where it is given, not where the first message is published."""
+    with pytest.raises(ConfigurationError, match="is no broker"):
+        App("t", f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", broker)
+
+
+@pytest.mark.parametrize("name", ["", "/:memory:"])
+def test_a_database_in_memory_is_refused(name):
+    """H229: the library's own connections would find another database, empty, than the application's."""
+    with pytest.raises(ConfigurationError, match=r"is in memory.*Name a file"):
+        App("t", f"sqlite+aiosqlite://{name}", "memory://")

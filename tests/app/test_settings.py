@@ -122,8 +122,8 @@ def test_policies_of_the_consumers_settings_are_honoured():
     """H146: a setting that can be given is not ignored; without it those of the App hold."""
     own, of_app = FailurePolicies(FailurePolicy(on_failure=OnFailure.PARK)), FailurePolicies()
     settings = AppSettings(consumer=ConsumerSettings(policies=own))
-    assert App("a", "sqlite+aiosqlite://", "memory://", settings=settings).consumer.settings.policies == own
-    assert App("a", "sqlite+aiosqlite://", "memory://", policies=own).consumer.settings.policies == own
+    assert App("a", "sqlite+aiosqlite:///a.db", "memory://", settings=settings).consumer.settings.policies == own
+    assert App("a", "sqlite+aiosqlite:///a.db", "memory://", policies=own).consumer.settings.policies == own
     assert AppSettings().consumer_with(of_app).policies == of_app
 
 
@@ -132,4 +132,4 @@ def test_a_setting_that_the_database_does_not_have_is_refused(given):
     """H146: what would have no effect says so, with the place where it belongs."""
     (name,) = given
     with pytest.raises(ConfigurationError, match=rf"{name} is set.*Database\(\.\.\., {name}=\.\.\.\)"):
-        App("a", Database("sqlite+aiosqlite://"), "memory://", settings=AppSettings(**given))
+        App("a", Database("sqlite+aiosqlite:///a.db"), "memory://", settings=AppSettings(**given))

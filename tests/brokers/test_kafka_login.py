@@ -54,7 +54,7 @@ async def test_with_a_wrong_password_nothing_is_sent_and_nothing_shown(kafka, ow
         assert "Invalid username or password" in str(refused.value)
         texts = [repr(broker), repr(broker.settings), str(refused.value), caplog.text]
         texts += [str(outcome.error) for outcome in publishing.outcomes.values()]
-    app = App("orders", database="sqlite+aiosqlite://", broker=url)
+    app = App("orders", database="sqlite+aiosqlite:///a.db", broker=url)
     texts += [repr(app), app.broker_name]
     assert not [text for text in texts if wrong in text]
     assert stored(kafka.bootstrap, topic) == []

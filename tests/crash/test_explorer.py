@@ -59,7 +59,7 @@ def test_a_flow_with_a_function_of_a_function_is_refused_with_the_way_out():
 async def test_an_app_of_no_module_is_refused_with_the_way_out():
     """The same for an App, which is found by the module that has it."""
     with pytest.raises(ConfigurationError, match=r"No module has this App.*top of a module"):
-        await explore(App("nowhere", database="sqlite+aiosqlite://", broker="memory://"), ENQUEUE.act)
+        await explore(App("nowhere", database="sqlite+aiosqlite:///nowhere.db", broker="memory://"), ENQUEUE.act)
 
 
 async def test_it_looks_again_after_the_last_handler_has_emitted():

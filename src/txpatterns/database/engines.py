@@ -97,6 +97,12 @@ def is_asynchronous(url: URL) -> bool:
     return url.get_driver_name() in _ASYNC_DRIVERS
 
 
+def is_in_memory(url: URL) -> bool:
+    """Whether a URL names a SQLite database that is gone with its connection, and that no other one reaches."""
+    name = url.database or ":memory:"
+    return url.get_backend_name() == "sqlite" and (":memory:" in name or "mode=memory" in str(url))
+
+
 def sync_side(engine: AnyEngine) -> Engine:
     """Give the plain engine that an asynchronous one drives."""
     return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
@@ -121,8 +127,17 @@ def in_schema(schema: str | None, table: sa.Table, dialect: Dialect) -> str:
 
 
 def own_engine(engine: AnyEngine) -> AnyEngine:
-    """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
+    """Make a second engine to the same database with a pool of its own, so that no application load starves it.
+
+    Raises:
+        ConfigurationError: the database is in memory, where another connection finds another database.
+    """
     source = sync_side(engine)
+    if is_in_memory(source.url):
+        raise ConfigurationError(
+            "The database is in memory, where each connection has another one.",
+            fix="Name a file: sqlite+aiosqlite:///orders.db. In tests, the txp fixture has one for each test.",
+        )
     made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made

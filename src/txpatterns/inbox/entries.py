@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from txpatterns.messages import Message
+from txpatterns import text
+from txpatterns.messages import LONGEST_ID, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def solitary_lane(topic: str, message_id: str) -> str:
 def fingerprint_of(message: Message) -> str:
     """Give a digest of what a message says, to tell a repeat from another message under the same id."""
     digest = hashlib.blake2b(message.payload, digest_size=16)
-    for text in (message.type, message.key):
-        digest.update(b"\x00" if text is None else b"\x01" + text.encode())
+    for part in (message.type, message.key):
+        digest.update(b"\x00" if part is None else b"\x01" + part.encode())
     return digest.hexdigest()
 
 
@@ -60,22 +61,12 @@ def storable(message: Message) -> Message:
     every transaction, for ever. What is cut keeps a digest, so that two of them stay two.
     """
     clean = message._replace(
-        id=_clean(message.id, 200),
-        type=_clean(message.type, 200),
-        content_type=_clean(message.content_type, 100),
-        key=None if message.key is None else _clean(message.key, None),
+        id=text.storable(message.id, LONGEST_ID),
+        type=text.storable(message.type, 200),
+        content_type=text.storable(message.content_type, 100),
+        key=None if message.key is None else text.storable(message.key),
     )
     return message if clean == message else clean
-
-
-def _clean(text: str, longest: int | None) -> str:
-    if text.isascii() and "\x00" not in text and (longest is None or len(text) <= longest):
-        return text
-    clean = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
-    if clean != text or (longest is not None and len(clean) > longest):
-        kept = clean if longest is None else clean[: longest - 33]
-        return f"{kept}~{_digest(text)}"
-    return text
 
 
 def _digest(*parts: str) -> str:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from txpatterns.errors import ConfigurationError, DecodeError, EventDefinitionError, PayloadInvalid, UnknownType
-from txpatterns.messages import TOMBSTONE, Event, EventType, Message, describe, written_as
+from txpatterns.messages import LONGEST_ID, TOMBSTONE, Event, EventType, Message, describe, written_as
 from txpatterns.serialization.cloudevents import CloudEventsBinary, CloudEventsStructured
 from txpatterns.serialization.codec import Codec, Decoded, Encoded, RawCodec
 from txpatterns.serialization.envelope import EnvelopeCodec
 from txpatterns.serialization.exact_json import brief, event_of, refuse_another
+from txpatterns.text import storable
 from txpatterns.transport import Place, named_by_place
 
 Upcaster = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 _READ_BACK = (EnvelopeCodec, RawCodec, CloudEventsBinary, CloudEventsStructured)
 """Codecs that read back what they have written; of others that is done here."""
-_LONGEST_ID = 200
 _NOBODYS = "(tombstone)"
 """The type of a tombstone on a topic without a class for it: nobody handles it."""
 
@@ -151,7 +150,7 @@ class EventRegistry:
             if message.type and is_sure:
                 type_ = message.type
         if isinstance(message.id, Place):
-            message = message._replace(id=_of_bounded_length(own or named_by_place(message)))
+            message = message._replace(id=storable(own or named_by_place(message), LONGEST_ID))
         return message if message.type == type_ else message._replace(type=type_)
 
     def _decoded(self, message: Message) -> Decoded | None:
@@ -245,12 +244,3 @@ def _of_key(event: type[Event], key: str | None) -> Event:
         return event.model_validate_strings({describe(event).key: key}, by_alias=False, by_name=True)
     except Exception as error:
         raise DecodeError(f"A tombstone's key does not fit {event.__name__}: {brief(error)}") from error
-
-
-def _of_bounded_length(own: str) -> str:
-    """Shorten an id that no table could hold; two long ones stay two."""
-    if len(own) <= _LONGEST_ID:
-        return own
-    return (
-        f"{own[: _LONGEST_ID - 33]}~{hashlib.blake2b(own.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
-    )

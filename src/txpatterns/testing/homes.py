@@ -20,7 +20,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from txpatterns.database import Database
-from txpatterns.database.engines import AnyEngine, make_engine, prepare, read_url, sync_side
+from txpatterns.database.engines import AnyEngine, is_in_memory, make_engine, prepare, read_url, sync_side
 from txpatterns.database.setup import create_missing
 from txpatterns.errors import ConfigurationError
 from txpatterns.testing.leaks import Connections
@@ -143,7 +143,7 @@ class Homes:
         if not given:
             return self._keep((number, is_async), lambda: self._scratch(number, is_async=is_async))
         url = read_url(given) if isinstance(given, (str, URL)) else sync_side(engine_of(given)).url
-        if _is_in_memory(url):
+        if is_in_memory(url):
             raise ConfigurationError(
                 f"{url} is in memory: each connection would have a database of its own.",
                 fix="Leave txp_database out: each test has a new SQLite file then.",
@@ -183,11 +183,6 @@ def _engine(url: URL, *, is_async: bool) -> AnyEngine:
         plain = "postgresql+psycopg" if url.get_driver_name() == "asyncpg" else drivername
         made = sa.create_engine(url.set(drivername=plain), hide_parameters=True)
     return made
-
-
-def _is_in_memory(url: URL) -> bool:
-    name = url.database or ":memory:"
-    return url.get_backend_name() == "sqlite" and (":memory:" in name or "mode=memory" in str(url))
 
 
 def _close_returned(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:

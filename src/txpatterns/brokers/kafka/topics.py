@@ -88,10 +88,13 @@ class Topics:
             return missing | found
 
     async def _found_missing(self, names: list[str]) -> dict[str, KafkaError]:
+        """Ask, and where missing topics are made here, ask again until each broker knows them.
+
+        Otherwise one answer is enough: all that is published waits for it, and whoever needs the topic asks again.
+        """
         found: dict[str, KafkaError] = {}
-        for pause in _TRIES if any(name not in self._missing for name in names) else _TRIES[:1]:
-            # Not the injected clock: a topic that was just made is known to each broker a moment later.
-            await asyncio.sleep(pause)
+        for pause in _TRIES if self._settings.create_topics else _TRIES[:1]:
+            await asyncio.sleep(pause)  # not the injected clock: it is the brokers that need the time
             names = self.unsure(names)
             found = await asyncio.to_thread(self._ask, names) if names else {}
             if not any(error.code() in TOPIC_MISSING for error in found.values()):
