@@ -215,7 +215,7 @@ def failure_does_not_stop_the_batch(patch):
     real = Backlog.conclude
 
     def conclude(self, rows, outcomes, *, alone):
-        self.ordered_prefix, kept = False, self.ordered_prefix
+        self.judge.ordered_prefix, kept = False, self.judge.ordered_prefix
         found = real(
             self, [row for row in rows if outcomes.get(row.message.id) is not CONFIRMED], outcomes, alone=alone
         )
@@ -223,7 +223,7 @@ def failure_does_not_stop_the_batch(patch):
         for row in found.settled:
             if row.lane in self._lanes and self._lanes[row.lane].busy:
                 self._put_back(row.lane, ())
-        self.ordered_prefix = kept
+        self.judge.ordered_prefix = kept
         return found
 
     patch.setattr(Backlog, "conclude", conclude)
@@ -238,6 +238,20 @@ def lane_reads_on_after_a_gap(patch):
         return real(self, rows)
 
     patch.setattr(Backlog, "take_in", take_in)
+
+
+def left_out_is_read_again_once(patch):
+    """P1: what lies behind a page that was read again is nobody's."""
+    real = Backlog.take_in_again
+    patch.setattr(Backlog, "take_in_again", lambda self, rows, first, last, seen: real(self, rows, first, None, seen))
+
+
+def reads_again_ahead_of_a_pass(patch):
+    """P3: a lane is read again from a place that the pass from the beginning has not come to."""
+    real = Backlog.next_left_out
+    patch.setattr(Backlog, "next_left_out", lambda self, seen: real(self, 1 << 62))
+    again = Backlog.take_in_again
+    patch.setattr(Backlog, "take_in_again", lambda self, rows, first, last, _: again(self, rows, first, last, 1 << 62))
 
 
 def retried_beside_itself(patch):
@@ -283,6 +297,8 @@ BUGS = [
     Bug(key_not_held, test_backlog.test_order_and_completeness),
     Bug(failure_does_not_stop_the_batch, test_backlog.test_order_and_completeness),
     Bug(lane_reads_on_after_a_gap, test_backlog.test_order_and_completeness),
+    Bug(reads_again_ahead_of_a_pass, test_backlog.test_order_and_completeness),
+    Bug(left_out_is_read_again_once, test_backlog.test_order_and_completeness),
     Bug(retried_beside_itself, test_failures.test_an_attempt_that_takes_long_is_not_made_twice),
     Bug(parked_until_restart, test_failures.test_the_ladder_is_climbed_once, given=(("policy", OnFailure.PARK),)),
 ]

@@ -31,7 +31,7 @@ class Simulation:
         }
         self.all = dict(self.table)
         self.cursor, self.at_end = 0, True
-        self.page = None
+        self.page = self.again = None
         self.flying, self.confirmed, self.aside, self.failing, self.releases = [], [], [], [], []
         self.behind, self.retrying, self.dead, self.first = {}, {}, [], []
         self.calm = False
@@ -53,19 +53,16 @@ class Simulation:
     def begin_read(self) -> None:
         if self.page is not None or not self.backlog.room:
             return
-        if self.at_end:
-            left_out = self.backlog.next_pass_from()
-            if self.random.random() < 0.2:
-                self.cursor = 0
-            elif left_out is not None:
-                self.cursor = left_out - 1
-            elif self.calm:
+        self.again = self.backlog.next_left_out(self.cursor) if self.random.random() < 0.5 else None
+        if self.again is None and self.at_end:
+            if self.random.random() < 0.2 or self.calm:
                 self.cursor = 0
             self.at_end = False
             self.backlog.begin_pass(self.cursor + 1)
         limit = min(5, self.backlog.room)
         but = self.backlog.shut_topics
-        waiting = [self.table[n] for n in sorted(self.table) if n > self.cursor]
+        after = self.cursor if self.again is None else self.again - 1
+        waiting = [self.table[n] for n in sorted(self.table) if n > after]
         found = [one for one in waiting if one.message.topic not in but][:limit]
         self.page = (
             self.backlog.reading_began(),
@@ -78,6 +75,11 @@ class Simulation:
             return
         note, limit, found = self.page
         self.page = None
+        if self.again is not None:
+            last = None if len(found) < limit else found[-1].position
+            self.aside += self.backlog.take_in_again(found, self.again, last, self.cursor)
+            self.backlog.reading_ended(note)
+            return
         self.aside += self.backlog.take_in(found)
         self.backlog.reading_ended(note)
         if found:

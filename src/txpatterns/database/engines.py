@@ -140,6 +140,8 @@ def own_engine(engine: AnyEngine) -> AnyEngine:
         )
     made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
+    if made.dialect.name == "postgresql":
+        event.listen(made, "connect", _plan_for_what_is_there)
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
 
 
@@ -243,6 +245,18 @@ def _connect_sqlite(connection: DBAPIConnection, _record: Any) -> None:
     for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _plan_for_what_is_there(connection: DBAPIConnection, _record: Any) -> None:
+    """Have each statement planned for the table as it is when it runs.
+
+    A prepared statement keeps its plan for as long as the statistics stay: that of a queue which was empty then reads
+    the whole table again and again while the queue is full.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SET plan_cache_mode = force_custom_plan")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

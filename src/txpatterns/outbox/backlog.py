@@ -1,33 +1,18 @@
 """What the relay has read and not finished: which message may go out next. Pure; it does no I/O.
 
 The table is read in passes, from a low position to the end. In each pass the rows of a lane are taken in order, and
-once one is left out, so are all that follow it, until a later pass begins at or below that position.
+once one is left out, so are all that follow it, until a pass begins at or below that position, or a page is read again
+from there for the lanes that were left out.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from txpatterns.outbox.rows import Lane, LaneState, Row
-from txpatterns.transport import Outcome, Verdict
-
-
-@dataclass(slots=True)
-class Verdicts:
-    """What a publication came to, row by row."""
-
-    settled: list[Row] = field(default_factory=list)
-    rejected: list[tuple[Row, Exception | None]] = field(default_factory=list)
-    doubtful: list[tuple[Row, Exception | None]] = field(default_factory=list)
-    """Never answered, while the broker answered others."""
-    unanswered: dict[str, Exception] = field(default_factory=dict)
-    """Topics of which something was not decided and nothing confirmed: pause before sending to them again."""
-    postponed: dict[str, Exception | None] = field(default_factory=dict)
-    """Topics that take nothing now."""
-    unavailable: Exception | None = None
-    """The broker takes nothing now."""
+from txpatterns.outbox.verdicts import Judge, Verdicts
+from txpatterns.transport import Outcome
 
 
 class Backlog:
@@ -47,9 +32,10 @@ class Backlog:
         self.held: set[Lane] = set()
         self.frozen: set[Lane] = set()
         self.dropped: dict[Lane, int] = {}
+        """From where on a lane was left out; whose turn it is to be read again stands first."""
         self._passed_over: dict[Lane, int] = {}
         """Where a pass first met a lane while it was frozen."""
-        self.confirmations = 0
+        self.judge = Judge(ordered_prefix=ordered_prefix)
         self.forgotten = 0
         """How often rows were let go of unfinished, and have to be read again."""
         self._settled_lately: set[str] = set()
@@ -113,9 +99,20 @@ class Backlog:
         """Whether there is no room left, and this topic fills more than its share of it."""
         return not self.room and sum(row.message.topic == topic for row in self.known.values()) > self.share
 
-    def next_pass_from(self) -> int | None:
-        """Say where a pass must begin to find what was left out, as far as there is room for it now."""
-        return min((p for lane, p in self.dropped.items() if self._has_room(lane)), default=None)
+    def next_left_out(self, seen: int) -> int | None:
+        """Say from where on to read again for a lane that was left out and has room now, each in its turn.
+
+        Not beyond the position up to which passes have ``seen`` everything: more may have been left out before.
+        """
+        places = (
+            p for lane, p in self.dropped.items() if p <= seen and lane not in self.frozen and self._has_room(lane)
+        )
+        return next(places, None)
+
+    def room_of_left_out(self) -> int:
+        """Say how many rows those lanes can take that were left out."""
+        kept = [len(self._lanes[lane].rows) if lane in self._lanes else 0 for lane in self.dropped]
+        return sum(max(self.lane_limit - rows, 0) for rows in kept)
 
     def _has_room(self, lane: Lane) -> bool:
         state = self._lanes.get(lane)
@@ -124,6 +121,22 @@ class Backlog:
     def begin_pass(self, low: int) -> None:
         """Start reading from ``low``: what was left out at or above it will be found."""
         self.dropped = {lane: position for lane, position in self.dropped.items() if position < low}
+
+    def take_in_again(self, rows: Sequence[Row], first: int, last: int | None, seen: int) -> list[Row]:
+        """Accept rows read again for lanes that were left out, from ``first`` to ``last`` (None: to the end).
+
+        What comes behind is still left out, or for a pass beyond what was ``seen``. Gives the rows of held lanes, as
+        ``take_in`` does.
+        """
+        end = seen if last is None else min(last, seen)
+        again = [lane for lane, p in self.dropped.items() if first <= p <= end and lane not in self.frozen]
+        for lane in again:
+            del self.dropped[lane]
+        behind = self.take_in(rows)
+        if last is not None and last < seen:
+            for lane in again:
+                self.dropped.setdefault(lane, last + 1)
+        return behind
 
     def take_in(self, rows: Iterable[Row]) -> list[Row]:
         """Accept rows in the order of a pass; gives those of held lanes, which are to be set aside."""
@@ -230,55 +243,13 @@ class Backlog:
                 del self._lanes[lane]
 
     def conclude(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
-        """Decide what each row of a publication's lanes came to, and put back what must go out again, in order.
-
-        In a lane, everything behind the first that was not confirmed counts as unknown. Where the transport
-        batches, a rejection is believed only of a message that was published ``alone``.
-        """
-        believed = alone or not self.ordered_prefix
-        found = Verdicts()
-        settled, again = found.settled, dict[Lane, list[Row]]()
-        for row in rows:
-            outcome = outcomes.get(row.message.id, _UNTOLD)
-            if again and row.lane in again:
-                again[row.lane].append(row)
-            elif outcome.verdict is _CONFIRMED:
-                settled.append(row)
-            elif outcome.verdict is Verdict.REJECTED and believed:
-                found.rejected.append((row, outcome.error))
-                again[row.lane] = []
-            else:
-                again[row.lane] = [] if self._gives_up(row, outcome, found, believed) else [row]
-        self.confirmations += len(settled)
-        if found.unanswered:
-            for topic in {row.message.topic for row in settled}:
-                found.unanswered.pop(topic, None)
+        """Decide what each row of a publication's lanes came to, and put back what must go out again, in order."""
+        found = self.judge.verdicts(rows, outcomes, alone=alone)
+        for lane in found.alone & self._lanes.keys():
+            self._lanes[lane].alone = True
         for lane in dict.fromkeys([row.lane for row in rows]):
-            self._put_back(lane, again.get(lane, ()))
+            self._put_back(lane, found.again.get(lane, ()))
         return found
-
-    def _gives_up(self, row: Row, outcome: Outcome, found: Verdicts, believed: bool) -> bool:
-        """Count a missing answer; against a message only when the broker took other messages meanwhile."""
-        error, topic = outcome.error or ConnectionError("the broker gave no answer"), row.message.topic
-        if outcome.verdict is Verdict.UNAVAILABLE:
-            found.unavailable = error
-            return False
-        if outcome.verdict is Verdict.POSTPONED:
-            found.postponed[topic] = outcome.error
-            return False
-        if outcome.verdict is Verdict.UNKNOWN:
-            found.unanswered[topic] = error
-        if row.doubts == 0 or self.confirmations > row.confirmed_before:
-            row.doubts += 1
-        row.confirmed_before = self.confirmations
-        if believed and row.doubts >= _DOUBTS:
-            found.doubtful.append((row, outcome.error))
-            return True
-        if self.ordered_prefix and (outcome.verdict is Verdict.REJECTED or row.doubts >= _DOUBTS - 1):
-            state = self._lanes.get(row.lane)
-            if state is not None:
-                state.alone = True
-        return False
 
     def _put_back(self, lane: Lane, rows: Sequence[Row]) -> None:
         state = self._lanes.get(lane)
@@ -375,8 +346,4 @@ class Backlog:
         return any(row.bucket in wanted for row in self.known.values())
 
 
-_UNTOLD = Outcome(Verdict.UNKNOWN)
-_CONFIRMED = Verdict.CONFIRMED
-"""Looked up once, which in Python 3.11 costs as much as all else that is asked of a confirmed row."""
-_DOUBTS = 3
 _FIRST_POSITION = 1

@@ -4,28 +4,42 @@ Positions become visible out of order: number 7 may be committed after 8 was rea
 page on from the last; and with every page comes, of the same snapshot, what transactions have written before that
 place which ran at an earlier look and have ended. Without that, a row could be read before one of its own key that
 had been committed before it. Such a transaction is waited for by nobody: it has a place in a list until it ends.
+
+A key with more messages than may be kept of one is left out from some place on. In turns with the pages of a pass,
+a page is read again from there, and no further: what lies behind it of other keys is known.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from txpatterns.clock import Clock
 from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.rows import Row
-from txpatterns.outbox.store import OutboxStore, Place
+from txpatterns.outbox.store import OutboxStore, Page, Place
 from txpatterns.outbox.unseen import Unseen
 
 _FULL = 60.0
 """So often a pass begins at the very start: for rows that were written in a way that is not ours."""
 _FIRST_POLL = 0.05
+_SPARSE = 4
+"""Of so many rows that are read again, one at least is hoped to be of a lane that was left out."""
 
 
 def covers(looked_for: Sequence[asyncio.Future[None]], asked: Sequence[asyncio.Future[None]]) -> bool:
     """Whether a look that began when ``looked_for`` had asked serves all who ask now."""
     return all(any(one is other for other in looked_for) for one in asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    page: Page
+    last: int | None
+    """The place of its last row; None when nothing is behind it."""
+    note: set[str]
 
 
 class Reading:
@@ -44,6 +58,8 @@ class Reading:
         """Where the rows are that were read above all that is unseen; some may be finished."""
         self._forgotten = 0
         self._at_end = True
+        self._reads_again_next = True
+        """Whether the next page is one for what was left out, if there is anything."""
         self._begin_again = False
         self._generation = 0
         self._full_at = 0.0
@@ -74,40 +90,75 @@ class Reading:
             or not self._at_end
             or woken
             or now >= self.next_at
-            or self.backlog.next_pass_from() is not None
+            or self.backlog.next_left_out(self._cursor) is not None
         )
 
-    async def page(self, buckets: Sequence[int], limit: int, asked: list[asyncio.Future[None]]) -> list[Row]:
+    async def page(
+        self, buckets: Sequence[int], limit: int, asked: list[asyncio.Future[None]], *, woken: bool
+    ) -> list[Row]:
         """Read one page into the backlog; gives the rows of held lanes, which are to be set aside."""
-        now, generation = self.clock.monotonic(), self._generation
+        now, left_out = self.clock.monotonic(), self.backlog.next_left_out(self._cursor)
         if self._begin_again:
             self._begin_again, self._at_end, self._full_at = False, True, 0.0
-        if self._at_end:
+            left_out = None
+        if self._at_end and (left_out is None or woken or now >= self.next_at or not covers(self.looked_for, asked)):
             self._begin_pass(now, asked)
-        note = self.backlog.reading_began()
-        limit = min(limit, max(self.backlog.room, 1))
-        room = max(self.backlog.room_bytes, 1)
-        page = await self.store.page(
-            Place(self._cursor, self._unseen, self._known(), self.backlog.shut_topics), buckets, limit, room
-        )
-        if generation != self._generation:
+            left_out = self.backlog.next_left_out(self._cursor)
+        if left_out is not None and (self._at_end or self._reads_again_next):
+            self._reads_again_next = False
+            return await self._read_again(left_out, buckets, min(limit, _SPARSE * self.backlog.room_of_left_out()))
+        self._reads_again_next = True
+        return await self._read_on(buckets, limit)
+
+    async def _read_on(self, buckets: Sequence[int], limit: int) -> list[Row]:
+        """Read the next page of a pass."""
+        place = Place(self._cursor, self._unseen, self._known(), self.backlog.shut_topics)
+        found = await self._fetch(place, buckets, limit)
+        if found is None:
             return []
-        rows = page.rows
-        aside = self.backlog.take_in(rows)
-        self.backlog.reading_ended(note)
-        if page.snapshot is not None:
-            self._unseen = self._unseen.after(page.snapshot, self._highest)
+        aside, rows = self.backlog.take_in(found.page.rows), found.page.rows
+        self.backlog.reading_ended(found.note)
+        if found.page.snapshot is not None:
+            self._unseen = self._unseen.after(found.page.snapshot, self._highest)
             lowest = self._unseen.lowest
             self._read = [position for position in self._read if position > lowest] + self.backlog.positions_of(rows)
         if rows:
             self._pause = _FIRST_POLL
             self._highest = max(self._highest, rows[-1].position)
-        if len(rows) < limit and sum(len(row.message.payload) for row in rows) < room:
+        if found.last is None:
             self._cursor = self._highest
             self._end_pass()
         else:
-            self._cursor = rows[-1].position
+            self._cursor = found.last
         return aside
+
+    async def _read_again(self, first: int, buckets: Sequence[int], limit: int) -> list[Row]:
+        """Read a page from the place on where a lane was left out.
+
+        What has come to light meanwhile comes with it, but stays unseen: behind this page there may be more of it.
+        """
+        after = first - 1
+        known = self.backlog.positions(min(after, self._unseen.lowest))
+        found = await self._fetch(Place(after, self._unseen, known, self.backlog.shut_topics), buckets, limit)
+        if found is None:
+            return []
+        rows, lowest = found.page.rows, self._unseen.lowest
+        aside = self.backlog.take_in_again(rows, first, found.last, self._cursor)
+        self._read += [position for position in self.backlog.positions_of(rows) if position > lowest]
+        self.backlog.reading_ended(found.note)
+        return aside
+
+    async def _fetch(self, place: Place, buckets: Sequence[int], limit: int) -> _Found | None:
+        """Ask the database for a page; None when it is not to be taken in."""
+        generation, note = self._generation, self.backlog.reading_began()
+        limit = min(limit, max(self.backlog.room, 1))
+        room = max(self.backlog.room_bytes, 1)
+        page = await self.store.page(place, buckets, limit, room)
+        if generation != self._generation:
+            return None
+        rows = page.rows
+        is_short = len(rows) < limit and sum(len(row.message.payload) for row in rows) < room
+        return _Found(page, None if is_short else rows[-1].position, note)
 
     def _known(self) -> list[int]:
         """Give what need not be read again when something comes to light among it."""
@@ -117,11 +168,8 @@ class Reading:
         return self._read
 
     def _begin_pass(self, now: float, asked: list[asyncio.Future[None]]) -> None:
-        left_out = self.backlog.next_pass_from()
         if asked or now >= self._full_at:
             self._cursor, self._full_at = 0, now + _FULL
-        elif left_out is not None:
-            self._cursor = min(left_out - 1, self._cursor)
         self._asked = asked
         self._at_end = False
         self.backlog.begin_pass(self._cursor + 1)

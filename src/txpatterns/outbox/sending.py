@@ -304,13 +304,13 @@ class Sending:
 
     async def _attempt(self, due: Due) -> None:
         """Try a failing message once more; its attempt is counted already, and uncounted when nothing was decided."""
-        before, held, row = self.backlog.confirmations, self.holding.ownership.held, due.row
+        before, held, row = self.backlog.judge.confirmations, self.holding.ownership.held, due.row
         topic = row.message.topic
         publication = Publication([row], topic, self.clock.monotonic())
         await self._outcomes(publication, lambda publication, rows: None)
         outcome = publication.outcomes.get(row.message.id, _UNTOLD)
         error = outcome.error or ConnectionError("no answer")
-        nothing_else_went = self.backlog.confirmations == before and self._trouble > 0
+        nothing_else_went = self.backlog.judge.confirmations == before and self._trouble > 0
         if outcome.verdict is Verdict.CONFIRMED:
             await self._published(due)
         elif outcome.verdict is Verdict.POSTPONED:
@@ -332,7 +332,7 @@ class Sending:
     async def _published(self, due: Due) -> None:
         message = due.row.message
         self._trouble = 0
-        self.backlog.confirmations += 1
+        self.backlog.judge.confirmations += 1
         self.relay.hooks.published([message], self.clock.now() - message.occurred_at)
         if self.topics:
             self._flow({message.topic})

@@ -133,7 +133,7 @@ class Serving:
         """Whether nothing is left to do in our buckets: a whole look, begun after all asked, has found nothing due."""
         if self._tasks or self.sending.under_way or self.sending.retries or self.holding.is_busy:
             return False
-        if self.relay.confirmed or not self.backlog.is_empty or self.backlog.next_pass_from() is not None:
+        if self.relay.confirmed or not self.backlog.is_empty or self.backlog.dropped:
             return False
         if self.backlog.shut_topics or self.reading.begins_again:
             return False
@@ -230,8 +230,10 @@ class Serving:
             self._look_at = 0.0
 
     async def _read(self) -> None:
-        self.woken = False
-        self.holding.aside += await self.reading.page(self.ownership.active, self.batch, list(self._drains))
+        woken, self.woken = self.woken, False
+        self.holding.aside += await self.reading.page(
+            self.ownership.active, self.batch, list(self._drains), woken=woken
+        )
         if self.clock.monotonic() >= self._steady_at:  # not before: something else may fail every time
             self.relay.outages.fine()
         if not self.relay.stopping:
