@@ -46,7 +46,7 @@ def txp(project, monkeypatch, capsys):
                 patch.delenv(name)
             for name, value in environment.items():
                 patch.setenv(name, value)
-            for name in ("orders", "plain", "ledger"):
+            for name in ("orders", "plain", "ledger", "store"):
                 sys.modules.pop(name, None)  # as in a process of its own
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "argv", ["txp", *arguments])

@@ -233,3 +233,4 @@ def test_explain_knows_every_code(txp):
     assert "AUTOCOMMIT" in txp("explain", "TXP-1103").out
     assert txp("explain", "1103", "--json").json["error"] == "NotTransactional"
     assert txp("explain", "TXP-9999", code=3).out
+    assert "the error itself ends with it" in txp("explain", "TXP-1001").out

@@ -1,6 +1,7 @@
 """A stranger's first failure: seen, understood, mended and retried by `txp` alone; and what each command says of it."""
 
 import json
+import re
 
 import pytest
 
@@ -35,8 +36,8 @@ def ledger(request, txp, project):
         url = request.getfixturevalue("database").url("asyncpg")
         txp("db", "upgrade", "--database", url)
 
-    def run(*arguments, code=0):
-        return txp(*arguments, code=code, TXP_DATABASE_URL=url)
+    def run(*arguments, code=0, **environment):
+        return txp(*arguments, code=code, TXP_DATABASE_URL=url, **environment)
 
     def write(policy="HOLD", bad=(), wait=20):
         said = {"{policy}": policy, "{bad}": repr(tuple(bad)), "{wait}": str(wait)}
@@ -76,7 +77,7 @@ def test_a_failure_is_seen_understood_mended_and_retried(ledger):
     assert [entry["state"] for entry in ledger("inbox", "list", *APP, "--json").json] == ["parked", "behind"]
     assert ledger("status", *APP, "--json").json["dead"] == 1
     assert "2 messages at handlers" in (told := ledger("outbox", "list", *APP).out)
-    assert "1 dead letter (see: txp dlq list)" in told
+    assert "1 dead letter (see: txp dlq list --app ledger:app)" in told
     ledger.write("PARK")
     assert "put back: 1" in ledger("dlq", "retry", str(letter["id"]), *APP, "--reason", "opened").out
     ran = ledger("run", "ledger:app", "--drain", code=None).out + drained(ledger)
@@ -89,6 +90,33 @@ def test_a_failure_is_seen_understood_mended_and_retried(ledger):
     assert "handled at" in ledger("inbox", "show", letter["message_id"], *APP).out
 
 
+def test_what_is_said_to_show_more_runs_as_it_is_printed(ledger):
+    """H260: it leads to the same database, as the options or the environment of the first command did."""
+    ledger.write(bad=[1])
+    ledger.pay(1)
+    out = drained(ledger) + ledger("run", "ledger:app", "--drain", code=None).out
+    looks = [ledger(*command, *APP, code=None).out for command in (["status"], ["outbox", "list"], ["dlq", "list"])]
+    (letter,) = ledger("dlq", "list", *APP, "--json").json
+    looks += [ledger(place, "show", letter["message_id"], *APP, code=None).out for place in ("outbox", "inbox")]
+    printed = set(re.findall(r"txp (?:outbox|inbox|dlq) [a-z]+[^;()\n]*", "\n".join([out, *looks])))
+    assert len(printed) >= 6
+    for line in printed:
+        ledger(*line.replace(" ID", f" {letter['id']}").split()[1:], code=None if " show " in line else 0)
+        assert line.endswith(" --app ledger:app")
+    assert "--app" not in ledger("status", TXP_APP="ledger:app").out
+
+
+def test_a_long_error_keeps_the_line_of_the_users_code(ledger, project):
+    """H260: where there is room for 80 characters, they are not those of a folder's name."""
+    ledger.write(bad=[1], wait=3_600_000)
+    source = (project / "ledger.py").read_text().replace("the ledger is closed", f"{'very ' * 40}closed\\nrow: 4111")
+    (project / "ledger.py").write_text(source)
+    ledger.pay(1)
+    out = ledger("run", "ledger:app", "--drain", code=4).out
+    assert re.search(r"ValueError: very very .*… \(at ledger\.py:18 in book\)$", out, re.MULTILINE)
+    assert "4111" not in out
+
+
 def test_many_are_looked_at_first_and_then_exactly_those_are_done(ledger):
     """H254: a dry run changes nothing, without a terminal it takes --yes, and what does not match stays."""
     ledger.write(bad=[1, 2, 3])
@@ -98,7 +126,7 @@ def test_many_are_looked_at_first_and_then_exactly_those_are_done(ledger):
     chosen = ("--matching", f"message:{first['message_id']} error:*LEDGER*")
     assert "to drop, in this order: 1" in ledger("dlq", "drop", *chosen, *APP, "--dry-run", "--reason", "x").out
     refused = ledger("dlq", "drop", *chosen, *APP, "--reason", "x", code=1).err
-    assert "1 dead letters would be affected, and there is nobody to ask" in refused
+    assert "1 dead letter would be affected, and there is nobody to ask" in refused
     assert len(ledger("dlq", "list", *APP, "--json").json) == 3
     assert ledger("dlq", "drop", *chosen, *APP, "--reason", "x", "--yes", "--json").json["done"] == [first["id"]]
     assert ledger("dlq", "list", *chosen, *APP, "--json").json == []

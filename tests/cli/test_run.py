@@ -98,13 +98,20 @@ def test_half_of_it_on_the_broker_in_the_process_is_refused(txp, command):
     assert ran.err.count("\n") == 1
 
 
-def test_an_app_that_is_not_there_is_one_line(txp):
-    """A mistyped name is the commonest first error."""
+def test_an_app_that_is_not_there_is_one_line(txp, project):
+    """H256: a mistyped name is the commonest first error."""
+    (project / "store").mkdir()
+    (project / "store" / "orders.py").touch()
     for name, said in (
         ("ordres:app", "There is no module 'ordres'"),
         ("orders:ap", "orders has orders:app"),
         ("orders:Order", "orders has orders:app"),
         ("orders", "is not MODULE:APP"),
+        ("ordres:app", "Did you mean orders:app?"),
+        ("orders.py:app", "Name the module, not its file: orders:app"),
+        ("store/orders.py:app", "Name the module, not its file: store.orders:app"),
+        ("store.ordres:app", "Did you mean store.orders:app?"),
+        ("zzz.orders:app", "Run it where zzz can be imported"),
     ):
         err = txp("run", name, code=1).err
         assert err.startswith("TXP-1001 "), err

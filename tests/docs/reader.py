@@ -27,7 +27,7 @@ BLOCK = re.compile(
 )
 LOGGED = re.compile(
     r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?:INFO|WARNING) .*"  # as the command writes them
-    r"|\S+ failed at \S+ \S+ on \S+ in attempt \d+: .*"  # as Python does where nothing is set up
+    r"|(?:\S+: )?\S+ failed at \S+ \S+ on \S+ in attempt \d+: .*"  # as Python does where nothing is set up
     r"|\S+ \S+ on \S+ is a dead letter, .*)\n",
     re.MULTILINE,
 )

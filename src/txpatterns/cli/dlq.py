@@ -17,12 +17,12 @@ import typer
 from txpatterns.admin.audit import AuditEntry, Deed, read_audit
 from txpatterns.admin.deadletters import Reader, drop, find_letter, find_letters, in_order, retry
 from txpatterns.admin.matching import NAMES, conditions_of
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, load_app, open_tables
-from txpatterns.cli.output import DIFFERENT, examples, show, table
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, load_app, open_tables
+from txpatterns.cli.output import DIFFERENT, examples, show, table, why
+from txpatterns.cli.remains import count
 from txpatterns.database import Database
 from txpatterns.deadletters.letter import DeadLetter
 from txpatterns.errors import ConfigurationError, LetterKept
-from txpatterns.text import one_line
 
 MatchingOption = Annotated[
     str | None,
@@ -39,7 +39,6 @@ group = typer.Typer(no_args_is_help=True, help="Messages that were given up.")
 
 _COLUMNS = ("id", "died_at", "consumer", "topic", "type", "key", "attempts", "reason")
 _SHOWN = 20
-_ERROR = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,8 @@ def list_(
             return await opened.read(partial(find_letters, conditions=conditions, limit=limit))
 
     found = asyncio.run(work())
-    more = ["to see more: txp dlq show ID; when it is mended: txp dlq retry ID"]
+    where = as_named(app, database)
+    more = [f"to see more: txp dlq show ID{where}; when it is mended: txp dlq retry ID{as_named(app, None)}"]
     show(found, [*table(_rows(found)), *more] if found else ["no dead letters"], as_data=json)
 
 
@@ -97,7 +97,8 @@ def show_(
 
     found = asyncio.run(work())
     if found is None:
-        show(None, [f"there is no dead letter {letter_id} (any more; see: txp dlq audit)"], as_data=json)
+        look = f"txp dlq audit{as_named(app, database)}"
+        show(None, [f"there is no dead letter {letter_id} (any more; see: {look})"], as_data=json)
         raise typer.Exit(DIFFERENT)
     data, before = found
     width = max(map(len, data))
@@ -186,7 +187,7 @@ def _work_on(
         raise typer.BadParameter("give either one ID, or --matching", param_hint="ID")
     letters = asyncio.run(_chosen(choice, app))
     if not letters:
-        show([], ["no dead letters like that (see: txp dlq list)"], as_data=choice.json)
+        show([], [f"no dead letters like that (see: txp dlq list{as_named(app, None)})"], as_data=choice.json)
         raise typer.Exit(DIFFERENT)
     if choice.dry_run:
         show(letters, _preview(letters, words[1]), as_data=choice.json)
@@ -234,7 +235,7 @@ def _agreed(letters: Sequence[DeadLetter], verb: str) -> bool:
     """Show what it is about and ask. Raises ConfigurationError where there is nobody to ask."""
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{len(letters)} dead letters would be affected, and there is nobody to ask.",
+            f"{count(len(letters), 'dead letter')} would be affected, and there is nobody to ask.",
             fix=f"Look first: txp dlq {verb} ... --dry-run. Then say --yes.",
         )
     typer.echo("\n".join(_preview(letters, verb)))
@@ -257,7 +258,7 @@ def _rows(letters: Sequence[DeadLetter]) -> list[dict[str, object]]:
     rows = []
     for letter in letters:
         row = {name: getattr(letter, name) for name in _COLUMNS}
-        rows.append({**row, "error": one_line(letter.error, _ERROR)})
+        rows.append({**row, "error": why(letter.error)})
     return rows
 
 

@@ -14,14 +14,13 @@ from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import list_inbox
 from txpatterns.admin.outbox import list_outbox
 from txpatterns.app import App
-from txpatterns.cli.output import OK, WAITING, as_json, table
+from txpatterns.cli.loading import as_named
+from txpatterns.cli.output import OK, WAITING, as_json, table, why
 from txpatterns.cli.remains import dead_letter_lines
 from txpatterns.hooks import Depths, Hooks
 from txpatterns.messages import Message
-from txpatterns.text import error_line
 
 _SHOWN = 20
-_WHY = 80
 
 
 class Tally(Hooks):
@@ -62,7 +61,7 @@ class Left:
     why: str | None
 
 
-async def tell(app: App, tally: Tally, *, json: bool) -> int:
+async def tell(app: App, place: str, tally: Tally, *, json: bool) -> int:
     """Print how a drain has ended; gives the exit code: 0 when nothing waits and nothing was given up."""
     depths = await depths_of(app.database)
     left = await _left(app)
@@ -71,23 +70,19 @@ async def tell(app: App, tally: Tally, *, json: bool) -> int:
     if json:
         typer.echo(as_json({"drained": counts, "waits": waits, "waiting": left, "dead_letters": depths.dead}))
     else:
-        typer.echo("\n".join(_lines(counts, waits, left, depths)))
+        typer.echo("\n".join(_lines(counts, waits, left, depths, as_named(place, None))))
     return WAITING if waits or counts["given_up"] else OK
 
 
 async def _left(app: App) -> list[Left]:
     sending = await app.database.read(partial(list_outbox, limit=_SHOWN))
     handling = await app.database.read(partial(list_inbox, limit=_SHOWN))
-    found = [Left("outbox", e.state, e.type, e.key, e.id, e.due_at, _why(e.error)) for e in sending]
-    found += [Left(e.consumer, e.state, e.type, e.key, e.message_id, e.due_at, _why(e.error)) for e in handling]
+    found = [Left("outbox", e.state, e.type, e.key, e.id, e.due_at, why(e.error)) for e in sending]
+    found += [Left(e.consumer, e.state, e.type, e.key, e.message_id, e.due_at, why(e.error)) for e in handling]
     return found[:_SHOWN]
 
 
-def _why(error: str | None) -> str | None:
-    return None if error is None else error_line(error, _WHY)
-
-
-def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths) -> list[str]:
+def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths, where: str) -> list[str]:
     done = [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number]
     lines = ["done: " + (", ".join(done) or "nothing was due")]
     if waits:
@@ -95,4 +90,4 @@ def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths)
         lines += [f"{waits} waits:" if waits == 1 else f"{waits} wait:"]
         lines += table([{name: getattr(entry, name) for name in names} for entry in left])
         lines += ["..."] if waits > len(left) else []
-    return [*lines, *dead_letter_lines(depths.dead)]
+    return [*lines, *dead_letter_lines(depths.dead, where)]

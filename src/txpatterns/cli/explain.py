@@ -12,6 +12,8 @@ from txpatterns.cli.loading import JsonOption
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.errors import TxPatternsError
 
+_IN_THE_ERROR = "It differs from case to case: the error itself ends with it."
+
 CodeArgument = Annotated[str | None, typer.Argument(metavar="CODE", help="For example TXP-1103; all of them without.")]
 
 
@@ -31,9 +33,10 @@ def explain(code: CodeArgument = None, json: JsonOption = False) -> None:
     if error is None:
         show(None, [f"no error has the code {code}"], as_data=json)
         raise typer.Exit(DIFFERENT)
+    fix = _IN_THE_ERROR if error.fix == TxPatternsError.fix else error.fix
     base = error.__mro__[1].__name__
-    data = {"code": error.code, "error": error.__name__, "kind": base, "meaning": _meaning(error), "fix": error.fix}
-    lines = [f"{error.code} {error.__name__} (a kind of {base})", "", _meaning(error), "", f"Fix: {error.fix}"]
+    data = {"code": error.code, "error": error.__name__, "kind": base, "meaning": _meaning(error), "fix": fix}
+    lines = [f"{error.code} {error.__name__} (a kind of {base})", "", _meaning(error), "", f"Fix: {fix}"]
     show(data, lines, as_data=json)
 
 

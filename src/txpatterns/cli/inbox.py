@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_module
 from functools import partial
+from textwrap import indent
 from typing import Annotated
 
 import typer
@@ -13,9 +14,9 @@ from txpatterns.admin.deadletters import find_letters
 from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import STATES, AtHandlers, InboxEntry, find_at_handlers, list_inbox
 from txpatterns.admin.matching import message_is
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
-from txpatterns.cli.remains import dead_letter_lines
+from txpatterns.cli.remains import count, dead_letter_lines
 from txpatterns.deadletters.letter import DeadLetter
 
 StateOption = Annotated[str | None, typer.Option("--state", help=f"One of {', '.join(STATES)}.")]
@@ -51,7 +52,8 @@ def list_(
 
     found, dead = asyncio.run(work())
     rows = [{name: getattr(entry, name) for name in _COLUMNS} for entry in found]
-    show(found, [*(table(rows) or ["nothing waits for its handler"]), *dead_letter_lines(dead)], as_data=json)
+    lines = table(rows) or ["nothing waits for its handler"]
+    show(found, [*lines, *dead_letter_lines(dead, as_named(app, database))], as_data=json)
 
 
 @group.command("show", epilog=examples("txp inbox show 01a201e3-... --app orders:app", "txp inbox show ID --json"))
@@ -70,7 +72,8 @@ def show_(
 
     found, dead = asyncio.run(work())
     if not (found.waiting or found.handled or dead):
-        show(None, ["no handler has seen it (see: txp outbox show), or that is too long ago"], as_data=json)
+        look = f"txp outbox show {message_id}{as_named(app, database)}"
+        show(None, [f"no handler has seen it (see: {look}), or that is too long ago"], as_data=json)
         raise typer.Exit(DIFFERENT)
     payload = None if found.payload is None else found.payload.decode(errors="replace")
     data = {
@@ -81,17 +84,17 @@ def show_(
         "content_type": found.content_type,
         "payload": payload,
     }
-    show(data, _lines(found, dead, payload), as_data=json)
+    show(data, _lines(found, dead, payload, as_named(app, database)), as_data=json)
 
 
-def _lines(found: AtHandlers, dead: list[DeadLetter], payload: str | None) -> list[str]:
+def _lines(found: AtHandlers, dead: list[DeadLetter], payload: str | None, where: str) -> list[str]:
     lines = [f"{done.consumer}: handled at {done.processed_at}" for done in found.handled]
     for entry in found.waiting:
         until = f"next attempt at {entry.due_at}" if entry.due_at else "waits for what is before it in its key"
-        lines.append(f"{entry.consumer}: {entry.state} after {entry.attempts} attempts, {until}")
+        lines.append(f"{entry.consumer}: {entry.state} after {count(entry.attempts, 'attempt')}, {until}")
         if entry.error is not None:
-            lines.append(f"    {entry.error}")
+            lines.append(indent(entry.error, "    "))
     for letter in dead:
         who = letter.consumer or "the relay"
-        lines.append(f"{who}: dead letter {letter.id}, {letter.reason} (see: txp dlq show {letter.id})")
+        lines.append(f"{who}: dead letter {letter.id}, {letter.reason} (see: txp dlq show {letter.id}{where})")
     return lines if payload is None else [*lines, f"headers  {found.headers}", f"payload  {payload}"]

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -25,10 +26,11 @@ from txpatterns.errors import ConfigurationError, SchemaError
 from txpatterns.settings import DATABASE_URL, AppSettings
 from txpatterns.text import masked
 
+APP = "TXP_APP"
+"""The variable that names the App."""
+
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is, for example orders:app.")]
-AppOption = Annotated[
-    str | None, typer.Option("--app", envvar="TXP_APP", metavar="MODULE:APP", help="Where the App is.")
-]
+AppOption = Annotated[str | None, typer.Option("--app", envvar=APP, metavar="MODULE:APP", help="Where the App is.")]
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", envvar=DATABASE_URL, metavar="URL", help="The database, if there is no App.")
 ]
@@ -55,8 +57,9 @@ def load_app(place: str) -> App:
     try:
         found = _import(module_name)
     except ModuleNotFoundError as error:
-        fix = f"Run it where {module_name.split('.')[0]} can be imported; now that is {here}."
-        raise ConfigurationError(f"There is no module {module_name!r}.", fix=fix) from error
+        raise ConfigurationError(
+            f"There is no module {module_name!r}.", fix=_where_it_is(error.name or module_name, place, Path(here))
+        ) from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if callable(found) and not isinstance(found, (App, type)):
@@ -67,6 +70,17 @@ def load_app(place: str) -> App:
         there = f"{module_name} has " + (", ".join(f"{module_name}:{name}" for name in apps) or "none") + "."
         raise ConfigurationError(f"{place} is no App.", fix=f"Name an App, or a function that makes one; {there}")
     return found
+
+
+def _where_it_is(missing: str, place: str, folder: Path) -> str:
+    """Say what to write instead of a module that is not there."""
+    if ".py:" in place:
+        return f"Name the module, not its file: {place.replace('.py:', ':').replace('/', '.')}"
+    parent, dot, name = missing.rpartition(".")
+    beside = folder.joinpath(*parent.split(".")).glob("*")
+    near = get_close_matches(name, [file.stem for file in beside if file.is_dir() or file.suffix == ".py"], n=1)
+    meant = f" Did you mean {place.replace(missing, f'{parent}{dot}{near[0]}', 1)}?" if near else ""
+    return f"Run it where {missing} can be imported; now that is {folder}.{meant}"
 
 
 def _import(module_name: str) -> object:
@@ -137,6 +151,15 @@ def place_of(app: str | None, url: str | None) -> tuple[str | None, str | None]:
     return read_url(url).get_backend_name(), schema
 
 
+def as_named(app: str | None, url: str | None) -> str:
+    """Give the option that leads a further command to the same database; none where the environment says it anyway."""
+    if app is not None:
+        return "" if app == os.environ.get(APP) else f" --app {shlex.quote(app)}"
+    if url is not None and url != os.environ.get(DATABASE_URL):
+        return f" --database {shlex.quote(masked(url))}"
+    return ""
+
+
 def _refuse_absent(database: Database) -> None:
     """Only looking at a SQLite file that is not there would make one."""
     file = database.engine.url.database
@@ -150,12 +173,7 @@ def _naming(app: str | None, url: str | None) -> Iterator[None]:
     try:
         yield
     except SchemaError as error:
-        where = ""
-        if app is not None:
-            where = f" --app {shlex.quote(app)}"
-        elif url is not None and url != os.environ.get(DATABASE_URL):
-            where = f" --database {shlex.quote(masked(url))}"
-        raise SchemaError(error.message, fix=error.remedy.replace(_UPGRADE, _UPGRADE + where)) from error
+        raise SchemaError(error.message, fix=error.remedy.replace(_UPGRADE, _UPGRADE + as_named(app, url))) from error
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import typer
 
 from txpatterns.admin.depths import depths_of
 from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbox
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.cli.remains import beside_the_outbox
 from txpatterns.hooks import Depths
@@ -52,7 +52,7 @@ def list_(
     columns = ("id", "state", "topic", "type", "key", "attempts", "due_at")
     rows = [{name: getattr(entry, name) for name in columns} for entry in found]
     lines = table(rows) or ["nothing waits to be published"]
-    show(found, [*lines, *beside_the_outbox(depths)], as_data=json)
+    show(found, [*lines, *beside_the_outbox(depths, as_named(app, database))], as_data=json)
 
 
 @group.command("show", epilog=examples("txp outbox show 01a201e3-... --app orders:app", "txp outbox show ID --json"))
@@ -67,7 +67,8 @@ def show_(
 
     found = asyncio.run(work())
     if found is None:
-        show(None, ["not here: it was published and is not kept, or never committed"], as_data=json)
+        look = f"txp inbox show {message_id}{as_named(app, database)}"
+        show(None, [f"not here: it was published and is not kept (see: {look}), or never committed"], as_data=json)
         raise typer.Exit(DIFFERENT)
     payload = found.payload.decode(errors="replace")
     entry = {name: getattr(found.entry, name) for name in OutboxEntry.__slots__}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,10 +17,17 @@ from sqlalchemy.exc import DBAPIError
 
 from txpatterns.errors import ConfigurationError, TxPatternsError
 from txpatterns.settings import duration_text
+from txpatterns.text import error_line, one_line
 
 OK, FAILED, USAGE, DIFFERENT, WAITING = 0, 1, 2, 3, 4
 """Exit codes: done; it failed and says why; called wrongly; what was asked for is not so, or is not there; a drain has
 ended, and something waits or was given up."""
+
+
+_WHY = 80
+"""Characters of an error in a table."""
+_PLACE = re.compile(r" \(at ([^()\n]+:\d+ in [^\s()]+)\)")
+"""What ``causes`` appends to an error."""
 
 
 def as_json(value: object) -> str:
@@ -81,6 +91,15 @@ def _echo_as_json(code: str, message: str, fix: str, frames: Sequence[str] = ())
 def examples(*lines: str) -> str:
     """Make the end of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def why(error: str | None) -> str | None:
+    """Say a stored error in one line: the beginning of its text, and always the line of the user's code."""
+    if error is None:
+        return None
+    found = _PLACE.search(error)
+    told = error_line(error if found is None else error.replace(found[0], "", 1), _WHY)
+    return told if found is None else f"{told} (at {one_line(found[1].removeprefix(f'{Path.cwd()}{os.sep}'))})"
 
 
 def _cell(value: object) -> str:

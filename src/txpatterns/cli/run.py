@@ -75,7 +75,7 @@ def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool
         )
     if consume and not relay and not app.consumer.handlers.topics:
         raise ConfigurationError(f"{place} has no handlers, so there is nothing to consume.", fix=_IMPORT)
-    code = asyncio.run(_until_stopped(app, relay=relay, consume=consume, drain=drain, json=json))
+    code = asyncio.run(_until_stopped(app, place, relay=relay, consume=consume, drain=drain, json=json))
     if code != OK:
         raise typer.Exit(code)
 
@@ -91,7 +91,7 @@ def _is_kept(app: App) -> bool:
     return is_kept
 
 
-async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, json: bool) -> int:
+async def _until_stopped(app: App, place: str, *, relay: bool, consume: bool, drain: bool, json: bool) -> int:
     tally = Tally()
     app.hooks.listeners.append(tally)
     with stop_on_signals() as stopping:
@@ -107,7 +107,7 @@ async def _until_stopped(app: App, *, relay: bool, consume: bool, drain: bool, j
                     await _first(app.drained(), stopping.wait())
                 else:
                     await stopping.wait()
-            return await tell(app, tally, json=json) if drain else OK
+            return await tell(app, place, tally, json=json) if drain else OK
         finally:
             await app.close()
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import typer
 
 from txpatterns.admin.depths import depths_of
-from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
+from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, open_tables
 from txpatterns.cli.output import examples, show, table
 from txpatterns.hooks import Depths
 
@@ -33,8 +33,10 @@ def status(app: AppOption = None, database: DatabaseOption = None, json: JsonOpt
             return await depths_of(opened)
 
     depths = asyncio.run(work())
+    option = as_named(app, database)
     rows = [
-        {"messages": getattr(depths, name), "where": where, "see": command} for name, (where, command) in _SEE.items()
+        {"messages": getattr(depths, name), "where": where, "see": command + option}
+        for name, (where, command) in _SEE.items()
     ]
     age = f"the oldest that waits is {depths.oldest_age.total_seconds():.0f} s old"
     show(asdict(depths), [*table(rows), age if depths.oldest_age else "nothing waits"], as_data=json)

@@ -50,7 +50,7 @@ class FailureLog(Hooks):
     def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
         level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
-        who = f"{one_line(line)}:{one_line(consumer)}" if line else one_line(consumer)
+        who = f"{one_line(line)}: {one_line(consumer)}" if line else one_line(consumer)
         logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(message), attempt, told)
 
     def dead(self, message: Message, consumer: str | None, error: str) -> None:
