@@ -8,11 +8,17 @@ WINDOW, THINK = timedelta(seconds=30), timedelta(seconds=1)
 
 
 def test_ninety_five_in_a_hundred():
-    """The luck is that of the seed: the same seed gives the same answers, and the rate is near 95 %."""
-    answers = [accepts(42, number) for number in range(10_000)]
-    assert 9_430 <= sum(answers) <= 9_570
-    assert answers == [accepts(42, number) for number in range(10_000)]
-    assert answers != [accepts(43, number) for number in range(10_000)]
+    """The luck is that of the seed: the same seed gives the same answers, and one in each twenty is declined."""
+    numbers = range(1, 10_001)  # as the bank counts its charges
+    answers = [accepts(42, number) for number in numbers]
+    assert {sum(answers[start : start + 20]) for start in range(0, 10_000, 20)} == {19}
+    assert answers == [accepts(42, number) for number in numbers]
+    assert answers != [accepts(43, number) for number in numbers]
+
+
+def test_nobodys_first_order_fails_by_chance():
+    """What a visitor sees first, of whichever seed, is that the shop works."""
+    assert [seed for seed in range(1_000) if not accepts(seed, 1)] == []
 
 
 @pytest.mark.parametrize("method", Method)

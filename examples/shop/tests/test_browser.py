@@ -95,7 +95,11 @@ def test_two_windows_of_one_cart(page, tmp_path):
     second.get_by_role("button", name="Order and pay").click()
     second.wait_for_url("**/orders/*")
     assert second.url == first.url
+    assert "ordered already" in second.locator(".notice").inner_text()
+    assert first.locator(".notice").count() == 0
     second.get_by_role("heading", name="Confirmed").wait_for()
+    second.reload()
+    assert second.locator(".notice").count() == 0
     assert second.locator(".sum.all .num").inner_text() == said.removeprefix("Order and pay ")
     first.goto("/orders")
     assert first.locator(".orders li").count() == 1

@@ -9,6 +9,9 @@ HTML = {"accept": "text/html"}
 SKU = "LIGHT-01"
 
 
+ALREADY = "This cart was ordered already."
+
+
 async def put_in(client, quantity=1):
     cart = await client.post("/api/v1/cart/items", json={"sku": SKU, "quantity": quantity})
     assert cart.status_code == 201
@@ -37,6 +40,19 @@ async def test_two_tabs_make_one_order(shop):
     assert (made.status_code, again.status_code) == (303, 303)
     assert made.headers["location"] == again.headers["location"]
     assert len(await orders(alice)) == 1
+    page = made.headers["location"]
+    said = [ALREADY in (await alice.get(page, headers={"accept": "text/html"})).text for _ in range(2)]
+    assert said == [True, False]
+
+
+async def test_the_same_button_twice_is_told_nothing(shop):
+    """P2: one window, pressed twice: its order, and no word of another."""
+    alice = await shop.visitor()
+    await put_in(alice)
+    form, _ = await tab(alice)
+    made, again = await alice.post("/checkout", data=form), await alice.post("/checkout", data=form)
+    assert made.headers["location"] == again.headers["location"]
+    assert ALREADY not in (await alice.get(made.headers["location"], headers={"accept": "text/html"})).text
 
 
 async def test_twenty_tabs_at_once_make_one_order(shop):

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.lanes import draw
 from shop.gateway.live import Reading
-from shop.gateway.pages import show
+from shop.gateway.pages import ALREADY, show
 from shop.gateway.retention import put_away
 from shop.gateway.story import Entry, Story, tell, tell_no_longer
 from shop.gateway.visitors import Visitor
@@ -21,6 +21,7 @@ from shop.problems import Problem
 
 router = APIRouter(include_in_schema=False)
 
+NOTHING_CHARGED = "This cart was ordered already. This is that order; pressing the button again has charged nothing."
 LISTEN = timedelta(seconds=1)
 """How long a stream waits for the bell before it looks by itself."""
 BEATS = 15
@@ -36,12 +37,16 @@ async def orders_page(context: Ctx, visitor: Who, after: str | None = None) -> H
 
 
 @router.get("/orders/{order_id}")
-async def order_page(context: Ctx, visitor: Who, order_id: str) -> HTMLResponse:
-    """Tell an order's story so far."""
+async def order_page(context: Ctx, visitor: Who, order_id: str, request: Request) -> HTMLResponse:
+    """Tell an order's story so far; once, to who pressed the button of a cart that was ordered before, also that."""
     order = await context.services.orders.get(visitor.id, order_id)
     entries = await context.timeline.entries(order.id)
     values = await _values(context, visitor, order, entries)
-    return await show(context, visitor, "order.html", here="orders", known=len(entries), **values)
+    notice = NOTHING_CHARGED if ALREADY in request.cookies else None
+    page = await show(context, visitor, "order.html", here="orders", known=len(entries), notice=notice, **values)
+    if notice is not None:
+        page.delete_cookie(ALREADY, path=request.url.path)
+    return page
 
 
 @router.post("/orders/{order_id}/cancel")

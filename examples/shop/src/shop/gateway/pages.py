@@ -16,6 +16,8 @@ from shop.problems import Problem
 
 router = APIRouter(include_in_schema=False)
 PAGE = 24
+ALREADY = "shop_already"
+"""The cookie that the order's page says once, and forgets: this cart was ordered before."""
 CHANGED = "The cart changed in another window. Here it is as it is now; nothing was ordered."
 
 
@@ -143,7 +145,10 @@ async def order(
     except Problem as problem:
         match problem.kind.slug:
             case "cart-ordered":
-                return RedirectResponse(f"/orders/{problem.extra['order']}", status_code=303)
+                path = f"/orders/{problem.extra['order']}"
+                there = RedirectResponse(path, status_code=303)
+                there.set_cookie(ALREADY, "yes", max_age=60, path=path, httponly=True, samesite="lax")
+                return there
             case "stale-version":
                 return await _checkout(context, visitor, CHANGED, problem.kind.status, method)
             case "cart-empty" | "price-changed":
