@@ -88,16 +88,17 @@ class Reader:
         """Run a command; one whose output ends with ^C is interrupted when it has said the rest."""
         interrupt = expected.rstrip().endswith("^C")
         wanted = expected.rstrip().removesuffix("^C")
-        seen, code = self._output(command, wanted if interrupt else None)
+        seen, code = self.output(command, wanted if interrupt else None)
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             seen = seen if "Killed" in seen else f"{seen}Killed\n"
         elif code and not interrupt:
             raise AssertionError(f"$ {command}\n{seen}\nended with {code}")
         assert same(wanted, seen), f"$ {command}\n--- the page shows\n{expected}\n--- seen\n{seen}"
 
-    def _output(self, command: str, until: str | None) -> tuple[str, int]:
-        output = self.folder / ".output"
-        with output.open("wb") as sink:
+    def output(self, command: str, until: str | None = None) -> tuple[str, int]:
+        """Run a command; gives all that it printed, and its exit code. It is interrupted when it has said ``until``."""
+        printed = self.folder / ".output"
+        with printed.open("wb") as sink:
             process = subprocess.Popen(
                 ["bash", "-c", command],
                 cwd=self.folder,
@@ -109,13 +110,13 @@ class Reader:
             )
             try:
                 if until is not None:
-                    self._interrupt_after(process, output, until)
+                    self._interrupt_after(process, printed, until)
                 code = process.wait(PATIENCE.total_seconds())
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        return output.read_text(encoding="utf-8"), code
+        return printed.read_text(encoding="utf-8"), code
 
     def _interrupt_after(self, process: subprocess.Popen[bytes], output: Path, wanted: str) -> None:
         def is_over() -> bool:
