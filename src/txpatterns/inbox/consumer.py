@@ -131,8 +131,9 @@ class Consumer:
         handler = self.handlers.make(event, function, name=name, options=options)
         if handler.is_async and not self._execution.can_await:
             raise HandlerDefinitionError(
-                f"{name_of(function)} is async def, but the database was given as an Engine, which blocks.",
-                fix="Write the handler as def with SyncTransaction, or give an AsyncEngine or an asynchronous URL.",
+                f"{name_of(function)} is async def, but the database was given as an Engine, or by a URL, that blocks.",
+                fix="Write it as def with SyncTransaction, or give an AsyncEngine or an asynchronous URL: "
+                "sqlite+aiosqlite:///orders.db, postgresql+asyncpg://user@host/name.",
             )
         self._processing.registry.register(event)
         self.handlers.keep(handler)
