@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from rig.stopping import stop
 from txpatterns import App, Event, Transaction
 from txpatterns.brokers.kafka import KafkaBroker
-from txpatterns.database import database
+from txpatterns.database import engines
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.lane_store import LaneStore
@@ -117,7 +117,7 @@ def before_a_failure_is_stored(_app):
 
 def in_a_transaction_of_the_librarys_own(_app):
     _fails.append("once")
-    database._IDLE = timedelta(seconds=1)
+    engines.IDLE = timedelta(seconds=1)
     around(Attempts, "claim", after=lambda found: bool(found[0]))
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.database import dialects
-from txpatterns.database.engines import AnyEngine, dispose, given_engine, read_url, sync_side
+from txpatterns.database.engines import IDLE, AnyEngine, dispose, given_engine, read_url, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.database.home import Home
 from txpatterns.database.second import plain_engine
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 _REPEATS = 8
 _OWN_CONNECTIONS = 3
-_IDLE = timedelta(seconds=15)
-"""A transaction of the library's own that does nothing for so long is that of a process that was stopped."""
 
 
 class Database:
@@ -196,11 +194,11 @@ class Database:
         return located
 
     def _bounded(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
-        if self.is_sqlite:
+        if not self.home.is_pooled:  # otherwise the connection is set so once
             return work
 
         def bounded(connection: Connection) -> T:
-            connection.execute(dialects.BOUND_IDLE, {"limit": str(_IDLE // timedelta(milliseconds=1))})
+            connection.execute(dialects.BOUND_IDLE, {"limit": str(IDLE // timedelta(milliseconds=1))})
             return work(connection)
 
         return bounded

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from txpatterns.database.database import Database
-from txpatterns.database.engines import own_engine, sync_side
+from txpatterns.database.engines import keep_settings, own_engine, sync_side
 from txpatterns.database.finishing import finish
 
 E = TypeVar("E", bound=BaseException)
@@ -83,6 +83,7 @@ class Direct:
         if self._engine is None:
             engine = own_engine(self._database.engine)
             assert isinstance(engine, AsyncEngine)
+            keep_settings(engine.sync_engine)
             self._engine = engine
         self._connection = await self._engine.connect()
         self.driver = (await self._connection.get_raw_connection()).driver_connection

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ from txpatterns.errors import ConfigurationError, MissingExtra, NotTransactional
 
 WRITES = "txpatterns_writes"
 """Execution option: this transaction will write, so on SQLite it begins IMMEDIATE."""
+
+IDLE = timedelta(seconds=15)
+"""A transaction of the library's own that does nothing for so long is that of a process that was stopped."""
 
 AnyEngine = Engine | AsyncEngine
 T = TypeVar("T")
@@ -140,8 +144,6 @@ def own_engine(engine: AnyEngine) -> AnyEngine:
         )
     made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
-    if made.dialect.name == "postgresql":
-        event.listen(made, "connect", _plan_for_what_is_there)
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
 
 
@@ -247,14 +249,27 @@ def _connect_sqlite(connection: DBAPIConnection, _record: Any) -> None:
     cursor.close()
 
 
-def _plan_for_what_is_there(connection: DBAPIConnection, _record: Any) -> None:
-    """Have each statement planned for the table as it is when it runs.
+def keep_settings(engine: Engine) -> None:
+    """Set the sessions of an engine of the library's own, each once; not for one behind a pooler, which mixes them.
 
-    A prepared statement keeps its plan for as long as the statistics stay: that of a queue which was empty then reads
-    the whole table again and again while the queue is full.
+    Each statement is planned for the table as it is when it runs: a prepared one would keep its plan for as long as the
+    statistics stay, and that of a queue which was empty then reads the whole of a full one again and again.
+
+    The server ends a transaction that does nothing for `IDLE`, or less where that is the rule there: a process that was
+    stopped keeps no row locked.
     """
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _keep_settings)
+
+
+def _keep_settings(connection: DBAPIConnection, _record: Any) -> None:
+    idle = IDLE // timedelta(milliseconds=1)
     cursor = connection.cursor()
-    cursor.execute("SET plan_cache_mode = force_custom_plan")
+    cursor.execute(
+        "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config(name, CASE WHEN "
+        f"CAST(setting AS int) BETWEEN 1 AND {idle} THEN setting ELSE '{idle}' END, false) "
+        "FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+    )
     cursor.close()
     connection.commit()
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import is_sqlite
-from txpatterns.database.engines import WRITES, AnyEngine, apart, own_engine, schema_of, sync_side
+from txpatterns.database.engines import WRITES, AnyEngine, apart, keep_settings, own_engine, schema_of, sync_side
 from txpatterns.database.schema import database_table
 from txpatterns.errors import ConfigurationError, SchemaError
 
@@ -48,6 +48,8 @@ class Home:
         self.base = own_engine(engine)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.is_pooled = is_pooled
+        if not is_pooled:
+            keep_settings(sync_side(self.base))
         self.is_located = False
         """Whether there is no need to look again."""
         self._declared = schema

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite
+from txpatterns.database.engines import IDLE
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
@@ -186,7 +187,7 @@ class Leases:
         A process that is stopped in the middle of it keeps its connection, and with that would keep others out of
         slots that are no longer its own.
         """
-        if not is_sqlite(connection):
+        if not is_sqlite(connection) and self.ttl < IDLE:
             milliseconds = int(self.ttl.total_seconds() * 1000)
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 

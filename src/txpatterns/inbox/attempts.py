@@ -95,9 +95,10 @@ class Attempts:
         found: datetime = connection.execute(sa.select(sa.type_coerce(self.database.now(), Instant))).scalar_one()
         return found
 
-    def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime) -> bool:
-        """Whether an attempt for these consumers was due at a moment of the database's clock, and is not claimed."""
-        due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= moment)
+    def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime | None = None) -> bool:
+        """Whether an attempt for these consumers is due and not claimed, now or at a moment of the database's clock."""
+        latest = self.database.now() if moment is None else moment
+        due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= latest)
         return connection.execute(due.limit(1)).first() is not None
 
     def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Begun:

@@ -45,11 +45,20 @@ class Retries:
     async def work(self) -> None:
         """Make due attempts until the consumer stops."""
         processing, stopping = self._processing, self._processing.outages.stopping
+        is_idle = True
         while not stopping.is_set():
             self._wake.clear()
-            if await self.start_due() == 0:
+            # A look costs one statement, a claim a transaction: it is made where a look has found something.
+            is_idle = (is_idle and not await self._is_due()) or await self.start_due() == 0
+            if is_idle:
+                self._outages.fine()
                 processing.hooks.idle("consumer")
                 await processing.database.clock.wait(self._wake, self._interval)
+
+    async def _is_due(self) -> bool:
+        processing = self._processing
+        has_due = partial(processing.attempts.has_due, consumers=processing.handlers.consumers)
+        return await processing.database.read(has_due)
 
     async def make_due(self) -> int:
         """Make the attempts that are due now, up to the number of free slots, and wait for them; says how many."""
