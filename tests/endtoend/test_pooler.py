@@ -41,7 +41,10 @@ async def test_everything_works_through_a_transaction_pooler(
     pgbouncer: PgBouncer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P1, P2; H34, H98. Adding, relaying, handling and emitting; wake-ups take the direct connection."""
+    """P1, P2; H34, H98. Adding, relaying, handling and emitting; wake-ups take the direct connection.
+
+    Nothing of ours stays in the sessions that the pooler gives to others.
+    """
     made = engine(database.url(driver, port=pgbouncer.port))
     settings = AppSettings(listen_url=database.url(driver))
     app = App("counting", made, MemoryBroker(), settings=settings)
@@ -56,5 +59,8 @@ async def test_everything_works_through_a_transaction_pooler(
         await app.drained()
     effects = await app.database.read(lambda c: c.execute(sa.text("SELECT number FROM effect")).scalars().all())
     assert sorted(effects) == list(range(1, 21))
+    async with made.connect() as connection:
+        for setting, usual in (("plan_cache_mode", "auto"), ("idle_in_transaction_session_timeout", "0")):
+            assert await connection.scalar(sa.text(f"SHOW {setting}")) == usual
     await app.close()
     await made.dispose()
