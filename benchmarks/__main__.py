@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, drain, importing, inbox, latency, trouble, wakeup
+from benchmarks import add, bursts, drain, importing, inbox, latency, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
-NAMES = ("import", "add", "bulk", "wakeup", "drain", "latency", "inbox", "trouble", "kafka")
+NAMES = ("import", "add", "bulk", "wakeup", "drain", "bursts", "latency", "inbox", "trouble", "kafka")
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
@@ -49,6 +49,9 @@ async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> 
         if "drain" in names:
             yield await drain.to_nothing(url, rounds)
     with fresh_database(postgres) as url:
+        if "bursts" in names:
+            yield await bursts.to_nothing(url, rounds)
+    with fresh_database(postgres) as url:
         if "latency" in names:
             for table in await latency.commit_to_publish(url, rounds):
                 yield table
@@ -75,6 +78,8 @@ async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIt
             yield await kafka_cases.reading(broker, topics.create("read", partitions=6), rounds)
             with fresh_database(postgres) as url:
                 yield await drain.to_kafka(url, broker, topics.create("drain", partitions=6), rounds)
+            with fresh_database(postgres) as url:
+                yield await bursts.to_kafka(url, broker, topics.create("bursts", partitions=6), rounds)
         with fresh_database(postgres) as url:
             topic = topics.create("ticks", partitions=1)
             for table in await latency.commit_to_consumer(url, kafka.bootstrap, topic, rounds):
