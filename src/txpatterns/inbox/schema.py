@@ -33,6 +33,8 @@ inbox_table = sa.Table(
     comment="whose effect is committed, by consumer; a row commits with that effect and never without it",
 )
 
+_DUE = sa.text("due_at IS NOT NULL")
+
 inbox_waiting_table = sa.Table(
     "txp_inbox_waiting",
     metadata,
@@ -52,18 +54,13 @@ inbox_waiting_table = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, comment="written before each attempt"),
     sa.Column("due_at", Instant, comment="NULL: it waits for what is before it in its lane"),
     sa.Column("error", sa.Text),
-    sa.UniqueConstraint("consumer", "message_id", name="uq_txp_inbox_waiting_message"),
-    sa.Index("ix_txp_inbox_waiting_due", "consumer", "due_at"),
-    sa.Index("ix_txp_inbox_waiting_lane", "consumer", "lane", "id"),
+    # Each index begins with what its statements look for, and so serves no others: a server that knows the table as
+    # empty takes any index that it can use, and reads all of a consumer's rows through it.
+    sa.UniqueConstraint("message_id", "consumer", name="uq_txp_inbox_waiting_message"),
+    sa.Index("ix_txp_inbox_waiting_lane", "lane", "consumer", "id"),
+    sa.Index("ix_txp_inbox_waiting_due", "consumer", "due_at", postgresql_where=_DUE, sqlite_where=_DUE),
     # Only the first of a lane is ever due. The database sees to it, so that two processes cannot make two heads.
-    sa.Index(
-        "uq_txp_inbox_waiting_head",
-        "consumer",
-        "lane",
-        unique=True,
-        postgresql_where=sa.text("due_at IS NOT NULL"),
-        sqlite_where=sa.text("due_at IS NOT NULL"),
-    ),
+    sa.Index("uq_txp_inbox_waiting_head", "lane", "consumer", unique=True, postgresql_where=_DUE, sqlite_where=_DUE),
     sqlite_autoincrement=True,
     comment="received and not yet handled; the lowest id of a lane has a due time or is parked",
 )

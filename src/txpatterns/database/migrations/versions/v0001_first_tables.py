@@ -127,19 +127,26 @@ def the_inbox() -> None:
         sa.Column("attempts", sa.Integer, nullable=False, comment="written before each attempt"),
         sa.Column("due_at", INSTANT, comment="NULL: it waits for what is before it in its lane"),
         sa.Column("error", sa.Text),
-        sa.UniqueConstraint("consumer", "message_id", name="uq_txp_inbox_waiting_message"),
+        sa.UniqueConstraint("message_id", "consumer", name="uq_txp_inbox_waiting_message"),
         sqlite_autoincrement=True,
         comment="received and not yet handled; the lowest id of a lane has a due time or is parked",
     )
-    op.create_index("ix_txp_inbox_waiting_due", "txp_inbox_waiting", ["consumer", "due_at"])
-    op.create_index("ix_txp_inbox_waiting_lane", "txp_inbox_waiting", ["consumer", "lane", "id"])
+    op.create_index("ix_txp_inbox_waiting_lane", "txp_inbox_waiting", ["lane", "consumer", "id"])
+    due = sa.text("due_at IS NOT NULL")
+    op.create_index(
+        "ix_txp_inbox_waiting_due",
+        "txp_inbox_waiting",
+        ["consumer", "due_at"],
+        postgresql_where=due,
+        sqlite_where=due,
+    )
     op.create_index(
         "uq_txp_inbox_waiting_head",
         "txp_inbox_waiting",
-        ["consumer", "lane"],
+        ["lane", "consumer"],
         unique=True,
-        postgresql_where=sa.text("due_at IS NOT NULL"),
-        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=due,
+        sqlite_where=due,
     )
 
 
