@@ -6,10 +6,12 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
+from typing import Any
 
 from txpatterns.text import error_line
 
@@ -25,6 +27,24 @@ _LONGEST = 7000
 """Characters of a stored story; what is longer loses its middle."""
 
 
+# What an error's class makes of these names is the application's code, and may fail.
+_CAUSE: Any = BaseException.__dict__["__cause__"]
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+_MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
+
+
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    """Give the members of an exception group; nothing of another error."""
+    found: tuple[BaseException, ...] = _MEMBERS.__get__(error) if isinstance(error, BaseExceptionGroup) else ()
+    return found
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Give what an error was raised from."""
+    found: BaseException | None = _CAUSE.__get__(error)
+    return found
+
+
 def behind(error: BaseException) -> Iterator[BaseException]:
     """Give an error, the members of its groups, and all that they were raised from or during: the outermost first."""
     waiting, seen = [error], set[int]()
@@ -34,8 +54,8 @@ def behind(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
-        waiting += [found for found in (*members, each.__cause__, each.__context__) if found is not None]
+        around = (cause_of(each), _CONTEXT.__get__(each))
+        waiting += [found for found in (*members_of(each), *around) if found is not None]
 
 
 def place_of(error: BaseException) -> str:
@@ -44,11 +64,11 @@ def place_of(error: BaseException) -> str:
     The innermost line outside of installed libraries counts, because the innermost of all is mostly a driver's. Of a
     group it is that of its first member; of an error of ours that of its cause.
     """
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     frames = list(_frames(walk_tb(error.__traceback__)))
-    found = next(filter(None, map(place_of, members)), "") or _users(frames) or _marked(error)
-    if not found and not frames and error.__cause__ is not None:
-        return place_of(error.__cause__)
+    found = next(filter(None, map(place_of, members_of(error))), "") or _users(frames) or _marked(error)
+    cause = cause_of(error)
+    if not found and not frames and cause is not None:
+        return place_of(cause)
     return found or _of_package(frames)
 
 
@@ -60,13 +80,13 @@ def place_among(stack: Sequence[FrameType]) -> str:
 
 def mark(error: BaseException, place: str) -> None:
     """Say which code an error belongs to that does not come from it: at a commit that code has returned."""
-    error.add_note(f"{_MARK}{place}")
+    with suppress(Exception):  # what else it has for notes is the application's, and may be no list
+        error.add_note(f"{_MARK}{place}")
 
 
 def one_of(error: BaseException) -> str:
     """Say in one line what happened; of a group also what its members say."""
-    members = error.exceptions[:_SHOWN] if isinstance(error, BaseExceptionGroup) else ()
-    return "; ".join((error_line(error), *map(one_of, members)))
+    return "; ".join((error_line(error), *map(one_of, members_of(error)[:_SHOWN])))
 
 
 def summary_of(error: BaseException) -> str:
@@ -74,7 +94,7 @@ def summary_of(error: BaseException) -> str:
     told, place = traceback.TracebackException(type(error), error, None), place_of(error)
     told.__notes__ = None
     text = "".join(told.format_exception_only()).strip()
-    members = error.exceptions[:_SHOWN] if isinstance(error, BaseExceptionGroup) else ()
+    members = members_of(error)[:_SHOWN]
     return "; ".join((f"{text} (at {place})" if place else text, *map(one_of, members)))
 
 
@@ -132,8 +152,9 @@ def _of_package(frames: Sequence[_Frame]) -> str:
 
 
 def _marked(error: BaseException) -> str:
-    notes: list[str] = getattr(error, "__notes__", [])
-    return next((note.removeprefix(_MARK) for note in notes if note.startswith(_MARK)), "")
+    notes = vars(error).get("__notes__")
+    texts = (note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+    return next((note.removeprefix(_MARK) for note in texts if note.startswith(_MARK)), "")
 
 
 def _leads_there(file: str) -> bool:

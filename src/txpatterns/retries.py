@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from random import Random
 
+from txpatterns.causes import cause_of, members_of
 from txpatterns.errors import ConfigurationError, HandlerSignal, Reject, Retry
 
 LADDER = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600, 1800))
@@ -188,17 +189,16 @@ def _named(error: BaseException, rules: FailureRules, seen: set[int]) -> Iterato
         return
     seen.add(id(error))
     found = False
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            for each in _named(member, rules, seen):
-                found = True
-                yield each
+    for member in members_of(error):
+        for each in _named(member, rules, seen):
+            found = True
+            yield each
     if found:
         return
     if rules.names(error):
         yield error
-    elif error.__cause__ is not None:
-        yield from _named(error.__cause__, rules, seen)
+    elif (cause := cause_of(error)) is not None:
+        yield from _named(cause, rules, seen)
 
 
 def _check_kind(kind: type, *values: object) -> None:

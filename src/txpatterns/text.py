@@ -72,11 +72,18 @@ def error_line(error: BaseException | str | None, limit: int = 200) -> str:
     """
     if error is None:
         return "no reason given"
-    text = error if isinstance(error, str) else str(error)
+    text = error if isinstance(error, str) else _told_by(error)
     first = next((line for line in text.splitlines() if line.strip()), "")
     if isinstance(error, str):
         return one_line(first, limit)
     return one_line(f"{type(error).__name__}: {first}" if first else type(error).__name__, limit)
+
+
+def _told_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - of an application's class, which may fail at telling what went wrong
+        return f"(which cannot be told: {type(failed).__name__})"
 
 
 def _escaped(character: str) -> str:

@@ -65,6 +65,42 @@ async def test_whatever_a_plain_handler_raises_is_a_failed_attempt(world, kind):
     await see_that_it_is_dead_and_others_go_on(world, consumer)
 
 
+class Untellable(Exception):
+    """Fails at whatever is asked of it."""
+
+    def fail(self):
+        raise RuntimeError("not to be asked")
+
+    __cause__ = __context__ = exceptions = sqlstate = pgcode = orig = property(fail)
+    __str__ = __repr__ = fail
+
+
+def with_odd_notes():
+    error = ValueError("odd notes")
+    error.__notes__, error.sqlstate, error.pgcode, error.orig = [7], 8006, object(), 7
+    return error
+
+
+@pytest.mark.parametrize("make", [Untellable, with_odd_notes, lambda: ExceptionGroup("one", [Untellable()])])
+async def test_an_error_that_cannot_be_asked_is_a_failed_attempt_like_any_other(world, make):
+    """P7, H201, H204: what the class of an error does when it is looked at must not hold up its key, or all keys."""
+    consumer = world.consumer(policies=quick(2))
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        if (event.book, event.number) == ("a", 1):
+            raise make()
+        await tx.session.execute(note(event.book, event.number))
+
+    world.put(*[Noted(book=book, number=number) for number in (1, 2) for book in "ab"])
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] == 3 and counts["dead"] == 1)
+    (letter,) = await world.dead()
+    assert (letter.reason, letter.attempts, letter.key) == ("exhausted", 2, "a")
+    assert sorted(await world.effects()) == [("a", 2), ("b", 1), ("b", 2)]
+
+
 @pytest.mark.parametrize("then", ["await", "return"])
 async def test_a_handler_that_cancels_itself_has_failed(world, then):
     """P7, H142, H201: only a cancellation of ours ends a lane, not one that a library in the handler asks for."""

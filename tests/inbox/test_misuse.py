@@ -1,6 +1,7 @@
 """Engines and handlers that would break the one transaction of an effect and its record."""
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import sqlalchemy as sa
@@ -133,3 +134,59 @@ async def test_a_handler_that_rolls_back_by_itself_has_failed(world, way):
         await world.told.until(lambda counts: counts["handled"] == 1)
     assert "TXP-1402" in world.told.errors[0]
     assert (await world.effects(), await world.dead()) == ([("a", 1)], [])
+
+
+async def by_text(session, what):
+    await session.execute(sa.text(what))
+
+
+async def at_the_driver(session, what):
+    raw = await (await session.connection()).get_raw_connection()
+    if hasattr(raw.driver_connection, what):
+        await getattr(raw.driver_connection, what)()
+    else:
+        await raw.driver_connection.execute(what)
+
+
+@pytest.mark.parametrize("way", [by_text, at_the_driver])
+async def test_a_transaction_that_was_ended_behind_sqlalchemys_back_is_found_out(world, way):
+    """P2, H46: a COMMIT or ROLLBACK as text, or by the driver's method: nothing is taken for handled."""
+    consumer, runs = world.consumer(policies=quick(2)), Counter()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs[event.number] += 1
+        await tx.session.execute(note(event.book, event.number))
+        if runs[event.number] == 1:
+            await way(tx.session, "commit" if event.number == 1 else "rollback")
+
+    world.put(*[Noted(book="a", number=number) for number in (1, 2)])
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] == 1)
+    (letter,) = await world.dead()
+    assert (letter.reason, letter.attempts) == ("half done", 1)
+    assert all("TXP-1402" in error for error in world.told.errors)
+    assert await world.effects() == [("a", 1), ("a", 2)]
+    assert runs == {1: 1, 2: 2}
+
+
+async def test_an_error_that_only_the_driver_knows_undoes_all_the_same(database):
+    """P2, H46: a statement that failed on the driver's own connection leaves a transaction that keeps nothing."""
+    async with Database(database.url("psycopg").replace("+psycopg:", "+psycopg_async:")) as ours:
+        world = await prepared(ours)
+        consumer = world.consumer(policies=quick(1))
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            await tx.session.execute(note(event.book, event.number))
+            raw = await (await tx.session.connection()).get_raw_connection()
+            with suppress(Exception):
+                await raw.driver_connection.execute("SELECT no_such_column")
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            await world.broker.all_acked()
+        (letter,) = await world.dead()
+        assert "undid all its work" in letter.error
+        assert (await world.effects(), await world.inbox()) == ([], [])

@@ -5,13 +5,17 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import AsyncMock
 
 import pytest
+import sqlalchemy as sa
 
 from inbox.support import Noted, note, prepared, quick, running
 from txpatterns.database import Database
 from txpatterns.inbox import SyncTransaction, Transaction
+
+POOL = ThreadPoolExecutor(1)
 
 
 async def work(event, tx):
@@ -67,7 +71,25 @@ class Plain:
         return work(event, tx)
 
 
+async def in_another_thread(event, tx):
+    await work(event, tx)
+    return POOL.submit(len, "abc")
+
+
+def plain_in_another_thread(event, tx):
+    return POOL.submit(plain_work, event, tx)
+
+
+async def gives_what_is_done(event, tx):
+    task = asyncio.create_task(work(event, tx))
+    await task
+    return [task], {"rows": (await tx.session.execute(sa.select(1))).all()}
+
+
 RUN = {
+    "in another thread": in_another_thread,
+    "plain, in another thread": plain_in_another_thread,
+    "what is done": gives_what_is_done,
     "partial": functools.partial(with_client, client=1),
     "partial of a wrapper": functools.partial(wrapped(with_client), client=1),
     "wrapper": wrapped(work),
@@ -114,7 +136,48 @@ async def lazy_too(event, tx):
     return later()
 
 
+async def several(event, tx):
+    return [work(event, tx), work(event, tx)]
+
+
+async def by_name(event, tx):
+    return {"a": work(event, tx)}
+
+
+async def futures(event, tx):
+    return {asyncio.get_running_loop().create_future()}
+
+
+async def not_called(event, tx):
+    async def later():
+        await work(event, tx)
+
+    return later
+
+
+def plain_not_called(event, tx):
+    return functools.partial(plain_work, event, tx)
+
+
+def mapped(event, tx):
+    return map(functools.partial(plain_work, tx=tx), [event])
+
+
+async def fails_elsewhere(event, tx):
+    return POOL.submit(int, "no number")
+
+
+def plain_fails_elsewhere(event, tx):
+    return POOL.submit(int, "no number")
+
+
 NOT_RUN = {
+    "list": (several, "returned a coroutine"),
+    "dict": (by_name, "returned a coroutine"),
+    "set of futures": (futures, "returned a "),
+    "a function": (not_called, "returned the function later and did not call it"),
+    "a partial function": (plain_not_called, "did not call it"),
+    "lazy": (mapped, "returned a map"),
     "lambda": (bare(work), "taken for plain code"),
     "partial of a lambda": (functools.partial(lambda event, tx, x: work(event, tx), x=1), "taken for plain code"),
     "plain call": (Plain(), "taken for plain code"),
@@ -140,6 +203,19 @@ async def test_what_nobody_could_run_is_a_failed_attempt(world, function, words)
     assert "HandlerDefinitionError" in letter.error
     assert words in letter.error
     assert (await world.effects(), await world.inbox()) == ([], [])
+
+
+@pytest.mark.parametrize("function", [fails_elsewhere, plain_fails_elsewhere])
+async def test_what_fails_in_another_thread_has_failed(world, function):
+    """P2, H200: a future of a pool of threads is waited for like anything else that is under way."""
+    consumer = world.consumer(policies=quick(1))
+    consumer.on(Noted, name="noted")(function)
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+    (letter,) = await world.dead()
+    assert "ValueError: invalid literal" in letter.error
+    assert await world.inbox() == []
 
 
 async def test_a_plain_function_that_wraps_a_coroutine_function_runs_in_a_thread_if_it_says_so(world):

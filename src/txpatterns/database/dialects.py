@@ -109,11 +109,33 @@ def has_written(connection: Connection) -> bool:
 
 def sqlstate(error: BaseException) -> str:
     """Give PostgreSQL's five letters for an error, as SQLAlchemy or a driver raised it; empty where there are none."""
-    original = getattr(error, "orig", error)  # SQLAlchemy 2.0 does not wrap what asyncpg raises while it connects
-    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
+    # SQLAlchemy 2.0 does not wrap what asyncpg raises while it connects.
+    original = error.orig if isinstance(error, DBAPIError) else error
+    for name in ("sqlstate", "pgcode"):
+        try:
+            found = getattr(original, name, None)
+        except Exception:  # noqa: BLE001 - a property of an application's error
+            return ""
+        if found and isinstance(found, str):
+            return found
+    return ""
 
 
 READ_ONLY = "25006"
+
+
+def has_open_transaction(connection: Connection) -> bool | None:
+    """Whether the driver is in a transaction; None: in one that has failed. A closed link is left to the commit.
+
+    SQLAlchemy knows only of what it has ended itself: not of a ``COMMIT`` as text, nor of the driver's own methods.
+    """
+    driver: Any = connection.connection.driver_connection
+    if is_sqlite(connection):
+        return bool(driver.in_transaction)
+    if connection.dialect.driver == "asyncpg":
+        return bool(driver.is_closed() or driver.is_in_transaction())
+    return {"IDLE": False, "INERROR": None}.get(driver.info.transaction_status.name, True)
+
 
 _REPEATABLE_STATES = frozenset(("40001", "40P01", "55P03"))
 

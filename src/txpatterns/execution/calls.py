@@ -12,7 +12,7 @@ import inspect
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import AsyncContextDecorator, ContextDecorator
+from concurrent.futures import Future
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,9 +23,10 @@ from txpatterns.database.finishing import Breakable
 from txpatterns.errors import HandlerDefinitionError, HandlerTimeout
 from txpatterns.execution.run import Run
 from txpatterns.execution.underway import Running, Underway
+from txpatterns.execution.undone import undone_in
 
 _FIX = "Write it as async def; or annotate it: `tx: Transaction` and `-> Awaitable[None]`."
-_UNBEGUN = "Write a plain function or coroutine function that does the work itself."
+_UNBEGUN = "Do the work in the handler itself: call it, await it, or several with asyncio.gather(*...)."
 
 
 class InThread:
@@ -45,6 +46,8 @@ class InThread:
         run = self._run
         with self._underway.in_thread(run) as self._running:
             value = run.call(session)
+            while isinstance(value, Future):
+                value = value.result()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
@@ -53,7 +56,7 @@ class InThread:
                 f"({type(value).__name__}), which was not run.",
                 fix=_FIX,
             )
-        _refuse_unbegun(run, value)
+        _refuse_undone(run, value)
         return value
 
     def is_ours(self, error: BaseException) -> bool:
@@ -104,8 +107,8 @@ class InLoop:
             with self.handling, self._underway.in_loop(run) as self._running:
                 async with scope:
                     value = run.call(self._session)
-                    while inspect.isawaitable(value):
-                        self._running.awaits = before = value
+                    while inspect.isawaitable(before := _awaitable(value)):
+                        self._running.awaits = before
                         value = await before
                         if value is before:
                             break
@@ -121,7 +124,7 @@ class InLoop:
             while task is not None and task.cancelling():
                 task.uncancel()
             raise RuntimeError("Something that the handler awaited was cancelled.") from error
-        _refuse_unbegun(run, value)
+        _refuse_undone(run, value)
         return value
 
 
@@ -155,9 +158,12 @@ def _current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def _refuse_unbegun(run: Run, value: object) -> None:
-    lazy = inspect.isgenerator(value) or inspect.isasyncgen(value)
-    if lazy or isinstance(value, (ContextDecorator, AsyncContextDecorator)):
-        raise HandlerDefinitionError(
-            f"{run.origin.name} returned a {type(value).__name__}: nobody runs that, so nothing was done.", fix=_UNBEGUN
-        )
+def _awaitable(value: object) -> object:
+    """Give what can be awaited here for what another thread works on; anything else as it is."""
+    return asyncio.wrap_future(value) if isinstance(value, Future) else value
+
+
+def _refuse_undone(run: Run, value: object) -> None:
+    undone = undone_in(value)
+    if undone is not None:
+        raise HandlerDefinitionError(f"{run.origin.name} returned {undone}: nobody runs that.", fix=_UNBEGUN)

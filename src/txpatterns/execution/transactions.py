@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from txpatterns.causes import behind, mark, place_of
-from txpatterns.database.dialects import is_disconnect, is_repeatable, may_pass
+from txpatterns.database.dialects import has_open_transaction, is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import HandlerTimeout, TransactionEnded
@@ -81,7 +81,7 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             returned = True
             if _has_ended(connection, opened):
                 raise TransactionEnded
-            if connection in _failed:
+            if connection in _failed or not has_open_transaction(connection):
                 _see_that_it_stands(session, run)
             if run.closing is not None:
                 run.closing(connection, value)
@@ -118,7 +118,9 @@ def _note_failure(context: ExceptionContext) -> None:
 
 
 def _has_ended(connection: Connection, opened: RootTransaction | None) -> bool:
-    return connection.closed or connection.get_transaction() is not opened
+    if connection.closed or connection.get_transaction() is not opened:
+        return True
+    return not connection.invalidated and has_open_transaction(connection) is False
 
 
 def _closed(error: Exception) -> TransactionEnded:
@@ -138,7 +140,8 @@ def _see_that_it_stands(session: Session, run: Run) -> None:
     except DBAPIError:
         stands = False
     if not stands:
-        raise RuntimeError(f"The handler went on after an error that undid all its work: {_failed[connection]}")
+        error = _failed.get(connection, "the driver's own")
+        raise RuntimeError(f"The handler went on after an error that undid all its work: {error}")
 
 
 def _of_opening(error: BaseException) -> Result:
