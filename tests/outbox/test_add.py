@@ -289,6 +289,32 @@ async def test_listeners_of_the_flush_may_add(store, outbox):
     assert [row.key for row in await rows(store)] == ["before_flush", "after_flush"]
 
 
+async def test_a_listener_of_the_commit_may_add_where_nothing_else_is_written(store, outbox):
+    """P1: the first of a transaction, added while its commit runs, has no connection yet, and is written."""
+    for moment in ("a", "b"):
+        async with session_of(store) as session:
+
+            @event.listens_for(session.sync_session, "before_commit")
+            def tell(of, key=moment):
+                outbox.add(of, Placed(order_id=key))
+
+            await session.begin()
+            if moment == "b":
+                await session.begin_nested()
+            await session.commit()
+    assert {row.key for row in await rows(store)} == {"a", "b"}
+
+
+async def test_a_session_without_autobegin_is_not_begun_for_a_message(store, outbox):
+    """H4: who begins each transaction explicitly has forgotten it here, and nobody would commit."""
+    async with session_of(store, autobegin=False) as session:
+        with pytest.raises(NotTransactional, match="has not begun"):
+            outbox.add(session, Placed(order_id="lost"))
+        async with session.begin():
+            outbox.add(session, Placed(order_id="kept"))
+    assert [row.key for row in await rows(store)] == ["kept"]
+
+
 async def test_several_outboxes_in_one_transaction(store, outbox):
     """P1: each outbox of a transaction writes its own messages."""
     other = Outbox(store)

@@ -480,6 +480,7 @@ def private(kept: int) -> Private:
         lambda: define(a=[int, Field(default=0, exclude=True)])(a=1),
         lambda: define(a=int)(a=1).model_copy(update={"a": "x"}),
         lambda: define(a=Annotated[int, Field(ge=0)])(a=1).model_copy(update={"a": -1}),
+        lambda: define(a=int)(a=1).model_copy(update={"mistyped": 1}),
         lambda: define(a=int).model_construct(a="x"),
         lambda: define(a=int).model_construct(),
         lambda: define(a=bytes)(a=b"\xff"),

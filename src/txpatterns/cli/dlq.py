@@ -29,8 +29,9 @@ MatchingOption = Annotated[
     typer.Option("--matching", metavar="WORDS", help=f"NAME:VALUE words, * for any text; names: {', '.join(NAMES)}."),
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
-IdArgument = Annotated[int, typer.Argument(metavar="ID", help="The number that `txp dlq list` shows.")]
-OneArgument = Annotated[int | None, typer.Argument(metavar="[ID]", help="The number that `txp dlq list` shows.")]
+_NUMBER = {"min": 1, "max": 2**63 - 1, "help": "The number that `txp dlq list` shows."}
+IdArgument = Annotated[int, typer.Argument(metavar="ID", **_NUMBER)]
+OneArgument = Annotated[int | None, typer.Argument(metavar="[ID]", **_NUMBER)]
 ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is written down.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]

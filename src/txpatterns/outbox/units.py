@@ -59,6 +59,8 @@ class Unit:
         self.entries: list[tuple[Scope, Entry]] = []
         self.cancelled: list[tuple[Scope, str]] = []
         self.written: set[Callable[[], None]] = set()
+        self.is_committing = False
+        """Whether the commit has begun: a listener may add messages while it runs."""
 
     @property
     def live(self) -> list[Entry]:
@@ -91,6 +93,7 @@ class Unit:
         self.entries.clear()
         self.cancelled.clear()
         self.written.clear()
+        self.is_committing = False
 
     def write(self, connection: Connection) -> None:
         """Write what is left, through the outbox that each entry came from."""
@@ -117,7 +120,7 @@ _units: WeakKeyDictionary[Connection, list[Unit]] = WeakKeyDictionary()
 
 def add_to_session(session: Session, entry: Entry) -> None:
     """Keep an entry under the session's present savepoints, until the transaction commits."""
-    transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
+    transaction = session.get_nested_transaction() or session.get_transaction() or _begun(session)
     if not transaction.is_active:
         raise NotTransactional("The session's transaction has failed or ended.", fix="Roll the session back first.")
     unit = unit_of(session)
@@ -131,6 +134,8 @@ def add_to_session(session: Session, entry: Entry) -> None:
             refuse_unsafe_savepoints(connection)
         _attach(unit, connection)
     unit.entries.append((scope, entry))
+    if unit.is_committing and destination_of(session, unit.at_home) is None:
+        open_destination(session)
 
 
 def add_to_connection(connection: Connection, entry: Entry) -> None:
@@ -284,7 +289,10 @@ def _before_commit(session: Session) -> None:
     if joined:
         session.flush()  # a listener may add messages while it runs
     unit = unit_of(session)
-    if unit is None or not unit.entries:
+    if unit is None:
+        unit = session.info[_UNIT] = Unit(session)
+    unit.is_committing = session.get_nested_transaction() is None
+    if not unit.entries:
         return
     if joined:
         # Somebody else may commit this connection, or roll it back as test fixtures do: write now, and be seen.
@@ -303,6 +311,7 @@ def _after_commit(session: Session) -> None:
     if unit.entries:
         # The transaction goes on in other hands, and a listener added these during the last flush.
         unit.write(connections_of(session)[0])
+    unit.is_committing = False
     unit.committed()
 
 
@@ -338,6 +347,12 @@ def _goes_on(session: Session, connection: Connection) -> bool:
 def _refuse_idle(connection: Connection) -> None:
     if not connection.in_transaction():
         raise NotTransactional("The connection has not begun a transaction.", fix="Use `with engine.begin() as conn`.")
+
+
+def _begun(session: Session) -> SessionTransaction:
+    if not session.autobegin:
+        raise NotTransactional("The session has not begun a transaction.", fix="Use `with session.begin():`.")
+    return session.begin()
 
 
 def _savepoints_of(owner: Session | Connection) -> Scope:

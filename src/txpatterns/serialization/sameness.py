@@ -34,8 +34,9 @@ def _differing(sent: BaseModel, read: BaseModel) -> list[str]:
 
 
 def _parts(model: BaseModel) -> dict[str, Any]:
-    """Give all that a model holds, but not what it has only computed and kept."""
-    known = {name: value for name, value in model.__dict__.items() if name in type(model).model_fields}
+    """Give all that a model holds, but not what it has only computed and kept, which its class has a name for."""
+    cls = type(model)
+    known = {n: value for n, value in model.__dict__.items() if n in cls.model_fields or not hasattr(cls, n)}
     return known | (model.__pydantic_extra__ or {}) | (model.__pydantic_private__ or {})
 
 
