@@ -1,5 +1,6 @@
 """Messages of producers who know nothing of this library: who they are, what they are, and that they say nothing."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +30,7 @@ def binary(own: str, source: str = "/dotnet", place: str = "notes/0/1") -> Messa
     return came(BODY, place, attributes)
 
 
-def structured(own: str, source: str = "/dotnet", place: str = "notes/0/1") -> Message:
+def structured(own: object, source: str = "/dotnet", place: str = "notes/0/1") -> Message:
     attributes = {"specversion": "1.0", "id": own, "source": source, "type": "note.added", "data": BODY}
     return came(attributes, place, {"content-type": "application/cloudevents+json"})
 
@@ -76,6 +77,29 @@ async def test_a_producer_that_repeats_itself_has_one_effect(world, codec, make,
     assert world.told.counts["duplicate"] == 1
 
 
+@pytest.mark.parametrize(
+    ("codec", "make", "own"),
+    [(CloudEventsStructured("/x"), structured, "/dotnet 7"), (EnvelopeCodec(), envelope, "7")],
+)
+async def test_an_id_that_is_a_number_is_an_id(world, codec, make, own):
+    """P2, H211: a producer that numbers its messages and repeats itself has one effect, too."""
+    world.registry.codec = codec
+    await handle(world, make(7), make(7, place="notes/0/2"))
+    assert await world.effects() == [("a", 1)]
+    assert [row.message_id for row in await world.inbox()] == [own]
+
+
+async def test_data_in_base64_is_read(sqlite_world):
+    """P1: CloudEvents allow it in the structured form; what is no base64 is a dead letter."""
+    sqlite_world.registry.codec = CloudEventsStructured("/x")
+    written = base64.b64encode(json.dumps(BODY).encode()).decode()
+    attributes = {"specversion": "1.0", "source": "/s", "type": "note.added"}
+    good, bad = ({**attributes, "id": data, "data_base64": data} for data in (written, "no base64"))
+    await handle(sqlite_world, came(good, "notes/0/1"), came(bad, "notes/0/2"))
+    assert await sqlite_world.effects() == [("a", 1)]
+    assert ["no base64" in letter.error for letter in await sqlite_world.dead()] == [True]
+
+
 async def test_two_sources_with_the_same_ids_are_two_messages(world):
     """P2, H50: the id of a CloudEvent is unique only within its source."""
     world.registry.codec = CloudEventsBinary("/x")
@@ -85,7 +109,7 @@ async def test_two_sources_with_the_same_ids_are_two_messages(world):
     assert sorted(row.message_id for row in await world.inbox()) == ["/dotnet 1", "/dotnet%20e 1", "/java 1"]
 
 
-@pytest.mark.parametrize("own", ["", None, 7, ["e-1"]])
+@pytest.mark.parametrize("own", ["", None, True, 7.5, ["e-1"]])
 async def test_what_is_no_id_is_none(world, own):
     """P2: then it is known by its place."""
     await handle(world, envelope(own), envelope(own, place="notes/0/2"), envelope(own))

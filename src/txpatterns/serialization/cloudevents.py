@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 from txpatterns.errors import DecodeError
 from txpatterns.messages import Event, EventType, Message
-from txpatterns.serialization.codec import Decoded, Encoded
+from txpatterns.serialization.codec import Decoded, Encoded, text_of_id
 from txpatterns.serialization.exact_json import from_json, to_json
 
 _STRUCTURED = "application/cloudevents+json"
@@ -27,7 +28,7 @@ class _CloudEvents:
             data: object = from_json(message.payload)
         else:
             found = from_json(message.payload)
-            data = found.get("data")
+            data = _data_of(found)
         name, schema = found.get("type"), found.get("dataschema")
         if found.get("specversion") != "1.0" or not isinstance(name, str) or not isinstance(data, dict):
             raise DecodeError(f"Message {message.id} has neither the headers nor the form of a CloudEvent 1.0 in JSON.")
@@ -57,10 +58,21 @@ class CloudEventsStructured(_CloudEvents):
         return Encoded(head[:-1].encode() + b', "data": ' + to_json(event) + b"}", _STRUCTURED)
 
 
+def _data_of(event: Mapping[str, Any]) -> object:
+    """Give the data of the structured form, which may be bytes in base64; here these are JSON again."""
+    written = event.get("data_base64")
+    if "data" in event or not isinstance(written, str):
+        return event.get("data")
+    try:
+        return from_json(base64.b64decode(written, validate=True))
+    except ValueError as error:
+        raise DecodeError("The data_base64 of the CloudEvent is no base64.") from error
+
+
 def _id_of(attributes: Mapping[str, Any]) -> str:
     """Give source and id in one: an id is unique only within its source. A source, as a URI, has no spaces."""
-    source, own = attributes.get("source"), attributes.get("id")
-    if not isinstance(source, str) or not isinstance(own, str) or not own:
+    source, own = attributes.get("source"), text_of_id(attributes.get("id"))
+    if not isinstance(source, str) or not own:
         return ""
     return f"{source.replace(' ', '%20')} {own}"
 

@@ -31,6 +31,13 @@ class Decoded:
     """The message's id, where the format has one: it names the messages of producers who send no ``message-id``."""
 
 
+def text_of_id(own: object) -> str:
+    """Give an id as text: some producers write a number. Empty where there is none."""
+    if isinstance(own, int) and not isinstance(own, bool):
+        return str(own)
+    return own if isinstance(own, str) else ""
+
+
 @runtime_checkable
 class Codec(Protocol):
     """Turns an event into bytes, and bytes into the fields of an event. Which one is a matter of set-up."""

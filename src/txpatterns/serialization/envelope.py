@@ -6,7 +6,7 @@ from datetime import datetime
 
 from txpatterns.errors import DecodeError
 from txpatterns.messages import Event, EventType, Message
-from txpatterns.serialization.codec import Decoded, Encoded
+from txpatterns.serialization.codec import Decoded, Encoded, text_of_id
 from txpatterns.serialization.exact_json import from_json, quoted, to_json
 from txpatterns.transport import text_of_instant
 
@@ -29,5 +29,4 @@ class EnvelopeCodec:
         name, version = envelope.get("event_type"), envelope.get("schema_version", "1.0")
         if not isinstance(fields, dict) or not isinstance(name, str) or not isinstance(version, str):
             raise DecodeError(f"Message {message.id} is not an envelope with event_type and payload.")
-        own = envelope.get("event_id")
-        return Decoded(name, version, fields, own if isinstance(own, str) else "")
+        return Decoded(name, version, fields, text_of_id(envelope.get("event_id")))
