@@ -28,6 +28,7 @@ from txpatterns import (
 )
 from txpatterns.database import Database, Leases, engines
 from txpatterns.errors import ConfigurationError, MissingExtra, SchemaError, UnsafeSettings
+from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import RelaySettings
@@ -166,6 +167,38 @@ async def test_a_commit_wakes_the_relay_at_once(any_database):
             async with app.session() as session, session.begin():
                 app.outbox.add(session, Placed(order_id=new_id()))
             await told.wait(count)
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_handler_that_hangs_with_sqlites_one_lock_does_not_hold_up_the_stop(tmp_path, kind):
+    """P7, H37, H203: the relay stops first and cannot write; its lease ends by itself, and the message is kept."""
+    path, begun, over = tmp_path / "app.db", asyncio.Event(), threading.Event()
+    limit = timedelta(milliseconds=100)
+    settings = AppSettings(stop_within=limit, consumer=ConsumerSettings(stop_within=limit))
+    app, loop = App("shop", f"sqlite+aiosqlite:///{path}", settings=settings), asyncio.get_running_loop()
+
+    async def hangs(event: Placed, tx: Transaction) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def plain_hangs(event: Placed, tx: SyncTransaction) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        over.wait(60)
+
+    app.on(Placed)(hangs if kind == "async" else plain_hangs)
+
+    async def run() -> None:
+        async with app.running():
+            async with app.transaction() as session:
+                app.outbox.add(session, Placed(order_id=new_id()))
+            await begun.wait()
+
+    try:
+        await asyncio.wait_for(run(), 20)
+    finally:
+        over.set()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM txp_outbox").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("whose", ["its own", "of another relay"])

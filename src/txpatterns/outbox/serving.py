@@ -316,7 +316,15 @@ class Serving:
             await self.store.close()
 
     async def _leave(self) -> None:
-        """Hand the buckets over; where a link breaks just then, try again, for the others would wait for the lease."""
+        """Hand the buckets over, unless the database lets nobody write: on SQLite a handler that hangs may be why."""
+        try:
+            async with asyncio.timeout(max(self._time_left(), _MOMENT)):
+                await self._try_to_leave()
+        except TimeoutError:
+            logger.info("the buckets are handed over when the lease ends: nobody else can write now")
+
+    async def _try_to_leave(self) -> None:
+        """Where a link breaks just then, try again, for the others would wait for the lease."""
         pauses = list(_LEAVE_AGAIN) if self.relay.stopping else []  # otherwise it joins again, and has what was its own
         while True:
             try:
