@@ -7,7 +7,7 @@ import inspect
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from txpatterns.errors import EventDefinitionError
+from txpatterns.errors import AddRefused, EventDefinitionError
 from txpatterns.fields import Form, form_of
 
 BUCKETS = 256
@@ -190,10 +190,22 @@ class Event(BaseModel):
                 written_as(cls)
 
     def key_of(self) -> str | None:
-        """Give this event's ordering key, as text; None when the class has no key, or the event no value for it."""
+        """Give this event's ordering key, as text; None when the class has no key, or the event no value for it.
+
+        Raises:
+            AddRefused: the text of such a value is another one in each process.
+        """
         spec = describe(type(self))
-        key = None if spec.key is None else getattr(self, spec.key)
-        return None if key is None else str(key)
+        key: Any = None if spec.key is None else getattr(self, spec.key)
+        if key is None or isinstance(key, str):
+            return None if key is None else str(key)
+        kind: Any = type(key)
+        if isinstance(key, Set) or (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__):
+            raise AddRefused(
+                f"The key of {spec.type} is a {kind.__name__}, whose text differs from process to process.",
+                fix="Name a property that gives the key as text.",
+            )
+        return str(key)
 
 
 def _check_names(event: type[Event], spec: EventType, names: Iterable[str]) -> None:

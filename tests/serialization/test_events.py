@@ -7,7 +7,7 @@ from functools import cached_property
 import pytest
 from pydantic import computed_field
 
-from txpatterns.errors import DecodeError, EventDefinitionError, PayloadInvalid, UnknownType
+from txpatterns.errors import AddRefused, DecodeError, EventDefinitionError, PayloadInvalid, UnknownType
 from txpatterns.messages import EPOCH, TOMBSTONE, Event, EventType, Message, describe
 from txpatterns.serialization import EventRegistry, RawCodec
 
@@ -58,6 +58,25 @@ def test_a_key_is_a_field_or_a_property():
         return type(Part)("Made", (Part,), {"__module__": __name__}, topic="t", type="a", key=name)(tenant="a").key_of()
 
     assert [key_by(name) for name in ("tenant", "upper", "computed", "cached")] == ["a", "A", "a-1", "a-2"]
+
+
+class _Nameless:
+    """Has no text of its own, so Python gives its address."""
+
+
+@pytest.mark.parametrize("key", [frozenset("ab"), {"a"}, _Nameless()], ids=["frozenset", "set", "object"])
+def test_a_key_with_another_text_in_each_process_is_refused(key):
+    """P3: messages that belong together would be in lanes of their own."""
+
+    class Part(Event, topic="t", type="keyed.oddly", key="odd"):
+        n: int
+
+        @property
+        def odd(self) -> object:
+            return key
+
+    with pytest.raises(AddRefused, match="differs from process to process"):
+        Part(n=1).key_of()
 
 
 @pytest.mark.parametrize("key", ["copy", "event_type", "model_fields_set", "key_of", "", 5])
