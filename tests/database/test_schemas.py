@@ -245,3 +245,14 @@ async def test_another_database_is_still_refused_after_that(url, postgres, datab
             with pytest.raises((SchemaError, WrongDatabase)):
                 await asyncio.wait_for(session.commit(), 30)
     await other.dispose()
+
+
+@pytest.mark.parametrize("setting", ["DateStyle = 'German, DMY'", "standard_conforming_strings = off"])
+async def test_settings_with_which_psycopg_changes_what_is_stored_are_refused(database, setting):
+    """P1, P7, H227: other bytes would be published than were added, or no time could be read and nothing go out."""
+    url = database.url("psycopg").replace("+psycopg:", "+psycopg_async:")
+    async with Database(url) as ours:
+        await ours.transact(lambda own: own.exec_driver_sql(f"ALTER DATABASE {own.engine.url.database} SET {setting}"))
+    async with Database(url) as ours:
+        with pytest.raises(ConfigurationError, match="ISO style times"):
+            await ours.locate()

@@ -24,7 +24,8 @@ SCHEMA = "TXP_SCHEMA"
 _SCHEMAS = f"FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = '{database_table.name}'"
 _LOOK = sa.text(
     f"SELECT (SELECT n.nspname {_SCHEMAS} AND c.oid = to_regclass('{database_table.name}')) AS schema, "
-    "current_setting('default_transaction_isolation') AS isolation"
+    "current_setting('default_transaction_isolation') AS isolation, "
+    "current_setting('standard_conforming_strings') AS strings, current_setting('DateStyle') AS dates"
 )
 _ELSEWHERE = sa.text(f"SELECT n.nspname {_SCHEMAS} AND c.relkind IN ('r', 'p') ORDER BY n.nspname")
 
@@ -103,6 +104,11 @@ class Home:
         if self.is_sqlite:
             return _Found(self.schema, "")
         found = own.execute(_LOOK).one()
+        if own.dialect.driver.startswith("psycopg") and (found.strings != "on" or not found.dates.startswith("ISO")):
+            raise ConfigurationError(
+                "psycopg stores other bytes where standard_conforming_strings is off, and reads only ISO style times.",
+                fix="ALTER ROLE ... SET standard_conforming_strings = on, and SET DateStyle = ISO; or use asyncpg.",
+            )
         return _Found(self._declared or self._usual or found.schema, found.isolation)
 
     def _take(self, found: _Found) -> None:
