@@ -11,6 +11,8 @@ from random import Random
 from txpatterns.causes import cause_of, members_of
 from txpatterns.errors import ConfigurationError, HandlerSignal, Reject, Retry
 
+LONGEST_WAIT = timedelta(days=36_500)
+"""Later moments do not fit into every database."""
 LADDER = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600, 1800))
 
 
@@ -181,7 +183,7 @@ _EXHAUSTED = Dead("exhausted")
 def _wait_of(error: BaseException, by_ladder: timedelta | None) -> timedelta | None:
     if by_ladder is None or not isinstance(error, Retry) or error.after is None:
         return by_ladder
-    return max(error.after, timedelta(0))
+    return min(max(error.after, timedelta(0)), LONGEST_WAIT)
 
 
 def _named(error: BaseException, rules: FailureRules, seen: set[int]) -> Iterator[BaseException]:

@@ -192,3 +192,22 @@ async def test_a_waiting_message_whose_handler_takes_it_no_longer_becomes_a_dead
     await world.settled(later)
     assert [(row.reason, row.attempts) for row in await world.dead()] == [("undecodable", 2)]
     assert await world.waiting() == []
+
+
+async def test_a_wait_beyond_every_calendar_is_cut(world):
+    """P7: a moment that the database cannot hold is no outage, for which all handlers would wait."""
+    consumer = world.consumer(policies=quick(2))
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        if event.book == "a":
+            raise Retry(after=timedelta.max)
+        await tx.session.execute(note(event.book, event.number))
+
+    world.put(Noted(book="a", number=1), Noted(book="b", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+    (row,) = await world.waiting()
+    assert row.attempts == 1
+    assert row.due_at is not None
+    assert await world.effects() == [("b", 1)]

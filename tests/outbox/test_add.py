@@ -535,3 +535,11 @@ def test_a_plain_session_serves_alike(sync_database):
             session.rollback()
         assert sync_ids(engine) == kept
         assert sync_orders(engine) == {"a", "b"}
+
+
+@pytest.mark.parametrize("delay", [timedelta.max, timedelta(days=40_000), timedelta(microseconds=-1)])
+async def test_a_delay_beyond_every_calendar_is_refused(store, outbox, delay):
+    """P1: SQLite would make no moment of it, at which it could be sent."""
+    async with session_of(store) as session:
+        with pytest.raises(AddRefused, match="hundred years"):
+            outbox.add(session, Placed(order_id="a"), deliver_after=delay)

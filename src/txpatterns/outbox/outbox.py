@@ -24,6 +24,7 @@ from txpatterns.outbox import units
 from txpatterns.outbox.schema import Waiting, waiting_table
 from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, watch, watch_sessions
 from txpatterns.outbox.writer import refuse_unsafe_savepoints, values_of, write_rows
+from txpatterns.retries import LONGEST_WAIT
 from txpatterns.serialization.registry import EventRegistry
 
 AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
@@ -88,8 +89,10 @@ class Outbox:
                 f"An object of type {type(event).__name__} is no event.",
                 fix="Give an instance of a class that derives from Event.",
             )
-        if deliver_after is not None and deliver_after < NO_DELAY:
-            raise AddRefused("deliver_after is negative.", fix="Give a timedelta of zero or more.")
+        if deliver_after is not None and not NO_DELAY <= deliver_after <= LONGEST_WAIT:
+            raise AddRefused(
+                "deliver_after is negative, or above a hundred years.", fix="Give a timedelta of zero or more."
+            )
         message = self._message(event, message_id or new_id(), headers or {})
         strict = describe(type(event)).order == "strict"
         entry = Entry(message, deliver_after, strict, self._write, self._committed, self.identity.is_home)
