@@ -136,10 +136,6 @@ async def test_a_handler_that_rolls_back_by_itself_has_failed(world, way):
     assert (await world.effects(), await world.dead()) == ([("a", 1)], [])
 
 
-async def by_text(session, what):
-    await session.execute(sa.text(what))
-
-
 async def at_the_driver(session, what):
     raw = await (await session.connection()).get_raw_connection()
     if hasattr(raw.driver_connection, what):
@@ -148,9 +144,40 @@ async def at_the_driver(session, what):
         await raw.driver_connection.execute(what)
 
 
-@pytest.mark.parametrize("way", [by_text, at_the_driver])
-async def test_a_transaction_that_was_ended_behind_sqlalchemys_back_is_found_out(world, way):
-    """P2, H46: a COMMIT or ROLLBACK as text, or by the driver's method: nothing is taken for handled."""
+@pytest.mark.parametrize("text", ["COMMIT", " commit and chain", "ROLLBACK", "ABORT", "END TRANSACTION"])
+async def test_a_statement_that_ends_the_transaction_is_refused(world, text):
+    """P2, H46: what follows it would be in another one; the same for the plain handler, and not for a savepoint."""
+    consumer, runs = world.consumer(policies=quick(2)), Counter()
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs["async"] += 1
+        await tx.session.execute(note(event.book, event.number))
+        if runs["async"] == 1:
+            await tx.session.execute(sa.text(text))
+        await tx.session.execute(note(event.book, 10))
+
+    @consumer.on(Noted)
+    def plain(event: Noted, tx: SyncTransaction) -> None:
+        runs["plain"] += 1
+        tx.session.connection().exec_driver_sql("SAVEPOINT mine")
+        tx.session.execute(note(event.book, 100))
+        tx.session.connection().exec_driver_sql("ROLLBACK TO SAVEPOINT mine")
+        tx.session.execute(note(event.book, 11))
+        if runs["plain"] == 1:
+            tx.session.connection().exec_driver_sql(text)
+
+    world.put(Noted(book="a", number=1))
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.told.until(lambda counts: counts["handled"] == 2)
+    assert ["TXP-1402" in error for error in world.told.errors] == [True] * 2
+    assert sorted(await world.effects()) == [("a", 1), ("a", 10), ("a", 11)]
+    assert (await world.dead(), runs) == ([], {"async": 2, "plain": 2})
+
+
+async def test_a_transaction_that_was_ended_behind_sqlalchemys_back_is_found_out(world):
+    """P2, H46: a commit or rollback by the driver's own method: nothing is taken for handled."""
     consumer, runs = world.consumer(policies=quick(2)), Counter()
 
     @consumer.on(Noted)
@@ -158,7 +185,7 @@ async def test_a_transaction_that_was_ended_behind_sqlalchemys_back_is_found_out
         runs[event.number] += 1
         await tx.session.execute(note(event.book, event.number))
         if runs[event.number] == 1:
-            await way(tx.session, "commit" if event.number == 1 else "rollback")
+            await at_the_driver(tx.session, "commit" if event.number == 1 else "rollback")
 
     world.put(*[Noted(book="a", number=number) for number in (1, 2)])
     async with running(consumer):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
-from typing import Protocol
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, RootTransaction
@@ -19,6 +20,13 @@ from txpatterns.errors import HandlerTimeout, TransactionEnded
 from txpatterns.execution.run import Came, Result, Run
 
 _WRITES = {WRITES: True}
+_ENDS = re.compile(
+    r"\s*(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
+"""Statements that end a transaction without SQLAlchemy's knowledge."""
+
+_running: WeakSet[Connection] = WeakSet()
+"""Connections in whose transaction code of the application runs now."""
 
 _failed: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 """Connections in whose transaction a statement has failed, with the error's text."""
@@ -74,9 +82,11 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
     opened, returned, committing = connection.get_transaction(), False, False
     try:
         with run.around():
+            _running.add(connection)
             try:
                 value = caller.call(session)
             finally:
+                _running.discard(connection)
                 run.over()
             returned = True
             if _has_ended(connection, opened):
@@ -103,9 +113,15 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
 
 
 def _watch(engine: Engine) -> None:
-    """Take note of the statements that fail on an engine."""
+    """Take note of the statements that fail on an engine, and refuse those that would end a transaction of ours."""
     if not event.contains(engine, "handle_error", _note_failure):
         event.listen(engine, "handle_error", _note_failure)
+        event.listen(engine, "before_cursor_execute", _refuse_an_end)
+
+
+def _refuse_an_end(connection: Connection, _cursor: object, statement: str, *_: Any) -> None:
+    if connection in _running and _ENDS.match(statement):
+        raise TransactionEnded
 
 
 def _note_failure(context: ExceptionContext) -> None:
