@@ -16,8 +16,7 @@ from txpatterns.inbox.transaction import SyncTransaction, Transaction
 
 # What is sent
 from txpatterns.messages import BigInt, Event, Message, new_id
-from txpatterns.outbox import Outbox
-from txpatterns.outbox.relay import Relay
+from txpatterns.outbox import Outbox, Relay
 
 # What happens to failures
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder

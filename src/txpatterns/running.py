@@ -18,8 +18,8 @@ from txpatterns.database.wakeup import Notifier
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.messages import BUCKETS
-from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import Relay
+from txpatterns.outbox.schema import SCOPE
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch

@@ -30,9 +30,9 @@ from txpatterns.database import Database, Leases, engines
 from txpatterns.errors import ConfigurationError, MissingExtra, SchemaError, UnsafeSettings
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import BUCKETS
-from txpatterns.outbox.ownership import SCOPE
 from txpatterns.outbox.relay import RelaySettings
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.relay.store import OutboxStore
+from txpatterns.outbox.schema import SCOPE
 from txpatterns.serialization import CloudEventsStructured
 
 HOUR = timedelta(hours=1)

@@ -16,16 +16,16 @@ from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.lane_store import LaneStore
-from txpatterns.outbox.backlog import Backlog
 from txpatterns.outbox.outbox import Outbox
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.sending import Sending
+from txpatterns.outbox.relay.serving import Serving
+from txpatterns.outbox.relay.store import OutboxStore, Place
+from txpatterns.outbox.relay.unseen import Unseen
+from txpatterns.outbox.relay.waiting import WaitingStore
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
-from txpatterns.outbox.sending import Sending
-from txpatterns.outbox.serving import Serving
-from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.units import Unit
-from txpatterns.outbox.unseen import Unseen
-from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
 from txpatterns.transport import CONFIRMED, Verdict

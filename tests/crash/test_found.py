@@ -12,7 +12,7 @@ from crash.bank import Moved
 from txpatterns import App, SyncTransaction, Transaction
 from txpatterns.database.engines import make_engine
 from txpatterns.database.setup import create_missing
-from txpatterns.outbox.backlog import Backlog
+from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.runtime.supervisor import Supervisor
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from crash.inbox_flows import INBOX_FLOWS
 from txpatterns.database.leases import Leases
-from txpatterns.outbox.ownership import SCOPE
+from txpatterns.outbox.schema import SCOPE
 from txpatterns.testing.explorer import Flow, HurriedClock, Options, Surroundings, explore_flow
 from txpatterns.testing.explorer import clock as clocks
 from txpatterns.testing.explorer.clock import CommonTime

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from txpatterns.clock import SystemClock
 from txpatterns.database import Database, not_ours
 from txpatterns.database.engines import sync_side
-from txpatterns.outbox.partitions import KeptMessages
+from txpatterns.outbox.relay.partitions import KeptMessages
 
 MODELS = """
 from sqlalchemy import String

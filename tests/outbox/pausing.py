@@ -20,7 +20,7 @@ from txpatterns.brokers.kafka.producer import KafkaPublisher
 from txpatterns.brokers.kafka.settings import KafkaSettings
 from txpatterns.database import Database
 from txpatterns.outbox import Relay, RelaySettings
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.relay.store import OutboxStore
 from txpatterns.runtime.signals import stop_on_signals
 
 SETTINGS = RelaySettings(batch=4, read_ahead=40, lease=timedelta(seconds=1), poll=timedelta(milliseconds=50))

@@ -14,16 +14,17 @@ from txpatterns.database.identity import Identity
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.outbox import outbox as outbox_module
-from txpatterns.outbox import serving, units, writer
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.holding import Holding
-from txpatterns.outbox.reading import Reading
+from txpatterns.outbox import units, writer
+from txpatterns.outbox.relay import serving
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.holding import Holding
+from txpatterns.outbox.relay.reading import Reading
+from txpatterns.outbox.relay.serving import Serving
+from txpatterns.outbox.relay.store import OutboxStore, Place
+from txpatterns.outbox.relay.unseen import Unseen
+from txpatterns.outbox.relay.waiting import WaitingStore
 from txpatterns.outbox.schema import outbox_table
-from txpatterns.outbox.serving import Serving
-from txpatterns.outbox.store import OutboxStore, Place
 from txpatterns.outbox.units import Unit
-from txpatterns.outbox.unseen import Unseen
-from txpatterns.outbox.waiting import WaitingStore
 from txpatterns.retries import OnFailure
 from txpatterns.transport import CONFIRMED
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from txpatterns.database import Database
 from txpatterns.outbox import Relay, RelaySettings
-from txpatterns.outbox.store import OutboxStore
+from txpatterns.outbox.relay.store import OutboxStore
 from txpatterns.transport import CONFIRMED, Capabilities
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from txpatterns.messages import Message, bucket_of
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.rows import Row, bucket_of_lane, lane_of
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.rows import Row, bucket_of_lane, lane_of
 from txpatterns.transport import CONFIRMED, Outcome, Verdict
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from outbox.broker import ScriptedBroker
 from outbox.support import Placed, open_database, session_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
-from txpatterns.outbox.store import OutboxStore, Place
+from txpatterns.outbox.relay.store import OutboxStore, Place
 
 MANY = 3000
 SETTINGS = RelaySettings(batch=50, read_ahead=200, poll=timedelta(milliseconds=5), lease=timedelta(seconds=30))

@@ -16,10 +16,9 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, bucket_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
-from txpatterns.outbox.ownership import SCOPE
-from txpatterns.outbox.rows import Row, lane_of
-from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
-from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.outbox.relay.rows import Row, lane_of
+from txpatterns.outbox.relay.waiting import WaitingStore
+from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
 DEAD = sa.select(dead_letter_table)

@@ -12,8 +12,9 @@ from outbox.test_relay import QUICK, drained, fill, running, until
 from txpatterns.database import Leases
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.messages import BUCKETS
-from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
-from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.relay import serving
+from txpatterns.outbox.relay.waiting import WaitingStore
 
 LONG = RelaySettings(lease=timedelta(hours=1))
 MEMBERS = sa.select(member_table)

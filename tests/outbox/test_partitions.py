@@ -15,7 +15,7 @@ from outbox.support import OffsetClock, Placed, open_database, prepare_tables, r
 from txpatterns.database import Database
 from txpatterns.errors import SchemaError
 from txpatterns.outbox import Outbox, Relay, RelaySettings
-from txpatterns.outbox.partitions import KeptMessages
+from txpatterns.outbox.relay.partitions import KeptMessages
 from txpatterns.outbox.schema import sent_table
 
 KEEP = timedelta(hours=6)

@@ -16,9 +16,9 @@ from rig.waiting import until
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay
-from txpatterns.outbox.sending import Sending
-from txpatterns.outbox.store import OutboxStore
-from txpatterns.outbox.unseen import Unseen
+from txpatterns.outbox.relay.sending import Sending
+from txpatterns.outbox.relay.store import OutboxStore
+from txpatterns.outbox.relay.unseen import Unseen
 
 LIVE = sa.text("SELECT count(*) FROM txp_member WHERE expires_at > clock_timestamp()")
 

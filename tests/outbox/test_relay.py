@@ -20,10 +20,10 @@ from txpatterns.database.schema import lease_table, member_table
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import ConfigurationError
 from txpatterns.messages import BUCKETS, bucket_of, new_id
-from txpatterns.outbox import Outbox, Relay, RelaySettings, serving
-from txpatterns.outbox.ownership import SCOPE
-from txpatterns.outbox.schema import outbox_table, sent_table
-from txpatterns.outbox.store import OutboxStore, Place
+from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.relay import serving
+from txpatterns.outbox.relay.store import OutboxStore, Place
+from txpatterns.outbox.schema import SCOPE, outbox_table, sent_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
 QUICK = RelaySettings(batch=50, read_ahead=200, poll=timedelta(milliseconds=50), lease=timedelta(seconds=5))

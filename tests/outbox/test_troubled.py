@@ -13,8 +13,9 @@ from outbox.test_relay import drained, running, until
 from txpatterns import Hooks
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Event
-from txpatterns.outbox import Outbox, Relay, RelaySettings, topics
-from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.relay import topics
+from txpatterns.outbox.relay.waiting import WaitingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 

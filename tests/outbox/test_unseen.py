@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from txpatterns.outbox.unseen import Snapshot, Unseen
+from txpatterns.outbox.relay.unseen import Snapshot, Unseen
 
 
 @dataclass

@@ -55,3 +55,10 @@ def read_letter(connection: Connection, letter_id: int, *, lock: bool = False) -
 def remove_letter(connection: Connection, letter_id: int) -> None:
     """Take a dead letter out, because its message goes another way now."""
     connection.execute(sa.delete(dead_letter_table).where(dead_letter_table.c.id == letter_id))
+
+
+def has_dead_letter(connection: Connection, topic: str, key: str | None) -> bool:
+    """Whether a message of this key is a dead letter because it could not be published."""
+    dead = dead_letter_table.c
+    query = sa.select(dead.id).where(dead.consumer.is_(None), dead.topic == topic, dead.key == key)
+    return connection.execute(query.limit(1)).first() is not None

@@ -14,11 +14,9 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.schema import lease_table
-from txpatterns.deadletters.letter import DeadLetter, remove_letter
-from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.deadletters.letter import DeadLetter, has_dead_letter, remove_letter
 from txpatterns.messages import Message
-from txpatterns.outbox.ownership import SCOPE
-from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
+from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.outbox.writer import values_of
 
 _waiting = waiting_table.c
@@ -60,13 +58,6 @@ def let_go(connection: Connection, letter: DeadLetter, message: Message, now: Co
             .where(_waiting.message_id == first.scalar_subquery())
             .values(state=Waiting.RETRYING, attempts=0, due_at=now)
         )
-
-
-def has_dead_letter(connection: Connection, topic: str, key: str | None) -> bool:
-    """Whether a message of this key is a dead letter because it could not be published."""
-    dead = dead_letter_table.c
-    query = sa.select(dead.id).where(dead.consumer.is_(None), dead.topic == topic, dead.key == key)
-    return connection.execute(query.limit(1)).first() is not None
 
 
 def _lock(connection: Connection, bucket: int) -> None:

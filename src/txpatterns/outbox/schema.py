@@ -30,6 +30,10 @@ COLUMNS = ("message_id", *(column.name for column in message_columns()))
 """The columns that hold a message verbatim, in every table of the outbox, with its id in front."""
 
 
+SCOPE = "outbox"
+"""The scope of the leases: one for each bucket of the outbox."""
+
+
 class Waiting(StrEnum):
     """Why a message is not in the outbox proper."""
 

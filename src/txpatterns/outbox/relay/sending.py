@@ -14,17 +14,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from txpatterns.errors import BrokerUnavailable
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.holding import Failure, Holding
-from txpatterns.outbox.publication import Publication
-from txpatterns.outbox.rows import Row
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.holding import Failure, Holding
+from txpatterns.outbox.relay.publication import Publication
+from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.topics import Topics
+from txpatterns.outbox.relay.waiting import Due, WaitingStore
 from txpatterns.outbox.schema import Waiting
-from txpatterns.outbox.topics import Topics
-from txpatterns.outbox.waiting import Due, WaitingStore
 from txpatterns.transport import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from txpatterns.outbox.relay import Relay
+    from txpatterns.outbox.relay.relay import Relay
 
 logger = logging.getLogger("txpatterns.relay")
 

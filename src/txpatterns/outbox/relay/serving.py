@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from txpatterns.database.identity import Identity
 from txpatterns.messages import BUCKETS
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.holding import Holding
-from txpatterns.outbox.partitions import KeptMessages
-from txpatterns.outbox.reading import Reading, covers
-from txpatterns.outbox.sending import Sending
-from txpatterns.outbox.store import OutboxStore
-from txpatterns.outbox.waiting import Due, WaitingStore
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.holding import Holding
+from txpatterns.outbox.relay.partitions import KeptMessages
+from txpatterns.outbox.relay.reading import Reading, covers
+from txpatterns.outbox.relay.sending import Sending
+from txpatterns.outbox.relay.store import OutboxStore
+from txpatterns.outbox.relay.waiting import Due, WaitingStore
 from txpatterns.text import error_line
 
 if TYPE_CHECKING:
-    from txpatterns.outbox.relay import Relay
+    from txpatterns.outbox.relay.relay import Relay
 
 logger = logging.getLogger("txpatterns.relay")
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from txpatterns.hooks import Hooks
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.ownership import Ownership
-from txpatterns.outbox.rows import Lane, Row, bucket_of_lane
-from txpatterns.outbox.waiting import WaitingStore
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.ownership import Ownership
+from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane
+from txpatterns.outbox.relay.waiting import WaitingStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from txpatterns.outbox.rows import Lane, LaneState, Row
-from txpatterns.outbox.verdicts import Judge, Verdicts
+from txpatterns.outbox.relay.rows import Lane, LaneState, Row
+from txpatterns.outbox.relay.verdicts import Judge, Verdicts
 from txpatterns.transport import Outcome
 
 

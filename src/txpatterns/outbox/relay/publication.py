@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from txpatterns.outbox.rows import Lane, Row
+from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.transport import Outcome
 
 _SILENT = 0.25

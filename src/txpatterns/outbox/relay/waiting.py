@@ -19,11 +19,11 @@ from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held, Leases
 from txpatterns.database.stored import message_of
+from txpatterns.deadletters.letter import has_dead_letter
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS
-from txpatterns.outbox.revival import has_dead_letter
-from txpatterns.outbox.rows import Lane, Row, bucket_of_lane, lane_of
+from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane, lane_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 from txpatterns.retries import FailurePolicies, OnFailure
 

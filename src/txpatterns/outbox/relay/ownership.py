@@ -9,8 +9,7 @@ from txpatterns.database.database import Database
 from txpatterns.database.leases import Leases
 from txpatterns.database.wakeup import MEMBERS, say
 from txpatterns.messages import BUCKETS
-
-SCOPE = "outbox"
+from txpatterns.outbox.schema import SCOPE
 
 
 class Ownership:

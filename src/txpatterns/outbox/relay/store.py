@@ -17,9 +17,9 @@ from txpatterns.database.dialects import within
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
-from txpatterns.outbox.rows import Row
+from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.unseen import Snapshot, Unseen
 from txpatterns.outbox.schema import COLUMNS, outbox_table, sent_table, waiting_table
-from txpatterns.outbox.unseen import Snapshot, Unseen
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # Built once: making a statement costs more than running it.

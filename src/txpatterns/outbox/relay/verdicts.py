@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from txpatterns.outbox.rows import Lane, Row
+from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.transport import Outcome, Verdict
 
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from txpatterns.clock import Clock
-from txpatterns.outbox.backlog import Backlog
-from txpatterns.outbox.rows import Row
-from txpatterns.outbox.store import OutboxStore, Page, Place
-from txpatterns.outbox.unseen import Unseen
+from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.store import OutboxStore, Page, Place
+from txpatterns.outbox.relay.unseen import Unseen
 
 _FULL = 60.0
 """So often a pass begins at the very start: for rows that were written in a way that is not ours."""
