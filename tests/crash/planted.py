@@ -64,7 +64,7 @@ def settles_before_the_confirmation(_: Surroundings) -> None:
     outcomes = Sending._outcomes
 
     async def early(self: Sending, publication: Any, conclude: Any) -> None:
-        await OutboxStore(self.relay.database).settle(publication.rows)
+        await OutboxStore(self.state.database).settle(publication.rows)
         await outcomes(self, publication, conclude)
 
     Sending._outcomes = early
@@ -201,8 +201,8 @@ def keeps_what_a_savepoint_undid(_: Surroundings) -> None:
 
 def never_settles(_: Surroundings) -> None:
     async def settle(self: Serving) -> None:
-        rows = list(self.relay.confirmed)
-        self.relay.confirmed.clear()
+        rows = list(self.state.confirmed)
+        self.state.confirmed.clear()
         self.backlog.finish(rows)
 
     Serving._settle = settle

@@ -115,7 +115,7 @@ def only_listed_transactions_run(patch):
 
 def others_are_forgotten(patch):
     """P7: drained is who has nothing left in its own buckets."""
-    patch.setattr(Serving, "_tell_drained", lambda self: self._end_drains(self._drains))
+    patch.setattr(Serving, "_tell_drained", lambda self: self.state.drains.end(self.state.drains.asked))
 
 
 def handed_over_in_one_try(patch):

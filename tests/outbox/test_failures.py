@@ -496,10 +496,10 @@ async def test_positions_used_again_delete_nothing(tmp_path):
         added = await fill(store, outbox, ["b"], 1)
         (row,) = await rows(store)
         message = broker.wire[0]
-        relay.confirmed.append(Row(row.position, message.bucket, message, lane_of(message)))
+        relay._state.confirmed.append(Row(row.position, message.bucket, message, lane_of(message)))
         broker.decide = lambda _: AWAY
         async with running(relay):
-            await until(lambda: not relay.confirmed and len(broker.calls) > 2)
+            await until(lambda: not relay._state.confirmed and len(broker.calls) > 2)
         assert await ids(store) == added["b"]
 
 

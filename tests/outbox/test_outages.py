@@ -40,7 +40,7 @@ async def test_who_lived_through_an_outage_goes_on_at_once(store, monkeypatch):
         for way in ("transact", "read", "execute"):
             monkeypatch.setattr(store, way, refused)
         relay.wake()
-        await until(lambda: relay.outages._failures > 2)  # so that it could not even say goodbye
+        await until(lambda: relay._state.outages._failures > 2)  # so that it could not even say goodbye
         monkeypatch.undo()
         added = await fill(store, Outbox(store), ["k"], 3)
         await drained(relay)
@@ -77,7 +77,7 @@ async def test_one_part_that_fails_every_time_is_slowed_down(store, monkeypatch)
     )
     monkeypatch.setattr(WaitingStore, "due", refused)
     async with running(relay):
-        await until(lambda: relay.outages._failures > 3)
+        await until(lambda: relay._state.outages._failures > 3)
 
 
 async def test_a_bucket_is_not_given_away_while_a_retry_of_it_is_claimed(store, monkeypatch):
@@ -140,7 +140,7 @@ async def test_a_drivers_own_error_is_an_outage(store, monkeypatch):
         for way in ("transact", "read", "execute"):
             monkeypatch.setattr(store, way, full)
         relay.wake()
-        await until(lambda: relay.outages._failures > 2)
+        await until(lambda: relay._state.outages._failures > 2)
         monkeypatch.undo()
         more = await fill(store, Outbox(store), ["k"], 3)
         await drained(relay)

@@ -11,7 +11,6 @@ a page is read again from there, and no further: what lies behind it of other ke
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,11 +26,6 @@ _FULL = 60.0
 _FIRST_POLL = 0.05
 _SPARSE = 4
 """Of so many rows that are read again, one at least is hoped to be of a lane that was left out."""
-
-
-def covers(looked_for: Sequence[asyncio.Future[None]], asked: Sequence[asyncio.Future[None]]) -> bool:
-    """Whether a look that began when ``looked_for`` had asked serves all who ask now."""
-    return all(any(one is other for other in looked_for) for one in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +58,9 @@ class Reading:
         self._generation = 0
         self._full_at = 0.0
         self._pause = _FIRST_POLL
-        self._asked: list[asyncio.Future[None]] = []
-        self.looked_for: list[asyncio.Future[None]] = []
+        self._asked = 0
+        self.looked_for = 0
+        """The number of who asked last when the last whole look began."""
 
     def restart(self) -> None:
         """Read everything again: buckets have come to us with all that is in them, or a topic flows again."""
@@ -93,15 +88,16 @@ class Reading:
             or self.backlog.next_left_out(self._cursor) is not None
         )
 
-    async def page(
-        self, buckets: Sequence[int], limit: int, asked: list[asyncio.Future[None]], *, woken: bool
-    ) -> list[Row]:
-        """Read one page into the backlog; gives the rows of held lanes, which are to be set aside."""
+    async def page(self, buckets: Sequence[int], limit: int, asked: int, *, woken: bool) -> list[Row]:
+        """Read one page into the backlog; gives the rows of held lanes, which are to be set aside.
+
+        ``asked`` is who waits until all is published, see `Drains`: for them a look begins at the very start.
+        """
         now, left_out = self.clock.monotonic(), self.backlog.next_left_out(self._cursor)
         if self._begin_again:
             self._begin_again, self._at_end, self._full_at = False, True, 0.0
             left_out = None
-        if self._at_end and (left_out is None or woken or now >= self.next_at or not covers(self.looked_for, asked)):
+        if self._at_end and (left_out is None or woken or now >= self.next_at or self.looked_for < asked):
             self._begin_pass(now, asked)
             left_out = self.backlog.next_left_out(self._cursor)
         if left_out is not None and (self._at_end or self._reads_again_next):
@@ -167,7 +163,7 @@ class Reading:
             self._read, self._forgotten = self.backlog.positions(self._unseen.lowest), forgotten
         return self._read
 
-    def _begin_pass(self, now: float, asked: list[asyncio.Future[None]]) -> None:
+    def _begin_pass(self, now: float, asked: int) -> None:
         if asked or now >= self._full_at:
             self._cursor, self._full_at = 0, now + _FULL
         self._asked = asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from contextlib import suppress
 from random import Random
@@ -11,18 +10,14 @@ from random import Random
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.finishing import finish
-from txpatterns.errors import ConfigurationError, LeaseLost
+from txpatterns.errors import LeaseLost
 from txpatterns.hooks import HookList, Hooks
-from txpatterns.outbox.relay.ownership import Ownership
-from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.serving import Serving
 from txpatterns.outbox.relay.settings import RelaySettings
-from txpatterns.outbox.relay.waiting import Due
+from txpatterns.outbox.relay.state import RelayState
 from txpatterns.retries import FailurePolicies
-from txpatterns.runtime.outages import Outages, Stopped
+from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Publisher
-
-logger = logging.getLogger("txpatterns.relay")
 
 
 class Relay:
@@ -43,29 +38,22 @@ class Relay:
         hooks: Hooks | None = None,
         random: Random | None = None,
     ) -> None:
-        self.database = database
-        self.broker = broker
-        self.settings = settings or RelaySettings()
-        self.policies = policies or FailurePolicies()
-        self.hooks = HookList.of(hooks)
-        self.random = random or Random()
-        self.confirmed: list[Row] = []
-        """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
-        self.confirmed_again: list[Due] = []
-        """The same of messages that had failed before."""
-        self.changed = asyncio.Event()
-        self._stop = asyncio.Event()
-        self.outages = Outages(database.clock, "the relay", self._stop)
-        self.ownership = Ownership(database, self.settings.lease)
+        self._state = RelayState(
+            database,
+            broker,
+            settings or RelaySettings(),
+            policies or FailurePolicies(),
+            HookList.of(hooks),
+            random or Random(),
+        )
         self._serving: Serving | None = None
-        self._drains: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
     @property
     def stopping(self) -> bool:
         """Whether ``stop`` was called."""
-        return self._stop.is_set()
+        return self._state.stopping
 
     def wake(self) -> None:
         """Say that something was committed. May be called from any thread; costs next to nothing."""
@@ -80,21 +68,21 @@ class Relay:
     def _wake(self) -> None:
         if self._serving is not None:
             self._serving.woken = True
-        self.changed.set()
+        self._state.changed.set()
 
     def rebalance(self) -> None:
         """Look at once which buckets are due to this relay: another has come or gone. In the relay's own loop."""
         if self._serving is not None:
             self._serving.members_changed = True
-        self.changed.set()
+        self._state.changed.set()
 
     def stop(self) -> None:
         """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once.
 
         Before ``run``, it lets that end at once.
         """
-        self._stop.set()
-        self.changed.set()
+        self._state.stop.set()
+        self._state.changed.set()
 
     async def run(self) -> None:
         """Publish until ``stop`` is called. An outage of the database or broker is waited out."""
@@ -102,12 +90,12 @@ class Relay:
         try:
             await self._serve()
         finally:
-            self._stop.clear()
-            self._end_drains()
+            self._state.stop.clear()
+            self._state.drains.stopped()
 
     async def _serve(self) -> None:
         while not self.stopping:
-            serving = self._serving = Serving(self, self._drains)
+            serving = self._serving = Serving(self._state)
             try:
                 await serving.run()
             except asyncio.CancelledError:
@@ -117,22 +105,10 @@ class Relay:
                 if not isinstance(error, LeaseLost) and not may_pass(error):
                     raise
                 with suppress(Stopped):
-                    await self.outages.pause(error)
+                    await self._state.outages.pause(error)
             finally:
                 self._serving = None
                 await finish(serving.close())
-
-    def _end_drains(self) -> None:
-        for drain in self._drains:
-            if not drain.done():
-                drain.set_exception(
-                    ConfigurationError(
-                        "The relay stopped before everything was published.",
-                        fix="Nothing is lost: the next relay that runs publishes it.",
-                    )
-                )
-                drain.exception()  # counts as seen, for a caller that is cancelled before it hears of it
-        self._drains.clear()
 
     async def drained(self) -> None:
         """Wait until all that was committed before this call is published, or waits for a later time.
@@ -142,8 +118,7 @@ class Relay:
         Raises:
             ConfigurationError: the relay stopped before that.
         """
-        drain = asyncio.get_running_loop().create_future()
-        self._drains.append(drain)
+        drain = self._state.drains.ask()
         self._wake()
         await drain
 
@@ -153,7 +128,7 @@ class Relay:
         That is all that was committed before this call, also what another relay has taken: if that one has died, its
         lease is waited for, and so is an outage. False: ``stop`` ended it before.
         """
-        self._stop.clear()
+        self._state.stop.clear()
         running = asyncio.ensure_future(self.run())
         drained = asyncio.ensure_future(self.drained())
         try:

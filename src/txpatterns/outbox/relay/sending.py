@@ -11,20 +11,18 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txpatterns.errors import BrokerUnavailable
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding import Failure, Holding
 from txpatterns.outbox.relay.publication import Publication
 from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.state import RelayState
 from txpatterns.outbox.relay.topics import Topics
 from txpatterns.outbox.relay.waiting import Due, WaitingStore
 from txpatterns.outbox.schema import Waiting
 from txpatterns.transport import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from txpatterns.outbox.relay.relay import Relay
 
 logger = logging.getLogger("txpatterns.relay")
 
@@ -47,19 +45,19 @@ class Sending:
 
     def __init__(
         self,
-        relay: Relay,
+        state: RelayState,
         backlog: Backlog,
         waiting: WaitingStore,
         holding: Holding,
         read_all_again: Callable[[], None] = lambda: None,
     ) -> None:
-        capabilities = relay.broker.capabilities
-        self.relay = relay
-        self.clock = relay.database.clock
+        capabilities = state.broker.capabilities
+        self.state = state
+        self.clock = state.clock
         self.backlog = backlog
         self.waiting = waiting
         self.holding = holding
-        self.topics = Topics(relay.random)
+        self.topics = Topics(state.random)
         self.retries: deque[Due] = deque()
         self.retrying: dict[str, int] = {}
         """The messages that are in ``retries`` or out for another attempt, with their buckets."""
@@ -70,17 +68,17 @@ class Sending:
         self._alone: Counter[str] = Counter()
         self._patient = capabilities.confirms_handling
         self._deadline = capabilities.deadline
-        self._batch = min(relay.settings.batch, capabilities.max_batch)
+        self._batch = state.batch
         self._trouble = 0
 
     def start(self) -> None:
         """Send whatever may go out now."""
         # A broker that confirms handling may take long over one message; the others do not wait for it.
-        most = self.relay.settings.read_ahead if self._patient else _TOGETHER
+        most = self.state.settings.read_ahead if self._patient else _TOGETHER
         now = self.clock.monotonic()
         self._set_stragglers_apart(now)
         while self.backlog.ready and self._under_way(None) < most:
-            self._spawn_publication(self.backlog.next_batch(self._batch, self.relay.settings.max_bytes), None)
+            self._spawn_publication(self.backlog.next_batch(self._batch, self.state.settings.max_bytes), None)
         self._shut_what_is_refused()
         for topic in self.topics or ():
             self._start_apart(topic, now)
@@ -102,7 +100,7 @@ class Sending:
             self._read_again(topic)
         size = 1 if self.topics.is_postponed(topic) else self._batch
         while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
-            self._spawn_publication(self.backlog.next_batch(size, self.relay.settings.max_bytes, apart=topic), topic)
+            self._spawn_publication(self.backlog.next_batch(size, self.state.settings.max_bytes, apart=topic), topic)
 
     def _shut_what_is_refused(self) -> None:
         """Read nothing more of a topic that is refused faster than this can be written, before it fills the memory."""
@@ -178,7 +176,7 @@ class Sending:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self.under_way.add(task)
-        task.add_done_callback(lambda _: self.relay.changed.set())
+        task.add_done_callback(lambda _: self.state.changed.set())
 
     def _spawn_publication(self, rows: Sequence[Row], apart: str | None) -> None:
         publication = Publication(rows, apart, self.clock.monotonic())
@@ -189,7 +187,7 @@ class Sending:
         """Give failing messages another attempt; those whose attempts were used up in a crash are dead already."""
         for due in claimed:
             if due.dead:
-                self.relay.hooks.dead(due.row.message, None, "attempts used up")
+                self.state.hooks.dead(due.row.message, None, "attempts used up")
                 self._let_go(due)
             else:
                 self.retrying[due.row.message.id] = due.row.bucket
@@ -214,10 +212,10 @@ class Sending:
         """Publish, and conclude on the way the lanes of which all is told."""
         messages = [row.message for row in publication.rows]
         within = None if self._patient else (self._deadline + _SLACK).total_seconds()
-        with self.relay.hooks.publishing(messages):
+        with self.state.hooks.publishing(messages):
             try:
                 async with asyncio.timeout(within):
-                    async for some in self.relay.broker.publish(messages):
+                    async for some in self.state.broker.publish(messages):
                         conclude(publication, publication.told(some, self.clock.monotonic()))
             except BrokerUnavailable as error:
                 publication.not_told(Outcome(Verdict.UNAVAILABLE, error))
@@ -231,10 +229,10 @@ class Sending:
         found = self.backlog.conclude(rows, publication.outcomes, alone=len(publication.rows) == 1)
         if found.settled:
             self._trouble = 0
-            self.relay.confirmed.extend(found.settled)
+            self.state.confirmed.extend(found.settled)
             messages = [row.message for row in found.settled]
             oldest = min([message.occurred_at for message in messages])
-            self.relay.hooks.published(messages, self.clock.now() - oldest)
+            self.state.hooks.published(messages, self.clock.now() - oldest)
             if self.topics:
                 self._flow({message.topic for message in messages})
         for row, error in found.rejected:
@@ -247,7 +245,7 @@ class Sending:
             self._pause(topic, unanswered)
         if found.unavailable is not None:
             self._back_off(found.unavailable)
-        self.relay.changed.set()
+        self.state.changed.set()
 
     def _flow(self, confirmed: set[str]) -> None:
         """Let topics that took a message flow with the others again, unless a part of them still gives no answer.
@@ -265,11 +263,11 @@ class Sending:
             if was_shut:
                 self._read_all_again()
             if trouble.postponed:
-                self.relay.hooks.topic_resumed(topic)
+                self.state.hooks.topic_resumed(topic)
 
     def _postpone(self, topic: str, error: Exception | None) -> float:
         if not self.topics.is_postponed(topic):
-            self.relay.hooks.topic_postponed(topic, error)
+            self.state.hooks.topic_postponed(topic, error)
         self.backlog.shut(topic, 1)
         return self.topics.postpone(topic, error, self.clock.monotonic())
 
@@ -282,10 +280,10 @@ class Sending:
     def _back_off(self, error: Exception) -> None:
         """Pause before sending anything again, a little longer each time in a row."""
         if self._trouble == 0:
-            self.relay.hooks.broker_unavailable(error)
+            self.state.hooks.broker_unavailable(error)
         if self.clock.monotonic() < self.paused_until:
             return  # the same trouble, told of another message of the batch
-        seconds = min(0.05 * 2 ** min(self._trouble, 12), 15.0) * (0.5 + self.relay.random.random() / 2)
+        seconds = min(0.05 * 2 ** min(self._trouble, 12), 15.0) * (0.5 + self.state.random.random() / 2)
         self._trouble += 1
         self.paused_until = self.clock.monotonic() + seconds
 
@@ -324,21 +322,21 @@ class Sending:
         else:
             permanent = outcome.verdict is Verdict.REJECTED
             dead = await self.waiting.conclude_due(held, due, outcome.error, permanent=permanent)
-            self.relay.hooks.publish_failed(row.message, outcome.error, due.attempts)
+            self.state.hooks.publish_failed(row.message, outcome.error, due.attempts)
             if dead:
-                self.relay.hooks.dead(row.message, None, str(outcome.error))
+                self.state.hooks.dead(row.message, None, str(outcome.error))
                 self._let_go(due)
 
     async def _published(self, due: Due) -> None:
         message = due.row.message
         self._trouble = 0
         self.backlog.judge.confirmations += 1
-        self.relay.hooks.published([message], self.clock.now() - message.occurred_at)
+        self.state.hooks.published([message], self.clock.now() - message.occurred_at)
         if self.topics:
             self._flow({message.topic})
-        self.relay.confirmed_again.append(due)
+        self.state.confirmed_again.append(due)
         await self.waiting.published(self.holding.ownership.held, due)
-        self.relay.confirmed_again.remove(due)
+        self.state.confirmed_again.remove(due)
         self._let_go(due)
 
     def _let_go(self, due: Due) -> None:

@@ -12,21 +12,19 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txpatterns.database.identity import Identity
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.partitions import KeptMessages
-from txpatterns.outbox.relay.reading import Reading, covers
+from txpatterns.outbox.relay.reading import Reading
 from txpatterns.outbox.relay.sending import Sending
+from txpatterns.outbox.relay.state import RelayState
 from txpatterns.outbox.relay.store import OutboxStore
 from txpatterns.outbox.relay.waiting import Due, WaitingStore
 from txpatterns.text import error_line
-
-if TYPE_CHECKING:
-    from txpatterns.outbox.relay.relay import Relay
 
 logger = logging.getLogger("txpatterns.relay")
 
@@ -47,62 +45,61 @@ _FORGET = 1000
 class Serving:
     """The state of a relay while it owns buckets."""
 
-    def __init__(self, relay: Relay, drains: list[asyncio.Future[None]]) -> None:
-        settings, capabilities = relay.settings, relay.broker.capabilities
-        self.relay = relay
-        self.clock = relay.database.clock
-        self.batch = min(settings.batch, capabilities.max_batch)
+    def __init__(self, state: RelayState) -> None:
+        settings, capabilities = state.settings, state.broker.capabilities
+        self.state = state
+        self.clock = state.clock
+        self.batch = state.batch
         self.backlog = Backlog(
             limit=settings.read_ahead,
             lane_limit=self.batch if capabilities.ordered_prefix else max(self.batch // 10, 10),
             ordered_prefix=capabilities.ordered_prefix,
             max_bytes=settings.read_ahead_bytes,
         )
-        self.ownership = relay.ownership
-        self.store = OutboxStore(relay.database, keep_sent=settings.keep_sent is not None)
-        self.kept = None if settings.keep_sent is None else KeptMessages(relay.database, settings.keep_sent)
-        self.waiting = WaitingStore(relay.database, self.ownership.leases, relay.policies, relay.random)
-        self.holding = Holding(self.backlog, self.waiting, self.ownership, relay.hooks)
+        self.ownership = state.ownership
+        self.store = OutboxStore(state.database, keep_sent=settings.keep_sent is not None)
+        self.kept = None if settings.keep_sent is None else KeptMessages(state.database, settings.keep_sent)
+        self.waiting = WaitingStore(state.database, self.ownership.leases, state.policies, state.random)
+        self.holding = Holding(self.backlog, self.waiting, self.ownership, state.hooks)
         self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
-        self.sending = Sending(relay, self.backlog, self.waiting, self.holding, self.reading.restart)
+        self.sending = Sending(state, self.backlog, self.waiting, self.holding, self.reading.restart)
         self.woken = True
         self.members_changed = False
-        self._drains = drains
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tend_at = self._tended_at = self._look_at = self._forget_at = 0.0
         self._steady_at = self.clock.monotonic() + self._tend_every
         self._give_up_at: float | None = None
         self._claiming: set[int] = set()
-        self._looked_for: list[asyncio.Future[None]] = []
+        self._looked_for = 0
         self._others_at = 0.0
-        self._newest: dict[asyncio.Future[None], int] = {}
+        self._newest: dict[int, int] = {}
         """For those who wait until all is published: the highest position there was when they were first heard."""
 
     async def run(self) -> None:
         """Serve until the relay stops; raises LeaseLost or what the database raised."""
-        await Identity(self.relay.database).learn()
+        await Identity(self.state.database).learn()
         if self.kept is not None:
             await self.kept.prepare()
-        if self.relay.confirmed:
+        if self.state.confirmed:
             await self._settle()
         arriving = await self.ownership.join()
         await self._settle_retried()
         await self._adopt(arriving)
-        self.relay.hooks.ownership("outbox", len(self.ownership.held))
+        self.state.hooks.ownership("outbox", len(self.ownership.held))
         self._tend_at = self.clock.monotonic() + self._tend_every
-        while not self.relay.stopping:
-            self.relay.changed.clear()
+        while not self.state.stopping:
+            self.state.changed.clear()
             self._raise_failures()
             self._start_what_is_due()
             if self._is_idle():
-                self.relay.hooks.idle("relay")
+                self.state.hooks.idle("relay")
                 self._tell_drained()
-            await self.clock.wait(self.relay.changed, timedelta(seconds=self._until_next()))
+            await self.clock.wait(self.state.changed, timedelta(seconds=self._until_next()))
         await self._finish()
 
     @property
     def _tend_every(self) -> float:
-        return self.relay.settings.lease.total_seconds() / 3
+        return self.state.settings.lease.total_seconds() / 3
 
     def _start_what_is_due(self) -> None:
         now = self.clock.monotonic()
@@ -110,7 +107,7 @@ class Serving:
             self._start("tend", self._tend)
         if now >= self._forget_at and self.kept is not None:
             self._start("forget", partial(self._forget_sent, self.kept))
-        if self.relay.confirmed:
+        if self.state.confirmed:
             self._start("settle", self._settle)
         if self.holding.aside:
             self._start("set aside", self.holding.set_aside)
@@ -118,9 +115,9 @@ class Serving:
             self._start("fail", self.holding.write_failures)
         if self.holding.releases:
             self._start("release", self.holding.release)
-        if now >= self._look_at or not covers(self._looked_for, self._drains):
+        if now >= self._look_at or self._looked_for < self.state.drains.asked:
             self._start("look", self._look)
-        woken = self.woken or not covers(self.reading.looked_for, self._drains)
+        woken = self.woken or self.reading.looked_for < self.state.drains.asked
         if len(self.holding.aside) < self.batch and self.reading.is_due(now, woken=woken):
             self._start("read", self._read)
         self._send()
@@ -133,17 +130,17 @@ class Serving:
         """Whether nothing is left to do in our buckets: a whole look, begun after all asked, has found nothing due."""
         if self._tasks or self.sending.under_way or self.sending.retries or self.holding.is_busy:
             return False
-        if self.relay.confirmed or not self.backlog.is_empty or self.backlog.dropped:
+        if self.state.confirmed or not self.backlog.is_empty or self.backlog.dropped:
             return False
         if self.backlog.shut_topics or self.reading.begins_again:
             return False
-        return covers(self.reading.looked_for, self._drains) and covers(self._looked_for, self._drains)
+        return min(self.reading.looked_for, self._looked_for) >= self.state.drains.asked
 
     def _tell_drained(self) -> None:
         """Tell those who wait for it that all is published; what is in other relays' buckets is asked of the table."""
         if len(self.ownership.active) == BUCKETS:
-            self._end_drains(self._drains)
-        elif self._drains and self.clock.monotonic() >= self._others_at:
+            self.state.drains.end(self.state.drains.asked)
+        elif self.state.drains.asked and self.clock.monotonic() >= self._others_at:
             self._start("others", self._look_at_others)
 
     async def _look_at_others(self) -> None:
@@ -151,25 +148,19 @@ class Serving:
 
         Its buckets are ours when its lease has run out, so this ends.
         """
-        asked = list(self._drains)
+        asked = self.state.drains.asked
         lowest, highest, due = await self.store.left()
-        for drain in asked:
-            self._newest.setdefault(drain, highest)
-        self._end_drains([drain for drain in asked if not due and lowest > self._newest[drain]])
+        self._newest.setdefault(asked, highest)
+        over = [number for number, newest in self._newest.items() if not due and lowest > newest]
+        self.state.drains.end(max(over, default=0))
+        for number in over:
+            del self._newest[number]
         self._others_at = self.clock.monotonic() + _OTHERS_EVERY
-
-    def _end_drains(self, ended: Sequence[asyncio.Future[None]]) -> None:
-        over = set(ended)
-        self._drains[:] = [drain for drain in self._drains if drain not in over]
-        for drain in over:
-            self._newest.pop(drain, None)
-            if not drain.done():
-                drain.set_result(None)
 
     def _until_next(self) -> float:
         now = self.clock.monotonic()
         times = [self._tend_at, self._look_at]
-        if self._drains:
+        if self.state.drains.asked:
             times.append(self._others_at)
         if self.members_changed:
             times.append(self._tended_at + _TENDS_APART)
@@ -188,7 +179,7 @@ class Serving:
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._tasks:
             self._tasks[name] = task = asyncio.ensure_future(work())
-            task.add_done_callback(lambda _: self.relay.changed.set())
+            task.add_done_callback(lambda _: self.state.changed.set())
 
     def _raise_failures(self) -> None:
         self.sending.collect()
@@ -208,11 +199,11 @@ class Serving:
         pause = _HAND_OVER_EVERY if self.ownership.leaving else self._tend_every
         self._tended_at = self.clock.monotonic()
         self._tend_at = self._tended_at + pause
-        self.relay.hooks.ownership("outbox", len(self.ownership.held))
+        self.state.hooks.ownership("outbox", len(self.ownership.held))
 
     async def _forget_sent(self, kept: KeptMessages) -> None:
         """Remove what was kept for long enough, in short transactions, until nothing is left of it."""
-        while not self.relay.stopping and await kept.forget(_FORGET):
+        while not self.state.stopping and await kept.forget(_FORGET):
             continue
         self._forget_at = self.clock.monotonic() + self._tend_every
 
@@ -232,22 +223,22 @@ class Serving:
     async def _read(self) -> None:
         woken, self.woken = self.woken, False
         self.holding.aside += await self.reading.page(
-            self.ownership.active, self.batch, list(self._drains), woken=woken
+            self.ownership.active, self.batch, self.state.drains.asked, woken=woken
         )
         if self.clock.monotonic() >= self._steady_at:  # not before: something else may fail every time
-            self.relay.outages.fine()
-        if not self.relay.stopping:
+            self.state.outages.fine()
+        if not self.state.stopping:
             self._send()  # at once: what was read need not wait for the coordinator's next turn
 
     async def _settle(self) -> None:
-        rows = list(self.relay.confirmed)
+        rows = list(self.state.confirmed)
         await self.store.settle(rows)
-        del self.relay.confirmed[: len(rows)]
+        del self.state.confirmed[: len(rows)]
         self.backlog.finish(rows)
 
     async def _settle_retried(self) -> None:
         """Note retries that were confirmed before an outage; those that another relay has now, it will repeat."""
-        retried, held = self.relay.confirmed_again, self.ownership.held
+        retried, held = self.state.confirmed_again, self.ownership.held
         while retried:
             if retried[0].row.bucket in held:
                 await self.waiting.published(held, retried[0])
@@ -255,7 +246,7 @@ class Serving:
 
     async def _look(self) -> None:
         """See what waits for a time that has come."""
-        asked = list(self._drains)
+        asked = self.state.drains.asked
         held = {bucket: self.ownership.held[bucket] for bucket in self.ownership.active}
         retrying, resting = self.sending.retrying, self.sending.topics.resting(self.clock.monotonic())
         buckets, seconds = await self.waiting.due(held, retrying, resting)
@@ -297,7 +288,7 @@ class Serving:
         under_way = [*self._tasks.values(), *self.sending.under_way]
         if under_way:
             await asyncio.wait(under_way, timeout=self._time_left())
-        if self.relay.confirmed:
+        if self.state.confirmed:
             await self._settle()
         await self.sending.give_back_unused()
 
@@ -325,14 +316,14 @@ class Serving:
 
     async def _try_to_leave(self) -> None:
         """Where a link breaks just then, try again, for the others would wait for the lease."""
-        pauses = list(_LEAVE_AGAIN) if self.relay.stopping else []  # otherwise it joins again, and has what was its own
+        pauses = list(_LEAVE_AGAIN) if self.state.stopping else []  # otherwise it joins again, and has what was its own
         while True:
             try:
                 await self.ownership.leave()
                 return
             except Exception as error:  # noqa: BLE001 - without the database, the lease ends by itself
                 if not pauses:
-                    if self.relay.stopping:
+                    if self.state.stopping:
                         logger.info("the buckets are handed over when the lease ends: %s", error_line(error))
                     return
             await asyncio.sleep(pauses.pop(0))

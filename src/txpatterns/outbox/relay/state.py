@@ -1,0 +1,58 @@
+"""What a relay is made with, and what of it outlives a stretch of its work."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from txpatterns.database.database import Database
+from txpatterns.hooks import HookList
+from txpatterns.outbox.relay.drains import Drains
+from txpatterns.outbox.relay.ownership import Ownership
+from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.settings import RelaySettings
+from txpatterns.outbox.relay.waiting import Due
+from txpatterns.retries import FailurePolicies
+from txpatterns.runtime.outages import Outages
+from txpatterns.transport import Publisher
+
+
+class RelayState:
+    """Belongs to the relay, which hands it to whatever works for it. The rest is made anew after every outage."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Publisher,
+        settings: RelaySettings,
+        policies: FailurePolicies,
+        hooks: HookList,
+        random: Random,
+    ) -> None:
+        self.database = database
+        self.broker = broker
+        self.settings = settings
+        self.policies = policies
+        self.hooks = hooks
+        self.random = random
+        self.clock = database.clock
+        self.confirmed: list[Row] = []
+        """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
+        self.confirmed_again: list[Due] = []
+        """The same of messages that had failed before."""
+        self.drains = Drains()
+        self.changed = asyncio.Event()
+        """Something has happened: the coordinator looks what there is to do."""
+        self.stop = asyncio.Event()
+        self.outages = Outages(database.clock, "the relay", self.stop)
+        self.ownership = Ownership(database, settings.lease)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the relay is asked to stop."""
+        return self.stop.is_set()
+
+    @property
+    def batch(self) -> int:
+        """How many messages go out, or are read, at a time."""
+        return min(self.settings.batch, self.broker.capabilities.max_batch)
