@@ -15,7 +15,7 @@ from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table, member_table
 from txpatterns.outbox import outbox as outbox_module
 from txpatterns.outbox import units, writer
-from txpatterns.outbox.relay import serving
+from txpatterns.outbox.relay import membership
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.reading import Reading
@@ -120,7 +120,7 @@ def others_are_forgotten(patch):
 
 def handed_over_in_one_try(patch):
     """H30: a link that breaks at the end leaves the buckets to a lease."""
-    patch.setattr(serving, "_LEAVE_AGAIN", ())
+    patch.setattr(membership, "_LEAVE_AGAIN", ())
 
 
 def early_takeover(patch):

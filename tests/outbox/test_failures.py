@@ -96,7 +96,7 @@ async def test_the_ladder_is_climbed_once(store, outbox, clock, policy):
         relay = Relay(store, broker, settings=QUICK, policies=policies)
         async with running(relay):
             await until(lambda at=calls: any(added["k"][0] in {m.id for m in call} for call in broker.calls[at:]))
-            await until(lambda one=relay: not one._serving.sending.retrying)
+            await until(lambda one=relay: not one._serving.retrying.buckets)
             await drained(relay)
         if policy is OnFailure.SKIP:
             assert broker.first_of_key == {"k": added["k"][1:]}

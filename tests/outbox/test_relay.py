@@ -470,11 +470,11 @@ async def test_a_late_relay_takes_its_share_and_gives_it_back(store, outbox):
     key = next(f"k{n}" for n in range(1000) if bucket_of(f"k{n}") > 200)  # its bucket goes to the second relay
     async with running(first):
         async with running(second):
-            await until(lambda: first._serving and len(first._serving.ownership.held) == 128)
-            await until(lambda: second._serving and len(second._serving.ownership.active) == 128)
+            await until(lambda: first._serving and len(first._state.ownership.held) == 128)
+            await until(lambda: second._serving and len(second._state.ownership.active) == 128)
             added = await fill(store, outbox, [key, "other"], 1)
             await drained(second)
-        await until(lambda: first._serving and len(first._serving.ownership.active) == 256)
+        await until(lambda: first._serving and len(first._state.ownership.active) == 256)
         more = await fill(store, outbox, [key], 3)
         await drained(first)
     assert broker.first_of_key[key] == added[key] + more[key]

@@ -158,9 +158,7 @@ async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch)
     bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * SETTINGS.read_ahead)])
     relay = Relay(store, broker, settings=SETTINGS)
     async with running(relay):
-        await until(
-            lambda: relay._serving and relay._serving.sending.topics.resting(store.clock.monotonic()), "a pause"
-        )
+        await until(lambda: relay._serving and relay._serving.pauses.topics.resting(store.clock.monotonic()), "a pause")
         asked = len(broker.asked)
         good = await add(store, outbox, [Good(name=f"good {n}") for n in range(100)])
         await until(lambda: broker.stored_ids >= set(good), "the good ones to go out")

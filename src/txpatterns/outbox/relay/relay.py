@@ -73,7 +73,7 @@ class Relay:
     def rebalance(self) -> None:
         """Look at once which buckets are due to this relay: another has come or gone. In the relay's own loop."""
         if self._serving is not None:
-            self._serving.members_changed = True
+            self._serving.membership.members_changed = True
         self._state.changed.set()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Publishing: what goes out together and what apart, what the outcomes mean, and when to pause.
+"""Publishing: what goes out together, what apart and what alone.
 
 What is in trouble is kept away from what flows: a topic that takes nothing or gives no answer is published apart, a
 message that is in doubt alone, and neither holds up the others.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
 
 from txpatterns.errors import BrokerUnavailable
+from txpatterns.messages import Message
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding import Failure, Holding
+from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.publication import Publication
+from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.state import RelayState
-from txpatterns.outbox.relay.topics import Topics
-from txpatterns.outbox.relay.waiting import Due, WaitingStore
-from txpatterns.outbox.schema import Waiting
+from txpatterns.outbox.relay.waiting import Due
 from txpatterns.transport import Outcome, Verdict
 
 logger = logging.getLogger("txpatterns.relay")
@@ -34,7 +35,6 @@ _ALONE, _ALONE_OF_A_TOPIC = 8, 2
 """Messages under way at once that are in doubt, or tried again."""
 _SLACK = timedelta(seconds=5)
 """The adapter, which knows more, gives up first."""
-_AGAIN = timedelta(seconds=1)
 _UNTOLD = Outcome(Verdict.UNKNOWN)
 
 Conclude = Callable[[Publication, Sequence[Row]], None]
@@ -47,29 +47,24 @@ class Sending:
         self,
         state: RelayState,
         backlog: Backlog,
-        waiting: WaitingStore,
         holding: Holding,
-        read_all_again: Callable[[], None] = lambda: None,
+        pauses: Pauses,
+        retrying: Retrying,
     ) -> None:
         capabilities = state.broker.capabilities
         self.state = state
         self.clock = state.clock
         self.backlog = backlog
-        self.waiting = waiting
         self.holding = holding
-        self.topics = Topics(state.random)
-        self.retries: deque[Due] = deque()
-        self.retrying: dict[str, int] = {}
-        """The messages that are in ``retries`` or out for another attempt, with their buckets."""
+        self.pauses = pauses
+        self.retrying = retrying
+        self.topics = pauses.topics
         self.under_way: set[asyncio.Task[None]] = set()
-        self.paused_until = 0.0
-        self._read_all_again = read_all_again
         self._publications: list[Publication] = []
         self._alone: Counter[str] = Counter()
         self._patient = capabilities.confirms_handling
         self._deadline = capabilities.deadline
         self._batch = state.batch
-        self._trouble = 0
 
     def start(self) -> None:
         """Send whatever may go out now."""
@@ -86,7 +81,7 @@ class Sending:
             if self._has_place(topic, now):
                 self._alone[topic] += 1
                 self._spawn(self._publish_alone(self.backlog.next_lonely(topic), topic))
-        for due in self._retries_with_a_place(now):
+        for due in self.retrying.take(lambda topic: self._has_place(topic, now)):
             self._alone[due.row.message.topic] += 1
             self._spawn(self._retry(due))
 
@@ -97,7 +92,7 @@ class Sending:
         if not self.topics.is_due(topic, now):
             return
         if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self._is_unfinished(topic):
-            self._read_again(topic)
+            self.pauses.read_again(topic)
         size = 1 if self.topics.is_postponed(topic) else self._batch
         while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
             self._spawn_publication(self.backlog.next_batch(size, self.state.settings.max_bytes, apart=topic), topic)
@@ -112,12 +107,6 @@ class Sending:
                     self.topics.lags(topic)
                     self.backlog.shut(topic, most)
 
-    def _read_again(self, topic: str) -> None:
-        """Read a topic that was shut again: of what was kept of it nothing is left. It is still published apart."""
-        self.backlog.rejoin(topic)
-        self.backlog.set_apart(topic)
-        self._read_all_again()
-
     def _is_unfinished(self, topic: str) -> bool:
         if self.holding.failing_topics()[topic]:
             return True
@@ -128,14 +117,6 @@ class Sending:
             return True
         few = self._alone.total() < _ALONE and self._alone[topic] < _ALONE_OF_A_TOPIC
         return few and self.topics.is_due(topic, now)
-
-    def _retries_with_a_place(self, now: float) -> Iterator[Due]:
-        for _ in range(len(self.retries)):
-            due = self.retries.popleft()
-            if self._has_place(due.row.message.topic, now):
-                yield due
-            else:
-                self.retries.append(due)
 
     def _of(self, topic: str | None) -> list[Publication]:
         return [publication for publication in self._publications if publication.apart == topic]
@@ -150,8 +131,7 @@ class Sending:
             if self.backlog.has_ready and not publication.lags and now >= publication.silent_at:
                 publication.lags = True
                 for topic in publication.topics:
-                    self.topics.lags(topic)
-                    self.backlog.set_apart(topic)
+                    self.pauses.lag(topic)
 
     def silent_at(self) -> float | None:
         """Say when the next publication will have been silent for too long, if anything waits for its end."""
@@ -182,16 +162,6 @@ class Sending:
         publication = Publication(rows, apart, self.clock.monotonic())
         self._publications.append(publication)
         self._spawn(self._publish(publication))
-
-    def try_again(self, claimed: Sequence[Due]) -> None:
-        """Give failing messages another attempt; those whose attempts were used up in a crash are dead already."""
-        for due in claimed:
-            if due.dead:
-                self.state.hooks.dead(due.row.message, None, "attempts used up")
-                self._let_go(due)
-            else:
-                self.retrying[due.row.message.id] = due.row.bucket
-                self.retries.append(due)
 
     async def _publish(self, publication: Publication) -> None:
         try:
@@ -228,117 +198,44 @@ class Sending:
             return
         found = self.backlog.conclude(rows, publication.outcomes, alone=len(publication.rows) == 1)
         if found.settled:
-            self._trouble = 0
             self.state.confirmed.extend(found.settled)
-            messages = [row.message for row in found.settled]
-            oldest = min([message.occurred_at for message in messages])
-            self.state.hooks.published(messages, self.clock.now() - oldest)
-            if self.topics:
-                self._flow({message.topic for message in messages})
+            self._confirmed([row.message for row in found.settled])
         for row, error in found.rejected:
             self.holding.fail(Failure(row, error, permanent=True))
         for row, error in found.doubtful:
             self.holding.fail(Failure(row, error, permanent=False))
         for topic, error in found.postponed.items():
-            self._postpone(topic, error)
+            self.pauses.postpone(topic, error)
         for topic, unanswered in found.unanswered.items():
-            self._pause(topic, unanswered)
+            self.pauses.pause(topic, unanswered)
         if found.unavailable is not None:
-            self._back_off(found.unavailable)
+            self.pauses.back_off(found.unavailable)
         self.state.changed.set()
 
-    def _flow(self, confirmed: set[str]) -> None:
-        """Let topics that took a message flow with the others again, unless a part of them still gives no answer.
+    def _confirmed(self, messages: Sequence[Message]) -> None:
+        """The broker has taken something: it is not away, and topics flow of which nothing else gives no answer.
 
         One that is shut for what it was refused is first rid of that.
         """
-        shut = self.holding.failing_topics().keys() & self.backlog.shut_topics
-        lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
-        for topic in confirmed - lagging - shut:
-            trouble = self.topics.flows(topic)
-            if trouble is None:
-                continue
-            was_shut = topic in self.backlog.shut_topics
-            self.backlog.rejoin(topic)
-            if was_shut:
-                self._read_all_again()
-            if trouble.postponed:
-                self.state.hooks.topic_resumed(topic)
-
-    def _postpone(self, topic: str, error: Exception | None) -> float:
-        if not self.topics.is_postponed(topic):
-            self.state.hooks.topic_postponed(topic, error)
-        self.backlog.shut(topic, 1)
-        return self.topics.postpone(topic, error, self.clock.monotonic())
-
-    def _pause(self, topic: str, error: Exception) -> None:
-        """Nothing of a topic was answered for: wait a little, and publish it apart until it is."""
-        self._trouble += 1
-        self.backlog.set_apart(topic)
-        self.topics.pause(topic, error, self.clock.monotonic())
-
-    def _back_off(self, error: Exception) -> None:
-        """Pause before sending anything again, a little longer each time in a row."""
-        if self._trouble == 0:
-            self.state.hooks.broker_unavailable(error)
-        if self.clock.monotonic() < self.paused_until:
-            return  # the same trouble, told of another message of the batch
-        seconds = min(0.05 * 2 ** min(self._trouble, 12), 15.0) * (0.5 + self.state.random.random() / 2)
-        self._trouble += 1
-        self.paused_until = self.clock.monotonic() + seconds
-
-    async def give_back_unused(self) -> None:
-        """Uncount the attempts that were claimed and not begun."""
-        while self.retries:
-            await self.waiting.give_back(self.holding.ownership.held, self.retries[0], timedelta(0))
-            self.retrying.pop(self.retries.popleft().row.message.id, None)
+        self.pauses.in_a_row = 0
+        self.state.hooks.published(messages, self.clock.now() - min([message.occurred_at for message in messages]))
+        if self.topics:
+            shut = self.holding.failing_topics().keys() & self.backlog.shut_topics
+            lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
+            self.pauses.flow({message.topic for message in messages} - lagging - shut)
 
     async def _retry(self, due: Due) -> None:
+        """Try a failing message once more; its attempt is counted already."""
+        row, held, before = due.row, self.state.ownership.held, self.backlog.judge.confirmations
+        publication = Publication([row], row.message.topic, self.clock.monotonic())
         try:
-            await self._attempt(due)
+            await self._outcomes(publication, lambda publication, rows: None)
+            outcome = publication.outcomes.get(row.message.id, _UNTOLD)
+            nothing_else_went = self.backlog.judge.confirmations == before and self.pauses.in_a_row > 0
+            if outcome.verdict is Verdict.CONFIRMED:
+                self.backlog.judge.confirmations += 1
+                self._confirmed([row.message])
+            await self.retrying.conclude(held, due, outcome, nothing_else_went=nothing_else_went)
         finally:
-            self._alone[due.row.message.topic] -= 1
-            self.retrying.pop(due.row.message.id, None)
-
-    async def _attempt(self, due: Due) -> None:
-        """Try a failing message once more; its attempt is counted already, and uncounted when nothing was decided."""
-        before, held, row = self.backlog.judge.confirmations, self.holding.ownership.held, due.row
-        topic = row.message.topic
-        publication = Publication([row], topic, self.clock.monotonic())
-        await self._outcomes(publication, lambda publication, rows: None)
-        outcome = publication.outcomes.get(row.message.id, _UNTOLD)
-        error = outcome.error or ConnectionError("no answer")
-        nothing_else_went = self.backlog.judge.confirmations == before and self._trouble > 0
-        if outcome.verdict is Verdict.CONFIRMED:
-            await self._published(due)
-        elif outcome.verdict is Verdict.POSTPONED:
-            await self.waiting.give_back(held, due, timedelta(seconds=self._postpone(topic, outcome.error)))
-        elif outcome.verdict is Verdict.UNAVAILABLE:
-            self._back_off(error)
-            await self.waiting.give_back(held, due, _AGAIN)
-        elif outcome.verdict is Verdict.UNKNOWN and nothing_else_went:
-            self._pause(topic, error)
-            await self.waiting.give_back(held, due, _AGAIN)
-        else:
-            permanent = outcome.verdict is Verdict.REJECTED
-            dead = await self.waiting.conclude_due(held, due, outcome.error, permanent=permanent)
-            self.state.hooks.publish_failed(row.message, outcome.error, due.attempts)
-            if dead:
-                self.state.hooks.dead(row.message, None, str(outcome.error))
-                self._let_go(due)
-
-    async def _published(self, due: Due) -> None:
-        message = due.row.message
-        self._trouble = 0
-        self.backlog.judge.confirmations += 1
-        self.state.hooks.published([message], self.clock.now() - message.occurred_at)
-        if self.topics:
-            self._flow({message.topic})
-        self.state.confirmed_again.append(due)
-        await self.waiting.published(self.holding.ownership.held, due)
-        self.state.confirmed_again.remove(due)
-        self._let_go(due)
-
-    def _let_go(self, due: Due) -> None:
-        if due.state == Waiting.RETRYING and due.row.message.key is not None:
-            self.holding.begin_release(due.row.bucket, due.row.lane)
+            self._alone[row.message.topic] -= 1
+            self.retrying.forget(due)

@@ -1,0 +1,57 @@
+"""When to look for what waits for a time that has come: scheduled messages, and failing ones that are tried again."""
+
+from __future__ import annotations
+
+from txpatterns.database.leases import Held
+from txpatterns.outbox.relay.pauses import Pauses
+from txpatterns.outbox.relay.retrying import Retrying
+from txpatterns.outbox.relay.state import RelayState
+from txpatterns.outbox.relay.waiting import Due, WaitingStore
+
+_LOOK_EVERY = 1.0
+_LOCKED = 0.2
+
+
+class Looking:
+    """The looks of one stretch of a relay's work at what waits in its buckets."""
+
+    def __init__(self, state: RelayState, waiting: WaitingStore, retrying: Retrying, pauses: Pauses) -> None:
+        self.state = state
+        self.waiting = waiting
+        self.retrying = retrying
+        self.pauses = pauses
+        self.next_at = 0.0
+        self.looked_for = 0
+        """The number of who asked last, see `Drains`, when the last look began that found nothing due."""
+        self.claiming: set[int] = set()
+        """The buckets in which something is being claimed: nobody is given them meanwhile."""
+
+    async def look(self) -> bool:
+        """See what waits for a time that has come; gives whether anything entered the outbox."""
+        asked, ownership, resting = self.state.drains.asked, self.state.ownership, self._resting()
+        held, entered = {bucket: ownership.held[bucket] for bucket in ownership.active}, 0
+        buckets, seconds = await self.waiting.due(held, self.retrying.buckets, resting)
+        if buckets:
+            mine = {bucket: held[bucket] for bucket in buckets}
+            entered = await self.waiting.enter_scheduled(mine, self.state.batch)
+            paused = self.pauses.lasts(self.state.clock.monotonic())  # a claim counts, so it must be used
+            claimed = [] if paused else await self._claim(mine)
+            # What is due and could not be taken is locked by somebody who may be cancelling it.
+            seconds = 0.0 if entered or claimed else _LOCKED
+        else:
+            self.looked_for = asked
+        self.next_at = self.state.clock.monotonic() + min(seconds, _LOOK_EVERY)
+        return entered > 0
+
+    async def _claim(self, mine: Held) -> list[Due]:
+        """Take what is due of these buckets."""
+        self.claiming = set(mine)
+        try:
+            claimed = await self.waiting.claim_due(mine, self.state.batch, self.retrying.buckets, self._resting())
+            self.retrying.add(claimed)
+        finally:
+            self.claiming = set()
+        return claimed
+
+    def _resting(self) -> list[str]:
+        return self.pauses.topics.resting(self.state.clock.monotonic())
