@@ -92,10 +92,10 @@ class Simulation:
         for topic in ("t", "u"):
             if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self.of(topic):
                 self.flow(topic)
-        ways = [lambda: self.backlog.next_batch(4, 1000)] if self.backlog.ready else []
-        ways += [lambda t=t: self.backlog.next_lonely(t) for t in set(self.backlog.lonely)]
+        ways = [lambda: self.backlog.next_batch(4, 1000)] if self.backlog.turns.together else []
+        ways += [lambda t=t: self.backlog.next_alone(t) for t in set(self.backlog.turns.alone)]
         for topic in ("t", "u"):
-            if self.backlog.ready_apart(topic):
+            if self.backlog.turns.apart(topic):
                 size = 1 if topic in self.backlog.shut_topics else 4
                 ways.append(lambda t=topic, n=size: self.backlog.next_batch(n, 1000, apart=t))
         if ways:
@@ -135,7 +135,7 @@ class Simulation:
         for topic in found.postponed:
             self.backlog.shut(topic, self.random.choice([1, 1, 2, 3, 5]))
         for topic in found.unanswered:
-            self.backlog.set_apart(topic)
+            self.backlog.turns.set_apart(topic)
             if topic not in self.backlog.shut_topics and self.random.random() < 0.5:
                 self.backlog.rejoin(topic)
         for one, _ in [*found.rejected, *found.doubtful]:

@@ -7,10 +7,10 @@ from there for the lanes that were left out.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from txpatterns.outbox.relay.rows import Lane, LaneState, Row
+from txpatterns.outbox.relay.lanes import LaneState, Turns
+from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.outbox.relay.verdicts import Judge, Verdicts
 from txpatterns.transport import Outcome
 
@@ -35,15 +35,12 @@ class Backlog:
         """From where on a lane was left out; whose turn it is to be read again stands first."""
         self._passed_over: dict[Lane, int] = {}
         """Where a pass first met a lane while it was frozen."""
+        self.turns = Turns()
         self.judge = Judge(ordered_prefix=ordered_prefix)
         self.forgotten = 0
         """How often rows were let go of unfinished, and have to be read again."""
         self._settled_lately: set[str] = set()
         self._lanes: dict[Lane, LaneState] = {}
-        self._ready: deque[Lane] = deque()
-        self._lonely: deque[Lane] = deque()
-        self._apart: dict[str, deque[Lane]] = {}
-        """The lanes that have something to send of topics that are published apart from the others."""
         self._shut: dict[str, int] = {}
         """The topics that are not to be read, and how many messages are kept of each."""
 
@@ -63,37 +60,18 @@ class Backlog:
         return not self.known
 
     @property
-    def ready(self) -> int:
-        """How many lanes have something to send together with others."""
-        return len(self._ready)
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether anything may be sent, together with others or apart."""
-        return bool(self._ready) or any(self._apart.values())
-
-    def ready_apart(self, topic: str) -> int:
-        """How many lanes of a topic that is published apart have something to send."""
-        return len(self._apart.get(topic, ()))
-
-    @property
-    def lonely(self) -> list[str]:
-        """The topics of the lanes that must send their first message all by itself, lane by lane."""
-        return [self._lanes[lane].topic for lane in self._lonely] if self._lonely else []
-
-    @property
     def shut_topics(self) -> list[str]:
         """The topics that are not to be read."""
         return list(self._shut)
 
     def waits(self, topic: str) -> bool:
         """Whether something of a topic is read and not under way."""
-        return self.ready_apart(topic) > 0 or topic in self.lonely
+        return bool(self.turns.apart(topic)) or topic in self.turns.alone
 
     @property
     def share(self) -> int:
         """How many rows a topic that is published apart may have when there is no room left."""
-        return max(self.limit // (2 * (1 + len(self._apart))), 1)
+        return max(self.limit // (2 * (1 + self.turns.topics_apart)), 1)
 
     def is_crowded_by(self, topic: str) -> bool:
         """Whether there is no room left, and this topic fills more than its share of it."""
@@ -166,7 +144,7 @@ class Backlog:
                     dropped[lane] = row.position
                     continue
                 if not waiting and not state.busy:
-                    self._make_ready(lane, state)
+                    self.turns.add(state)
                 known[message_id] = row
                 waiting.append(row)
                 size = len(message.payload)
@@ -174,26 +152,13 @@ class Backlog:
                 self.bytes += size
         return behind
 
-    def _make_ready(self, lane: Lane, state: LaneState) -> None:
-        if state.alone:
-            self._lonely.append(lane)
-        elif self._apart and state.topic in self._apart:
-            self._apart[state.topic].append(lane)
-        else:
-            self._ready.append(lane)
-
-    def _unready(self, lane: Lane, state: LaneState) -> None:
-        if state.rows and not state.busy:
-            queue = self._lonely if state.alone else self._apart.get(state.topic, self._ready)
-            queue.remove(lane)
-
     def next_batch(self, size: int, max_bytes: int, *, apart: str | None = None) -> list[Row]:
         """Take what may be sent now, of one topic ``apart`` or of all the others, and mark its lanes busy."""
-        ready = self._ready if apart is None else self._apart[apart]
+        ready = self.turns.together if apart is None else self.turns.apart(apart)
         batch: list[Row] = []
         room = max_bytes
         while ready and len(batch) < size and room > 0:
-            state = self._lanes[ready.popleft()]
+            state = ready.popleft()
             state.busy = True
             while True:
                 row = state.rows.popleft()
@@ -205,40 +170,29 @@ class Backlog:
                     break
         return batch
 
-    def next_lonely(self, topic: str) -> list[Row]:
+    def next_alone(self, topic: str) -> list[Row]:
         """Take one message of this topic that must be sent all by itself."""
-        lane = next(lane for lane in self._lonely if self._lanes[lane].topic == topic)
-        self._lonely.remove(lane)
-        state = self._lanes[lane]
+        state = self.turns.next_alone(topic)
         state.busy = True
         row = state.rows.popleft()
         state.bytes -= len(row.message.payload)
         return [row]
 
-    def set_apart(self, topic: str) -> None:
-        """Publish a topic apart from the others."""
-        if topic in self._apart:
-            return
-        lanes = self._lanes
-        self._apart[topic] = deque(lane for lane in self._ready if lanes[lane].topic == topic)
-        if self._apart[topic]:
-            self._ready = deque(lane for lane in self._ready if lanes[lane].topic != topic)
-
     def rejoin(self, topic: str) -> None:
         """Publish a topic together with the others again. If it was shut, everything has to be read again."""
         self._shut.pop(topic, None)
-        self._ready.extend(self._apart.pop(topic, ()))
+        self.turns.rejoin(topic)
 
     def shut(self, topic: str, keep: int) -> None:
         """Keep so many messages of a topic, forget what else of it is not under way, and take in nothing more."""
-        self.set_apart(topic)
+        self.turns.set_apart(topic)
         self._shut[topic] = keep
         for lane, state in [(lane, state) for lane, state in self._lanes.items() if state.topic == topic]:
-            self._unready(lane, state)
+            self.turns.remove(state)
             self._trim(state, 0 if state.busy else keep)
             keep -= len(state.rows)
             if state.rows:
-                self._make_ready(lane, state)
+                self.turns.add(state)
             elif not state.busy:
                 del self._lanes[lane]
 
@@ -266,7 +220,7 @@ class Backlog:
             others = sum(len(other.rows) for other in self._lanes.values() if other.topic == state.topic)
             self._trim(state, self._shut[state.topic] - others + len(state.rows))
         if state.rows:
-            self._make_ready(lane, state)
+            self.turns.add(state)
         else:
             del self._lanes[lane]
 
@@ -316,7 +270,7 @@ class Backlog:
         self.frozen.add(lane)
         state = self._lanes.pop(lane, None)
         if state is not None:
-            self._unready(lane, state)
+            self.turns.remove(state)
             self._forget(state.rows)
 
     def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
@@ -333,7 +287,7 @@ class Backlog:
         gone = set(buckets)
         for lane, state in list(self._lanes.items()):
             if state.rows and state.rows[0].bucket in gone:
-                self._unready(lane, state)
+                self.turns.remove(state)
                 self._forget(state.rows)
                 state.rows.clear()
                 state.bytes = 0

@@ -39,7 +39,7 @@ class Pauses:
     def pause(self, topic: str, error: Exception) -> None:
         """Nothing of a topic was answered for: wait a little, and publish it apart until it is."""
         self.in_a_row += 1
-        self.backlog.set_apart(topic)
+        self.backlog.turns.set_apart(topic)
         self.topics.pause(topic, error, self.state.clock.monotonic())
 
     def postpone(self, topic: str, error: Exception | None) -> float:
@@ -52,7 +52,7 @@ class Pauses:
     def lag(self, topic: str) -> None:
         """A topic gives no answer for now: publish it apart."""
         self.topics.lags(topic)
-        self.backlog.set_apart(topic)
+        self.backlog.turns.set_apart(topic)
 
     def flow(self, topics: Iterable[str]) -> None:
         """Let topics that took a message flow with the others again."""
@@ -70,5 +70,5 @@ class Pauses:
     def read_again(self, topic: str) -> None:
         """Read a topic that was shut again: of what was kept of it nothing is left. It is still published apart."""
         self.backlog.rejoin(topic)
-        self.backlog.set_apart(topic)
+        self.backlog.turns.set_apart(topic)
         self._read_all_again()

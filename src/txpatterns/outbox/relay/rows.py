@@ -5,7 +5,6 @@ A lane is the messages of one key in one topic; a message without a key is a lan
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from txpatterns.messages import Message, bucket_of
@@ -35,17 +34,3 @@ def bucket_of_lane(lane: Lane) -> int:
     """Give the bucket that a lane belongs to."""
     topic, name = lane
     return bucket_of(name[1:] if topic else name)
-
-
-class LaneState:
-    """The rows of one lane that wait, and whether something of it is under way."""
-
-    __slots__ = ("alone", "busy", "bytes", "rows", "topic")
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.rows: deque[Row] = deque()
-        self.bytes = 0
-        self.busy = False
-        self.alone = False
-        """Its first message goes out all by itself next: a transport that batches may blame it for its neighbours."""

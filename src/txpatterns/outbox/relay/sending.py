@@ -72,15 +72,15 @@ class Sending:
         most = self.state.settings.read_ahead if self._patient else _TOGETHER
         now = self.clock.monotonic()
         self._set_stragglers_apart(now)
-        while self.backlog.ready and self._under_way(None) < most:
+        while self.backlog.turns.together and self._under_way(None) < most:
             self._spawn_publication(self.backlog.next_batch(self._batch, self.state.settings.max_bytes), None)
         self._shut_what_is_refused()
         for topic in self.topics or ():
             self._start_apart(topic, now)
-        for topic in self.backlog.lonely:
+        for topic in self.backlog.turns.alone:
             if self._has_place(topic, now):
                 self._alone[topic] += 1
-                self._spawn(self._publish_alone(self.backlog.next_lonely(topic), topic))
+                self._spawn(self._publish_alone(self.backlog.next_alone(topic), topic))
         for due in self.retrying.take(lambda topic: self._has_place(topic, now)):
             self._alone[due.row.message.topic] += 1
             self._spawn(self._retry(due))
@@ -94,14 +94,14 @@ class Sending:
         if topic in self.backlog.shut_topics and not self.backlog.waits(topic) and not self._is_unfinished(topic):
             self.pauses.read_again(topic)
         size = 1 if self.topics.is_postponed(topic) else self._batch
-        while self.backlog.ready_apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
+        while self.backlog.turns.apart(topic) and self._under_way(topic) < 1 and len(self._of(topic)) < _APART:
             self._spawn_publication(self.backlog.next_batch(size, self.state.settings.max_bytes, apart=topic), topic)
 
     def _shut_what_is_refused(self) -> None:
         """Read nothing more of a topic that is refused faster than this can be written, before it fills the memory."""
         most = max(self.backlog.share // 2, 1)
-        if len(self.holding.failing) + len(self.backlog.lonely) > most:
-            stuck = self.holding.failing_topics() + Counter(self.backlog.lonely)
+        if len(self.holding.failing) + len(self.backlog.turns.alone) > most:
+            stuck = self.holding.failing_topics() + Counter(self.backlog.turns.alone)
             for topic in stuck.keys() - self.backlog.shut_topics:
                 if stuck[topic] > most:
                     self.topics.lags(topic)
@@ -128,14 +128,14 @@ class Sending:
     def _set_stragglers_apart(self, now: float) -> None:
         """Publish apart what gives no answer: what else there is must not wait for it."""
         for publication in self._publications:
-            if self.backlog.has_ready and not publication.lags and now >= publication.silent_at:
+            if self.backlog.turns.has_any and not publication.lags and now >= publication.silent_at:
                 publication.lags = True
                 for topic in publication.topics:
                     self.pauses.lag(topic)
 
     def silent_at(self) -> float | None:
         """Say when the next publication will have been silent for too long, if anything waits for its end."""
-        if not self.backlog.has_ready:
+        if not self.backlog.turns.has_any:
             return None
         return min((each.silent_at for each in self._publications if not each.lags), default=None)
 
