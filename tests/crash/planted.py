@@ -18,11 +18,12 @@ from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.outbox.outbox import Outbox
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.due import DueStore
+from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.outbox.relay.sending import Sending
 from txpatterns.outbox.relay.serving import Serving
 from txpatterns.outbox.relay.store import OutboxStore, Place
 from txpatterns.outbox.relay.unseen import Unseen
-from txpatterns.outbox.relay.waiting import WaitingStore
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
 from txpatterns.outbox.units import Unit
@@ -135,30 +136,30 @@ def remembers_only_a_cursor(around: Surroundings) -> None:
 
 
 def forgets_the_followers_of_a_dead_letter(_: Surroundings) -> None:
-    end = WaitingStore._end
+    end = DueStore._end
 
-    def harsh(self: WaitingStore, connection: sa.Connection, due: Any, error: str, *, permanent: bool) -> None:
+    def harsh(self: DueStore, connection: sa.Connection, due: Any, error: str, *, permanent: bool) -> None:
         end(self, connection, due, error, permanent=permanent)
         key = due.row.message.key
         connection.execute(sa.delete(waiting_table).where(waiting_table.c.key == key))
 
-    WaitingStore._end = harsh
+    DueStore._end = harsh
 
 
 def lets_followers_overtake(_: Surroundings) -> None:
-    move_out = WaitingStore._move_out
+    move_out = HoldingStore._move_out
 
-    def loose(self: WaitingStore, connection: sa.Connection, ids: Any, state: Any) -> int:
+    def loose(self: HoldingStore, connection: sa.Connection, ids: Any, state: Any) -> int:
         return move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
 
-    fail = WaitingStore.fail
+    fail = HoldingStore.fail
 
-    async def free(self: WaitingStore, held: Any, row: Any, error: Any, *, permanent: bool) -> bool:
+    async def free(self: HoldingStore, held: Any, row: Any, error: Any, *, permanent: bool) -> bool:
         await fail(self, held, row, error, permanent=permanent)
         return False
 
-    WaitingStore._move_out = loose
-    WaitingStore.fail = free
+    HoldingStore._move_out = loose
+    HoldingStore.fail = free
 
 
 def counts_attempts_in_memory(_: Surroundings) -> None:

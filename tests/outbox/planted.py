@@ -17,12 +17,13 @@ from txpatterns.outbox import outbox as outbox_module
 from txpatterns.outbox import units, writer
 from txpatterns.outbox.relay import membership
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.due import DueStore
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.reading import Reading
 from txpatterns.outbox.relay.serving import Serving
 from txpatterns.outbox.relay.store import OutboxStore, Place
 from txpatterns.outbox.relay.unseen import Unseen
-from txpatterns.outbox.relay.waiting import WaitingStore
+from txpatterns.outbox.relay.waiting import WaitingTable
 from txpatterns.outbox.schema import outbox_table
 from txpatterns.outbox.units import Unit
 from txpatterns.retries import OnFailure
@@ -180,7 +181,7 @@ def any_database_will_do(patch):
 
 def attempts_counted_afterwards(patch):
     """H25: a process that dies during the attempt has made none."""
-    real = WaitingStore.claim_due
+    real = DueStore.claim_due
 
     async def claim(self, held, limit, but):
         claimed = await real(self, held, limit, but)
@@ -188,7 +189,7 @@ def attempts_counted_afterwards(patch):
             await self.give_back(held, due, -self.leases.ttl)
         return claimed
 
-    patch.setattr(WaitingStore, "claim_due", claim)
+    patch.setattr(DueStore, "claim_due", claim)
 
 
 def outage_burns_attempts(patch):
@@ -197,7 +198,7 @@ def outage_burns_attempts(patch):
     async def keep(self, held, due, pause):
         pass
 
-    patch.setattr(WaitingStore, "give_back", keep)
+    patch.setattr(DueStore, "give_back", keep)
 
 
 def followers_forgotten(patch):
@@ -257,16 +258,14 @@ def reads_again_ahead_of_a_pass(patch):
 
 def retried_beside_itself(patch):
     """I9: nobody remembers what is out for another attempt."""
-    due, claim = WaitingStore.due, WaitingStore.claim_due
-    patch.setattr(WaitingStore, "due", lambda self, held, but, resting: due(self, held, (), resting))
-    patch.setattr(
-        WaitingStore, "claim_due", lambda self, held, limit, but, resting: claim(self, held, limit, (), resting)
-    )
+    due, claim = DueStore.due, DueStore.claim_due
+    patch.setattr(DueStore, "due", lambda self, held, but, resting: due(self, held, (), resting))
+    patch.setattr(DueStore, "claim_due", lambda self, held, limit, but, resting: claim(self, held, limit, (), resting))
 
 
 def parked_until_restart(patch):
     """H24: that a key is parked is known to one process only."""
-    patch.setattr(WaitingStore, "_park", lambda self, connection, lane: None)
+    patch.setattr(WaitingTable, "_park", lambda self, connection, lane: None)
 
 
 ONE_BY_ONE = (("ordered", False),)

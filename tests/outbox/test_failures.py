@@ -16,8 +16,9 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, bucket_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.relay.due import DueStore
+from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.outbox.relay.rows import Row, lane_of
-from txpatterns.outbox.relay.waiting import WaitingStore
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
@@ -121,16 +122,16 @@ async def test_a_confirmed_retry_is_noted_after_the_outage(store, outbox, clock,
     added = await hold_up(store, outbox, broker)
     broker.decide, broker.wire[:] = lambda _: STORED, []
     await store.execute(sa.update(waiting_table).where(waiting_table.c.attempts > 0).values(attempts=len(LADDER) - 1))
-    noting = WaitingStore.published
+    noting = DueStore.published
 
     async def away(*_):
-        monkeypatch.setattr(WaitingStore, "published", noting)
+        monkeypatch.setattr(DueStore, "published", noting)
         raise OSError("the database is away")
 
-    monkeypatch.setattr(WaitingStore, "published", away)
+    monkeypatch.setattr(DueStore, "published", away)
     clock.offset += timedelta(hours=1)
     await Relay(store, broker, settings=QUICK).run_once()
-    assert WaitingStore.published is noting
+    assert DueStore.published is noting
     assert (broker.first_of_key, set(broker.copies.values())) == ({"k": added}, {1})
     assert (await rows(store, DEAD), await rows(store, WAITING), await ids(store)) == ([], [], [])
 
@@ -144,9 +145,9 @@ async def _first_failure(store, row, policies=None):
     leases = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=5))
     await leases.join()
     held = await leases.acquire(1)
-    waiting = WaitingStore(store, leases, policies or FailurePolicies(), _Middle())
+    lanes = HoldingStore(store, leases, policies or FailurePolicies(), _Middle())
     message = message_of(row._mapping)
-    await waiting.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=False)
+    await lanes.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=False)
     await leases.leave()
 
 
@@ -174,7 +175,7 @@ async def test_processes_that_die_during_attempts_use_them_up(store, outbox, clo
     added = await fill(store, outbox, ["k"], 2)
     await _first_failure(store, (await rows(store))[0])
     leases = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=5))
-    waiting = WaitingStore(store, leases, FailurePolicies(), _Middle())
+    waiting = DueStore(store, leases, FailurePolicies(), _Middle())
     for attempt in range(2, 8):
         clock.offset += timedelta(hours=1)
         await leases.join()
@@ -259,7 +260,7 @@ async def test_replaced_relay_can_write_nothing(store, outbox, clock):
     old = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=5))
     await old.join()
     held = await old.acquire(1)
-    waiting = WaitingStore(store, old, FailurePolicies(), _Middle())
+    waiting, lanes = (kind(store, old, FailurePolicies(), _Middle()) for kind in (DueStore, HoldingStore))
     clock.offset += timedelta(seconds=6)
     (due,) = await waiting.claim_due(held, 10, ()) or [None]  # nobody has taken over yet: still ours
     new = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=5))
@@ -273,9 +274,9 @@ async def test_replaced_relay_can_write_nothing(store, outbox, clock):
         lambda: waiting.published(held, due),
         lambda: waiting.give_back(held, due, timedelta(0)),
         lambda: waiting.conclude_due(held, due, None, permanent=True),
-        lambda: waiting.set_aside(held, [due.row]),
-        lambda: waiting.fail(held, due.row, None, permanent=True),
-        lambda: waiting.release(held, row.bucket, lane_of(message)),
+        lambda: lanes.set_aside(held, [due.row]),
+        lambda: lanes.fail(held, due.row, None, permanent=True),
+        lambda: lanes.release(held, row.bucket, lane_of(message)),
         lambda: waiting.claim_due(held, 10, ()),
         lambda: waiting.enter_scheduled(held, 10),
     ):
@@ -296,7 +297,7 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
         old, new = (Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=5)) for _ in range(2))
         await old.join()
         held = await old.acquire(1)
-        waiting = WaitingStore(store, old, FailurePolicies(), _Middle())
+        lanes = HoldingStore(store, old, FailurePolicies(), _Middle())
         clock.offset += timedelta(seconds=6)
         await new.join()
         async with store.engine.connect() as connection:
@@ -309,7 +310,7 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
             await connection.run_sync(take_over)
             message = message_of(row._mapping)
             zombie = asyncio.ensure_future(
-                waiting.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=True)
+                lanes.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=True)
             )
             locked = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             while not zombie.done() and not await store.read(lambda c: c.execute(locked).scalar_one()):  # noqa: ASYNC110 - the server tells nobody

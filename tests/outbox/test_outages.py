@@ -14,7 +14,7 @@ from txpatterns.database.schema import lease_table, member_table
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.relay import serving
-from txpatterns.outbox.relay.waiting import WaitingStore
+from txpatterns.outbox.relay.due import DueStore
 
 LONG = RelaySettings(lease=timedelta(hours=1))
 MEMBERS = sa.select(member_table)
@@ -75,7 +75,7 @@ async def test_one_part_that_fails_every_time_is_slowed_down(store, monkeypatch)
     relay = Relay(
         store, ScriptedBroker(), settings=RelaySettings(lease=timedelta(hours=1), poll=timedelta(milliseconds=10))
     )
-    monkeypatch.setattr(WaitingStore, "due", refused)
+    monkeypatch.setattr(DueStore, "due", refused)
     async with running(relay):
         await until(lambda: relay._state.outages._failures > 3)
 
@@ -92,8 +92,8 @@ async def test_a_bucket_is_not_given_away_while_a_retry_of_it_is_claimed(store, 
     async def due(*_):
         return {7}, 0.0
 
-    monkeypatch.setattr(WaitingStore, "due", due)
-    monkeypatch.setattr(WaitingStore, "claim_due", slow)
+    monkeypatch.setattr(DueStore, "due", due)
+    monkeypatch.setattr(DueStore, "claim_due", slow)
     async with running(relay):
         await asyncio.wait_for(claiming.wait(), 30)
         assert relay._serving.membership.under_way({7})

@@ -15,7 +15,7 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.relay import topics
-from txpatterns.outbox.relay.waiting import WaitingStore
+from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
@@ -169,13 +169,13 @@ async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch)
 @pytest.mark.parametrize("ordered", [False, True], ids=["one by one", "ordered prefix"])
 async def test_refusals_that_are_slow_to_write_leave_room_for_the_others(store, ordered, monkeypatch):
     """P7, H26, H192: what is refused waits to be written as a dead letter; the others do not wait for that."""
-    may_write, fail = asyncio.Event(), WaitingStore.fail
+    may_write, fail = asyncio.Event(), HoldingStore.fail
 
     async def slow(*given, **named):
         await may_write.wait()
         return await fail(*given, **named)
 
-    monkeypatch.setattr(WaitingStore, "fail", slow)
+    monkeypatch.setattr(HoldingStore, "fail", slow)
     outbox, broker, settings = Outbox(store), Troubled(REJECTED, ordered=ordered), replace(SETTINGS, read_ahead=200)
     bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * settings.read_ahead)])
     relay = Relay(store, broker, settings=settings)

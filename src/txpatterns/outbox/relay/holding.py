@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from txpatterns.hooks import Hooks
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.outbox.relay.ownership import Ownership
 from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane
-from txpatterns.outbox.relay.waiting import WaitingStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Failure:
 class Holding:
     """What this relay still has to write about failing messages and their lanes."""
 
-    def __init__(self, backlog: Backlog, waiting: WaitingStore, ownership: Ownership, hooks: Hooks) -> None:
+    def __init__(self, backlog: Backlog, store: HoldingStore, ownership: Ownership, hooks: Hooks) -> None:
         self.backlog = backlog
-        self.waiting = waiting
+        self.store = store
         self.ownership = ownership
         self.hooks = hooks
         self.aside: list[Row] = []
@@ -53,7 +53,7 @@ class Holding:
 
     async def adopt(self, buckets: Sequence[int]) -> None:
         """Learn which lanes of newly owned buckets are held up, and go on with releases that a crash cut short."""
-        lanes = await self.waiting.lanes(buckets)
+        lanes = await self.store.lanes(buckets)
         mine = set(buckets)
         before = {lane for lane in self.backlog.held if bucket_of_lane(lane) in mine}
         self.backlog.held -= before - lanes.held  # another relay may have let them go meanwhile
@@ -67,7 +67,7 @@ class Holding:
         async with self._moving:
             rows = list(self.aside)
             if rows:
-                free = await self.waiting.set_aside(self.ownership.held, rows)
+                free = await self.store.set_aside(self.ownership.held, rows)
                 del self.aside[: len(rows)]
                 for lane in free:
                     self.begin_release(bucket_of_lane(lane), lane)
@@ -82,7 +82,7 @@ class Holding:
         while self.failing:
             failure = self.failing[0]
             row, error, permanent = failure.row, failure.error, failure.permanent
-            held = await self.waiting.fail(self.ownership.held, row, error, permanent=permanent)
+            held = await self.store.fail(self.ownership.held, row, error, permanent=permanent)
             self.failing.popleft()
             self.backlog.finish([row])
             self.backlog.thaw(row.lane, row.position, held=held)
@@ -101,7 +101,7 @@ class Holding:
             bucket, lane = self.releases[0]
             while any(row.lane == lane for row in self.aside):
                 await self.set_aside()  # put aside after the last chunk came back, they would wait for ever
-            position, free = await self.waiting.release(self.ownership.held, bucket, lane)
+            position, free = await self.store.release(self.ownership.held, bucket, lane)
             if position is not None:
                 self._lowest.setdefault(lane, position)
             if free or position is None:

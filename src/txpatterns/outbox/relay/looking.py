@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from txpatterns.database.leases import Held
+from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.state import RelayState
-from txpatterns.outbox.relay.waiting import Due, WaitingStore
 
 _LOOK_EVERY = 1.0
 _LOCKED = 0.2
@@ -15,9 +15,9 @@ _LOCKED = 0.2
 class Looking:
     """The looks of one stretch of a relay's work at what waits in its buckets."""
 
-    def __init__(self, state: RelayState, waiting: WaitingStore, retrying: Retrying, pauses: Pauses) -> None:
+    def __init__(self, state: RelayState, store: DueStore, retrying: Retrying, pauses: Pauses) -> None:
         self.state = state
-        self.waiting = waiting
+        self.store = store
         self.retrying = retrying
         self.pauses = pauses
         self.next_at = 0.0
@@ -30,10 +30,10 @@ class Looking:
         """See what waits for a time that has come; gives whether anything entered the outbox."""
         asked, ownership, resting = self.state.drains.asked, self.state.ownership, self._resting()
         held, entered = {bucket: ownership.held[bucket] for bucket in ownership.active}, 0
-        buckets, seconds = await self.waiting.due(held, self.retrying.buckets, resting)
+        buckets, seconds = await self.store.due(held, self.retrying.buckets, resting)
         if buckets:
             mine = {bucket: held[bucket] for bucket in buckets}
-            entered = await self.waiting.enter_scheduled(mine, self.state.batch)
+            entered = await self.store.enter_scheduled(mine, self.state.batch)
             paused = self.pauses.lasts(self.state.clock.monotonic())  # a claim counts, so it must be used
             claimed = [] if paused else await self._claim(mine)
             # What is due and could not be taken is locked by somebody who may be cancelling it.
@@ -47,7 +47,7 @@ class Looking:
         """Take what is due of these buckets."""
         self.claiming = set(mine)
         try:
-            claimed = await self.waiting.claim_due(mine, self.state.batch, self.retrying.buckets, self._resting())
+            claimed = await self.store.claim_due(mine, self.state.batch, self.retrying.buckets, self._resting())
             self.retrying.add(claimed)
         finally:
             self.claiming = set()

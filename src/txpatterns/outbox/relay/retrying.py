@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from txpatterns.database.leases import Held
+from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.state import RelayState
-from txpatterns.outbox.relay.waiting import Due, WaitingStore
 from txpatterns.outbox.schema import Waiting
 from txpatterns.transport import Outcome, Verdict
 
@@ -23,9 +23,9 @@ _AGAIN = timedelta(seconds=1)
 class Retrying:
     """The failing messages that one stretch of a relay's work tries again."""
 
-    def __init__(self, state: RelayState, waiting: WaitingStore, holding: Holding, pauses: Pauses) -> None:
+    def __init__(self, state: RelayState, store: DueStore, holding: Holding, pauses: Pauses) -> None:
         self.state = state
-        self.waiting = waiting
+        self.store = store
         self.holding = holding
         self.pauses = pauses
         self.queue: deque[Due] = deque()
@@ -62,26 +62,26 @@ class Retrying:
             await self._published(due)
         elif outcome.verdict is Verdict.POSTPONED:
             seconds = self.pauses.postpone(topic, outcome.error)
-            await self.waiting.give_back(held, due, timedelta(seconds=seconds))
+            await self.store.give_back(held, due, timedelta(seconds=seconds))
         elif outcome.verdict is Verdict.UNAVAILABLE:
             self.pauses.back_off(error)
-            await self.waiting.give_back(held, due, _AGAIN)
+            await self.store.give_back(held, due, _AGAIN)
         elif outcome.verdict is Verdict.UNKNOWN and nothing_else_went:
             self.pauses.pause(topic, error)
-            await self.waiting.give_back(held, due, _AGAIN)
+            await self.store.give_back(held, due, _AGAIN)
         else:
             await self._failed(held, due, outcome)
 
     async def _published(self, due: Due) -> None:
         self.state.confirmed_again.append(due)
-        await self.waiting.published(self.state.ownership.held, due)
+        await self.store.published(self.state.ownership.held, due)
         self.state.confirmed_again.remove(due)
         self._let_go(due)
 
     async def _failed(self, held: Held, due: Due, outcome: Outcome) -> None:
         message = due.row.message
         permanent = outcome.verdict is Verdict.REJECTED
-        dead = await self.waiting.conclude_due(held, due, outcome.error, permanent=permanent)
+        dead = await self.store.conclude_due(held, due, outcome.error, permanent=permanent)
         self.state.hooks.publish_failed(message, outcome.error, due.attempts)
         if dead:
             self.state.hooks.dead(message, None, str(outcome.error))
@@ -96,11 +96,11 @@ class Retrying:
         retried, held = self.state.confirmed_again, self.state.ownership.held
         while retried:
             if retried[0].row.bucket in held:
-                await self.waiting.published(held, retried[0])
+                await self.store.published(held, retried[0])
             del retried[0]
 
     async def give_back_unused(self) -> None:
         """Uncount the attempts that were claimed and not begun."""
         while self.queue:
-            await self.waiting.give_back(self.state.ownership.held, self.queue[0], timedelta(0))
+            await self.store.give_back(self.state.ownership.held, self.queue[0], timedelta(0))
             self.forget(self.queue.popleft())

@@ -16,13 +16,13 @@ from typing import Any
 from txpatterns.errors import BrokerUnavailable
 from txpatterns.messages import Message
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.due import Due
 from txpatterns.outbox.relay.holding import Failure, Holding
 from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.publication import Publication
 from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.state import RelayState
-from txpatterns.outbox.relay.waiting import Due
 from txpatterns.transport import Outcome, Verdict
 
 logger = logging.getLogger("txpatterns.relay")

@@ -17,7 +17,9 @@ from typing import Any
 from txpatterns.database.identity import Identity
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.outbox.relay.due import DueStore
 from txpatterns.outbox.relay.holding import Holding
+from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.outbox.relay.looking import Looking
 from txpatterns.outbox.relay.membership import Membership
 from txpatterns.outbox.relay.partitions import KeptMessages
@@ -27,7 +29,6 @@ from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.sending import Sending
 from txpatterns.outbox.relay.state import RelayState
 from txpatterns.outbox.relay.store import OutboxStore
-from txpatterns.outbox.relay.waiting import WaitingStore
 
 logger = logging.getLogger("txpatterns.relay")
 
@@ -56,12 +57,13 @@ class Serving:
         )
         self.store = OutboxStore(state.database, keep_sent=settings.keep_sent is not None)
         self.kept = None if settings.keep_sent is None else KeptMessages(state.database, settings.keep_sent)
-        waiting = WaitingStore(state.database, state.ownership.leases, state.policies, state.random)
-        self.holding = Holding(self.backlog, waiting, state.ownership, state.hooks)
+        waiting = state.database, state.ownership.leases, state.policies, state.random
+        due = DueStore(*waiting)
+        self.holding = Holding(self.backlog, HoldingStore(*waiting), state.ownership, state.hooks)
         self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
         self.pauses = Pauses(state, self.backlog, self.reading.restart)
-        self.retrying = Retrying(state, waiting, self.holding, self.pauses)
-        self.looking = Looking(state, waiting, self.retrying, self.pauses)
+        self.retrying = Retrying(state, due, self.holding, self.pauses)
+        self.looking = Looking(state, due, self.retrying, self.pauses)
         self.membership = Membership(state, self.backlog, self.holding, self.reading, self.looking)
         self.sending = Sending(state, self.backlog, self.holding, self.pauses, self.retrying)
         self.woken = True

@@ -8,10 +8,10 @@ from random import Random
 from txpatterns.database.database import Database
 from txpatterns.hooks import HookList
 from txpatterns.outbox.relay.drains import Drains
+from txpatterns.outbox.relay.due import Due
 from txpatterns.outbox.relay.ownership import Ownership
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.settings import RelaySettings
-from txpatterns.outbox.relay.waiting import Due
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.outages import Outages
 from txpatterns.transport import Publisher
