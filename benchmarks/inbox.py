@@ -18,8 +18,6 @@ from benchmarks.harness import Case, Table, compare
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.inbox import Consumer, ConsumerSettings, Transaction
-from txpatterns.inbox.deliveries import Deliveries
-from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.messages import Event, Message, describe, new_id
 from txpatterns.serialization import EventRegistry
 
@@ -78,7 +76,7 @@ async def handler(url: str, rounds: int) -> Table:
 
     consumer.on(OrderPlaced)(pack)
     consumer.check()
-    deliveries = Deliveries(consumer._processing, consumer._retries, Suspicion())
+    deliveries = consumer._consuming.deliveries
 
     async def plain() -> None:
         event = registry.read(_message(registry))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -21,11 +21,10 @@ from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.schema import attached_schema
 from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import ConfigurationError, HandlerDefinitionError
+from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
-from txpatterns.inbox.signatures import AnyHandler, name_of
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, RetryLadder
@@ -107,7 +106,16 @@ class App:
             max_payload=_smallest(self.settings.max_payload, self.broker.capabilities.max_payload),
             on_commit=self._running.committed,
         )
-        self.consumer = self._make_consumer(())
+        self.consumer = Consumer(
+            self.database,
+            self.broker,
+            self.registry,
+            group=name,
+            emitter=self.outbox,
+            hooks=self.hooks,
+            settings=self.settings.consumer_with(self.policies),
+        )
+        self.consumer.handlers.on_add.append(self._declare)
         self.inbox = self.consumer.inbox
 
     def session(self, **options: Any) -> AsyncSession:
@@ -168,20 +176,7 @@ class App:
         Raises:
             HandlerDefinitionError: the function does not fit the event, or the App consumes already.
         """
-        register = self.consumer.on(event, name=name, permanent=permanent, retries=retries, timeout=timeout)
-
-        def keep(function: AnyHandler) -> None:
-            if self._running.consumes:
-                raise HandlerDefinitionError(
-                    f"{name or name_of(function)} is registered while {self.name} runs, so it would receive nothing.",
-                    fix="Import the modules that register handlers before the App starts.",
-                )
-            register(function)
-            if isinstance(self.broker, MemoryBroker):
-                # Before anything is sent: what a handler waits for must not be confirmed without it.
-                self.broker.declare(self.name, [describe(event).topic])
-
-        return On(keep)
+        return self.consumer.on(event, name=name, permanent=permanent, retries=retries, timeout=timeout)
 
     def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
         """Register, as a decorator, how the fields of an old version become those of a newer one."""
@@ -220,8 +215,6 @@ class App:
             ConfigurationError: this App runs in this process already.
         """
         self._running.check(relay=relay, consume=consume)
-        # A consumer of its own for each run: it belongs to the event loop that it runs in.
-        self.consumer = self._make_consumer(self.consumer.handlers)
         async with self, self._running.parts(self.consumer if consume else None, relay=relay):
             yield self
 
@@ -270,18 +263,10 @@ class App:
     def _make_database(self, engine: AnyEngine | URL | str) -> Database:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
 
-    def _make_consumer(self, handlers: Iterable[Handler]) -> Consumer:
-        made = Consumer(
-            self.database,
-            self.broker,
-            self.registry,
-            group=self.name,
-            emitter=self.outbox,
-            hooks=self.hooks,
-            settings=self.settings.consumer_with(self.policies),
-        )
-        made.take_over(handlers)
-        return made
+    def _declare(self, handler: Handler) -> None:
+        """Let the broker inside this process keep what comes for a handler that does not run yet."""
+        if isinstance(self.broker, MemoryBroker):
+            self.broker.declare(self.name, [describe(handler.event).topic])
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"

@@ -58,8 +58,6 @@ class Running:
         self._supervisor: Supervisor | None = None
         self._relay: Relay | None = None
         self._consumer: Consumer | None = None
-        self.consumes = False
-        """Whether handlers run now, so that none can be registered any more."""
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -94,16 +92,24 @@ class Running:
     @asynccontextmanager
     async def parts(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
         """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on."""
-        consumes = consumer is not None
-        consumer = consumer if consumer is not None and consumer.handlers.topics else None
-        if consumer is not None:
-            consumer.check()
-            kinds = {handler.is_async for handler in consumer.handlers}
-            await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
-        elif consumes:
-            self._tell_of_no_handlers(relay=relay)
+        if consumer is None:
+            async with self._started(None, relay=relay):
+                yield
+            return
+        with consumer.handlers.in_use():
+            if not consumer.handlers.topics:
+                self._tell_of_no_handlers(relay=relay)
+                consumer = None
+            else:
+                consumer.check()
+                kinds = {handler.is_async for handler in consumer.handlers}
+                await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
+            async with self._started(consumer, relay=relay):
+                yield
+
+    @asynccontextmanager
+    async def _started(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
         supervisor = self._supervisor = Supervisor(clock=self._database.clock)
-        self.consumes = consumes
         try:
             async with self._broker:
                 try:
@@ -114,7 +120,6 @@ class Running:
         finally:
             if self._supervisor is supervisor:
                 self._supervisor = None
-                self.consumes = False
 
     def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
         self._consumer = consumer
@@ -194,7 +199,6 @@ class Running:
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
         self._supervisor = self._relay = self._consumer = None
-        self.consumes = False
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

@@ -69,8 +69,8 @@ async def test_a_consumer_by_itself_refuses_it_too(tmp_path):
     app.on(Placed)(pack)
     consumer = app.consumer
     async with app.running():
-        await eventually(lambda: app.consumer._active)
-        with pytest.raises(HandlerDefinitionError, match="while the consumer runs"):
+        await eventually(lambda: app.consumer._runs)
+        with pytest.raises(HandlerDefinitionError, match="later is registered while shop runs"):
             app.consumer.on(Packed)(later)
     consumer.on(Packed)(later)
 

@@ -216,14 +216,14 @@ async def test_a_lane_that_ends_all_the_same_makes_the_intake_begin_anew(sqlite_
         return subscribe(topics, group=group)
 
     monkeypatch.setattr(world.broker, "subscribe", counted)
-    handle = consumer._lanes._handle
+    handle = consumer._consuming.lanes._handle
 
     async def broken(delivery):
         if len(subscriptions) == 1:
             raise Panic
         await handle(delivery)
 
-    monkeypatch.setattr(consumer._lanes, "_handle", broken)
+    monkeypatch.setattr(consumer._consuming.lanes, "_handle", broken)
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:

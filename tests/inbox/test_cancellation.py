@@ -14,10 +14,8 @@ from database.cancelling import cancelled_at
 from inbox.support import LONG, TIMEOUT, FakeDelivery, Noted, note, prepared, quick
 from txpatterns.database import Database, finishing
 from txpatterns.inbox import State, Transaction
-from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.entries import Waiting, entry_of
 from txpatterns.inbox.lane_store import First
-from txpatterns.inbox.suspicion import Suspicion
 
 OPEN = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND state IN ('idle in transaction', 'idle in transaction (aborted)')"""
@@ -48,7 +46,7 @@ async def cancelled_everywhere(url, kind, *, again=False):
         world = await prepared(ours)
         consumer = world.consumer(policies=quick(3), takeover=timedelta(milliseconds=1))
         consumer.check()
-        deliveries = Deliveries(consumer._processing, consumer._retries, Suspicion())
+        deliveries = consumer._consuming.deliveries
 
         @consumer.on(Noted)
         async def noted(event: Noted, tx: Transaction) -> None:
@@ -62,7 +60,7 @@ async def cancelled_everywhere(url, kind, *, again=False):
                 handle = partial(deliveries.handle, FakeDelivery(message, False, world.broker))
                 attempt = handle
                 if kind == "retry":
-                    attempt = partial(consumer._retries.attempt, await stored(world, consumer, message))
+                    attempt = partial(consumer._consuming.retries.attempt, await stored(world, consumer, message))
                 await engine.dispose()  # so that the attempt makes its connection
                 reached = await cancelled_at(attempt, number, again=again)
                 if kind == "live":
@@ -92,7 +90,7 @@ async def nothing_open(engine, ours):
 async def stored(world, consumer, message):
     """Store a message as one whose attempt has been claimed."""
     entry = entry_of("app.noted", message)
-    lanes = consumer._processing.lanes
+    lanes = consumer._consuming.processing.lanes
     first = First(State.RETRYING, 1, timedelta(milliseconds=1))
     _, row = await world.database.transact(partial(lanes.admit, entry=entry, first=first))
     return Waiting(row, entry, 1, State.RETRYING)
@@ -104,7 +102,7 @@ async def test_a_handler_that_waits_is_cancelled_at_once(sqlite_world, monkeypat
     world, begun, ended = sqlite_world, asyncio.Event(), []
     consumer = world.consumer()
     consumer.check()
-    deliveries = Deliveries(consumer._processing, consumer._retries, Suspicion())
+    deliveries = consumer._consuming.deliveries
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:

@@ -185,7 +185,7 @@ async def test_handlers_that_cannot_begin_are_told(sqlite_world):
     assert consumer.held_up_since() == float("inf")
     stopping = asyncio.Event()
     stopping.set()
-    outages: Outages = consumer._processing.plain_outages
+    outages: Outages = consumer._consuming.processing.plain_outages
     outages.stopping = stopping
     before = sqlite_world.database.clock.monotonic()
     with pytest.raises(Stopped):
@@ -213,4 +213,4 @@ async def test_a_consumer_that_is_cut_off_while_handlers_run_counts_as_dead(worl
     other = world.consumer()
     other.on(Noted)(noted)
     async with running(other):
-        await eventually(lambda: other._suspicion._dead == 1)
+        await eventually(lambda: other._consuming._suspicion._dead == 1)

@@ -84,14 +84,14 @@ async def test_an_error_text_that_is_no_unicode_is_stored_all_the_same(world, at
 async def test_an_error_that_nobody_foresaw_is_not_repeated_for_ever(world, monkeypatch, caplog):
     """P7, H24: what is neither the database's nor the broker's error ends as a dead letter, and is told in full."""
     consumer = world.consumer(policies=quick(1))
-    admit = consumer._processing.lanes.bury_first
+    admit = consumer._consuming.processing.lanes.bury_first
 
     def broken(connection, entry, **rest):
         if entry.message.id == "bad":
             raise LookupError("a bug of our own")
         return admit(connection, entry, **rest)
 
-    monkeypatch.setattr(consumer._processing.lanes, "bury_first", broken)
+    monkeypatch.setattr(consumer._consuming.processing.lanes, "bury_first", broken)
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:

@@ -183,7 +183,7 @@ async def test_two_claimers_of_due_messages_take_different_ones(postgres_world):
     """H95: the query that claims locks the rows that it returns and no others."""
     world = postgres_world
     consumer = world.consumer(policies=quick(3))
-    processing = consumer._processing
+    processing = consumer._consuming.processing
     for number in range(3):
         entry = entry_of("app.noted", world.message(Noted(book=str(number), number=number)))
         first = First(State.RETRYING, 1, timedelta(0))

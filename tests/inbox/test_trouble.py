@@ -13,8 +13,7 @@ from inbox.support import Echoed, Noted, eventually, note, prepared, quick, runn
 from txpatterns.database import Database
 from txpatterns.database.leases import Leases
 from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
-from txpatterns.inbox import SyncTransaction, Transaction
-from txpatterns.inbox import consumer as consumer_module
+from txpatterns.inbox import SyncTransaction, Transaction, consuming
 
 SERIALIZATION_FAILURE = sa.text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$")
 
@@ -171,13 +170,13 @@ async def test_waiting_for_a_connection_uses_up_no_attempt(database):
         world = await prepared(ours)
         consumer = world.consumer(policies=quick(1))
         pauses = Counter()
-        pause = consumer._processing.outages.pause
+        pause = consumer._consuming.processing.outages.pause
 
         async def counted(error):
             pauses[type(error).__name__] += 1
             await pause(error)
 
-        consumer._processing.outages.pause = counted
+        consumer._consuming.processing.outages.pause = counted
 
         @consumer.on(Noted)
         async def noted(event: Noted, tx: Transaction) -> None:
@@ -279,7 +278,7 @@ async def test_a_subscription_that_opens_and_then_fails_is_one_outage(sqlite_wor
 
 async def test_a_subscription_that_lasts_is_one_that_works(sqlite_world, caplog, monkeypatch):
     """P7, H35: the end of an outage is told although no message comes that would show it."""
-    monkeypatch.setattr(consumer_module, "_LASTING", timedelta(0))
+    monkeypatch.setattr(consuming, "_LASTING", timedelta(0))
     consumer, subscriptions = sqlite_world.consumer(), Counter()
     give = sqlite_world.broker._give
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, TypeVar, overload
@@ -13,6 +14,7 @@ from txpatterns.inbox.signatures import AnyHandler, check_signature, is_same, na
 from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, EventType, describe
 from txpatterns.retries import FailureRules
+from txpatterns.runtime.forks import forget_after_fork
 
 E = TypeVar("E", bound=Event)
 
@@ -86,30 +88,53 @@ class On(Generic[E]):
 
 
 class Handlers:
-    """The handlers of one group, by wire type."""
+    """The handlers of one group, by wire type: registered once, and read by whatever runs them."""
 
     def __init__(self, group: str) -> None:
         self.group = group
+        self.on_add: list[Callable[[Handler], object]] = []
+        """Called, in turn, with each new handler before it is kept; one that raises refuses it."""
         self._by_type: dict[str, list[Handler]] = {}
+        self._users: set[object] = set()
+        forget_after_fork(self)
 
     def add(
         self, event: type[Event], function: AnyHandler, *, name: str | None = None, options: Options | None = None
     ) -> Handler:
-        """Make a handler and keep it; see ``make``."""
-        handler = self.make(event, function, name=name, options=options)
-        self.keep(handler)
-        return handler
-
-    def make(
-        self, event: type[Event], function: AnyHandler, *, name: str | None = None, options: Options | None = None
-    ) -> Handler:
-        """Make a handler of a function for an event, under ``name`` or its own name.
+        """Register a function as a handler for an event, under ``name`` or its own name.
 
         The name is part of the identity of what was handled: a renamed handler handles the broker's messages anew.
 
         Raises:
-            HandlerDefinitionError: the function does not fit the event, or its name is taken by another.
+            HandlerDefinitionError: the function does not fit the event, its name is taken by another, or the handlers
+                are in use.
         """
+        if self._users:
+            raise HandlerDefinitionError(
+                f"{name or name_of(function)} is registered while {self.group} runs, so it would receive nothing.",
+                fix="Register all handlers first: import their modules before the start.",
+            )
+        handler = self._make(event, function, name, options or Options())
+        for told in self.on_add:
+            told(handler)
+        self._by_type.setdefault(describe(event).type, []).append(handler)
+        return handler
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Refuse new handlers for as long as the block lasts: who runs asks for its topics once, at the start."""
+        user = object()
+        self._users.add(user)
+        try:
+            yield
+        finally:
+            self._users.discard(user)
+
+    def after_fork(self) -> None:
+        """Forget who runs in the parent process."""
+        self._users.clear()
+
+    def _make(self, event: type[Event], function: AnyHandler, name: str | None, options: Options) -> Handler:
         check_event(event)
         is_async = check_signature(event, function)
         consumer = f"{self.group}.{name or name_of(function)}"
@@ -120,11 +145,7 @@ class Handlers:
                 raise HandlerDefinitionError(
                     f"There is a handler named {consumer!r} already.", fix="Give one of them another name=."
                 )
-        return Handler(consumer, event, function, is_async, options or Options(), written_at(function))
-
-    def keep(self, handler: Handler) -> None:
-        """Register a handler that was made here."""
-        self._by_type.setdefault(describe(handler.event).type, []).append(handler)
+        return Handler(consumer, event, function, is_async, options, written_at(function))
 
     def of(self, type_: str, topic: str | None = None) -> list[Handler]:
         """Give the handlers of a wire type on a topic, in the order of their registration.
