@@ -16,7 +16,8 @@ from txpatterns.deadletters.letter import DeadLetter, read_letter, read_letters
 from txpatterns.errors import DecodeError, LetterKept
 from txpatterns.inbox.entries import Entry, entry_of
 from txpatterns.inbox.handlers import Handlers
-from txpatterns.inbox.lane_store import Admission, LaneStore
+from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.revival import HALF_DONE, ID_REUSED, give_up, handle_again
 from txpatterns.messages import Message, describe
 from txpatterns.outbox.revival import let_go, send_again
@@ -133,14 +134,14 @@ def _to_handlers(
         raise LetterKept(said, fix=fix)
     entries = _entries(reader, letter, message)
     came = [handle_again(connection, lanes, letter, entry) for entry in entries]
-    if Admission.AGAIN in came:
+    if Outcome.AGAIN in came:
         raise _Busy
     if letter.consumer == reader.handlers.group:
         # Nobody could read it, so it was kept for all handlers; should it come again, it must not be kept once more.
         group = entry_of(letter.consumer, message)
         lanes.claims.claim(connection, group.consumer, message.id, group.fingerprint)
         return
-    if came != [Admission.FIRST] and came != [Admission.BEHIND]:
+    if came != [Outcome.FIRST] and came != [Outcome.BEHIND]:
         raise LetterKept(
             f"A message with its id is known to {letter.consumer} already ({came[0]}).", fix=LetterKept.fix
         )

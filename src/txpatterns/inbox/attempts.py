@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import Enum
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,6 +14,7 @@ from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import Waiting, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.retries import OnFailure
 
@@ -30,16 +30,6 @@ class Plan:
     next_look: timedelta | None
     """How long after the start of its attempt it is due again, should this process die in it; None: no attempt left."""
     on_failure: OnFailure
-
-
-class Begun(Enum):
-    """What an attempt found when it began."""
-
-    RUN = "run"
-    DUPLICATE = "duplicate"
-    """The effect is committed already; the row is taken out and the lane goes on."""
-    GONE = "gone"
-    """Another attempt has been claimed, or has ended the matter."""
 
 
 class Attempts:
@@ -101,19 +91,20 @@ class Attempts:
         due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= latest)
         return connection.execute(due.limit(1)).first() is not None
 
-    def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Begun:
+    def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Outcome | None:
         """Open the handler's transaction: take the row out, which locks it, and claim the message.
 
-        ``limit`` is how long the handler may take.
+        ``limit`` is how long the handler may take. Gives what makes it wrong to run the handler, otherwise None: the
+        effect is committed already (the row is taken out all the same), or another attempt has been made since.
         """
         fence = _waiting.attempts == waiting.attempts
         gone = sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id, fence)
         if self.database.execute_beside(connection, gone).rowcount != 1:
-            return Begun.GONE
+            return Outcome.STORED
         entry = waiting.entry
         first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint, limit)
         self.lanes.promote(connection, entry)
-        return Begun.RUN if first else Begun.DUPLICATE
+        return None if first else Outcome.DUPLICATE
 
     def postpone(
         self, connection: Connection, waiting: Waiting, after: timedelta, *, error: str, on_failure: OnFailure

@@ -46,7 +46,7 @@ class Consuming:
         self.retries = Retries(processing, self._settings.retry_interval, self._outages)
         self.deliveries = Deliveries(processing, self.retries, self._suspicion)
         self.lanes = Lanes(
-            lambda delivery: processing.outages.insist(partial(self.deliveries.handle, delivery)),
+            self.deliveries.handle,
             max_in_flight=self._settings.max_in_flight,
             max_bytes=self._settings.max_bytes,
             stopping=self._stopping,

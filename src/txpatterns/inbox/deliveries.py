@@ -13,7 +13,8 @@ from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
 from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, storable
 from txpatterns.inbox.handlers import Handler
-from txpatterns.inbox.lane_store import Admission, First
+from txpatterns.inbox.lane_store import First
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.schema import State
@@ -40,10 +41,32 @@ class Deliveries:
         self._unhandled: set[str] = set()
 
     async def handle(self, delivery: Delivery) -> None:
-        """Bring one delivery to its end. Raises Stopped when the consumer stops before that."""
-        named = self._named(delivery.message)
-        message = storable(named)
-        await self._settle(delivery, message, malformed=message is not named)
+        """Bring one delivery to its end: it is handled, stored or buried, and then acknowledged.
+
+        What fails each time in a way nobody foresaw is buried, too; outages are waited out. Raises Stopped when the
+        consumer stops before the end.
+        """
+        outages = self._processing.outages
+        message, failures, cause = storable(delivery.message), 0, ""
+        while True:
+            try:
+                if failures == _TRIES:
+                    await self._bury(message, "unexpected", cause)
+                else:
+                    named = self._named(delivery.message)
+                    message = storable(named)
+                    await self._settle(delivery, message, malformed=message is not named)
+                break
+            except Stopped:
+                raise
+            except Exception as error:
+                if failures < _TRIES:
+                    failures, cause = (0, "") if may_pass(error) else (failures + 1, story_of(error))
+                    if failures == _TRIES:
+                        logger.exception("a message on %s cannot be dealt with; it is a dead letter", message.topic)
+                        continue
+                await outages.pause(error)
+        outages.fine()
         try:
             await delivery.ack()
         except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
@@ -57,33 +80,14 @@ class Deliveries:
         return named
 
     async def _settle(self, delivery: Delivery, message: Message, *, malformed: bool) -> None:
-        """Handle, store or bury a message, and bury it also when that fails each time in a way nobody foresaw."""
-        tries = 0
-        while True:
-            try:
-                await self._deal_with(delivery, message, malformed=malformed)
-                return
-            except Stopped:
-                raise
-            except Exception as error:
-                tries += 1
-                if may_pass(error):
-                    raise
-                if tries == _TRIES:
-                    logger.exception("a message on %s cannot be dealt with; it is a dead letter", message.topic)
-                    await self._bury(message, "unexpected", story_of(error))
-                    return
-                await self._processing.outages.pause(error)
-
-    async def _deal_with(self, delivery: Delivery, message: Message, *, malformed: bool) -> None:
+        """Bury a message that cannot be read, and bring every other one to its end at each of its handlers."""
+        handlers = self._processing.handlers
         if malformed:
             await self._bury(message, "malformed", "Its id, type, key or content type cannot be stored as it is.")
-        elif not message.type or self._processing.handlers.of(message.type, message.topic):
-            await self._read(delivery, message)
-        else:
+            return
+        if message.type and not handlers.of(message.type, message.topic):
             self._ignore(message.type)
-
-    async def _read(self, delivery: Delivery, message: Message) -> None:
+            return
         try:
             event = self._processing.read(message)
         except DecodeError as error:
@@ -92,46 +96,41 @@ class Deliveries:
         type_ = describe(type(event)).type
         if message.type != type_:  # its producer names the type only in the body
             message = message._replace(type=type_)
+        takers = [handler for handler in handlers.of(type_, message.topic) if handler.event is type(event)]
+        if not takers:
+            self._ignore(type_)
         suspect = self._suspicion.suspects(delivery)
-        of_type = self._processing.handlers.of(type_, message.topic)
-        handlers = [handler for handler in of_type if handler.event is type(event)]
-        for handler in handlers:
+        for handler in takers:
             await self._deal(handler, event, entry_of(handler.consumer, message), suspect)
         self._suspicion.clear(delivery)
-        if not handlers:
-            self._ignore(type_)
 
     async def _deal(self, handler: Handler, event: Event, entry: Entry, suspect: bool) -> None:
-        """Bring a message to its end at one handler: its effect is committed, or it is stored, or dead."""
-        processing = self._processing
-        rounds = 0
+        """Bring a message to its end at one handler; looks again for as long as its lane is changing hands."""
+        processing, looks = self._processing, 0
         while True:
-            error: BaseException | None = None
-            if not suspect:
-                result = await processing.outages_of(handler).insist(partial(self._try, handler, event, entry))
-                if result.came is Came.DONE:
-                    processing.hooks.handled(entry.message, entry.consumer)
-                    return
-                error = result.error
-                if result.came is Came.ENDED and error is not None:
-                    await processing.bury_half_done(entry, error, 1)
-                    return
-            if suspect:
-                admission = await self._attempt_written_first(entry)
-            elif error is not None:
-                admission = await self._store_failure(handler, entry, error)
-            else:
-                admission = await self._admit(entry, None)
-            if admission is not Admission.AGAIN:
-                self._tell(admission, entry)
+            outcome = await (self._attempt_stored(entry) if suspect else self._attempt(handler, event, entry))
+            if outcome is not Outcome.AGAIN:
+                processing.tell(outcome, entry)
                 return
-            rounds += 1
-            if rounds > 1:
+            looks += 1
+            if looks > 1:
                 await processing.database.clock.wait(processing.freed, _LOOK_AGAIN)
             if processing.outages.stopping.is_set():
                 raise Stopped
 
-    async def _try(self, handler: Handler, event: Event, entry: Entry) -> Result:
+    async def _attempt(self, handler: Handler, event: Event, entry: Entry) -> Outcome:
+        """Run the handler, unless something of its lane waits; what has no effect now is stored, or is dead."""
+        result = await self._processing.outages_of(handler).insist(partial(self._run, handler, event, entry))
+        if result.came is Came.DONE:
+            return Outcome.HANDLED
+        if result.error is None:
+            return await self._admit(entry, None)
+        if result.came is Came.ENDED:
+            await self._processing.bury_half_done(entry, result.error, 1)
+            return Outcome.DEAD
+        return await self._store_failure(handler, entry, result.error)
+
+    async def _run(self, handler: Handler, event: Event, entry: Entry) -> Result:
         processing = self._processing
         opening = partial(processing.lanes.claims.take, entry=entry, limit=processing.limit_of(handler))
         async with processing.slots:
@@ -140,25 +139,25 @@ class Deliveries:
             raise result.error
         return result
 
-    async def _admit(self, entry: Entry, first: First | None) -> Admission:
+    async def _admit(self, entry: Entry, first: First | None) -> Outcome:
         processing = self._processing
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        admission, _ = await processing.transact(admit)
-        return admission
+        outcome, _ = await processing.transact(admit)
+        return outcome
 
-    async def _attempt_written_first(self, entry: Entry) -> Admission:
+    async def _attempt_stored(self, entry: Entry) -> Outcome:
         """Store a suspect with its attempt counted, then make that attempt: if it kills us, the count remains."""
         processing = self._processing
         first = First(State.RETRYING, 1, processing.next_look(entry.message.topic, 1))
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        admission, row = await processing.transact(admit)
+        outcome, row = await processing.transact(admit)
         if row is not None:
             async with processing.slots:
                 await self._retries.attempt(Waiting(row, entry, 1, State.RETRYING))
             self._retries.wake()
-        return admission
+        return outcome
 
-    async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Admission:
+    async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Outcome:
         processing = self._processing
         on_failure = processing.settings.policies.of(entry.message.topic).on_failure
         decision, text = processing.judge(entry, handler, error, 1), story_of(error)
@@ -167,10 +166,10 @@ class Deliveries:
             if on_failure is OnFailure.SKIP:
                 state, lane = State.SKIPPED, solitary_lane(entry.message.topic, entry.message.id)
                 entry = replace(entry, lane=lane)
-            admission = await self._admit(entry, First(state, 1, decision.after, text))
-            if admission in (Admission.FIRST, Admission.BEHIND):
+            outcome = await self._admit(entry, First(state, 1, decision.after, text))
+            if outcome in (Outcome.FIRST, Outcome.BEHIND):
                 processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
-            return admission
+            return outcome
         bury = partial(
             processing.lanes.bury_first,
             entry=entry,
@@ -179,10 +178,11 @@ class Deliveries:
             park=on_failure is OnFailure.PARK,
         )
         known = await processing.transact(bury)
-        if known is None:
-            processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
-            processing.hooks.dead(entry.message, entry.consumer, text)
-        return known or Admission.STORED
+        if known is not None:
+            return known
+        processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
+        processing.hooks.dead(entry.message, entry.consumer, text)
+        return Outcome.DEAD
 
     async def _bury(self, message: Message, reason: str, error: str) -> None:
         processing = self._processing
@@ -190,13 +190,6 @@ class Deliveries:
         bury = partial(processing.lanes.bury_unread, entry=entry, reason=reason, error=error)
         if await processing.transact(bury):
             processing.hooks.dead(message, entry.consumer, error)
-
-    def _tell(self, admission: Admission, entry: Entry) -> None:
-        hooks = self._processing.hooks
-        if admission is Admission.DUPLICATE:
-            hooks.duplicate_prevented(entry.message, entry.consumer)
-        elif admission is Admission.REUSED:
-            hooks.dead(entry.message, entry.consumer, "id reused")
 
     def _ignore(self, type_: str) -> None:
         if type_ not in self._unhandled and len(self._unhandled) < _TOLD:  # a stranger may invent types without end

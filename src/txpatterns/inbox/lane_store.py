@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -21,28 +20,12 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry, Waiting
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
 
 _waiting = inbox_waiting_table.c
 _LOCK = 7430
 """Sets our advisory locks apart from those of others."""
-
-
-class Admission(Enum):
-    """What became of a message that was not handled from the broker at once."""
-
-    FIRST = "first"
-    """It is stored as the first of its lane, with a due time."""
-    BEHIND = "behind"
-    """It is stored behind others of its lane."""
-    STORED = "stored"
-    """It was stored, or was a dead letter, already."""
-    DUPLICATE = "duplicate"
-    """Its effect is committed already."""
-    REUSED = "reused"
-    """Another message has, or had, this id; this one is a dead letter now."""
-    AGAIN = "again"
-    """Its lane is changing hands at this moment: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +46,22 @@ class LaneStore:
         self.database = database
         self.claims = Claims(database)
 
-    def admit(self, connection: Connection, entry: Entry, first: First | None) -> tuple[Admission, int | None]:
+    def admit(self, connection: Connection, entry: Entry, first: First | None) -> tuple[Outcome, int | None]:
         """Store a message behind its lane, or as ``first`` of an empty one; gives its row id when it is the first."""
         known = self._known(connection, entry)
         if known is not None:
             return known, None
         if self._hold(connection, entry):
             self._add(connection, entry, First(State.BEHIND, 0, None, first.error if first else None))
-            return Admission.BEHIND, None
+            return Outcome.BEHIND, None
         if first is None or self._occupied(connection, entry):
-            return Admission.AGAIN, None
+            return Outcome.AGAIN, None
         row = self._add(connection, entry, first)
-        return (Admission.AGAIN, None) if row is None else (Admission.FIRST, row)
+        return (Outcome.AGAIN, None) if row is None else (Outcome.FIRST, row)
 
     def bury_first(
         self, connection: Connection, entry: Entry, *, reason: str, error: str, park: bool
-    ) -> Admission | None:
+    ) -> Outcome | None:
         """Make a dead letter of a message at its first attempt, and park its lane if asked to.
 
         Gives what was known of the message where that makes a dead letter wrong, otherwise None.
@@ -147,7 +130,7 @@ class LaneStore:
         self.promote(connection, waiting_of(row).entry)
         return True
 
-    def _known(self, connection: Connection, entry: Entry) -> Admission | None:
+    def _known(self, connection: Connection, entry: Entry) -> Outcome | None:
         """Say what is known of a message; if nothing is, no other process stores or buries it before we end."""
         handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is None:
@@ -157,11 +140,11 @@ class LaneStore:
             )
             waiting = connection.execute(query).scalar_one_or_none()
             if waiting is not None:
-                return self._same(connection, entry, waiting, Admission.STORED)
+                return self._same(connection, entry, waiting, Outcome.STORED)
             # It may have waited at the first look, and be handled by now.
             handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is not None:
-            return self._same(connection, entry, handled, Admission.DUPLICATE)
+            return self._same(connection, entry, handled, Outcome.DUPLICATE)
         return self._dead(connection, entry)
 
     def _lock(self, connection: Connection, entry: Entry) -> None:
@@ -173,21 +156,21 @@ class LaneStore:
             number = sa.func.hashtextextended(f"{entry.consumer} {entry.message.id}", _LOCK)
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
-    def _dead(self, connection: Connection, entry: Entry) -> Admission | None:
+    def _dead(self, connection: Connection, entry: Entry) -> Outcome | None:
         dead = dead_letter_table.c
         query = sa.select(dead.payload).where(dead.message_id == entry.message.id, dead.consumer == entry.consumer)
         payloads = connection.execute(query).scalars().all()
         if not payloads:
             return None
         same = any(payload == entry.message.payload for payload in payloads)
-        return self._same(connection, entry, entry.fingerprint if same else "another", Admission.STORED)
+        return self._same(connection, entry, entry.fingerprint if same else "another", Outcome.STORED)
 
-    def _same(self, connection: Connection, entry: Entry, fingerprint: str, answer: Admission) -> Admission:
+    def _same(self, connection: Connection, entry: Entry, fingerprint: str, answer: Outcome) -> Outcome:
         if fingerprint in ("", entry.fingerprint):
             return answer
         error = f"Another message with the id {entry.message.id} came before, with other content."
         fresh = self.bury(connection, entry, attempts=0, reason="id reused", error=error)
-        return Admission.REUSED if fresh else Admission.STORED
+        return Outcome.REUSED if fresh else Outcome.STORED
 
     def _hold(self, connection: Connection, entry: Entry) -> bool:
         """Lock a row of the lane until the transaction ends, and change it; says whether there was one to lock.

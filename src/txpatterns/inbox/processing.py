@@ -25,6 +25,7 @@ from txpatterns.inbox.attempts import Attempts, Plan
 from txpatterns.inbox.entries import Entry, Waiting
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
@@ -42,7 +43,7 @@ _REPEATS = 5
 
 @dataclass(slots=True)
 class Processing:
-    """The parts that a consumer's work needs, and the two judgements about it."""
+    """The parts that a consumer's work needs, and the judgements about it."""
 
     database: Database
     registry: EventRegistry
@@ -123,6 +124,15 @@ class Processing:
             over=call.over,
             limit=self.limit_of(handler),
         )
+
+    def tell(self, outcome: Outcome, entry: Entry) -> None:
+        """Tell the hooks what became of a message, where that is worth telling."""
+        if outcome is Outcome.HANDLED:
+            self.hooks.handled(entry.message, entry.consumer)
+        elif outcome is Outcome.DUPLICATE:
+            self.hooks.duplicate_prevented(entry.message, entry.consumer)
+        elif outcome is Outcome.REUSED:
+            self.hooks.dead(entry.message, entry.consumer, "id reused")
 
     async def bury_half_done(self, entry: Entry, error: BaseException, attempts: int) -> None:
         """Make a dead letter of a message whose handler committed by itself, and so lost what came after."""

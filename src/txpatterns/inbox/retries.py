@@ -12,9 +12,10 @@ from sqlalchemy.engine import Connection
 from txpatterns.causes import story_of, summary_of
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
-from txpatterns.inbox.attempts import DIED_IN_ATTEMPT, Begun
+from txpatterns.inbox.attempts import DIED_IN_ATTEMPT
 from txpatterns.inbox.entries import Waiting
 from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
 from txpatterns.retries import Dead
 from txpatterns.runtime.outages import Outages, Stopped
@@ -141,12 +142,13 @@ class Retries:
     async def _attempt(self, waiting: Waiting) -> None:
         processing, entry = self._processing, waiting.entry
         handler = processing.handlers.find(entry.consumer, entry.message.type, entry.message.topic)
-        begun, limit = Begun.GONE, processing.limit_of(handler)
+        limit = processing.limit_of(handler)
+        known: Outcome | None = None
 
         def opening(connection: Connection) -> bool:
-            nonlocal begun
-            begun = processing.attempts.begin(connection, waiting, limit)
-            return begun is Begun.RUN
+            nonlocal known
+            known = processing.attempts.begin(connection, waiting, limit)
+            return known is None
 
         try:
             event = processing.read(entry.message)
@@ -157,7 +159,7 @@ class Retries:
             await self._fail(waiting, None, DecodeError(f"{entry.consumer} handles no {type(event).__name__} now."))
             return
         result = await processing.run(handler, event, entry, opening, waiting.attempts)
-        await self._conclude(waiting, handler, result, begun)
+        await self._conclude(waiting, handler, result, known)
 
     async def _attempt_in_slot(self, waiting: Waiting) -> None:
         try:
@@ -175,15 +177,14 @@ class Retries:
         self._processing.attempt_ended()
         self._wake.set()
 
-    async def _conclude(self, waiting: Waiting, handler: Handler, result: Result, begun: Begun) -> None:
+    async def _conclude(self, waiting: Waiting, handler: Handler, result: Result, known: Outcome | None) -> None:
         processing, entry = self._processing, waiting.entry
         match result.came:
             case Came.DONE:
                 processing.outages_of(handler).fine()
-                processing.hooks.handled(entry.message, entry.consumer)
-            case Came.REFUSED:
-                if begun is Begun.DUPLICATE:
-                    processing.hooks.duplicate_prevented(entry.message, entry.consumer)
+                processing.tell(Outcome.HANDLED, entry)
+            case Came.REFUSED if known is not None:
+                processing.tell(known, entry)
             case Came.OUTAGE:
                 await processing.outages_of(handler).pause(result.error)
                 give_back = partial(processing.attempts.give_back, waiting=waiting)
