@@ -27,8 +27,8 @@ from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
+from txpatterns.parts import Parts
 from txpatterns.retries import FailurePolicies, RetryLadder
-from txpatterns.running import Running
 from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
@@ -98,13 +98,13 @@ class App:
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, options.get("hooks") or (), log=FailureLog())
         self.registry = EventRegistry(options.get("codec"))
-        self._running = Running(name, self.database, self.broker, self.settings, self.policies, self.hooks)
+        self._parts = Parts(name, self.database, self.broker, self.settings, self.policies, self.hooks)
         self.outbox = Outbox(
             self.database,
             self.registry,
             hooks=self.hooks,
             max_payload=_smallest(self.settings.max_payload, self.broker.capabilities.max_payload),
-            on_commit=self._running.committed,
+            on_commit=self._parts.committed,
         )
         self.consumer = Consumer(
             self.database,
@@ -214,8 +214,8 @@ class App:
             UnsafeSettings: these parts cannot be run apart from each other on this broker.
             ConfigurationError: this App runs in this process already.
         """
-        self._running.check(relay=relay, consume=consume)
-        async with self, self._running.parts(self.consumer if consume else None, relay=relay):
+        self._parts.check(relay=relay, consume=consume)
+        async with self, self._parts.running(self.consumer if consume else None, relay=relay):
             yield self
 
     async def run(self, *, relay: bool = True, consume: bool = True) -> None:
@@ -230,7 +230,7 @@ class App:
 
     def health(self) -> Health:
         """Say how the background parts of this process are. Asks nobody; without any parts it is well."""
-        return self._running.health()
+        return self._parts.health()
 
     async def drained(self) -> None:
         """Wait until everything committed before this call is published, or waits for a later time.
@@ -241,11 +241,11 @@ class App:
         Raises:
             ConfigurationError: neither relay nor consumer runs here, or the relay stopped before that.
         """
-        await self._running.drained()
+        await self._parts.drained()
 
     async def close(self) -> None:
         """Close the connections that this App has opened; it opens new ones when it is used again."""
-        self._running.close()
+        self._parts.close()
         await self.database.close()
 
     async def __aenter__(self) -> Self:

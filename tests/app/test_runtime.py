@@ -188,7 +188,7 @@ async def test_an_app_s_loop_is_watched_under_its_name(tmp_path, monkeypatch):
             names.append(given["name"])
             super().__init__(**given)
 
-    monkeypatch.setattr("txpatterns.running.LagWatch", Watch)
+    monkeypatch.setattr("txpatterns.parts.LagWatch", Watch)
     async with App("orders", database=f"sqlite+aiosqlite:///{tmp_path}/a.db", broker="memory://").running():
         assert names == ["orders"]
 

@@ -14,7 +14,7 @@ from database.cancelling import cancelled_at
 from inbox.support import LONG, TIMEOUT, FakeDelivery, Noted, note, prepared, quick
 from txpatterns.database import Database, finishing
 from txpatterns.inbox import State, Transaction
-from txpatterns.inbox.entries import Waiting, entry_of
+from txpatterns.inbox.entries import WaitingEntry, entry_of
 from txpatterns.inbox.lane_store import First
 
 OPEN = """SELECT count(*) FROM pg_stat_activity
@@ -60,7 +60,7 @@ async def cancelled_everywhere(url, kind, *, again=False):
                 handle = partial(deliveries.handle, FakeDelivery(message, False, world.broker))
                 attempt = handle
                 if kind == "retry":
-                    attempt = partial(consumer._consuming.retries.attempt, await stored(world, consumer, message))
+                    attempt = partial(consumer._consuming.due_attempts.attempt, await stored(world, consumer, message))
                 await engine.dispose()  # so that the attempt makes its connection
                 reached = await cancelled_at(attempt, number, again=again)
                 if kind == "live":
@@ -93,7 +93,7 @@ async def stored(world, consumer, message):
     lanes = consumer._consuming.processing.lanes
     first = First(State.RETRYING, 1, timedelta(milliseconds=1))
     _, row = await world.database.transact(partial(lanes.admit, entry=entry, first=first))
-    return Waiting(row, entry, 1, State.RETRYING)
+    return WaitingEntry(row, entry, 1, State.RETRYING)
 
 
 async def test_a_handler_that_waits_is_cancelled_at_once(sqlite_world, monkeypatch):

@@ -14,7 +14,7 @@ from txpatterns.database.dialects import is_repeatable
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox import State, inbox_table, inbox_waiting_table
 from txpatterns.inbox.attempts import Attempts
-from txpatterns.inbox.entries import Waiting, entry_of
+from txpatterns.inbox.entries import WaitingEntry, entry_of
 from txpatterns.inbox.lane_store import First, LaneStore
 from txpatterns.inbox.outcomes import Outcome
 
@@ -113,7 +113,7 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
             came = {}
 
             async def begin(row=row, entries=entries, came=came):
-                waiting = Waiting(row, entries[0], 1, State.RETRYING)
+                waiting = WaitingEntry(row, entries[0], 1, State.RETRYING)
                 try:
                     came["begun"] = await retrying.connection.run_sync(
                         partial(attempts.begin, waiting=waiting, limit=None)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from txpatterns.database import Database
 from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
-from txpatterns.inbox.entries import Waiting, solitary_lane
+from txpatterns.inbox.entries import WaitingEntry, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
@@ -44,9 +44,9 @@ class Attempts:
         connection: Connection,
         consumers: Sequence[str],
         most: int,
-        plan_of: Callable[[Waiting], Plan],
+        plan_of: Callable[[WaitingEntry], Plan],
         busy: Collection[int] = (),
-    ) -> tuple[list[Waiting], list[Waiting]]:
+    ) -> tuple[list[WaitingEntry], list[WaitingEntry]]:
         """Take messages that are due, with the attempt written already; gives those to run and those that died.
 
         A process that dies from here on has used up this attempt; the message is due again after its plan's time.
@@ -66,8 +66,8 @@ class Attempts:
             .with_for_update(skip_locked=True)
         )
         found = [waiting_of(row) for row in connection.execute(due).mappings()]
-        claimed: list[Waiting] = []
-        dead: list[Waiting] = []
+        claimed: list[WaitingEntry] = []
+        dead: list[WaitingEntry] = []
         for waiting in found:
             plan = plan_of(waiting)
             if plan.next_look is None:
@@ -91,7 +91,7 @@ class Attempts:
         due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= latest)
         return connection.execute(due.limit(1)).first() is not None
 
-    def begin(self, connection: Connection, waiting: Waiting, limit: timedelta | None) -> Outcome | None:
+    def begin(self, connection: Connection, waiting: WaitingEntry, limit: timedelta | None) -> Outcome | None:
         """Open the handler's transaction: take the row out, which locks it, and claim the message.
 
         ``limit`` is how long the handler may take. Gives what makes it wrong to run the handler, otherwise None: the
@@ -107,7 +107,7 @@ class Attempts:
         return None if first else Outcome.DUPLICATE
 
     def postpone(
-        self, connection: Connection, waiting: Waiting, after: timedelta, *, error: str, on_failure: OnFailure
+        self, connection: Connection, waiting: WaitingEntry, after: timedelta, *, error: str, on_failure: OnFailure
     ) -> bool:
         """Set the next due time after a failure; says whether the attempt was still the latest."""
         if not self._fence(connection, waiting):
@@ -120,19 +120,23 @@ class Attempts:
             self.lanes.promote(connection, entry)
         return True
 
-    def give_back(self, connection: Connection, waiting: Waiting) -> None:
+    def give_back(self, connection: Connection, waiting: WaitingEntry) -> None:
         """Undo the claim of an attempt that could not begin: it is due now, and no attempt is used up."""
         if self._fence(connection, waiting):
             self._update(connection, waiting, attempts=waiting.attempts - 1, due_at=self.database.now())
 
-    def bury(self, connection: Connection, waiting: Waiting, *, reason: str, error: str, on_failure: OnFailure) -> bool:
+    def bury(
+        self, connection: Connection, waiting: WaitingEntry, *, reason: str, error: str, on_failure: OnFailure
+    ) -> bool:
         """Make a dead letter and let the lane go on, or park it; says whether the attempt was still the latest."""
         if not self._fence(connection, waiting):
             return False
         self._end(connection, waiting, (reason, error), on_failure)
         return True
 
-    def _end(self, connection: Connection, waiting: Waiting, cause: tuple[str, str], on_failure: OnFailure) -> None:
+    def _end(
+        self, connection: Connection, waiting: WaitingEntry, cause: tuple[str, str], on_failure: OnFailure
+    ) -> None:
         entry, (reason, error) = waiting.entry, cause
         self.lanes.bury(connection, entry, attempts=waiting.attempts, reason=reason, error=error)
         if on_failure is OnFailure.PARK and waiting.state != State.SKIPPED:
@@ -141,10 +145,10 @@ class Attempts:
         connection.execute(sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id))
         self.lanes.promote(connection, entry)
 
-    def _fence(self, connection: Connection, waiting: Waiting) -> bool:
+    def _fence(self, connection: Connection, waiting: WaitingEntry) -> bool:
         fence = (_waiting.id == waiting.id, _waiting.attempts == waiting.attempts)
         query = sa.select(_waiting.id).where(*fence).with_for_update()
         return connection.execute(query).first() is not None
 
-    def _update(self, connection: Connection, waiting: Waiting, **values: object) -> None:
+    def _update(self, connection: Connection, waiting: WaitingEntry, **values: object) -> None:
         connection.execute(sa.update(inbox_waiting_table).where(_waiting.id == waiting.id).values(**values))

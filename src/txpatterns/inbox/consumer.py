@@ -141,11 +141,11 @@ class Consumer:
         """
         self.check()
         with self.handlers.in_use():
-            return await self._consuming.retries.make_due()
+            return await self._consuming.due_attempts.make_due()
 
     async def caught_up(self) -> None:
         """Wait until the further attempts that are due at this moment have been made, while this runs."""
-        await self._consuming.retries.caught_up()
+        await self._consuming.due_attempts.caught_up()
 
     def after_fork(self) -> None:
         """Forget the parent's tasks: in a forked child nothing runs yet."""

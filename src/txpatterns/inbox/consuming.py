@@ -18,10 +18,10 @@ from txpatterns.database.engines import is_autocommit, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.errors import BrokerError, BrokerUnavailable, NotTransactional
 from txpatterns.inbox.deliveries import Deliveries
+from txpatterns.inbox.due_attempts import DueAttempts
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.lanes import Lanes
 from txpatterns.inbox.processing import Processing
-from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.settings import check_window, concurrency_for
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.inbox.upkeep import Membership, keep_clean
@@ -43,8 +43,8 @@ class Consuming:
         self._suspicion = Suspicion()
         self._outages = self._outages_named("")
         self._intake = self._outages_named(": intake")
-        self.retries = Retries(processing, self._settings.retry_interval, self._outages)
-        self.deliveries = Deliveries(processing, self.retries, self._suspicion)
+        self.due_attempts = DueAttempts(processing, self._settings.retry_interval, self._outages)
+        self.deliveries = Deliveries(processing, self.due_attempts, self._suspicion)
         self.lanes = Lanes(
             self.deliveries.handle,
             max_in_flight=self._settings.max_in_flight,
@@ -56,7 +56,7 @@ class Consuming:
     @property
     def in_flight(self) -> int:
         """How many messages this process holds: from the broker and not acknowledged, or in a further attempt."""
-        return self.lanes.in_flight + self.retries.in_flight
+        return self.lanes.in_flight + self.due_attempts.in_flight
 
     def attention(self) -> list[str]:
         """Say in words what a person should look at: what is waited for, what cannot be read, what runs for long."""
@@ -104,7 +104,7 @@ class Consuming:
                 for name, work in self._works(membership).items():
                     tasks.append(asyncio.create_task(self._supervise(work), name=f"consumer {name}"))
                 await self._intake.insist(self._take_in)
-                await self.retries.finished()
+                await self.due_attempts.finished()
         finally:
             await finish(self._end(tasks, membership))
 
@@ -112,7 +112,7 @@ class Consuming:
         """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""
         self._stopping.set()
         self.lanes.wake()
-        self.retries.wake()
+        self.due_attempts.wake()
 
     def _outages_named(self, suffix: str) -> Outages:
         processing = self.processing
@@ -124,7 +124,7 @@ class Consuming:
         inbox = Inbox(self.processing.database)
         return {
             "membership": partial(membership.keep, clock, stopping),
-            "retries": self.retries.work,
+            "retries": self.due_attempts.work,
             "cleaning": partial(keep_clean, inbox, self._settings.retention, clock, stopping),
             "handlers": partial(self.processing.execution.underway.watch, stopping),
         }
@@ -184,9 +184,9 @@ class Consuming:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.stop_within.total_seconds()):
                 await self.lanes.drained()
-                await self.retries.finished()
+                await self.due_attempts.finished()
         await self.lanes.cancel()
-        await self.retries.cancel()
+        await self.due_attempts.cancel()
 
     async def _end(self, tasks: list[asyncio.Task[None]], membership: Membership) -> None:
         """Leave nothing behind that still runs, nor a membership that looks like a death.
@@ -198,7 +198,7 @@ class Consuming:
         for task in tasks:
             task.cancel()
         await self.lanes.cancel()
-        await self.retries.cancel()
+        await self.due_attempts.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if not cut_off:
             with suppress(Exception):  # when the database is away, the lease runs out by itself

@@ -11,12 +11,12 @@ from txpatterns.causes import story_of, summary_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
-from txpatterns.inbox.entries import Entry, Waiting, entry_of, solitary_lane, storable
+from txpatterns.inbox.due_attempts import DueAttempts
+from txpatterns.inbox.entries import Entry, WaitingEntry, entry_of, solitary_lane, storable
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.lane_store import First
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
-from txpatterns.inbox.retries import Retries
 from txpatterns.inbox.schema import State
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.messages import Event, Message, describe
@@ -34,9 +34,9 @@ _LOOK_AGAIN = timedelta(milliseconds=50)
 class Deliveries:
     """Hands a delivery to every handler of its type, and acknowledges it when each has committed or stored it."""
 
-    def __init__(self, processing: Processing, retries: Retries, suspicion: Suspicion) -> None:
+    def __init__(self, processing: Processing, due_attempts: DueAttempts, suspicion: Suspicion) -> None:
         self._processing = processing
-        self._retries = retries
+        self._due_attempts = due_attempts
         self._suspicion = suspicion
         self._unhandled: set[str] = set()
 
@@ -153,8 +153,8 @@ class Deliveries:
         outcome, row = await processing.transact(admit)
         if row is not None:
             async with processing.slots:
-                await self._retries.attempt(Waiting(row, entry, 1, State.RETRYING))
-            self._retries.wake()
+                await self._due_attempts.attempt(WaitingEntry(row, entry, 1, State.RETRYING))
+            self._due_attempts.wake()
         return outcome
 
     async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Outcome:

@@ -20,7 +20,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingEntry:
     """A message that waits in the database, as it was when its attempt began."""
 
     id: int

@@ -19,7 +19,7 @@ from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
-from txpatterns.inbox.entries import Entry, Waiting
+from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
 
@@ -219,7 +219,7 @@ class LaneStore:
         return connection.execute(returning).scalar_one_or_none()
 
 
-def waiting_of(row: RowMapping) -> Waiting:
+def waiting_of(row: RowMapping) -> WaitingEntry:
     """Make a waiting message of its row."""
     entry = Entry(row["consumer"], message_of(row), row["lane"], row["fingerprint"])
-    return Waiting(row["id"], entry, row["attempts"], row["state"])
+    return WaitingEntry(row["id"], entry, row["attempts"], row["state"])

@@ -22,7 +22,7 @@ from txpatterns.execution import Came, Execution, Origin, Result, Run
 from txpatterns.execution.calls import is_interrupt
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.attempts import Attempts, Plan
-from txpatterns.inbox.entries import Entry, Waiting
+from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.outcomes import Outcome
@@ -160,7 +160,7 @@ class Processing:
         ladder = self.settings.policies.of(entry.message.topic).ladder
         return decide(error, attempts, rules=rules, ladder=ladder, random=self.random)
 
-    def plan_of(self, waiting: Waiting) -> Plan:
+    def plan_of(self, waiting: WaitingEntry) -> Plan:
         """Say whether a waiting message may have another attempt, and when to look after it if its process dies."""
         message = waiting.entry.message
         policy = self.settings.policies.of(message.topic)

@@ -37,7 +37,7 @@ _PATIENCE = timedelta(minutes=1)
 _ARRIVAL = timedelta(seconds=10)
 
 
-class Running:
+class Parts:
     """Starts, watches and stops the relay and the consumer, and carries wake-ups between commits and relays."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Running:
             )
 
     @asynccontextmanager
-    async def parts(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
+    async def running(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
         """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on."""
         if consumer is None:
             async with self._started(None, relay=relay):

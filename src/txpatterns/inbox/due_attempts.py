@@ -1,4 +1,4 @@
-"""The retry worker: makes the attempts that are due, timed by the database."""
+"""The retry worker: claims the attempts that are due, timed by the database, and makes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from txpatterns.causes import story_of, summary_of
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
 from txpatterns.inbox.attempts import DIED_IN_ATTEMPT
-from txpatterns.inbox.entries import Waiting
+from txpatterns.inbox.entries import WaitingEntry
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
@@ -26,7 +26,7 @@ _AT_ONCE = 16
 _LOOK_AGAIN = timedelta(milliseconds=50)
 
 
-class Retries:
+class DueAttempts:
     """Claims what is due and runs it, as many at a time as there are free slots."""
 
     def __init__(self, processing: Processing, interval: timedelta, outages: Outages) -> None:
@@ -131,7 +131,7 @@ class Retries:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def attempt(self, waiting: Waiting) -> None:
+    async def attempt(self, waiting: WaitingEntry) -> None:
         """Make one attempt that was claimed before; the caller holds a slot."""
         self._busy.add(waiting.id)
         try:
@@ -139,7 +139,7 @@ class Retries:
         finally:
             self._busy.discard(waiting.id)
 
-    async def _attempt(self, waiting: Waiting) -> None:
+    async def _attempt(self, waiting: WaitingEntry) -> None:
         processing, entry = self._processing, waiting.entry
         handler = processing.handlers.find(entry.consumer, entry.message.type, entry.message.topic)
         limit = processing.limit_of(handler)
@@ -161,7 +161,7 @@ class Retries:
         result = await processing.run(handler, event, entry, opening, waiting.attempts)
         await self._conclude(waiting, handler, result, known)
 
-    async def _attempt_in_slot(self, waiting: Waiting) -> None:
+    async def _attempt_in_slot(self, waiting: WaitingEntry) -> None:
         try:
             await self.attempt(waiting)
         except Stopped:
@@ -169,7 +169,7 @@ class Retries:
         except Exception:
             logger.exception("an attempt of %s ended unexpectedly; it is due again", waiting.entry.consumer)
 
-    def _ended(self, waiting: Waiting, task: asyncio.Task[None]) -> None:
+    def _ended(self, waiting: WaitingEntry, task: asyncio.Task[None]) -> None:
         """Give the slot back, also that of a task that was cancelled before it began."""
         self._running.discard(task)
         self._busy.discard(waiting.id)
@@ -177,7 +177,7 @@ class Retries:
         self._processing.attempt_ended()
         self._wake.set()
 
-    async def _conclude(self, waiting: Waiting, handler: Handler, result: Result, known: Outcome | None) -> None:
+    async def _conclude(self, waiting: WaitingEntry, handler: Handler, result: Result, known: Outcome | None) -> None:
         processing, entry = self._processing, waiting.entry
         match result.came:
             case Came.DONE:
@@ -195,7 +195,7 @@ class Retries:
                 assert result.error is not None
                 await self._fail(waiting, handler, result.error)
 
-    async def _fail(self, waiting: Waiting, handler: Handler | None, error: BaseException) -> None:
+    async def _fail(self, waiting: WaitingEntry, handler: Handler | None, error: BaseException) -> None:
         processing, entry, attempts = self._processing, waiting.entry, self._processing.attempts
         on_failure = processing.settings.policies.of(entry.message.topic).on_failure
         text = summary_of(error) if isinstance(error, DecodeError) else story_of(error)
