@@ -204,7 +204,7 @@ FORKED = """
 import os
 import sys
 
-from txpatterns import App, Event
+from txpatterns import App, Event, Transaction
 
 app = App("forked", sys.argv[1], "memory://")
 
@@ -226,6 +226,10 @@ with app.worker().in_thread():
         try:
             assert app.health().parts == (), app.health()
             tell("child")
+
+            @app.on(Told)
+            async def hear(event: Told, tx: Transaction) -> None: ...
+
             with app.worker().in_thread():
                 assert "relay" in [part.name for part in app.health().parts]
             print("child ran parts of its own", flush=True)
@@ -240,7 +244,7 @@ with app.worker().in_thread():
 async def test_a_forked_child_shares_nothing_with_its_parent(child, database, tmp_path):
     """H38: a server forks after start: the child runs no parts and opens its own connections; the parent goes on.
 
-    The child may start parts of its own, on the same App.
+    The child may register handlers and start parts of its own, on the same App.
 
     Not on SQLite, whose own locks do not survive a fork while another thread is inside it.
     """
