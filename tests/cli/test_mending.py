@@ -143,7 +143,7 @@ def test_many_are_looked_at_first_and_then_exactly_those_are_done(ledger):
         (["retry", "99"], 3, "no dead letters like that"),
         (["show", "99"], 3, "there is no dead letter 99"),
         (["show", "9" * 30], 2, "9223372036854775807"),
-        (["retry", "0"], 2, "greater than or equal to 1"),
+        (["retry", "0"], 2, "Invalid value"),
         (["retry"], 2, "give either one ID, or --matching"),
         (["retry", "1", "--matching", "topic:*"], 2, "give either one ID, or --matching"),
         (["drop", "1"], 1, "Give --reason TEXT"),

@@ -166,7 +166,7 @@ class KafkaBroker:
     def _check(self, config: Mapping[str, object]) -> None:
         bare = {name: value for name, value in config.items() if name != "bootstrap.servers"}
         try:
-            Producer({**bare, "log_level": 0}).close()
+            Producer({**bare, "log_level": 0})  # it is gone with its last reference
         except KafkaException as raised:
             raise ConfigurationError(
                 f"Kafka's client does not accept its options. {self._masked(raised)}",
