@@ -264,14 +264,19 @@ def keep_settings(engine: Engine) -> None:
 
 def _keep_settings(connection: DBAPIConnection, _record: Any) -> None:
     idle = IDLE // timedelta(milliseconds=1)
-    cursor = connection.cursor()
-    cursor.execute(
-        "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config(name, CASE WHEN "
-        f"CAST(setting AS int) BETWEEN 1 AND {idle} THEN setting ELSE '{idle}' END, false) "
-        "FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
-    )
-    cursor.close()
-    connection.commit()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config(name, CASE WHEN "
+            f"CAST(setting AS int) BETWEEN 1 AND {idle} THEN setting ELSE '{idle}' END, false) "
+            "FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+        )
+        cursor.close()
+        connection.commit()
+    except BaseException:  # the pool does not know of this connection yet, and nobody else would close it
+        abandon: Callable[[], None] = getattr(connection, "terminate", connection.close)
+        abandon()
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:
