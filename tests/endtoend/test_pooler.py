@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from endtoend import application
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database as PostgresDatabase
 from txpatterns import App, AppSettings, MemoryBroker
+from txpatterns.database import Database, Leases
 from txpatterns.database.setup import create_missing
 
 
@@ -64,3 +66,23 @@ async def test_everything_works_through_a_transaction_pooler(
             assert await connection.scalar(sa.text(f"SHOW {setting}")) == usual
     await app.close()
     await made.dispose()
+
+
+@pytest.mark.server
+async def test_a_lease_bounds_its_transactions_through_a_pooler(
+    database: PostgresDatabase, pgbouncer: PgBouncer
+) -> None:
+    """H203: also where the server allows more: a process that is stopped keeps nobody out for longer than its lease."""
+    made, direct = (
+        psycopg_engine(database.url("psycopg", port=pgbouncer.port)),
+        create_async_engine(database.url("psycopg")),
+    )
+    async with direct.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        name = await connection.scalar(sa.text("SELECT current_database()"))
+        await connection.execute(sa.text(f"ALTER DATABASE \"{name}\" SET idle_in_transaction_session_timeout = '77s'"))
+    async with Database(made, listen_url=database.url("psycopg")) as ours:
+        leases = Leases(ours, "test", slots=1, ttl=timedelta(seconds=15))
+        show = sa.text("SHOW idle_in_transaction_session_timeout")
+        assert await leases._transact(lambda connection: connection.scalar(show)) == "15s"
+    await made.dispose()
+    await direct.dispose()

@@ -187,7 +187,7 @@ class Leases:
         A process that is stopped in the middle of it keeps its connection, and with that would keep others out of
         slots that are no longer its own.
         """
-        if not is_sqlite(connection) and self.ttl < IDLE:
+        if not is_sqlite(connection) and (self.ttl < IDLE or self.database.home.is_pooled):
             milliseconds = int(self.ttl.total_seconds() * 1000)
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 
