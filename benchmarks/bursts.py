@@ -6,13 +6,10 @@ import asyncio
 import time
 
 import asyncpg
-import sqlalchemy as sa
 
-from benchmarks.drain import NoOp
+from benchmarks.drain import FILL, MANY_KEYS, NoOp, prepared
 from benchmarks.harness import Case, Table, compare
 from txpatterns.brokers.kafka import KafkaBroker
-from txpatterns.database import Database
-from txpatterns.database.setup import create_missing
 from txpatterns.hooks import Hooks
 from txpatterns.outbox import Relay
 from txpatterns.transport import Publisher
@@ -21,12 +18,7 @@ MESSAGES = 100_000
 LOOKS = 12
 """More than the server needs to choose a general plan for a statement, which is five."""
 
-FILL = """INSERT INTO txp_outbox
-    (message_id, topic, type, key, bucket, payload, headers, content_type, occurred_at)
-SELECT gen_random_uuid()::text, '{topic}', 'order.placed', key, key::int % 256,
-       convert_to(repeat('x', 479), 'UTF8'), '{{}}', 'application/json', now()
-FROM (SELECT n, ({key})::text AS key FROM generate_series(1, {messages}) AS n) AS keyed ORDER BY n"""
-MANY, HALF, ONE = "n % 977", "CASE WHEN n % 2 = 0 THEN 7 ELSE n % 977 END", "7"
+HALF, ONE = "CASE WHEN n % 2 = 0 THEN 7 ELSE n % 977 END", "7"
 
 
 async def to_nothing(url: str, rounds: int) -> Table:
@@ -40,9 +32,7 @@ async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> Ta
 
 
 async def _bursts(url: str, broker: Publisher, topic: str, title: str, rounds: int) -> Table:
-    database = Database(sa.make_url(url).set(drivername="postgresql+asyncpg"))
-    await database.transact(create_missing)
-    pool = await asyncpg.create_pool(url)
+    database, pool = await prepared(url)
 
     async def waiting(key: str, messages: int = MESSAGES) -> float:
         await _empty(pool)
@@ -58,7 +48,7 @@ async def _bursts(url: str, broker: Publisher, topic: str, title: str, rounds: i
         relay = Relay(database, broker, hooks=looks)
         run = asyncio.ensure_future(relay.run())
         await looks.many.wait()
-        await _fill(pool, topic, MANY, MESSAGES)
+        await _fill(pool, topic, MANY_KEYS, MESSAGES)
         started = time.perf_counter()
         await relay.drained()
         taken = time.perf_counter() - started
@@ -68,7 +58,7 @@ async def _bursts(url: str, broker: Publisher, topic: str, title: str, rounds: i
 
     many = "977 keys, all waiting when the relay starts"
     cases = [
-        Case(many, lambda: waiting(MANY)),
+        Case(many, lambda: waiting(MANY_KEYS)),
         Case("one key", lambda: waiting(ONE), many, 0.6),
         Case("one key, a fifth of the messages", lambda: waiting(ONE, MESSAGES // 5), many, 0.6),
         Case("one key has every second message", lambda: waiting(HALF), many, 0.6),

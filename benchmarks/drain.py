@@ -24,9 +24,10 @@ MESSAGES = 40_000
 
 FILL = """INSERT INTO txp_outbox
     (message_id, topic, type, key, bucket, payload, headers, content_type, occurred_at)
-SELECT gen_random_uuid()::text, '{topic}', 'order.placed', (n % 977)::text, (n % 977) % 256,
+SELECT gen_random_uuid()::text, '{topic}', 'order.placed', key, key::int % 256,
        convert_to(repeat('x', 479), 'UTF8'), '{{}}', 'application/json', now()
-FROM generate_series(1, {messages}) AS n"""
+FROM (SELECT n, ({key})::text AS key FROM generate_series(1, {messages}) AS n) AS keyed ORDER BY n"""
+MANY_KEYS = "n % 977"
 
 
 class NoOp:
@@ -40,7 +41,7 @@ class NoOp:
 
 async def to_nothing(url: str, rounds: int) -> Table:
     """Messages per second into a sink that does nothing."""
-    database, pool = await _prepared(url)
+    database, pool = await prepared(url)
 
     async def bare() -> Sample:
         return await _bare(pool, _nothing)
@@ -82,7 +83,7 @@ async def to_nothing(url: str, rounds: int) -> Table:
 
 async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> Table:
     """Messages per second into a real Kafka."""
-    database, pool = await _prepared(url)
+    database, pool = await prepared(url)
     producer = Producer(
         {"bootstrap.servers": broker.settings.servers, "enable.idempotence": True, "acks": "all", "linger.ms": 5}
     )
@@ -127,7 +128,8 @@ async def to_kafka(url: str, broker: KafkaBroker, topic: str, rounds: int) -> Ta
 _LIMITS = {"WAL bytes/message": 100, "row versions killed/message": 1}
 
 
-async def _prepared(url: str) -> tuple[Database, asyncpg.Pool]:
+async def prepared(url: str) -> tuple[Database, asyncpg.Pool]:
+    """Open a database and make its tables; gives a pool of bare connections, too."""
     database = Database(sa.make_url(url).set(drivername="postgresql+asyncpg"))
     await database.transact(create_missing)
     return database, await asyncpg.create_pool(url)
@@ -135,7 +137,7 @@ async def _prepared(url: str) -> tuple[Database, asyncpg.Pool]:
 
 async def _fill(pool: asyncpg.Pool, topic: str = "orders") -> None:
     await pool.execute("TRUNCATE txp_outbox")
-    await pool.execute(FILL.format(topic=topic, messages=MESSAGES))
+    await pool.execute(FILL.format(topic=topic, key=MANY_KEYS, messages=MESSAGES))
     await pool.execute("ALTER TABLE txp_outbox ADD COLUMN IF NOT EXISTS status int")
     await pool.execute("VACUUM ANALYZE txp_outbox")
 

@@ -197,15 +197,20 @@ class Event(BaseModel):
         """
         spec = describe(type(self))
         key: Any = None if spec.key is None else getattr(self, spec.key)
-        if key is None or isinstance(key, str):
-            return None if key is None else str(key)
-        kind: Any = type(key)
-        if isinstance(key, Set) or (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__):
+        if key is None:
+            return None
+        if not isinstance(key, str) and _has_no_lasting_text(key):
             raise AddRefused(
-                f"The key of {spec.type} is a {kind.__name__}, whose text differs from process to process.",
+                f"The key of {spec.type} is a {type(key).__name__}, whose text differs from process to process.",
                 fix="Name a property that gives the key as text.",
             )
         return str(key)
+
+
+def _has_no_lasting_text(key: object) -> bool:
+    """Whether the text of a value differs from process to process: by hashes, or by its place in memory."""
+    kind: Any = type(key)
+    return isinstance(key, Set) or (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__)
 
 
 def _check_names(event: type[Event], spec: EventType, names: Iterable[str]) -> None:

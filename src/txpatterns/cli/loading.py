@@ -140,6 +140,18 @@ async def open_database(app: str | None, url: str | None, *, make: bool = False)
             yield database
 
 
+@asynccontextmanager
+async def open_tables(app: str | None, url: str | None) -> AsyncIterator[Database]:
+    """Open a database as ``open_database`` does, and make sure that our tables are there.
+
+    Raises:
+        ConfigurationError, SchemaError: see ``open_database``.
+    """
+    async with open_database(app, url) as opened:
+        await opened.read(read_uid)  # says which command makes them
+        yield opened
+
+
 def place_of(app: str | None, url: str | None) -> tuple[str | None, str | None]:
     """Give the dialect of the database that the options lead to, and the schema where they say so. Asks nobody."""
     if app is not None:
@@ -174,15 +186,3 @@ def _naming(app: str | None, url: str | None) -> Iterator[None]:
         yield
     except SchemaError as error:
         raise SchemaError(error.message, fix=error.remedy.replace(_UPGRADE, _UPGRADE + as_named(app, url))) from error
-
-
-@asynccontextmanager
-async def open_tables(app: str | None, url: str | None) -> AsyncIterator[Database]:
-    """Do the same, and make sure that our tables are there.
-
-    Raises:
-        ConfigurationError, SchemaError: see ``open_database``.
-    """
-    async with open_database(app, url) as opened:
-        await opened.read(read_uid)  # says which command makes them
-        yield opened

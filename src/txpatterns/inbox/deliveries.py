@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 
 from txpatterns.causes import story_of, summary_of
@@ -28,7 +27,6 @@ logger = logging.getLogger("txpatterns")
 
 _TRIES = 5
 _TOLD = 1000
-_LOOK_AGAIN = timedelta(milliseconds=50)
 
 
 class Deliveries:
@@ -114,7 +112,7 @@ class Deliveries:
                 return
             looks += 1
             if looks > 1:
-                await processing.database.clock.wait(processing.freed, _LOOK_AGAIN)
+                await processing.until_freed()
             if processing.outages.stopping.is_set():
                 raise Stopped
 

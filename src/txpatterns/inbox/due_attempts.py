@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.engine import Connection
@@ -23,7 +23,6 @@ from txpatterns.runtime.outages import Outages, Stopped
 logger = logging.getLogger("txpatterns")
 
 _AT_ONCE = 16
-_LOOK_AGAIN = timedelta(milliseconds=50)
 
 
 class DueAttempts:
@@ -56,10 +55,10 @@ class DueAttempts:
                 processing.hooks.idle("consumer")
                 await processing.database.clock.wait(self._wake, self._interval)
 
-    async def _is_due(self) -> bool:
+    async def _is_due(self, moment: datetime | None = None) -> bool:
         processing = self._processing
-        has_due = partial(processing.attempts.has_due, consumers=processing.handlers.consumers)
-        return await processing.database.read(has_due)
+        consumers = processing.handlers.consumers
+        return await processing.database.read(partial(processing.attempts.has_due, consumers=consumers, moment=moment))
 
     async def make_due(self) -> int:
         """Make the attempts that are due now, up to the number of free slots, and wait for them; says how many."""
@@ -108,12 +107,10 @@ class DueAttempts:
     async def caught_up(self) -> None:
         """Wait until every attempt that is due at this moment has been made, while ``work`` runs; or until it stops."""
         processing = self._processing
-        database, stopping = processing.database, processing.outages.stopping
-        is_due = partial(processing.attempts.has_due, consumers=processing.handlers.consumers)
-        moment = await database.read(processing.attempts.moment)
-        while not stopping.is_set() and await database.read(partial(is_due, moment=moment)):
+        moment = await processing.database.read(processing.attempts.moment)
+        while not processing.outages.stopping.is_set() and await self._is_due(moment):
             self.wake()
-            await database.clock.wait(processing.freed, _LOOK_AGAIN)
+            await processing.until_freed()
         async with self._claiming:
             running = set(self._running)
         if running:

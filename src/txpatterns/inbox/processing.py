@@ -39,6 +39,7 @@ logger = logging.getLogger("txpatterns")
 T = TypeVar("T")
 
 _REPEATS = 5
+_LOOK_AGAIN = timedelta(milliseconds=50)
 
 
 @dataclass(slots=True)
@@ -175,6 +176,10 @@ class Processing:
         # Not sooner than the takeover: a claim that still waits for a connection must not be claimed once more.
         wait = self.settings.policies.of(topic).ladder.delay(attempts, self.random)
         return max(wait or timedelta(0), self.settings.takeover)
+
+    async def until_freed(self) -> None:
+        """Wait until an attempt has ended here, or a moment, because it may be another process whose attempt ends."""
+        await self.database.clock.wait(self.freed, _LOOK_AGAIN)
 
     def attempt_ended(self) -> None:
         """Wake the lanes that wait for a running attempt."""

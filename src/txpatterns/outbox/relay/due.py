@@ -14,7 +14,7 @@ from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held
 from txpatterns.database.stored import message_of
 from txpatterns.outbox.relay.rows import Row, lane_of
-from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, in_buckets, said
+from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, in_buckets, said, slots_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 
 _LONGEST_LOOK = 60.0
@@ -101,7 +101,7 @@ class DueStore(WaitingTable):
     async def give_back(self, held: Held, due: Due, pause: timedelta) -> None:
         """Uncount an attempt that decided nothing: the broker was away."""
         await self._guarded(
-            _slot(held, due),
+            slots_of(held, due.row.bucket),
             lambda connection: connection.execute(
                 self._update(due.row.message.id).values(attempts=due.attempts - 1, due_at=self.database.now(pause))
             ),
@@ -120,11 +120,13 @@ class DueStore(WaitingTable):
             self._end(connection, due, said(error), permanent=permanent)
             return True
 
-        return await self._guarded(_slot(held, due), work)
+        return await self._guarded(slots_of(held, due.row.bucket), work)
 
     async def published(self, held: Held, due: Due) -> None:
         """Forget a message whose retry the broker has confirmed."""
-        await self._guarded(_slot(held, due), lambda connection: self._delete(connection, [due.row.message.id]))
+        await self._guarded(
+            slots_of(held, due.row.bucket), lambda connection: self._delete(connection, [due.row.message.id])
+        )
 
     def _due(
         self,
@@ -160,7 +162,3 @@ class DueStore(WaitingTable):
 def _not_in(ids: Iterable[str], topics: Sequence[str]) -> list[sa.ColumnElement[bool]]:
     left_out = (waiting_table.c.message_id, list(ids)), (waiting_table.c.topic, list(topics))
     return [sa.not_(within(column, listed)) for column, listed in left_out if listed]
-
-
-def _slot(held: Held, due: Due) -> dict[int, int]:
-    return {due.row.bucket: held.get(due.row.bucket, -1)}

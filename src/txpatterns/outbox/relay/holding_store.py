@@ -12,7 +12,7 @@ from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held
 from txpatterns.deadletters.letter import has_dead_letter
 from txpatterns.outbox.relay.rows import Lane, Row
-from txpatterns.outbox.relay.waiting import CHUNK, ID, SHARED, WaitingTable, in_buckets, in_lane, said
+from txpatterns.outbox.relay.waiting import CHUNK, ID, SHARED, WaitingTable, in_buckets, in_lane, said, slots_of
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
 from txpatterns.retries import OnFailure
 
@@ -50,7 +50,7 @@ class HoldingStore(WaitingTable):
 
         Raises LeaseLost.
         """
-        slots = {row.bucket: held.get(row.bucket, -1) for row in rows}
+        slots = slots_of(held, *(row.bucket for row in rows))
         ids = [row.message.id for row in rows]
         lanes = {row.lane for row in rows if self._parks(row.message.topic)}
 
@@ -88,7 +88,7 @@ class HoldingStore(WaitingTable):
             )
             return state is Waiting.RETRYING and row.message.key is not None
 
-        return await self._guarded({row.bucket: held.get(row.bucket, -1)}, work)
+        return await self._guarded(slots_of(held, row.bucket), work)
 
     async def release(self, held: Held, bucket: int, lane: Lane) -> tuple[int | None, bool]:
         """Let followers of a lane back into the outbox at their old positions, a chunk at a time.
@@ -109,7 +109,7 @@ class HoldingStore(WaitingTable):
             rest = sa.select(sa.literal(1)).where(in_lane(lane, (Waiting.RETRYING, Waiting.BEHIND, Waiting.PARKED)))
             return (found[0].position if found else None), connection.execute(rest.limit(1)).first() is None
 
-        return await self._guarded({bucket: held.get(bucket, -1)}, work)
+        return await self._guarded(slots_of(held, bucket), work)
 
     def _move_out(self, connection: Connection, ids: Sequence[str], state: Waiting) -> int:
         """Move rows of the outbox to those that wait; gives how many went.

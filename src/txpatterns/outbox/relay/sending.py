@@ -23,6 +23,7 @@ from txpatterns.outbox.relay.publication import Publication
 from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.state import RelayState
+from txpatterns.outbox.relay.verdicts import UNTOLD
 from txpatterns.transport import Outcome, Verdict
 
 logger = logging.getLogger("txpatterns.relay")
@@ -35,7 +36,6 @@ _ALONE, _ALONE_OF_A_TOPIC = 8, 2
 """Messages under way at once that are in doubt, or tried again."""
 _SLACK = timedelta(seconds=5)
 """The adapter, which knows more, gives up first."""
-_UNTOLD = Outcome(Verdict.UNKNOWN)
 
 Conclude = Callable[[Publication, Sequence[Row]], None]
 
@@ -230,7 +230,7 @@ class Sending:
         publication = Publication([row], row.message.topic, self.clock.monotonic())
         try:
             await self._outcomes(publication, lambda publication, rows: None)
-            outcome = publication.outcomes.get(row.message.id, _UNTOLD)
+            outcome = publication.outcomes.get(row.message.id, UNTOLD)
             nothing_else_went = self.backlog.judge.confirmations == before and self.pauses.in_a_row > 0
             if outcome.verdict is Verdict.CONFIRMED:
                 self.backlog.judge.confirmations += 1

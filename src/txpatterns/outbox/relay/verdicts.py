@@ -46,7 +46,7 @@ class Judge:
         found = Verdicts()
         settled, again = found.settled, found.again
         for row in rows:
-            outcome = outcomes.get(row.message.id, _UNTOLD)
+            outcome = outcomes.get(row.message.id, UNTOLD)
             if again and row.lane in again:
                 again[row.lane].append(row)
             elif outcome.verdict is _CONFIRMED:
@@ -84,7 +84,8 @@ class Judge:
         return False
 
 
-_UNTOLD = Outcome(Verdict.UNKNOWN)
+UNTOLD = Outcome(Verdict.UNKNOWN)
+"""Of a message of which the broker said nothing."""
 _CONFIRMED = Verdict.CONFIRMED
 """Looked up once, which in Python 3.11 costs as much as all else that is asked of a confirmed row."""
 _DOUBTS = 3

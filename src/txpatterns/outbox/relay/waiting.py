@@ -71,6 +71,11 @@ class WaitingTable:
         connection.execute(sa.update(waiting_table).where(behind).values(state=Waiting.PARKED))
 
 
+def slots_of(held: Held, *buckets: int) -> dict[int, int]:
+    """Give these buckets with the epochs under which they are ours; one that is not ours any more has none."""
+    return {bucket: held.get(bucket, -1) for bucket in buckets}
+
+
 def in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:
     """Say that a row is of this lane, in one of these states."""
     topic, key = lane
