@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import permutations
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 TIMEOUT = 30.0
-_WAITS = sa.text("SELECT cardinality(pg_blocking_pids(:pid)) > 0")
+_BLOCKED = sa.text("SELECT pid FROM unnest(CAST(:pids AS int[])) AS pid WHERE cardinality(pg_blocking_pids(pid)) > 0")
 
 Step = Callable[[], Awaitable[None]]
 
@@ -31,12 +32,19 @@ class Session:
         self._task = asyncio.create_task(self._run())
 
     @classmethod
-    async def on(cls, engine: AsyncEngine, isolation_level: str) -> Session:
-        connection = await engine.connect()
-        await connection.execution_options(isolation_level=isolation_level)
-        pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
-        await connection.rollback()
-        return cls(connection, pid)
+    @asynccontextmanager
+    async def on(cls, engine: AsyncEngine, isolation_level: str) -> AsyncIterator[Session]:
+        """Open a session, and close it after the test, also after one that fails."""
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level=isolation_level)
+            pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
+            await connection.rollback()
+            session = cls(connection, pid)
+            try:
+                yield session
+            finally:
+                session._task.cancel()
+                await asyncio.gather(session._task, return_exceptions=True)
 
     def ask(self, step: Step) -> None:
         self._steps.put_nowait(step)
@@ -44,11 +52,6 @@ class Session:
     @property
     def busy(self) -> bool:
         return self._steps._unfinished_tasks > 0
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self.connection.close()
 
     async def _run(self) -> None:
         while True:
@@ -63,18 +66,28 @@ class Session:
             self._task.result()
 
 
+@asynccontextmanager
+async def opened(engine: AsyncEngine, *isolation_levels: str) -> AsyncIterator[list[Session]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Session.on(engine, level)) for level in isolation_levels]
+
+
 async def quiet(sessions: Sequence[Session], watcher: AsyncConnection) -> None:
-    """Wait until each session has nothing to do, or waits for another's lock."""
+    """Wait until each session has nothing to do, or waits for another's lock.
+
+    One look tells of all of them: a session that ends its step between two looks may have freed one that was seen
+    to wait before.
+    """
     async with asyncio.timeout(TIMEOUT):
         while True:
             await asyncio.sleep(0)
-            for session in sessions:
-                session.check()
-            waiting = [await _blocked(session, watcher) for session in sessions if session.busy]
-            if all(waiting):
+            busy = _pids_of_busy(sessions)
+            found = await watcher.execute(_BLOCKED, {"pids": list(busy)})
+            if busy == set(found.scalars()) == _pids_of_busy(sessions):
                 return
 
 
-async def _blocked(session: Session, watcher: AsyncConnection) -> bool:
-    found = (await watcher.execute(_WAITS, {"pid": session.pid})).scalar_one()
-    return bool(found) and session.busy
+def _pids_of_busy(sessions: Sequence[Session]) -> set[int]:
+    for session in sessions:
+        session.check()
+    return {session.pid for session in sessions if session.busy}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from inbox.interleaving import Session, orders, quiet
+from inbox.interleaving import opened, orders, quiet
 from inbox.support import Noted, effects, note
 from txpatterns.database.dialects import is_repeatable
 from txpatterns.deadletters.schema import dead_letter_table
@@ -67,9 +67,8 @@ async def test_two_consumers_in_every_order_have_one_effect(postgres_world, leve
     world = postgres_world
     world.inbox_api = world.consumer().inbox
     engine = world.database.engine
-    sessions = [await Session.on(engine, level) for _ in range(2)]
     blocked = 0
-    async with engine.connect() as watcher:
+    async with engine.connect() as watcher, opened(engine, level, level) as sessions:
         await watcher.execution_options(isolation_level="AUTOCOMMIT")
         for endings in [(a, b) for a in ("commit", "abort") for b in ("commit", "abort")]:
             for order in orders(3, 3):
@@ -86,8 +85,6 @@ async def test_two_consumers_in_every_order_have_one_effect(postgres_world, leve
                 expected = [("a", 1)] if "commit" in endings else []
                 assert await world.effects() == expected, (order, endings)
                 assert len(await world.inbox()) == len(expected)
-    for session in sessions:
-        await session.close()
     assert blocked > 0
 
 
@@ -101,8 +98,8 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
     store = LaneStore(world.database)
     attempts = Attempts(world.database, store)
     engine = world.database.engine
-    retrying, appending = [await Session.on(engine, LEVELS[0] if i else level) for i in range(2)]
-    async with engine.connect() as watcher:
+    async with engine.connect() as watcher, opened(engine, level, LEVELS[0]) as both:
+        retrying, appending = both
         await watcher.execution_options(isolation_level="AUTOCOMMIT")
         for order in orders(3, 2):
             await wiped(world)
@@ -135,7 +132,6 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
                 )
 
             steps = [iter((snapshot, begin, end)), iter((append, appending.connection.commit))]
-            both = [retrying, appending]
             for turn in order:
                 both[turn].ask(next(steps[turn]))
                 await quiet(both, watcher)
@@ -144,8 +140,6 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
             assert await world.stranded() == [], (order, came)
             kept = {row.message_id for row in await world.waiting()}
             assert (entries[-1].message.id in kept) == (came["admitted"] is Outcome.BEHIND), (order, came)
-    await retrying.close()
-    await appending.close()
 
 
 async def stored_lane(world, store, entries):
@@ -182,8 +176,8 @@ async def test_two_processes_in_which_a_message_fails_keep_it_once(postgres_worl
     The message waits, or is a dead letter, and only one of it. All six orders of deciding and ending."""
     world = postgres_world
     entry = entry_of("app.noted", world.message(Noted(book="a", number=1)))
-    sessions = [await Session.on(world.database.engine, "READ COMMITTED") for _ in ways]
-    async with world.database.engine.connect() as watcher:
+    engine = world.database.engine
+    async with engine.connect() as watcher, opened(engine, LEVELS[0], LEVELS[0]) as sessions:
         await watcher.execution_options(isolation_level="AUTOCOMMIT")
         for order in orders(2, 2):
             await wiped(world)
@@ -194,5 +188,3 @@ async def test_two_processes_in_which_a_message_fails_keep_it_once(postgres_worl
                 await quiet(sessions, watcher)
             kept = [len(await world.rows(table)) for table in (inbox_waiting_table, dead_letter_table)]
             assert sum(kept) == 1, (order, kept)
-    for session in sessions:
-        await session.close()
