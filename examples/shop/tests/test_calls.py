@@ -69,7 +69,7 @@ async def test_nobody_there_is_unavailable():
 
     bank = caller(ports.Bank, httpx.AsyncClient(transport=httpx.MockTransport(refuse)), "nobody.test")
     with pytest.raises(Problem) as caught:
-        await bank.look_up("c")
+        await bank.stop("k", Money(amount="0.10"))
     assert caught.value.kind.status == 503
 
 
@@ -105,14 +105,14 @@ async def test_an_answer_that_is_no_problem_is_one():
     """Something else on the service's address, or a service that broke, is told as such."""
 
     class Broken:
-        async def look_up(self, charge_id):
+        async def stop(self, key, amount):
             raise RuntimeError("oh")
 
     transport = httpx.ASGITransport(serve(ports.Bank, Broken()), raise_app_exceptions=False)
     with pytest.raises(Problem) as caught:
-        await caller(ports.Bank, httpx.AsyncClient(transport=transport), "s").look_up("c")
+        await caller(ports.Bank, httpx.AsyncClient(transport=transport), "s").stop("k", Money(amount="0.10"))
     assert caught.value.kind.slug == "internal"
     stranger = httpx.MockTransport(lambda request: httpx.Response(500, text="oops"))
     with pytest.raises(Problem) as caught:
-        await caller(ports.Bank, httpx.AsyncClient(transport=stranger), "s").look_up("c")
+        await caller(ports.Bank, httpx.AsyncClient(transport=stranger), "s").stop("k", Money(amount="0.10"))
     assert (caught.value.kind.slug, caught.value.detail) == ("unavailable", "s answered 500.")

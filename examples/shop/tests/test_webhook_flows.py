@@ -1,6 +1,12 @@
 """Webhooks that come twice, late, never, or in the wrong order: nobody pays twice, nobody pays for nothing."""
 
 import asyncio
+from datetime import timedelta
+
+from shop.bank.api import BankApi, Temper
+from shop.bank.models import Base
+from shop.money import Money
+from txpatterns import App
 
 
 async def test_ten_times_at_once(shop, body_of):
@@ -56,6 +62,30 @@ async def test_lost(hasty_shop):
     captured = next(entry for entry in timeline if entry["type"] == "payment.captured")
     assert captured["payload"]["source"] == "look-up"
     assert heard.count("refund.requested") == 1
+
+
+async def test_money_on_its_way(open_shop, tmp_path):
+    """P4, H277: the order ends while money is being moved, and no answer comes: the bank is asked until it is known."""
+    async with open_shop(tmp_path, SHOP_PAYMENT_WINDOW="1", SHOP_BANK_DELAY="2.5") as shop:
+        alice = await shop.visitor()
+        order_id = await shop.buy(alice, "lost")
+        heard = await shop.until(alice, order_id, "payment.refunded")
+        assert heard.index("order.canceled") < heard.index("payment.captured") < heard.index("refund.requested")
+        assert shop.rows("bank", "select count(*) from charge where refund_key is null") == [(0,)]
+
+
+async def test_a_charge_that_is_stopped_before_it_comes(tmp_path):
+    """P4, H277: a charge that is asked for after the order has ended, by a process that stood still, moves nothing."""
+    amount = Money(amount="12.50")
+    app = App("bank", f"sqlite+aiosqlite:///{tmp_path}/bank.db", "memory://", metadata=Base.metadata)
+    async with app:
+        bank = BankApi(app, Temper(seed=1, think=timedelta(0)))
+        assert (await bank.stop("late", amount)).status == "failed"
+        assert (await bank.charge("late", amount, "succeed", 1)).status == "failed"
+        charge = await bank.charge("early", amount, "succeed", 1)
+        assert await bank.stop("early", amount) == charge.model_copy(update={"status": "captured"})
+        assert (await bank.charge("hanging", amount, "silent", 1)).status == "pending"
+        assert (await bank.stop("hanging", amount)).status == "failed"
 
 
 async def test_forged_and_stale_webhooks_are_refused(shop):

@@ -146,6 +146,12 @@ class PaymentWindowClosed(Event, topic=TIMER_TOPIC, type="payment.window_closed"
     order_id: str
 
 
+class SettlementDue(Event, topic=TIMER_TOPIC, type="payment.settlement_due", key="order_id"):
+    """A durable timer: money was being moved when the order ended; it is time to ask the bank again."""
+
+    order_id: str
+
+
 class WebhookDue(Event, topic=BANK_TOPIC, type="bank.webhook_due", key="charge_id"):
     """The bank's own timer: it is time to post an answer to the shop."""
 

@@ -56,16 +56,20 @@ class BankApi:
                 self._tell_later(session, row, f"{answer.event}", answer.kind, answer.after)
             return _view(row)
 
-    async def look_up(self, charge_id: str) -> Charge:
-        """Say how a charge stands.
+    async def stop(self, key: str, amount: Money) -> Charge:
+        """Begin nothing under this key from now on; says how the charge stands.
 
-        Raises:
-            Problem: ``not-found``.
+        ``captured``: it is too late. ``pending``: money is being moved, which nobody can stop; ask again. ``failed``:
+        nothing is charged, also if it was never asked for: whoever asks later, because the network was slow or a
+        process stood still, finds it failed.
         """
-        async with self.app.session() as session:
-            row = await session.scalar(select(ChargeRow).where(ChargeRow.id == charge_id))
+        async with self.app.transaction() as session:
+            row = await session.scalar(select(ChargeRow).where(ChargeRow.key == key).with_for_update())
             if row is None:
-                raise Problem("not-found", "There is no such charge.")
+                row = ChargeRow(id=new_id(), key=key, amount_minor=amount.minor, currency=amount.currency, failed=True)
+                session.add(row)
+            elif row.captured_at is None:
+                row.failed = True
             return _view(row)
 
     async def refund(self, key: str, charge_id: str) -> Charge:

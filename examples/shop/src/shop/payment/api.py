@@ -47,7 +47,7 @@ class PaymentsApi:
                 why = f"event {news.id} was counted before"
                 self._tell_repeated(session, payment, news, why)
                 return WebhookResult(webhook_id=news.id, first=False, outcome=why)
-            verdict, told = answer_payment(payment, news.answer, news.amount, "webhook")
+            verdict, told = answer_payment(payment, news.answer, news.charge, "webhook")
             for event in told:
                 self._tell(session, payment, event)
             if not verdict.tell:

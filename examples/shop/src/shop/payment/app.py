@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,14 +15,17 @@ from shop.events import (
     PaymentRefunded,
     PaymentSessionOpened,
     RefundRequested,
+    SettlementDue,
     StockReserved,
 )
 from shop.money import Money
-from shop.payment.domain import Answer, PaymentStatus, Verdict, judge
+from shop.payment.domain import CHARGEABLE, Answer, PaymentStatus, Verdict, judge
 from shop.payment.models import PaymentRow
-from shop.ports import Bank
+from shop.ports import Bank, Charge
 from txpatterns import App, Event, Transaction, new_id
 from txpatterns.hooks import correlation_id_of
+
+ASK_AGAIN = timedelta(seconds=2)
 
 
 class PaymentUnknown(Exception):
@@ -67,29 +70,46 @@ def listen(app: App, bank: Bank) -> None:
 
     @app.on(OrderCanceled)
     async def settle_with_bank(event: OrderCanceled, tx: Transaction) -> None:
-        row = await find_payment(tx.session, event.order_id)
-        if row.status == PaymentStatus.WAITING:
-            row.status = PaymentStatus.DROPPED.value
-        elif row.status == PaymentStatus.OPEN and row.charge_id is not None:
-            # No answer came. Asking is the only way to know whether money moved: a lost webhook tells nothing.
-            charge = await bank.look_up(row.charge_id)
-            if charge.status == "captured":
-                _, told = answer_payment(row, Answer.CAPTURED, charge.amount, "look-up")
-                for event_of_bank in told:
-                    tx.emit(event_of_bank)
+        await _settle(tx, bank, event.order_id)
+
+    @app.on(SettlementDue)
+    async def settle_again(event: SettlementDue, tx: Transaction) -> None:
+        await _settle(tx, bank, event.order_id)
 
     @app.on(RefundRequested)
     async def refund(event: RefundRequested, tx: Transaction) -> None:
         row = await find_payment(tx.session, event.order_id)
-        if row.status == PaymentStatus.CAPTURED and row.charge_id is not None:
-            await bank.refund(f"refund-{row.id}", row.charge_id)
+        if row.status == PaymentStatus.CAPTURED:
+            charge_id = row.charge_id or (await bank.stop(row.id, _amount(row))).id
+            await bank.refund(f"refund-{row.id}", charge_id)
             row.status = PaymentStatus.REFUNDING.value
 
 
-def answer_payment(row: PaymentRow, answer: Answer, amount: Money, source: str) -> tuple[Verdict, list[Event]]:
+async def _settle(tx: Transaction, bank: Bank, order_id: str) -> None:
+    """See that nothing is charged for an order that has ended, or that the charge becomes known.
+
+    Only the bank knows whether money moved: an answer may have been lost, and so may our own note that we asked, with
+    a process that died behind the call. Stopped by its key, a charge can neither be hidden nor come later.
+    """
+    row = await find_payment(tx.session, order_id)
+    if row.status not in CHARGEABLE:
+        return
+    charge = await bank.stop(row.id, _amount(row))
+    if charge.status == "captured":
+        _, told = answer_payment(row, Answer.CAPTURED, charge, "look-up")
+        for event in told:
+            tx.emit(event)
+    elif charge.status == "pending":
+        tx.emit(SettlementDue(order_id=order_id), deliver_after=ASK_AGAIN)
+    elif row.status != PaymentStatus.FAILED:
+        row.status = PaymentStatus.DROPPED.value
+
+
+def answer_payment(row: PaymentRow, answer: Answer, charge: Charge, source: str) -> tuple[Verdict, list[Event]]:
     """Apply an answer of the bank to a payment; gives the verdict, and the events that tell of it."""
+    amount = charge.amount
     verdict = judge(PaymentStatus(row.status), answer, amount == _amount(row))
-    row.status = verdict.status.value
+    row.status, row.charge_id = verdict.status.value, charge.id
     if not verdict.tell:
         return verdict, []
     match answer:

@@ -11,13 +11,13 @@ class PaymentStatus(StrEnum):
     OPEN = "open"  # the bank was asked
     CAPTURED = "captured"
     FAILED = "failed"
-    DROPPED = "dropped"  # the order ended before the bank was asked, or the bank never charged
+    DROPPED = "dropped"  # the order ended, and the bank has charged nothing and will not
     REFUNDING = "refunding"
     REFUNDED = "refunded"
 
 
 class Answer(StrEnum):
-    """What the bank may say about a charge, by webhook or when it is looked up."""
+    """What the bank may say about a charge, by webhook or when it is asked."""
 
     CAPTURED = "charge.captured"
     FAILED = "charge.failed"

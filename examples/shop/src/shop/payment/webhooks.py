@@ -12,6 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from shop.money import Money
 from shop.payment.domain import Answer
+from shop.ports import Charge
 from shop.problems import KINDS, Problem
 
 logger = logging.getLogger("shop.payment")
@@ -30,6 +31,11 @@ class BankNews(BaseModel):
     def answer(self) -> Answer:
         """What it says about the charge."""
         return Answer(self.type)
+
+    @property
+    def charge(self) -> Charge:
+        """The charge, as it stands by this."""
+        return Charge(id=self.charge_id, status=self.answer.removeprefix("charge."), amount=self.amount)
 
 
 def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> BankNews:
