@@ -69,7 +69,8 @@ async def test_cancelled_in_the_middle(store, direct):
 @pytest.mark.parametrize("again", [False, True])
 async def test_cancelled_while_it_connects(store, again):
     """H6, I14: cancelled at each suspension of its first statement, it leaves no connection behind, and goes on."""
-    count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    ours = "backend_type = 'client backend' AND datname = current_database()"
+    count = sa.text(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}")
 
     async def connections() -> int:
         return await store.read(lambda connection: connection.scalar(count))
