@@ -10,6 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 _TURNS = 5
+_PATIENCE = 5.0
 
 
 class Connections:
@@ -49,10 +50,22 @@ class Connections:
 
 
 async def tasks_left() -> list[str]:
-    """Give the tasks that still run, but for the calling one; what is just ending is let end."""
+    """Give the tasks that still run, but for the calling one.
+
+    What is just ending is let end, and so is what a driver does by itself: asyncpg asks the server to cancel the
+    statement of a caller that was cancelled, and with SQLAlchemy 2.0 nobody waits for that.
+    """
     for _ in range(_TURNS):
         await asyncio.sleep(0)
+    drivers = {task for task in asyncio.all_tasks() if _is_of(task, "asyncpg")}
+    if drivers:
+        await asyncio.wait(drivers, timeout=_PATIENCE)
     return [f"a task was left: {task!r}" for task in asyncio.all_tasks() - {asyncio.current_task()}]
+
+
+def _is_of(task: asyncio.Task[Any], package: str) -> bool:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package
 
 
 def _process(driver: Any) -> int | None:
