@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,9 +49,6 @@ class Given:
     redelivered: bool = False
 
     async def ack(self) -> None:
-        return None
-
-    async def nack(self, *, delay: timedelta | None = None) -> None:
         return None
 
 

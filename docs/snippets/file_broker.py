@@ -7,7 +7,6 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import quote, urlsplit
@@ -57,6 +56,9 @@ class FileBroker:
         if outcomes:
             yield outcomes
 
+    def declare(self, group: str, topics: Sequence[str]) -> None:
+        """A file keeps what was written before a group begins to read."""
+
     @asynccontextmanager
     async def subscribe(self, topics: Sequence[str], *, group: str) -> AsyncIterator[Batches]:
         with ExitStack() as held:
@@ -86,7 +88,6 @@ class Share:
     def __init__(self, topic: str, log: Path, done: BinaryIO) -> None:
         self.topic, self.log, self.done = topic, log, done  # closing `done` sets its lock free
         self.read_to, self.number = 0, 0
-        self.again: dict[int, Message] = {}  # what was given back, to come in its old order
 
     def join(self) -> bool:
         try:
@@ -98,8 +99,8 @@ class Share:
         return True
 
     def next(self) -> list["FileDelivery"]:
-        batch = [FileDelivery(self, n, self.again.pop(n), redelivered=True) for n in sorted(self.again)]
-        if not batch and self.log.exists():
+        batch: list[FileDelivery] = []
+        if self.log.exists():
             with self.log.open("rb") as log:
                 log.seek(self.read_to)
                 for line in log:
@@ -108,21 +109,20 @@ class Share:
                     self.read_to, self.number = self.read_to + len(line), self.number + 1
                     message = _to_message(self.topic, line, self.number)
                     if message is not None and self.number not in self.finished:
-                        batch.append(FileDelivery(self, self.number, message, redelivered=False))
+                        batch.append(FileDelivery(self, self.number, message))
         return batch
 
 
 class FileDelivery:
-    def __init__(self, share: Share, number: int, message: Message, *, redelivered: bool) -> None:
-        self.share, self.number, self.message, self.redelivered = share, number, message, redelivered
+    redelivered = False  # a file does not say so
+
+    def __init__(self, share: Share, number: int, message: Message) -> None:
+        self.share, self.number, self.message = share, number, message
 
     async def ack(self) -> None:
         if not self.share.done.closed:  # otherwise another member has it
             self.share.done.write(b"%d\n" % self.number)
             self.share.done.flush()
-
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        self.share.again[self.number] = self.message
 
 
 def _append(path: Path, lines: bytes) -> None:

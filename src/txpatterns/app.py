@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from txpatterns.brokers import broker_from_url
-from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database import Database, attach
 from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.schema import attached_schema
@@ -264,9 +263,8 @@ class App:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
 
     def _declare(self, handler: Handler) -> None:
-        """Let the broker inside this process keep what comes for a handler that does not run yet."""
-        if isinstance(self.broker, MemoryBroker):
-            self.broker.declare(self.name, [describe(handler.event).topic])
+        """Let the broker keep what comes for a handler that does not run yet."""
+        self.broker.declare(self.name, [describe(handler.event).topic])
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"

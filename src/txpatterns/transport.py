@@ -52,6 +52,7 @@ class Capabilities:
     ``ordered_prefix``: of the messages of one key that are in flight together, those stored are always a prefix;
     after a failure none that follows it is stored. Only then may a key have several unconfirmed messages.
     ``confirms_handling``: a publication is confirmed when every group has acknowledged it, so it has no deadline.
+    ``max_batch``: how many messages ``publish`` takes at once; what the relay reads at a time is its own.
     ``max_payload``: bytes, headers and key included; None when there is no limit.
     ``deadline``: how long a publication may take before what was not told of it is unknown. An adapter that can
     withdraw what it has not sent does so then; the relay gives up a little later.
@@ -59,7 +60,6 @@ class Capabilities:
 
     ordered_prefix: bool = False
     groups: bool = True
-    delayed_redelivery: bool = False
     confirms_handling: bool = False
     max_batch: int = 1000
     max_payload: int | None = None
@@ -95,12 +95,17 @@ class Delivery(Protocol):
     async def ack(self) -> None:
         """Tell the broker that this message is done. Harmless when the delivery is no longer ours."""
 
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        """Ask for another delivery, after the delay where the broker can wait."""
-
 
 class Subscriber(Protocol):
     """Receives messages for a group: each message goes to one member of each group."""
+
+    def declare(self, group: str, topics: Sequence[str]) -> None:
+        """Say that a group is going to read these topics: from then on it misses nothing, also before it subscribes.
+
+        Without input or output, and repeatable; a group may be given more topics later. What the broker needs for it
+        is made when the broker is entered, or first used after that. There is nothing to do where a new group gets
+        what was published before it.
+        """
 
     def subscribe(
         self, topics: Sequence[str], *, group: str
@@ -108,7 +113,7 @@ class Subscriber(Protocol):
         """Join the group; the iterator yields deliveries in small batches, in order per key.
 
         The group starts at the first message that the broker still has. Leaving stops the intake; what is not
-        acknowledged comes again, here or to another member.
+        acknowledged comes again at once, here or to another member.
         """
 
 

@@ -322,28 +322,6 @@ async def test_a_partition_that_is_taken_away_waits_for_what_is_handled(kafka):
                 late.cancel()
 
 
-async def test_a_nack_waits_by_the_clock_and_holds_up_its_partition(kafka):
-    """H67: the delay is timed by the injected clock, the poll loop goes on, and nothing overtakes."""
-    topic, clock = kafka.create(), ManualClock()
-    sent = [message(topic, "k") for _ in range(4)]
-    async with broker_at(kafka.bootstrap, clock=clock) as broker, broker.subscribe([topic], group="g") as batches:
-        await Publishing(broker, sent[:2]).confirmed()
-        reader = Reader(batches)
-        one, two = await reader.take(2, ack=False)
-        await two.nack()
-        await one.nack(delay=timedelta(minutes=5))
-        await one.ack()  # it was given back already
-        await Publishing(broker, sent[2:]).confirmed()
-        following = asyncio.create_task(reader.take(4, ack=True))
-        clock.advance(timedelta(minutes=4))
-        done, _ = await asyncio.wait([following], timeout=0.5)
-        assert not done
-        clock.advance(timedelta(minutes=1))
-        came = await following
-    assert [d.message.id for d in came] == [each.id for each in sent]
-    assert [d.redelivered for d in came] == [True, True, False, False]
-
-
 async def test_reading_survives_a_restart_of_the_broker(kafka, own_kafka):
     """P1, H66: SIGKILL and start again while reading: nothing is lost, and the member goes on by itself."""
     topic = kafka.create(partitions=2)

@@ -1,13 +1,11 @@
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 
 import pytest
 
 from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.errors import ConfigurationError
-from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import BrokerSuite, Publishing, Reader, message
 from txpatterns.transport import Verdict
 
@@ -15,9 +13,6 @@ from txpatterns.transport import Verdict
 class TestMemory(BrokerSuite):
     def new_broker(self):
         return MemoryBroker(max_payload=10_000)
-
-    async def declare(self, broker, group, topics):
-        broker.declare(group, topics)
 
 
 async def settled():
@@ -118,28 +113,6 @@ async def test_a_key_has_one_member_at_a_time():
         await yours.ack()
         await one.confirmed()
         await two.confirmed()
-
-
-async def test_nack_waits_by_the_clock_and_holds_up_its_key():
-    """H67: the delay is timed by the injected clock; other keys go on meanwhile."""
-    clock = ManualClock()
-    async with MemoryBroker(clock=clock) as broker, broker.subscribe(["t"], group="g") as batches:
-        sent = [message("t", "held"), message("t", "held"), message("t", "free")]
-        publishing = Publishing(broker, sent[:1])
-        (delivery,) = await anext(batches)
-        assert not delivery.redelivered
-        await delivery.nack(delay=timedelta(minutes=5))
-        later = Publishing(broker, sent[1:])
-        assert [d.message.id for d in await anext(batches)] == [sent[2].id]
-        clock.advance(timedelta(minutes=4))
-        waiting = asyncio.create_task(anext(batches))
-        await settled()
-        assert not waiting.done()
-        clock.advance(timedelta(minutes=1))
-        came = [*await waiting]
-        assert [(d.message.id, d.redelivered) for d in came] == [(sent[0].id, True), (sent[1].id, False)]
-        for task in (publishing.task, later.task):
-            task.cancel()
 
 
 async def test_a_member_that_leaves_gives_back_in_order():

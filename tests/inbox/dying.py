@@ -44,9 +44,6 @@ class QueueDelivery:
         self.broker.die_at("ack")
         await self.broker.database.execute(sa.update(queue).where(queue.c.id == self.row).values(acked=True))
 
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        raise AssertionError("never")
-
 
 class QueueBroker:
     """Gives out again, after a restart, what was not acknowledged, in order."""

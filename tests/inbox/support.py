@@ -63,9 +63,6 @@ class FakeDelivery:
     async def ack(self) -> None:
         self.broker.settle(self)
 
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        raise AssertionError("the consumer stores retries in the database")
-
 
 @dataclass(eq=False)
 class FakeBroker:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 from typing import Self
 
 from txpatterns.brokers.memory_groups import Group, Item, Member, Publication
-from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import ConfigurationError, PublishRejected
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
@@ -25,8 +23,6 @@ logger = logging.getLogger("txpatterns")
 
 _TOLD = 1000
 """Topics that are told of: a program may make up names without end."""
-
-PutBack = Callable[[Group, Item, timedelta | None], None]
 
 
 class MemoryBroker:
@@ -40,21 +36,16 @@ class MemoryBroker:
     Args:
         max_in_flight: how many unacknowledged messages one member may have.
         max_payload: the largest message in bytes; None, the default, has no limit.
-        clock: times the delays of ``nack``.
     """
 
-    def __init__(
-        self, *, max_in_flight: int = 1000, max_payload: int | None = None, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, *, max_in_flight: int = 1000, max_payload: int | None = None) -> None:
         self.capabilities = Capabilities(
             ordered_prefix=True,
-            delayed_redelivery=True,
             confirms_handling=True,
             max_batch=1000,
             max_payload=max_payload,
         )
         self._max_in_flight = max_in_flight
-        self._clock: Clock = clock or SystemClock()
         self._groups: dict[str, Group] = {}
         self._unread: set[str] = set()
         self._begin_anew()
@@ -63,12 +54,9 @@ class MemoryBroker:
     def _begin_anew(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered = 0
-        self._delays: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def from_url(
-        cls, url: str, *, max_in_flight: int = 1000, max_payload: int | None = None, clock: Clock | None = None
-    ) -> MemoryBroker:
+    def from_url(cls, url: str, *, max_in_flight: int = 1000, max_payload: int | None = None) -> MemoryBroker:
         """Make a broker of its own for ``memory://``; Apps that talk to each other share one object instead.
 
         Raises:
@@ -79,9 +67,9 @@ class MemoryBroker:
                 "The in-memory broker has no address.",
                 fix='Write "memory://"; several Apps share one by broker=MemoryBroker().',
             )
-        return cls(max_in_flight=max_in_flight, max_payload=max_payload, clock=clock)
+        return cls(max_in_flight=max_in_flight, max_payload=max_payload)
 
-    def declare(self, group: str, topics: Collection[str]) -> None:
+    def declare(self, group: str, topics: Sequence[str]) -> None:
         """Make a group exist: from now on, messages of these topics wait until it has acknowledged them."""
         self._groups.setdefault(group, Group(group)).topics.update(topics)
 
@@ -104,17 +92,14 @@ class MemoryBroker:
 
     async def __aexit__(self, *exception: object) -> None:
         self._entered = max(self._entered - 1, 0)
-        if self._entered:
-            return
-        for task in self._delays:
-            task.cancel()
-        self._loop = None
+        if not self._entered:
+            self._loop = None
 
     def after_fork(self) -> None:
         """In a forked child: groups stay declared, but their members and messages are the parent's."""
         groups, self._groups = self._groups, {}
         for name, group in groups.items():
-            self.declare(name, group.topics)
+            self.declare(name, sorted(group.topics))
         self._begin_anew()
 
     def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
@@ -186,26 +171,12 @@ class MemoryBroker:
         while True:
             items = group.take(member)
             if items:
-                yield [MemoryDelivery(self._put_back, group, member, item) for item in items]
+                yield [MemoryDelivery(group, member, item) for item in items]
             elif member.left:
                 return
             else:
                 member.wanted.clear()
                 await member.wanted.wait()
-
-    def _put_back(self, group: Group, item: Item, delay: timedelta | None) -> None:
-        if not delay:
-            group.put_back(item)
-            return
-        task = asyncio.get_running_loop().create_task(self._put_back_later(group, item, delay))
-        self._delays.add(task)
-        task.add_done_callback(self._delays.discard)
-
-    async def _put_back_later(self, group: Group, item: Item, delay: timedelta) -> None:
-        try:
-            await self._clock.wait(asyncio.Event(), delay)
-        finally:
-            group.put_back(item)
 
     def _bind(self) -> None:
         running = asyncio.get_running_loop()
@@ -221,10 +192,9 @@ class MemoryBroker:
 class MemoryDelivery:
     """One message for one member of a group."""
 
-    __slots__ = ("_group", "_item", "_member", "_put_back", "_redelivered")
+    __slots__ = ("_group", "_item", "_member", "_redelivered")
 
-    def __init__(self, put_back: PutBack, group: Group, member: Member, item: Item) -> None:
-        self._put_back = put_back
+    def __init__(self, group: Group, member: Member, item: Item) -> None:
         self._group = group
         self._member = member
         self._item = item
@@ -244,11 +214,6 @@ class MemoryDelivery:
         """Count this group's share of the publication as done. Without effect if the delivery is no longer ours."""
         if self._group.give_up(self._member, self._item):
             self._group.done(self._item)
-
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        """Ask for it again, after the delay; what follows under its key and is not handed out yet waits."""
-        if self._group.give_up(self._member, self._item, hold=True):
-            self._put_back(self._group, self._item, delay)
 
 
 def _too_large(message: Message, limit: int) -> PublishRejected:

@@ -60,7 +60,6 @@ class Lane:
     waiting: deque[Item] = field(default_factory=deque)
     owner: Member | None = None
     out: int = 0
-    held: int = 0
     listed: bool = False
 
 
@@ -142,8 +141,11 @@ class Group:
         if member in self._members:
             self._members.remove(member)
         for item in list(member.out):
-            self.give_up(member, item, hold=True)
-            self.put_back(item)
+            if not item.publication.withdrawn:
+                item.redelivered = True
+                insort(item.lane.waiting, item)
+            self.give_up(member, item)
+            self._list(item.lane)
 
     def take(self, member: Member) -> list[Item]:
         """Give the member the next messages that it may have; empty when there are none, or no room for them."""
@@ -153,23 +155,22 @@ class Group:
         while self._ready and len(taken) < room and not member.left:
             lane = self._ready.popleft()
             lane.listed = False
-            if lane.owner in (None, member) and not lane.held and self._fits(lane, member):
+            if lane.owner in (None, member) and self._fits(lane, member):
                 self._take_from(lane, member, room, taken)
-            if lane.waiting and not lane.held:
+            if lane.waiting:
                 passed.append(lane)
         for lane in passed:
             self._list(lane)
         return taken
 
-    def give_up(self, member: Member, item: Item, *, hold: bool = False) -> bool:
-        """The member no longer has the item; says whether it had it. Held, its lane waits for `put_back`."""
+    def give_up(self, member: Member, item: Item) -> bool:
+        """The member no longer has the item; says whether it had it."""
         if item not in member.out:
             return False
         if len(member.out) >= member.room:
             member.wanted.set()
         del member.out[item]
         lane = item.lane
-        lane.held += hold
         lane.out -= 1
         if not lane.out:
             lane.owner = None
@@ -181,18 +182,6 @@ class Group:
     def done(self, item: Item) -> None:
         """This group has acknowledged the item."""
         item.publication.acknowledged(item.message.id)
-
-    def put_back(self, item: Item) -> None:
-        """Queue an item again at the place where it was, and end the hold on its lane."""
-        lane = item.lane
-        lane.held -= 1
-        item.redelivered = True
-        if item.publication.withdrawn:
-            self._forget_if_empty(lane)
-        else:
-            insort(lane.waiting, item)
-        self._list(lane)
-        self.wake()
 
     def _take_from(self, lane: Lane, member: Member, room: int, taken: list[Item]) -> None:
         while lane.waiting and len(taken) < room:
@@ -214,7 +203,7 @@ class Group:
             self._ready.append(lane)
 
     def _forget_if_empty(self, lane: Lane) -> None:
-        if lane.key is None or lane.waiting or lane.out or lane.held:
+        if lane.key is None or lane.waiting or lane.out:
             return
         if self._lanes.get(lane.key) is lane:  # a lane that was forgotten before has a successor
             del self._lanes[lane.key]

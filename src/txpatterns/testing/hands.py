@@ -49,7 +49,7 @@ def in_hand(
         AssertionError: at the end, when a connection was not given back.
     """
     clock, story = ManualClock(), Story()
-    broker = MemoryBroker(clock=clock, max_payload=_smallest_payload(apps))
+    broker = MemoryBroker(max_payload=_smallest_payload(apps))
     own = [app.database.engine for app in apps]
     places = [
         homes.of(app.database.engine, number, _of(app, database), app.settings.schema)

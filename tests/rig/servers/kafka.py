@@ -20,6 +20,7 @@ from rig.lookup import Found, Missing, program
 from rig.ports import free_port
 from rig.runners import Launch
 from rig.servers.base import Server
+from rig.waiting import wait_until
 
 POM = Path(__file__).parent.parent / "kafka" / "pom.xml"
 OLDEST_JAVA = 17
@@ -199,6 +200,7 @@ class Topics:
         admin = self.server.admin()  # the result comes only while the client lives
         admin.create_topics([topic])[full].result(timeout=30)
         self._names.append(full)
+        wait_until(lambda: _is_served(admin, full), what=f"the topic {full}")
         return full
 
     def delete(self) -> None:
@@ -207,6 +209,12 @@ class Topics:
             for deleted in admin.delete_topics(self._names, operation_timeout=30).values():
                 deleted.result(timeout=30)
             self._names.clear()
+
+
+def _is_served(admin: AdminClient, topic: str) -> bool:
+    """Whether the broker itself knows what the controller has made."""
+    found = admin.list_topics(topic, timeout=10).topics[topic]
+    return found.error is None and all(partition.leader >= 0 for partition in found.partitions.values())
 
 
 def java() -> Path:

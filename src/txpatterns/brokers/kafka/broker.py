@@ -94,6 +94,9 @@ class KafkaBroker:
         """
         return self._publisher.publish(messages)
 
+    def declare(self, group: str, topics: Sequence[str]) -> None:
+        """Nothing is to be done: Kafka keeps messages for groups that it does not know yet, too."""
+
     @asynccontextmanager
     async def _subscribe(
         self, topics: Sequence[str], group: str
@@ -108,7 +111,7 @@ class KafkaBroker:
             raise translated(error, what=f"The topic {name} cannot be read")
         self._note_unread(topics, unusable)
         thread = ConsumerThread(readable, self.settings.consumer_config(group), self.settings, self._clock)
-        intake = Intake(thread, self._clock)
+        intake = Intake(thread)
         intake.start()
         looking = asyncio.create_task(self._look_again(thread, topics), name="kafka topics")
         try:

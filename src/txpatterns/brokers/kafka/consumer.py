@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -18,8 +17,7 @@ from txpatterns.clock import Clock
 
 logger = logging.getLogger("txpatterns.kafka")
 
-Partition = Progress[Any]
-Records = list[tuple[Partition, list[KafkaMessage]]]
+Records = list[tuple[Progress, list[KafkaMessage]]]
 """What one read brought: runs of records, each of one partition and in its order."""
 
 _BATCH = 500
@@ -47,7 +45,7 @@ class ConsumerThread:
         self._settings = settings
         self._clock = clock
         self._stopping = threading.Event()
-        self._owned: dict[tuple[str, int], Partition] = {}
+        self._owned: dict[tuple[str, int], Progress] = {}
         self._paused: set[tuple[str, int]] = set()
         self._committing = False
         self._commit_at = 0.0
@@ -167,10 +165,7 @@ class ConsumerThread:
         return True
 
     def _pause_and_resume(self, consumer: Consumer) -> None:
-        if self._has_room():
-            wanted = {key for key, progress in self._owned.items() if progress.waits}
-        else:
-            wanted = set(self._owned)
+        wanted = set() if self._has_room() else set(self._owned)
         pause, resume = wanted - self._paused, self._paused - wanted
         if pause:
             consumer.pause([TopicPartition(*key) for key in pause])
@@ -193,7 +188,7 @@ class ConsumerThread:
             except KafkaException as raised:
                 self._on_commit(error_of(raised), offsets)
 
-    def _committable(self, progresses: Iterable[Partition]) -> list[TopicPartition]:
+    def _committable(self, progresses: Iterable[Progress]) -> list[TopicPartition]:
         offsets = []
         for progress in progresses:
             progress.advance()
@@ -244,7 +239,7 @@ class ConsumerThread:
         self._let_go(partitions)
         logger.warning("lost, and so read by another member from its last commit: %s", _named(partitions))
 
-    def _let_go(self, partitions: list[TopicPartition]) -> list[Partition]:
+    def _let_go(self, partitions: list[TopicPartition]) -> list[Progress]:
         leaving = []
         for found in partitions:
             key = (found.topic, found.partition)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
 
 
-class Progress(Generic[T]):
+class Progress:
     """One partition, from its assignment to this member until its loss.
 
     The consumer's thread takes records in and commits; the event loop hands out and acknowledges. Each side
@@ -23,11 +20,9 @@ class Progress(Generic[T]):
         "bytes",
         "committed",
         "handed_out",
-        "held",
         "key",
         "lost",
         "position",
-        "waits",
     )
 
     def __init__(self, topic: str, partition: int) -> None:
@@ -39,9 +34,6 @@ class Progress(Generic[T]):
         self.handed_out = -1
         """The highest offset that the application has."""
         self.lost = False
-        self.waits = 0
-        """How many deliveries wait to be handed out again; what follows them waits in `held`."""
-        self.held: list[T] = []
         # Two rows of plain numbers: a pair for each record would keep the garbage collector busy.
         self._open: deque[int] = deque()
         self._sizes: deque[int] = deque()

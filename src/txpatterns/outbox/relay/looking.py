@@ -33,7 +33,7 @@ class Looking:
         buckets, seconds = await self.store.due(held, self.retrying.buckets, resting)
         if buckets:
             mine = {bucket: held[bucket] for bucket in buckets}
-            entered = await self.store.enter_scheduled(mine, self.state.batch)
+            entered = await self.store.enter_scheduled(mine, self.state.settings.batch)
             paused = self.pauses.lasts(self.state.clock.monotonic())  # a claim counts, so it must be used
             claimed = [] if paused else await self._claim(mine)
             # What is due and could not be taken is locked by somebody who may be cancelling it.
@@ -47,7 +47,8 @@ class Looking:
         """Take what is due of these buckets."""
         self.claiming = set(mine)
         try:
-            claimed = await self.store.claim_due(mine, self.state.batch, self.retrying.buckets, self._resting())
+            most = self.state.settings.batch
+            claimed = await self.store.claim_due(mine, most, self.retrying.buckets, self._resting())
             self.retrying.add(claimed)
         finally:
             self.claiming = set()

@@ -64,7 +64,7 @@ class Sending:
         self._alone: Counter[str] = Counter()
         self._patient = capabilities.confirms_handling
         self._deadline = capabilities.deadline
-        self._batch = state.batch
+        self._batch = min(state.settings.batch, capabilities.max_batch)
 
     def start(self) -> None:
         """Send whatever may go out now."""

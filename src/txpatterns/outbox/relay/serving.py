@@ -48,7 +48,7 @@ class Serving:
         settings, capabilities = state.settings, state.broker.capabilities
         self.state = state
         self.clock = state.clock
-        self.batch = state.batch
+        self.batch = settings.batch
         self.backlog = Backlog(
             limit=settings.read_ahead,
             lane_limit=self.batch if capabilities.ordered_prefix else max(self.batch // 10, 10),

@@ -51,8 +51,3 @@ class RelayState:
     def stopping(self) -> bool:
         """Whether the relay is asked to stop."""
         return self.stop.is_set()
-
-    @property
-    def batch(self) -> int:
-        """How many messages go out, or are read, at a time."""
-        return min(self.settings.batch, self.broker.capabilities.max_batch)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,6 +142,9 @@ class WireBroker:
             raise ConnectionResetError("the confirmation was lost (injected)")
         return outcomes
 
+    def declare(self, group: str, topics: Sequence[str]) -> None:
+        """Nothing is to be done: a group gets what was published before it, too."""
+
     @asynccontextmanager
     async def subscribe(
         self, topics: Sequence[str], *, group: str
@@ -216,13 +219,6 @@ class WireDelivery:
         if fault is Mode.REPLY_LOST:
             self.broker.cut_off()
             raise ConnectionResetError("the answer was lost (injected)")
-
-    async def nack(self, *, delay: timedelta | None = None) -> None:
-        """Leave the copy to the group's next subscription."""
-        fault = self.broker.points.arrive("broker: refuse")
-        if fault is Mode.ERROR_BEFORE:
-            raise BrokerUnavailable
-        self.broker.points.leave(fault)
 
 
 def record_of(message: Message) -> dict[str, object]:
