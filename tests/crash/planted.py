@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
+from txpatterns.database.deferred.units import Unit
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table
 from txpatterns.execution import Execution
@@ -26,7 +27,6 @@ from txpatterns.outbox.relay.store import OutboxStore, Place
 from txpatterns.outbox.relay.unseen import Unseen
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
-from txpatterns.outbox.units import Unit
 from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
 from txpatterns.transport import CONFIRMED, Verdict

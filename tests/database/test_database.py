@@ -25,6 +25,7 @@ from outbox.support import (
     session_of,
 )
 from txpatterns.database import Database, finishing
+from txpatterns.database.deferred.units import commit_of
 from txpatterns.database.dialects import is_disconnect, is_repeatable
 from txpatterns.database.engines import dispose
 from txpatterns.errors import WrongDatabase
@@ -318,10 +319,7 @@ async def test_strict_keys_follow_the_commits(database):
 
 def _write_early(outbox, connection):
     """What the commit does, without the commit."""
-    from txpatterns.outbox.units import _units
-
-    for unit in _units[connection]:
-        unit.write(connection)
+    commit_of(connection).write(connection, lambda unit: True)
 
 
 async def test_an_error_does_not_tell_what_was_written(any_database):

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from database import test_leases
+from database import test_deferred, test_leases
 from outbox import test_add, test_backlog, test_failures, test_relay, test_unseen
+from txpatterns.database.deferred import engine_events, session_events, units
+from txpatterns.database.deferred.units import Commit, Unit
 from txpatterns.database.identity import Identity
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table, member_table
-from txpatterns.outbox import outbox as outbox_module
-from txpatterns.outbox import units, writer
+from txpatterns.outbox import writer
 from txpatterns.outbox.relay import membership
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.due import DueStore
@@ -25,7 +26,6 @@ from txpatterns.outbox.relay.store import OutboxStore, Place
 from txpatterns.outbox.relay.unseen import Unseen
 from txpatterns.outbox.relay.waiting import WaitingTable
 from txpatterns.outbox.schema import outbox_table
-from txpatterns.outbox.units import Unit
 from txpatterns.retries import OnFailure
 from txpatterns.transport import CONFIRMED
 
@@ -149,15 +149,39 @@ def savepoint_release_ignored(patch):
     patch.setattr(Unit, "release", lambda self, savepoint: None)
 
 
+def savepoints_by_hand_ignored(patch):
+    """H2: only the session's own savepoints count for what is added to it."""
+    patch.setattr(session_events, "savepoints_on", lambda connection: ())
+
+
+def kinds_out_of_order(patch):
+    """H280: the messages are written first, before the rows that others lock."""
+    patch.setattr(units, "_kind_of", lambda writer: -writer.kind)
+
+
+def refused_write_is_forgotten(patch):
+    """H281: what could not be written is gone, and the next commit does without it."""
+    real = Commit.write
+
+    def write(self, connection, which):
+        try:
+            real(self, connection, which)
+        except Exception:
+            for unit in self.units:
+                unit.clear()
+            raise
+
+    patch.setattr(Commit, "write", write)
+
+
 def refused_commit_stays_open(patch):
     """H6: SQLAlchemy is left to roll back a commit that our listener refused; it does not."""
-    patch.setattr(units, "_abandon", lambda connection, error: None)
+    patch.setattr(engine_events, "_abandon", lambda connection, error: None)
 
 
 def autocommit_accepted(patch):
     """H4: nobody asks the driver."""
-    patch.setattr(writer, "refuse_autocommit", lambda connection: None)
-    patch.setattr(outbox_module, "refuse_autocommit", lambda connection: None)
+    patch.setattr(units, "refuse_autocommit", lambda connection: None)
 
 
 def bare_write_before_begin(patch):
@@ -287,6 +311,13 @@ BUGS = [
     Bug(own_time_counts_from_the_answer, test_leases.test_own_time_counts_from_before_the_request),
     Bug(savepoint_rollback_ignored, test_add.test_core_inner_release_outer_rollback),
     Bug(savepoint_release_ignored, test_add.test_a_plain_session_serves_alike),
+    Bug(savepoints_by_hand_ignored, test_deferred.test_savepoints_by_hand_on_a_sessions_connection),
+    Bug(kinds_out_of_order, test_deferred.test_kinds_are_written_in_one_order, given=(("owner", "session"),)),
+    Bug(
+        refused_write_is_forgotten,
+        test_deferred.test_who_goes_on_after_a_refused_write_cannot_commit_without_it,
+        given=(("goes_on", "outer commit alone"),),
+    ),
     Bug(refused_commit_stays_open, test_add.test_commit_that_was_refused_leaves_nothing_in_the_driver),
     Bug(autocommit_accepted, test_add.test_autocommit_is_refused, "psycopg", (("way", "engine"),)),
     Bug(bare_write_before_begin, test_add.test_emit_only_is_undone_when_the_commit_fails_behind_the_write, "asyncpg"),

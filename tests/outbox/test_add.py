@@ -23,11 +23,11 @@ from outbox.support import (
     sync_ids,
     sync_orders,
 )
+from txpatterns.database.deferred.units import commit_of
 from txpatterns.database.engines import sync_side
 from txpatterns.errors import AddRefused, NotTransactional, SchemaError, WrongDatabase
 from txpatterns.messages import new_id
 from txpatterns.outbox import Outbox
-from txpatterns.outbox.units import _units
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ async def test_root_commit_with_an_open_savepoint(store, outbox, emit_only):
 async def test_commit_that_was_refused_leaves_nothing_in_the_driver(store, outbox):
     """P1, H6: on a connection that is used again, the next commit commits only its own rows."""
     refused = Outbox(store)
-    refused._write = _refuse  # what any check at the commit does
+    refused.identity.check = _refuse
     async with store.engine.connect() as connection:
         transaction = await connection.begin()
         await connection.execute(sa.insert(Order).values(id="half", n=0))
@@ -222,7 +222,7 @@ async def test_commit_that_was_refused_leaves_nothing_in_the_driver(store, outbo
     assert await idle_in_transaction(store) == 0
 
 
-def _refuse(connection, entries):
+def _refuse(connection):
     raise WrongDatabase
 
 
@@ -350,7 +350,7 @@ async def test_nothing_keeps_sessions_alive(store, outbox):
                 outbox.add(session, Placed(order_id=str(n)))
                 await session.commit()
         assert connection.sync_connection is not None
-        assert [unit for unit in _units[connection.sync_connection] if unit.session is not None] == []
+        assert [unit for unit in commit_of(connection.sync_connection).units if unit.session is not None] == []
     assert len(await ids(store)) == 5
 
 

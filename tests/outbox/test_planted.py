@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from database.test_deferred import opened
 from database.test_leases import Members
 from outbox import planted
 from outbox.support import OffsetClock, open_database
@@ -35,6 +36,9 @@ async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
             await stack.enter_async_context(open_database(url))
             given["members"] = members = Members(url)
             stack.push_async_callback(_close, members)
+        if "world" in wanted:
+            given["world"] = world = await opened(url)
+            stack.push_async_callback(world.close)
         makers = {
             "clock": lambda: clock,
             "any_database": lambda: url,

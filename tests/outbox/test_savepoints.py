@@ -1,4 +1,4 @@
-"""Random nests of savepoints: the messages that are written are those whose business rows survived, in order."""
+"""Random nests of savepoints: the messages and notes that are written are those whose business rows survived."""
 
 import asyncio
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from database.kinds import NOTES, Notes, metadata, note_table
 from outbox.support import ORDERS, ROWS, Order, Placed, prepare_tables
 from txpatterns.database import Database
 from txpatterns.database.engines import prepare, sync_side
@@ -29,21 +30,32 @@ class World:
     def __init__(self, path) -> None:
         self.engine = sa.create_engine(f"sqlite:///{path}")
         prepare(self.engine)
-        self.outbox = Outbox(Database(self.engine))
+        database = Database(self.engine)
+        self.outbox, self.notes = Outbox(database), Notes(database)
         with self.engine.begin() as connection:
             prepare_tables(connection)
+            metadata.create_all(connection)
 
     def empty(self) -> None:
+        self.is_noted = False
         with self.engine.begin() as connection:
             connection.execute(sa.delete(outbox_table))
             connection.execute(sa.delete(Order))
+            connection.execute(sa.delete(note_table))
+
+    def add(self, target, order_id) -> None:
+        self.outbox.add(target, Placed(order_id=order_id))
+        self.notes.add(target, order_id)
+        self.is_noted = True
 
     def check(self) -> None:
-        """Each message was added beside a row of the same name: both are there, or neither."""
+        """Each message was added beside a row of the same name: both are there, or neither; and so was each note."""
         with self.engine.connect() as connection:
             sent = [row.key for row in connection.execute(ROWS)]
             there = {row.id for row in connection.execute(ORDERS)}
+            noted = [row.id for row in connection.execute(NOTES)]
         assert sent == sorted(there, key=int), "the messages are those of the rows that survived, in order"
+        assert not self.is_noted or noted == sent, "the notes are those of the same rows"
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +68,8 @@ def world(tmp_path_factory):
 class Walk:
     """Does the steps on a session or a connection, and forgets those that make no sense where they stand."""
 
-    def __init__(self, outbox, target, execute) -> None:
-        self.outbox, self.target, self.execute = outbox, target, execute
+    def __init__(self, world, target, execute) -> None:
+        self.world, self.target, self.execute = world, target, execute
         self.open = []
         self.number = 0
 
@@ -65,11 +77,13 @@ class Walk:
         if step == "add":
             self.number += 1
             self.execute(sa.insert(Order).values(id=str(self.number), n=0))
-            self.outbox.add(self.target, Placed(order_id=str(self.number)))
+            self.world.add(self.target, str(self.number))
         elif step == "row":
             self.execute(sa.select(Order))
         elif step == "savepoint":
             self.open.append(self.target.begin_nested())
+        elif step == "savepoint by hand":
+            self.open.append(self.target.connection().begin_nested())
         elif self.open:
             place = 0 if step.startswith("outer") else len(self.open) - 1
             getattr(self.open[place], {"release": "commit", "close": "close"}.get(step.split()[-1], "rollback"))()
@@ -83,10 +97,22 @@ def test_session(world, steps, end):
     world.empty()
     with Session(world.engine) as session:
         session.begin()
-        walk = Walk(world.outbox, session, session.execute)
+        walk = Walk(world, session, session.execute)
         for step in steps:
             walk.do(step)
         getattr(session, end)()
+    world.check()
+
+
+@settings(max_examples=100)
+@given(steps=st.lists(st.sampled_from(["add", "savepoint", "savepoint by hand", "release", "rollback"]), max_size=24))
+def test_session_with_savepoints_by_hand(world, steps):
+    """P1, H2: savepoints of the session, and those that are made on its connection, one in the other."""
+    world.empty()
+    with Session(world.engine) as session, session.begin():
+        walk = Walk(world, session, session.execute)
+        for step in [*steps, *("release" for _ in steps)]:
+            walk.do(step)
     world.check()
 
 
@@ -98,7 +124,7 @@ def test_connection(world, steps, end):
     world.empty()
     with world.engine.connect() as connection:
         transaction = connection.begin()
-        walk = Walk(world.outbox, connection, connection.execute)
+        walk = Walk(world, connection, connection.execute)
         for step in steps:
             walk.do("release" if step == "outer release" else "rollback" if step == "outer rollback" else step)
         getattr(transaction, end)()
@@ -121,7 +147,7 @@ def test_joined_session(world, steps, end, outer, mode, around):
         savepoint = connection.begin_nested() if around else None
         with Session(connection, join_transaction_mode=mode) as session:
             session.begin()
-            walk = Walk(world.outbox, session, session.execute)
+            walk = Walk(world, session, session.execute)
             for step in steps:
                 walk.do(step)
             getattr(session, end)()
@@ -144,7 +170,7 @@ def test_async_session(world, steps, end):
             await session.begin()
 
             def walk(sync_session):
-                walk = Walk(world.outbox, sync_session, sync_session.execute)
+                walk = Walk(world, sync_session, sync_session.execute)
                 for step in steps:
                     walk.do(step)
 
@@ -248,7 +274,7 @@ def test_savepoints_without_explicit_begin_are_refused(tmp_path, world, kind, fi
     world.empty()
     with Session(engine) if kind == "session" else engine.connect() as target:
         target.begin()
-        walk = Walk(world.outbox, target, target.execute)
+        walk = Walk(world, target, target.execute)
         with pytest.raises(SavepointsUnsafe) as refused:  # noqa: PT012 - which step refuses depends on the order
             for step in ("savepoint", "add") if first == "savepoint" else ("add", "savepoint", "add"):
                 walk.do(step)

@@ -24,7 +24,7 @@ _ROW = sa.select(database_table.c.uid, database_table.c.version)
 
 
 class Identity:
-    """Checks, once for each engine, that a transaction is in the same database as the outbox."""
+    """Checks, once for each engine, that a transaction is in the same database as the tables of a ``Database``."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -32,25 +32,25 @@ class Identity:
         self._seen: WeakKeyDictionary[Pool, set[str | None]] = WeakKeyDictionary()
 
     def is_home(self, connection: Connection) -> bool:
-        """Whether a connection comes from the outbox's own engine."""
+        """Whether a connection comes from the engine that the ``Database`` was given."""
         return connection.engine.pool is sync_side(self.database.engine).pool
 
     def check(self, connection: Connection) -> None:
-        """Make sure that what is written here, into the schema of our tables, lands where the relay reads.
+        """Make sure that what is written here, into the schema of our tables, lands where the library reads.
 
         Raises:
-            WrongDatabase: the transaction is in another database, or its ``schema_translate_map`` names another outbox.
+            WrongDatabase: the transaction is in another database, or its ``schema_translate_map`` in another schema.
             SchemaError: our tables are missing, or of another time.
         """
         if connection.dialect.name != self.database.dialect:
-            raise WrongDatabase("This transaction is in another database than the outbox.")
+            raise WrongDatabase("This transaction is in another database than the one that txpatterns was given.")
         schema, mapped = self.database.home.schema_beside(connection), schema_of(connection)
         if mapped in self._seen.get(connection.engine.pool, ()):
             return
         if mapped not in (None, schema) and mapped in schemas_with_tables(connection):
             raise WrongDatabase(
-                f"The schema_translate_map of this transaction leads to {mapped}, which has an outbox of its own.",
-                fix=f"One App for each outbox; that of this one is in {schema}.",
+                f"The schema_translate_map of this transaction leads to {mapped}, which has tables of txpatterns, too.",
+                fix=f"One App for each; the tables of this one are in {schema}.",
             )
         uid = self._read(connection, will_write=True)
         if not self.is_home(connection) and (uid is None or uid != self._uid):
@@ -64,7 +64,7 @@ class Identity:
         if uid is None:
             raise SchemaError("This database has no uid yet.", fix="Start the App once, or await app.prepare().")
         if uid != self._uid:
-            raise WrongDatabase("This transaction is in another database than the outbox.")
+            raise WrongDatabase("This transaction is in another database than the one that txpatterns was given.")
 
     def _of_own(self, own: Connection) -> str | None:
         uid = self._read(own)
@@ -82,7 +82,7 @@ class Identity:
             return _uid_in(self.database.execute_beside(connection, _ROW).first())
 
     async def learn(self) -> str:
-        """Find out where the outbox's own database is; the check of every engine compares with it."""
+        """Find out which database this is; the check of every engine compares with it."""
         await self.database.locate()
         uid = await self.database.read(_uid_of_primary)
         if uid is None:  # somebody has emptied the table

@@ -5,34 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
+from txpatterns.database import deferred
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import READ_ONLY, now_plus, sqlstate
+from txpatterns.database.deferred import AnyTransaction, Entry, Kind, Writer
+from txpatterns.database.dialects import now_plus
 from txpatterns.database.engines import refuse_autocommit, sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.database.sessions import writing_connection
-from txpatterns.errors import AddRefused, PayloadTooLarge, WrongDatabase
+from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import LONGEST_KEY, NO_DELAY, Event, Message, describe, new_id
-from txpatterns.outbox import units
 from txpatterns.outbox.schema import Waiting, waiting_table
-from txpatterns.outbox.units import Entry, add_to_connection, add_to_session, watch, watch_sessions
-from txpatterns.outbox.writer import refuse_unsafe_savepoints, values_of, write_rows
+from txpatterns.outbox.writer import values_of, write_rows
 from txpatterns.retries import LONGEST_WAIT
 from txpatterns.serialization.registry import EventRegistry
-
-AnyTransaction = Session | AsyncSession | Connection | AsyncConnection
 
 _HEADER_LIMIT = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _ID = re.compile(r"[!-~]{1,64}")
+
+
+class _Added(NamedTuple):
+    """A message that its transaction's commit is to write."""
+
+    message: Message
+    delay: timedelta | None
+    strict: bool
 
 
 class Outbox:
@@ -56,8 +62,8 @@ class Outbox:
         self.max_payload = max_payload
         self.on_commit: Callable[[], None] = on_commit or (lambda: None)
         self.identity = Identity(database)
-        watch_sessions()
-        watch(sync_side(database.engine))
+        self._writer = Writer(Kind.MESSAGES, self.identity, self._write, self._committed)
+        deferred.watch(sync_side(database.engine))
 
     def add(
         self,
@@ -95,12 +101,8 @@ class Outbox:
             )
         message = self._message(event, message_id or new_id(), headers or {})
         strict = describe(type(event)).order == "strict"
-        entry = Entry(message, deliver_after, strict, self._write, self._committed, self.identity.is_home)
-        match _plain(transaction):
-            case Session() as session:
-                add_to_session(session, entry)
-            case connection:
-                add_to_connection(connection, entry)
+        entry = Entry(self._writer, message.id, _Added(message, deliver_after, strict))
+        deferred.add(deferred.plain(transaction), entry)
         self.hooks.added(message)
         return message.id
 
@@ -121,8 +123,10 @@ class Outbox:
             case Connection():
                 connection = transaction
             case _:
-                raise _no_transaction(transaction, fix="Give a Session or a Connection; to others: await acancel.")
-        if units.cancel(connection, message_id):
+                raise deferred.no_transaction(
+                    transaction, fix="Give a Session or a Connection; to others: await acancel."
+                )
+        if deferred.cancel(connection, Kind.MESSAGES, message_id):
             return True
         refuse_autocommit(connection)
         self.identity.check(connection)
@@ -136,14 +140,16 @@ class Outbox:
             case AsyncSession() | AsyncConnection(sync_connection=Connection()):
                 return await transaction.run_sync(self.cancel, message_id)
             case _:
-                raise _no_transaction(transaction, fix="Give an AsyncSession or open AsyncConnection; others: cancel.")
+                raise deferred.no_transaction(
+                    transaction, fix="Give an AsyncSession or open AsyncConnection; others: cancel."
+                )
 
     def pending(self, transaction: AnyTransaction) -> list[Message]:
         """Give the messages that were added to this session or connection and not written yet, in order: for tests.
 
         Of a connection also those of the sessions on it. AddRefused for other objects, as with ``add``.
         """
-        return [entry.message for entry in units.pending(_plain(transaction))]
+        return [added.message for added in deferred.pending(deferred.plain(transaction), Kind.MESSAGES)]
 
     def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
         spec, now = self.registry.register(type(event)), self.database.clock.now()
@@ -179,63 +185,30 @@ class Outbox:
     def _committed(self) -> None:
         self.on_commit()
 
-    def _write(self, connection: Connection, entries: Sequence[Entry]) -> None:
+    def _write(self, connection: Connection, added: Sequence[_Added]) -> None:
         """Write a transaction's messages, as the last thing before its COMMIT."""
-        try:
-            self._write_checked(connection, entries)
-        except DBAPIError as error:
-            if sqlstate(error) == READ_ONLY:
-                raise WrongDatabase(
-                    "The message would be written on a connection that only reads, such as a replica's.",
-                    fix="Let the session's get_bind() send an UPDATE to the primary; the message follows it there.",
-                ) from error
-            raise
-
-    def _write_checked(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        if connection.in_nested_transaction():
-            refuse_unsafe_savepoints(connection)
-        self.identity.check(connection)
-        strict = sorted({f"{e.message.topic}\x1f{e.message.key}" for e in entries if e.strict})
+        strict = sorted({f"{one.message.topic}\x1f{one.message.key}" for one in added if one.strict})
         if strict and connection.dialect.name == "postgresql":
             _lock_keys(connection, strict)
-        now = [entry.message for entry in entries if entry.delay is None]
+        now = [one.message for one in added if one.delay is None]
         if now:
             write_rows(connection, now, self.database)
-        later = [entry for entry in entries if entry.delay is not None]
+        later = [one for one in added if one.delay is not None]
         if later:
-            refuse_autocommit(connection)
             self._schedule(connection, later)
 
-    def _schedule(self, connection: Connection, entries: Sequence[Entry]) -> None:
+    def _schedule(self, connection: Connection, added: Sequence[_Added]) -> None:
         due = now_plus(sa.bindparam("seconds", type_=sa.Float))
         offset = self.database.clock.offset
         rows = [
             {
-                **values_of(entry.message),
-                "seconds": (offset + (entry.delay or NO_DELAY)).total_seconds(),
+                **values_of(one.message),
+                "seconds": (offset + (one.delay or NO_DELAY)).total_seconds(),
             }
-            for entry in entries
+            for one in added
         ]
         insert = sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due)
         self.database.execute_beside(connection, insert, rows)
-
-
-def _plain(transaction: AnyTransaction) -> Session | Connection:
-    """Give the plain side of what was given. Raises AddRefused for what is no session and no open connection."""
-    match transaction:
-        case AsyncSession():
-            return transaction.sync_session
-        case AsyncConnection(sync_connection=Connection() as connection):
-            return connection
-        case Session() | Connection():
-            return transaction
-        case _:
-            fix = "Give a Session, AsyncSession, Connection or AsyncConnection; call a scoped_session first."
-            raise _no_transaction(transaction, fix=fix)
-
-
-def _no_transaction(given: object, *, fix: str) -> AddRefused:
-    return AddRefused(f"{type(given).__name__} is no session and no open connection for this.", fix=fix)
 
 
 def _lock_keys(connection: Connection, keys: Sequence[str]) -> None:

@@ -16,8 +16,7 @@ from sqlalchemy.util import await_only
 
 from txpatterns.database.database import Database
 from txpatterns.database.direct import translated
-from txpatterns.database.engines import in_schema, refuse_autocommit
-from txpatterns.errors import SavepointsUnsafe
+from txpatterns.database.engines import in_schema
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table
 
@@ -60,25 +59,11 @@ def values_of(message: Message) -> dict[str, Any]:
 
 
 def write_rows(connection: Connection, messages: Sequence[Message], database: Database) -> None:
-    """Insert the messages in order, in the connection's transaction, without reading anything back.
-
-    Raises:
-        NotTransactional: the connection commits each statement by itself; nothing was written.
-    """
+    """Insert the messages in order, in the connection's transaction, without reading anything back."""
     table = in_schema(database.home.schema_beside(connection), outbox_table, connection.dialect)
     if not _write_bare(connection, table, [row_of(message) for message in messages]):
-        refuse_autocommit(connection)
         insert = _INSERT[connection.dialect.name]
         database.execute_beside(connection, insert, [values_of(message) for message in messages])
-
-
-def refuse_unsafe_savepoints(connection: Connection) -> None:
-    """Raise SavepointsUnsafe on a SQLite connection whose driver begins transactions by itself."""
-    if connection.dialect.name != "sqlite":
-        return
-    driver: Any = connection.connection.driver_connection
-    if driver is not None and driver.isolation_level is not None:
-        raise SavepointsUnsafe
 
 
 def _write_bare(connection: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> bool:

@@ -1,4 +1,4 @@
-"""Which of a session's connections its messages are written on: where its own writes go.
+"""Which of a session's connections its entries are written on: where its own writes go.
 
 A session may have several: reads of a replica beside the writes, or two databases.
 """
@@ -18,7 +18,7 @@ from txpatterns.errors import WrongDatabase
 _CONNECTIONS = "txpatterns.connections"
 
 AtHome = Callable[[Connection], bool]
-"""Whether a connection is one of the outbox's own engine."""
+"""Whether a connection is one of an engine that belongs to the entries."""
 
 
 def begun(session: Session, connection: Connection) -> None:
@@ -34,14 +34,13 @@ def connections_of(session: Session) -> list[Connection]:
     return found
 
 
-def forget_connections(session: Session) -> list[Connection]:
-    """Take the notes about a session's transaction away, and give them."""
-    found: list[Connection] = session.info.pop(_CONNECTIONS, [])
-    return found
+def forget_connections(session: Session) -> None:
+    """Take the notes about a session's transaction away."""
+    session.info.pop(_CONNECTIONS, None)
 
 
 def destination_of(session: Session, at_home: AtHome) -> Connection | None:
-    """Give the one of a session's connections that its messages are written on; None if there is none yet."""
+    """Give the one of a session's connections that its entries are written on; None if there is none yet."""
     connections = connections_of(session)
     for connection in connections:
         if at_home(connection):
@@ -71,7 +70,7 @@ def open_destination(session: Session) -> None:
 
 
 def is_destination(session: Session, connection: Connection, at_home: AtHome) -> bool:
-    """Whether a session's messages are written on this of its connections, whose commit begins.
+    """Whether a session's entries are written on this of its connections, whose commit begins.
 
     Raises:
         WrongDatabase: the session has written on another, too, or does not say where it writes.
@@ -83,13 +82,13 @@ def is_destination(session: Session, connection: Connection, at_home: AtHome) ->
     for other in connections:
         if other is not destination and other.in_transaction() and has_written(other):
             raise WrongDatabase(
-                "This session commits on several databases one after the other, so a message could be lost between "
-                "them.",
+                "This session commits on several databases one after the other, so what was "
+                "added could be lost between them.",
                 fix="Use Session(twophase=True), or write to one database in the transaction that sends.",
             )
     if destination is None:
         raise WrongDatabase(
             "This session has read on several connections, and none of them is where it would write.",
-            fix="Let its get_bind() send an UPDATE to the engine of the outbox.",
+            fix="Let its get_bind() send an UPDATE to the engine with the tables of txpatterns.",
         )
     return destination is connection
