@@ -47,19 +47,23 @@ def new_id() -> str:
     return _uuid7(milliseconds, rest * 4096 // 1_000_000, int.from_bytes(os.urandom(8), "big"))
 
 
-def derived_id(consumer: str, message_id: str, index: int) -> str:
-    """Make the id of the index-th message that a handler emits for an incoming message.
+def derived_id(scope: str, origin: str, path: str, milliseconds: int) -> str:
+    """Make the id of a message that is sent by what runs in ``scope`` for ``origin``, at a place in it.
 
-    Always the same for the same three, so that a handler that runs twice emits the same ids; and it keeps the
-    time prefix of the incoming id where that one has any, so that ids still sort by time.
+    Always the same for the same four, so that code which runs twice sends the same ids. ``path`` says which of its
+    messages it is, as ``"0"`` or ``"2.gather.1"``; ``milliseconds`` since 1970 is the time that the id sorts by.
     """
-    digest = hashlib.sha256(f"{consumer}\x00{message_id}\x00{index}".encode()).digest()
+    digest = hashlib.sha256(f"{scope}\x00{origin}\x00{path}".encode()).digest()
+    return _uuid7(milliseconds, int.from_bytes(digest[:2], "big") & 0xFFF, int.from_bytes(digest[2:10], "big"))
+
+
+def milliseconds_of(message_id: str) -> int:
+    """Give the time in an id of ours, in milliseconds since 1970; 0 for an id that has none."""
     prefix = message_id.replace("-", "")[:12]
     try:
-        milliseconds = int(prefix, 16) if len(message_id) == 36 and message_id[14] == "7" else 0
+        return int(prefix, 16) if len(message_id) == 36 and message_id[14] == "7" else 0
     except ValueError:
-        milliseconds = 0
-    return _uuid7(milliseconds, int.from_bytes(digest[:2], "big") & 0xFFF, int.from_bytes(digest[2:10], "big"))
+        return 0
 
 
 def _uuid7(milliseconds: int, fraction: int, random: int) -> str:

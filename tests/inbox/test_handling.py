@@ -11,7 +11,6 @@ from inbox.support import Echoed, Loose, Noted, eventually, note, quick, running
 from txpatterns.errors import ConfigurationError, Reject
 from txpatterns.hooks import CAUSATION_ID, CORRELATION_ID
 from txpatterns.inbox import SyncTransaction, Transaction
-from txpatterns.messages import derived_id
 from txpatterns.outbox.schema import outbox_table
 
 
@@ -113,10 +112,12 @@ async def test_messages_that_a_handler_sends_keep_their_ids_when_it_runs_twice(w
         if len(tried) == 1:
             raise ValueError("once")
 
-    (message,) = world.put(Noted(book="a", number=1))
+    message = world.message(Noted(book="a", number=1), "018df6f0-0000-7000-8000-000000000001")
+    world.broker.put(message)
     async with running(consumer):
         await world.told.until(lambda counts: counts["handled"] == 1)
-    assert tried[0] == tried[1] == [derived_id("app.noted", message.id, index) for index in range(2)]
+    # As the first release has made them: another release, in a rolling deployment, may run the second attempt.
+    assert tried[0] == tried[1] == ["018df6f0-0000-7722-b3b6-aa4b7e7b1426", "018df6f0-0000-787b-bf51-895560d9bccc"]
     stored = await world.rows(outbox_table)
     assert [row.message_id for row in stored] == tried[0]
     for row in stored:

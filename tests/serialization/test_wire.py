@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from outbox.support import Keyless, Money, Placed
 from txpatterns.errors import DecodeError, EventDefinitionError, PayloadInvalid, UnknownType
-from txpatterns.messages import Event, Message, bucket_of, derived_id, describe, new_id
+from txpatterns.messages import Event, Message, bucket_of, derived_id, describe, milliseconds_of, new_id
 from txpatterns.serialization import (
     CloudEventsBinary,
     CloudEventsStructured,
@@ -64,11 +64,34 @@ def test_buckets_are_for_ever():
         assert said.stdout.strip() == str([BUCKETS["order-42"], BUCKETS["käse"]])
 
 
-def test_derived_ids_are_for_ever():
-    """H53: a handler that runs again emits the same ids, with the time of the message that it handled."""
-    assert derived_id("billing", ID, 0) == "018df6f0-0000-7c55-9d41-29281d9fc428"
-    assert derived_id("billing", ID, 1) != derived_id("billing", ID, 0) != derived_id("shipping", ID, 0)
-    assert derived_id("billing", "not an id", 0).startswith("00000000-0000-7")
+# Of scope, origin and the number of the message, as the first release has made them.
+DERIVED = {
+    ("billing", "018df6f0-0000-7abc-8def-0123456789ab", 0): "018df6f0-0000-7af6-ac22-6dbac5dc8be1",
+    ("billing", "018df6f0-0000-7abc-8def-0123456789ab", 1): "018df6f0-0000-763d-b841-c9d01e06b11e",
+    ("billing", "018df6f0-0000-7abc-8def-0123456789ab", 10): "018df6f0-0000-7cb7-a5a0-0d5b354ad1a4",
+    ("shop.noted", "f47ac10b-58cc-4372-a567-0e02b2c3d479", 0): "00000000-0000-7e65-b87c-c8f65f3fd6fb",
+    ("shop.noted", "order-42", 3): "00000000-0000-7b17-94d4-56488cfef464",
+    ("shop.noted", "käse", 0): "00000000-0000-7db6-807b-3d75f6b59b75",
+    ("shop.noted", "ffffffff-ffff-7fff-bfff-ffffffffffff", 0): "ffffffff-ffff-7de8-b116-0de382e7cbb5",
+    ("shop.noted", "zzzzzzzz-zzzz-7zzz-zzzz-zzzzzzzzzzzz", 0): "00000000-0000-798b-ab8a-a4124de1e725",
+    ("shop.noted", "018df6f000007abc8def0123456789ab", 0): "00000000-0000-712c-a208-d1bc19c0be9c",
+    ("billing", ID, 0): "018df6f0-0000-7c55-9d41-29281d9fc428",
+}
+
+
+@pytest.mark.parametrize(("origin", "made"), DERIVED.items())
+def test_derived_ids_are_for_ever(origin, made):
+    """H53: a handler that runs again emits the same ids, with the time of its message, whichever release runs it."""
+    scope, message_id, number = origin
+    assert derived_id(scope, message_id, str(number), milliseconds_of(message_id)) == made
+
+
+def test_derived_ids_differ_by_what_they_are_derived_from():
+    """H53: another scope, another origin and another path give another id; the time is only what it sorts by."""
+    given = [("a", "1", "0"), ("b", "1", "0"), ("a", "2", "0"), ("a", "1", "2.gather.1"), ("a", "1", "2.gather.2")]
+    made = [derived_id(*one, 1_700_000_000_000) for one in given]
+    assert len({one[13:] for one in made}) == len(given)
+    assert {one[:13] for one in made} == {"018bcfe5-6800"}
 
 
 def test_ids_grow_and_differ():

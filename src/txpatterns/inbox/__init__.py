@@ -6,7 +6,8 @@ from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.schema import State, inbox_table, inbox_waiting_table
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.inbox.signatures import AnyHandler
-from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
+from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.outbox.emitting import Emitter
 
 __all__ = [
     "AnyHandler",

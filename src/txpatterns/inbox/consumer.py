@@ -18,7 +18,7 @@ from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.inbox.signatures import AnyHandler, name_of
-from txpatterns.inbox.transaction import Emitter
+from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import FailureRules, RetryLadder
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.outages import Outages

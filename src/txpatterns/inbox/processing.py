@@ -27,8 +27,9 @@ from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.inbox.transaction import Emitter, SyncTransaction, Transaction
+from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
+from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import Decision, FailureRules, decide
 from txpatterns.runtime.outages import Outages
 from txpatterns.serialization import EventRegistry
