@@ -181,7 +181,7 @@ class IdReused(TxPatternsError):
 
 
 class TransactionEnded(TxPatternsError):
-    """The handler ended its transaction by itself, so its effect is not one with the record that it was handled."""
+    """The code ended its transaction by itself, so its effect is not one with the record that it has run."""
 
     code = "TXP-1402"
     fix = "Leave commit and rollback to the library; what may fail by itself belongs in tx.session.begin_nested()."

@@ -20,28 +20,40 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from txpatterns.database.finishing import Breakable
-from txpatterns.errors import HandlerDefinitionError, HandlerTimeout
 from txpatterns.execution.run import Run
 from txpatterns.execution.underway import Running, Underway
 from txpatterns.execution.undone import undone_in
 
-_FIX = "Write it as async def; or annotate it: `tx: Transaction` and `-> Awaitable[None]`."
-_UNBEGUN = "Do the work in the handler itself: call it, await it, or several with asyncio.gather(*...)."
+_FIX = "Write it as async def; or annotate it: with the transaction of asynchronous code and `-> Awaitable[None]`."
+_UNBEGUN = "Do the work in it: call it, await it, or several with asyncio.gather(*...)."
 
 
-class InThread:
-    """Runs plain code where it is, in a thread that may block."""
+class _Caller:
+    """What both have in common: the code, and how long it has been running."""
 
     def __init__(self, run: Run, underway: Underway) -> None:
         self._run = run
         self._underway = underway
         self._running: Running | None = None
 
+    def is_over_limit(self) -> bool:
+        """Whether the code took longer than it may."""
+        return self._running is not None and self._underway.is_over_limit(self._running)
+
+    def _refuse_undone(self, value: object) -> None:
+        undone = undone_in(value)
+        if undone is not None:
+            origin = self._run.origin
+            raise origin.misfit(f"{origin.name} returned {undone}: nobody runs that.", fix=_UNBEGUN)
+
+
+class InThread(_Caller):
+    """Runs plain code where it is, in a thread that may block."""
+
     def call(self, session: Session) -> object:
         """Call the code with its session; gives what it returned.
 
-        Raises:
-            HandlerDefinitionError: it returned something to await, or work that nobody has begun.
+        Raises what its origin calls a misfit where it returned something to await, or work that nobody has begun.
         """
         run = self._run
         with self._underway.in_thread(run) as self._running:
@@ -51,41 +63,33 @@ class InThread:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise HandlerDefinitionError(
+            raise run.origin.misfit(
                 f"{run.origin.name} was taken for plain code and run in a thread, but it returned something to await "
                 f"({type(value).__name__}), which was not run.",
                 fix=_FIX,
             )
-        _refuse_undone(run, value)
+        self._refuse_undone(value)
         return value
 
     def is_ours(self, error: BaseException) -> bool:
         """Whether an error is none of the code's own: in a thread each is."""
         return False
 
-    def is_over_limit(self) -> bool:
-        """Whether the code took longer than it may."""
-        return self._running is not None and self._underway.is_over_limit(self._running)
 
-
-class InLoop:
+class InLoop(_Caller):
     """Runs code in the event loop, from within the greenlet of its transaction."""
 
     def __init__(self, run: Run, session: AsyncSession, underway: Underway) -> None:
-        self.handling = Breakable()
+        super().__init__(run, underway)
+        self.code = Breakable()
         """The code's own part: only this may be cancelled, neither the opening nor the commit."""
-        self._run = run
         self._session = session
-        self._underway = underway
-        self._running: Running | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def call(self, _session: Session) -> object:
         """Call the code with its session and await what it returns, within its time.
 
-        Raises:
-            HandlerDefinitionError: it returned work that nobody has begun.
-            HandlerTimeout: it did not end in time.
+        Raises what its origin calls a misfit where it returned work that nobody has begun, and its ``over_limit``.
         """
         return await_only(self._awaited())
 
@@ -95,16 +99,12 @@ class InLoop:
             return _current_task() is not self._task
         return isinstance(error, asyncio.CancelledError) or is_interrupt(error)
 
-    def is_over_limit(self) -> bool:
-        """Whether the code took longer than it may."""
-        return self._running is not None and self._underway.is_over_limit(self._running)
-
     async def _awaited(self) -> object:
         self._task = task = asyncio.current_task()
         run, limit = self._run, self._run.limit
         scope = asyncio.timeout(None if limit is None else limit.total_seconds())
         try:
-            with self.handling, self._underway.in_loop(run) as self._running:
+            with self.code, self._underway.in_loop(run) as self._running:
                 async with scope:
                     value = run.call(self._session)
                     while inspect.isawaitable(before := _awaitable(value)):
@@ -117,14 +117,14 @@ class InLoop:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise HandlerTimeout(f"{run.origin.name} did not end within {limit} and was cancelled.") from error
+            raise run.origin.over_limit(f"{run.origin.name} did not end within {limit} and was cancelled.") from error
         except asyncio.CancelledError as error:
-            if self.handling.asked:
+            if self.code.asked:
                 raise
             while task is not None and task.cancelling():
                 task.uncancel()
-            raise RuntimeError("Something that the handler awaited was cancelled.") from error
-        _refuse_undone(run, value)
+            raise RuntimeError(f"Something that {run.origin.name} awaited was cancelled.") from error
+        self._refuse_undone(value)
         return value
 
 
@@ -161,9 +161,3 @@ def _current_task() -> asyncio.Task[Any] | None:
 def _awaitable(value: object) -> object:
     """Give what can be awaited here for what another thread works on; anything else as it is."""
     return asyncio.wrap_future(value) if isinstance(value, Future) else value
-
-
-def _refuse_undone(run: Run, value: object) -> None:
-    undone = undone_in(value)
-    if undone is not None:
-        raise HandlerDefinitionError(f"{run.origin.name} returned {undone}: nobody runs that.", fix=_UNBEGUN)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Awaitable, Callable
 from functools import partial
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from txpatterns.database import Database
 from txpatterns.database.finishing import finish
+from txpatterns.errors import TransactionEnded
 from txpatterns.execution.calls import InLoop, InThread
-from txpatterns.execution.run import Result, Run
+from txpatterns.execution.run import Came, Result, Run
 from txpatterns.execution.threads import Threads
 from txpatterns.execution.transactions import transact
 from txpatterns.execution.underway import Underway
+
+_REPEATS = 5
+
+Ask = Callable[[Callable[[Connection], bool]], Awaitable[bool]]
+"""Asks something in a transaction of the library's own."""
 
 
 class Execution:
@@ -40,8 +48,36 @@ class Execution:
             if run.in_loop:
                 session = self.database.session()
                 caller = InLoop(run, session, self.underway)
-                return await finish(session.run_sync(transact, run, caller), caller.handling)
+                return await finish(session.run_sync(transact, run, caller), caller.code)
             return await self._threads.run(partial(self._in_thread, run))
+
+    async def settle(self, make: Callable[[], Run], ask: Ask) -> Result:
+        """Run the code until something has come of it; ``make`` describes each of the runs.
+
+        What the database gave up for another transaction's sake runs again at once, at most five times. Code that
+        ended its transaction by itself has come to an end (``ENDED``) where what the opening wrote stands, whatever it
+        raised then: to run again could only do the rest twice.
+        """
+        repeats = 0
+        while True:
+            run = make()
+            result = await self.run(run)
+            if result.error is not None and result.ended and await ask(run.stands):
+                return Result(Came.ENDED, _ended_by(run, result.error))
+            if result.came is not Came.REPEAT:
+                return result
+            if repeats == _REPEATS:
+                return Result(Came.FAILED, result.error)
+            repeats += 1
 
     def _in_thread(self, run: Run) -> Result:
         return transact(self.database.sync_session(), run, InThread(run, self.underway))
+
+
+def _ended_by(run: Run, error: BaseException) -> TransactionEnded:
+    if isinstance(error, TransactionEnded):
+        return error
+    told = "".join(traceback.format_exception_only(error)).strip()
+    ended = TransactionEnded(f"{run.origin.name} ended its transaction by itself, and failed then: {told}")
+    ended.__cause__ = error
+    return ended

@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from txpatterns.errors import TxPatternsError
+
 
 class Came(Enum):
     """What came of running somebody's code."""
@@ -48,6 +50,10 @@ class Origin:
     subject: str
     place: str
     """Where the code is written: file, line and function."""
+    misfit: type[TxPatternsError]
+    """Raised where such code returns work instead of doing it."""
+    over_limit: type[TxPatternsError]
+    """Raised where such code takes longer than it may."""
 
 
 def _nothing() -> None:
@@ -63,13 +69,13 @@ class Run:
     """The code; it gets the session, an ``AsyncSession`` when it runs in the event loop and a ``Session`` otherwise."""
     in_loop: bool
     opening: Callable[[Connection], bool]
-    """Runs first in the transaction, and says whether the code may run."""
+    """Runs first in the transaction, and says whether the code may run. It sends a statement: with it drivers begin."""
     stands: Callable[[Connection], bool]
     """Whether what the opening wrote is still there."""
     around: Callable[[], AbstractContextManager[object]]
     over: Callable[[], None] = _nothing
     """Called when the code has returned or raised."""
     closing: Callable[[Connection, object], None] | None = None
-    """Runs last in the transaction, with what the code returned."""
+    """Runs last in the transaction, behind all that the code's session had to write, with what the code returned."""
     limit: timedelta | None = None
     """How long the code may take. Only code that waits in the event loop can be cut off; other is named."""

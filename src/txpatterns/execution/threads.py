@@ -59,7 +59,7 @@ class Threads:
             if self._idle:
                 return self._idle.pop()
         jobs: _Jobs = SimpleQueue()
-        threading.Thread(target=self._serve, args=(jobs,), name="txpatterns handlers", daemon=True).start()
+        threading.Thread(target=self._serve, args=(jobs,), name="txpatterns code", daemon=True).start()
         return jobs
 
     def _serve(self, jobs: _Jobs) -> None:

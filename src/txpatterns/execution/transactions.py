@@ -16,7 +16,7 @@ from txpatterns.causes import behind, mark, place_of
 from txpatterns.database.dialects import has_open_transaction, is_disconnect, is_repeatable, may_pass
 from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.sessions import writing_connection
-from txpatterns.errors import HandlerTimeout, TransactionEnded
+from txpatterns.errors import TransactionEnded, TxPatternsError
 from txpatterns.execution.run import Came, Result, Run
 
 _WRITES = {WRITES: True}
@@ -94,6 +94,7 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             if connection in _failed or not has_open_transaction(connection):
                 _see_that_it_stands(session, run)
             if run.closing is not None:
+                session.flush()
                 run.closing(connection, value)
             committing = True
             session.commit()
@@ -157,11 +158,11 @@ def _see_that_it_stands(session: Session, run: Run) -> None:
         stands = False
     if not stands:
         error = _failed.get(connection, "the driver's own")
-        raise RuntimeError(f"The handler went on after an error that undid all its work: {error}")
+        raise RuntimeError(f"{run.origin.name} went on after an error that undid all its work: {error}")
 
 
 def _of_opening(error: BaseException) -> Result:
-    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the message.
+    """Nothing has run yet, so whatever failed is the database's, and nothing is held against the code.
 
     Unless waiting cannot mend it, as with a connection that commits by itself: then somebody must be told.
     """
@@ -171,7 +172,7 @@ def _of_opening(error: BaseException) -> Result:
 
 
 def _of_code(error: BaseException, *, lost: bool, ended: bool) -> Result:
-    """Only a lost connection of ours is an outage: a handler may well have talked to other servers.
+    """Only a lost connection of ours is an outage: the code may well have talked to other servers.
 
     What the database says counts wherever it stands: in a group, or behind the error that the code made of it.
     """
@@ -185,9 +186,10 @@ def _broken_link(error: BaseException, *, lost: bool) -> BaseException | None:
     return next(filter(is_disconnect, behind(error)), None) if lost else None
 
 
-def _over_limit(run: Run, link: BaseException) -> HandlerTimeout:
+def _over_limit(run: Run, link: BaseException) -> TxPatternsError:
     """The database has ended a transaction that did nothing for as long as the code may take at most."""
-    over = HandlerTimeout(f"{run.origin.name} took longer than {run.limit}, and the database ended its transaction.")
+    took = f"{run.origin.name} took longer than {run.limit}, and the database ended its transaction."
+    over = run.origin.over_limit(took)
     over.__cause__ = link
     mark(over, run.origin.place)
     return over

@@ -93,8 +93,8 @@ class Underway:
             if not running.blamed and limit is not None and self._age(running) > limit + _LOOK:
                 running.blamed = True
                 logger.error(
-                    "%s%s: it is beyond its limit of %s and cannot be interrupted. It keeps its place and its key "
-                    "until it ends, or this process does",
+                    "%s%s: it is beyond its limit of %s and cannot be interrupted. It keeps its place and what "
+                    "it holds up until it ends, or this process does",
                     self._told(running),
                     where,
                     limit,

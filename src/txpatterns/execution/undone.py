@@ -1,4 +1,4 @@
-"""Work that a call has returned instead of doing it: nobody would do it, and the message would count as handled."""
+"""Work that a call has returned instead of doing it: nobody would do it, and the call would count as done."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,8 +16,8 @@ from sqlalchemy.engine import Connection
 from txpatterns.causes import one_of, story_of
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
-from txpatterns.errors import DecodeError, TransactionEnded
-from txpatterns.execution import Came, Execution, Origin, Result, Run
+from txpatterns.errors import DecodeError, HandlerDefinitionError, HandlerTimeout
+from txpatterns.execution import Execution, Origin, Result, Run
 from txpatterns.execution.calls import is_interrupt
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.attempts import Attempts, Plan
@@ -39,7 +38,6 @@ logger = logging.getLogger("txpatterns")
 
 T = TypeVar("T")
 
-_REPEATS = 5
 _LOOK_AGAIN = timedelta(milliseconds=50)
 
 
@@ -94,22 +92,13 @@ class Processing:
     async def run(
         self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
     ) -> Result:
-        """Run a handler; what the database gave up for another transaction's sake runs again at once, uncounted.
+        """Run a handler until something has come of it.
 
         A handler that committed by itself has come to an end (``ENDED``), whatever it raised then: its message counts
         as handled, so that no further attempt could do the rest.
         """
-        stands = partial(self.lanes.claims.has, entry=entry)
-        repeats = 0
-        while True:
-            result = await self.execution.run(self._run_of(handler, event, entry, opening, attempt))
-            if result.error is not None and result.ended and await self.transact(stands):
-                return Result(Came.ENDED, _ended_by(result.error))
-            if result.came is not Came.REPEAT:
-                return result
-            if repeats == _REPEATS:
-                return Result(Came.FAILED, result.error)
-            repeats += 1
+        make = partial(self._run_of, handler, event, entry, opening, attempt)
+        return await self.execution.settle(make, self.transact)
 
     def _run_of(
         self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
@@ -117,7 +106,13 @@ class Processing:
         message = entry.message
         call = _HandlerCall(handler, event, entry, self.emitter)
         return Run(
-            Origin(handler.consumer, f"{one_line(message.type)} {one_line(message.id)}", handler.place),
+            Origin(
+                handler.consumer,
+                f"{one_line(message.type)} {one_line(message.id)}",
+                handler.place,
+                misfit=HandlerDefinitionError,
+                over_limit=HandlerTimeout,
+            ),
             call,
             handler.is_async,
             opening,
@@ -206,12 +201,3 @@ class _HandlerCall:
     def over(self) -> None:
         if self._transaction is not None:
             self._transaction.close()
-
-
-def _ended_by(error: BaseException) -> TransactionEnded:
-    if isinstance(error, TransactionEnded):
-        return error
-    told = "".join(traceback.format_exception_only(error)).strip()
-    ended = TransactionEnded(f"The handler ended its transaction by itself, and failed then: {told}")
-    ended.__cause__ = error
-    return ended

@@ -105,12 +105,12 @@ def _on_commit(connection: Connection) -> None:
     except BaseException as error:
         _abandon(connection, error)
         raise
-    _tell(connection)
+    _tell(connection, commit.units)
 
 
-def _tell(connection: Connection) -> None:
+def _tell(connection: Connection, units: Sequence[Unit]) -> None:
     """Tell of what this commit makes visible, except of a session that tells of its commit itself."""
-    for unit in _units_on(connection):
+    for unit in units:
         if unit.session is None or unit.session.bind is connection:
             unit.committed()
 
@@ -140,7 +140,7 @@ def _on_prepare(connection: Connection, _xid: Any) -> None:
 
 def _on_commit_twophase(connection: Connection, _xid: Any, is_prepared: bool) -> None:
     if is_prepared:
-        _tell(connection)
+        _tell(connection, _units_on(connection))
     else:
         _on_commit(connection)
 

@@ -161,7 +161,10 @@ def commit_of(connection: Connection) -> Commit | None:
 
 def new_commit_of(connection: Connection) -> Commit:
     """The same, made if need be."""
-    return _commits.setdefault(connection, Commit())
+    commit = _commits.get(connection)
+    if commit is None:
+        commit = _commits[connection] = Commit()
+    return commit
 
 
 def unit_of(session: Session) -> Unit | None:
