@@ -10,8 +10,9 @@ import asyncpg
 from benchmarks.drain import FILL, MANY_KEYS, NoOp, prepared
 from benchmarks.harness import Case, Table, compare
 from txpatterns.brokers.kafka import KafkaBroker
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
 from txpatterns.outbox import Relay
+from txpatterns.runtime.moments import Idle
 from txpatterns.transport import Publisher
 
 MESSAGES = 100_000
@@ -81,7 +82,8 @@ class _Looks(Hooks):
         self.many = asyncio.Event()
         self._left = LOOKS
 
-    def idle(self, part: str) -> None:
+    @on(Idle)
+    def idle(self, _: Idle) -> None:
         self._left -= 1
         if self._left == 0:
             self.many.set()

@@ -23,9 +23,10 @@ from benchmarks.servers import Topics
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
 from txpatterns.messages import Message, bucket_of
 from txpatterns.outbox import Relay
+from txpatterns.outbox.moments import Published
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Publisher, Verdict
 
 SECONDS = 8.0
@@ -114,9 +115,10 @@ class Watch(Hooks):
         self.topic = topic
         self.at: dict[str, float] = {}
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+    @on(Published)
+    def published(self, moment: Published) -> None:
         now, topic = time.perf_counter(), self.topic
-        self.at.update((each.id, now) for each in messages if each.topic == topic and each.key != BAD_KEY)
+        self.at.update((each.id, now) for each in moment.messages if each.topic == topic and each.key != BAD_KEY)
 
 
 class Writer:

@@ -34,22 +34,23 @@ hooks = [
 # --8<-- [end:hooks]
 
 # --8<-- [start:correlation]
-from txpatterns.hooks import correlated
+from txpatterns.correlation import correlated
 
 with correlated("the X-Request-ID of the request") as correlation_id:
     ...  # every message that is added here carries it
 # --8<-- [end:correlation]
 
 # --8<-- [start:own]
-from txpatterns.hooks import Hooks
-from txpatterns.messages import Message
+from txpatterns.deadletters.moments import Dead
+from txpatterns.hooks import Hooks, on
 
 
 class DeadLetterPager(Hooks):
     """Calls somebody when a message is given up."""
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        print("dead letter", message.id, consumer or "not published")
+    @on(Dead)
+    def page(self, dead: Dead) -> None:
+        print("dead letter", dead.message.id, dead.consumer or "not published")
 
 
 # --8<-- [end:own]

@@ -1,248 +1,176 @@
-"""What the runtime tells to whoever listens: telemetry, logs, tests. Without listeners it costs one call."""
+"""What the runtime tells to whoever listens: telemetry, logs, tests. Without listeners it costs one call.
+
+What can be told are the moments of the patterns, each in the pattern's own ``moments`` module: a frozen value that has
+happened, or a span that begins and ends.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from asyncio import CancelledError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
-from txpatterns.messages import Message, new_id
+from txpatterns.correlation import current_lineage
+from txpatterns.errors import ConfigurationError
 
 logger = logging.getLogger("txpatterns")
 
-CORRELATION_ID, CAUSATION_ID = "correlation-id", "causation-id"
 
-_lineage: ContextVar[Mapping[str, str]] = ContextVar("txpatterns_lineage", default=MappingProxyType({}))
-
-
-@contextmanager
-def correlated(correlation_id: str) -> Iterator[str]:
-    """Store this correlation id with every message that is added inside, for example a request's own id.
-
-    Yields the id as it is stored: printable ASCII, at most 128 characters, a new one when nothing of the given id
-    remains, so that a stranger's id never fails a transaction. A handler needs no call: see ``lineage_of``.
-    """
-    clean = _header_safe(correlation_id) or new_id()
-    with _lineage_set({CORRELATION_ID: clean}):
-        yield clean
-
-
-def lineage_of(message: Message) -> dict[str, str]:
-    """Give the headers of what is added while this message is handled: the same correlation id, its id as the cause.
-
-    Whatever a stranger wrote into the message, these can be stored and sent.
-    """
-    told = {CORRELATION_ID: _header_safe(correlation_id_of(message)), CAUSATION_ID: _header_safe(message.id)}
-    return {name: value for name, value in told.items() if value}
-
-
-def correlation_id_of(message: Message) -> str:
-    """Give the id that joins all messages of one story: that of the message which began it, if none was given."""
-    return message.headers.get(CORRELATION_ID) or message.id
-
-
-@contextmanager
-def _lineage_set(headers: Mapping[str, str]) -> Iterator[None]:
-    token = _lineage.set(headers)
-    try:
-        yield
-    finally:
-        _lineage.reset(token)
-
-
-def _header_safe(text: str) -> str:
-    if text.isascii() and text.isprintable() and " " not in text:
-        return text[:128]
-    return "".join(c for c in text if "!" <= c <= "~")[:128]
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that has happened."""
 
 
 @dataclass(frozen=True, slots=True)
-class Depths:
-    """How much waits in an App's database. A number is not counted beyond 100,000."""
+class Span:
+    """Something that begins and ends."""
 
-    depth: int
-    """Committed messages that are not yet published."""
-    oldest_age: timedelta
-    """The age of the oldest message that waits anywhere: to be published, for its key, for its next attempt.
 
-    Zero when none waits. What is scheduled is as old as it is late; a dead letter does not wait.
+L = TypeVar("L")
+M = TypeVar("M", bound=Moment)
+S = TypeVar("S", bound=Span)
+
+_Kind = type[Moment] | type[Span]
+_Method = Callable[[Any, Any], Any]
+_Context = AbstractContextManager[object]
+
+_MARK = "__txpatterns_hears__"
+_EXAMPLE = "@on(Dead)\ndef page(self, dead: Dead) -> None: ..."
+
+
+@overload
+def on(kind: type[S]) -> Callable[[Callable[[L, S], _Context]], Callable[[L, S], _Context]]: ...
+@overload
+def on(kind: type[M]) -> Callable[[Callable[[L, M], None]], Callable[[L, M], None]]: ...
+def on(kind: type[Any]) -> Callable[[_Method], _Method]:
+    """Mark a method of a listener: it is called with each moment of this class, or of one derived from it.
+
+    For a span the method gives a context manager, which is entered when the span begins and left when it ends, with
+    the error if there was one.
+
+    Raises:
+        ConfigurationError: this is no class of moments; or, at the class, the method cannot be called for them.
     """
-    scheduled: int
-    """Messages that wait for their time or for their key."""
-    waiting: int
-    """Received messages that wait for their next attempt, or for their key."""
-    dead: int
-    """Dead letters."""
+    if not _is_kind(kind):
+        raise ConfigurationError(f"on({kind!r}): that is no class of moments.", fix=f"Write: {_EXAMPLE}")
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _MARK, kind)
+        return method
+
+    return mark
 
 
 class Hooks:
-    """One method for each moment of a message's life; override what you need.
+    """What listens: derive a class, and mark a method with ``@on(...)`` for each kind of moment that it wants.
 
-    A hook must be quick and must not raise: what it raises is logged once and never reaches the runtime.
+    A hook must be quick and must not raise: what it raises is logged once and never reaches the runtime. A method that
+    a subclass overrides stays marked as it was.
     """
 
     logs: ClassVar[bool] = False
     """Whether this listener writes log lines; an App without such a one writes its failures into Python's own log."""
 
-    def headers(self) -> dict[str, str]:
+    _marks: ClassVar[Mapping[str, _Kind]] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._marks = _marks_of(cls)
+
+    def headers(self) -> Mapping[str, str]:
         """Give headers to store with a message that is being added, for example the trace context."""
         return {}
 
-    def added(self, message: Message) -> None:
-        """A message was added to a transaction; it is not committed yet."""
+    @classmethod
+    def methods(cls, kind: _Kind) -> tuple[_Method, ...]:
+        """Give the methods, as functions, that are called for one kind of moment."""
+        return tuple(getattr(cls, name) for name, marked in cls._marks.items() if issubclass(kind, marked))
 
-    def publishing(self, messages: Sequence[Message]) -> AbstractContextManager[object]:
-        """A batch is being sent; the context ends with its last outcome."""
-        return nullcontext()
-
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        """The broker has confirmed these messages; ``age`` is that of the oldest."""
-
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        """The broker refused a message, and it waits for its next attempt."""
-
-    def broker_unavailable(self, error: Exception | None) -> None:
-        """The relay pauses, because the broker cannot be reached."""
-
-    def topic_postponed(self, topic: str, error: Exception | None) -> None:
-        """The broker takes nothing for a topic now: its messages wait, and it is tried from time to time."""
-
-    def topic_resumed(self, topic: str) -> None:
-        """A topic that took nothing takes messages again."""
-
-    def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
-        """A handler is about to run; the context ends with its transaction."""
-        return nullcontext()
-
-    def handled(self, message: Message, consumer: str) -> None:
-        """A handler's effect is committed."""
-
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
-        """A message came again, and its effect was not repeated."""
-
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        """A handler raised; the message waits for its next attempt."""
-
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        """A message became a dead letter; ``consumer`` is None when it could not be published."""
-
-    def ownership(self, scope: str, buckets: int) -> None:
-        """This process now owns so many buckets."""
-
-    def depths(self, depths: Depths | None) -> None:
-        """How much waits now; told every 15 seconds while an App runs, None while the database is away.
-
-        The database is asked only when a listener overrides this.
-        """
-
-    def idle(self, part: str) -> None:
-        """A background part found nothing to do: tests wait for it."""
+    @classmethod
+    def hears(cls) -> bool:
+        """Whether there is anything at all that this listener is called for."""
+        return bool(cls._marks) or cls.headers is not Hooks.headers
 
 
-class HookList(Hooks):
+class HookList:
     """Several listeners as one. What a listener raises is logged, and the others are still told.
 
     The same fault of a listener at the same moment is logged once, not with every message.
+
+    Raises:
+        ConfigurationError: an object is no listener, or none of its methods is marked.
     """
 
     def __init__(self, listeners: Sequence[Hooks] = ()) -> None:
-        self.listeners = list(listeners)
+        self.listeners: tuple[Hooks, ...] = ()
+        self._told: dict[_Kind, tuple[tuple[Hooks, _Method], ...]] = {}
         self._faults: set[tuple[type[Hooks], str, type[BaseException]]] = set()
+        for listener in listeners:
+            self.add(listener)
 
     @classmethod
-    def of(cls, given: Hooks | Sequence[Hooks] | None) -> HookList:
+    def of(cls, given: HookList | Hooks | Sequence[Hooks] | None) -> HookList:
         """Make one guarded list of what a constructor was given: nothing, one listener or several."""
         if isinstance(given, HookList):
             return given
         return cls([given] if isinstance(given, Hooks) else given or ())
 
-    def listens_to(self, moment: str) -> bool:
-        """Whether any listener wants to hear of a moment, for what costs something to find out."""
-        return any(getattr(type(listener), moment) is not getattr(Hooks, moment) for listener in self.listeners)
+    def add(self, listener: Hooks) -> None:
+        """Tell one more listener from now on, after the others."""
+        _refuse_deaf(listener)
+        self.listeners, self._told = (*self.listeners, listener), {}
+
+    def wants(self, kind: _Kind) -> bool:
+        """Whether any listener wants to hear of such moments, for what costs something to find out."""
+        return bool(self._to_call(kind))
 
     def headers(self) -> dict[str, str]:
-        found = dict(_lineage.get())
+        """Give the headers that belong to each message which is added here: those of its story, and the listeners'."""
+        found = dict(current_lineage())
         for listener in self.listeners:
             with self._guarded(listener, "headers"):
                 found.update(listener.headers())
         return found
 
-    def publishing(self, messages: Sequence[Message]) -> AbstractContextManager[object]:
-        return self._within(nullcontext(), "publishing", messages) if self.listeners else nullcontext()
+    def tell(self, moment: Moment) -> None:
+        """Tell what has happened to all who want to hear of it."""
+        kind = type(moment)
+        for listener, method in self._to_call(kind):
+            with self._guarded(listener, kind.__name__):
+                method(listener, moment)
 
-    def handling(self, message: Message, consumer: str, attempt: int) -> AbstractContextManager[object]:
-        lineage = _lineage_set(lineage_of(message))
-        return self._within(lineage, "handling", message, consumer, attempt) if self.listeners else lineage
+    def within(self, span: Span) -> _Context:
+        """Give what to enter when something begins; leaving it tells the end to all who have heard of the beginning."""
+        return self._within(span) if self.wants(type(span)) else nullcontext()
 
-    def added(self, message: Message) -> None:
-        self._tell("added", message)
-
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        self._tell("published", messages, age)
-
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        self._tell("publish_failed", message, error, attempt)
-
-    def broker_unavailable(self, error: Exception | None) -> None:
-        self._tell("broker_unavailable", error)
-
-    def topic_postponed(self, topic: str, error: Exception | None) -> None:
-        self._tell("topic_postponed", topic, error)
-
-    def topic_resumed(self, topic: str) -> None:
-        self._tell("topic_resumed", topic)
-
-    def handled(self, message: Message, consumer: str) -> None:
-        self._tell("handled", message, consumer)
-
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
-        self._tell("duplicate_prevented", message, consumer)
-
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        self._tell("handler_failed", message, consumer, error, attempt)
-
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        self._tell("dead", message, consumer, error)
-
-    def ownership(self, scope: str, buckets: int) -> None:
-        self._tell("ownership", scope, buckets)
-
-    def depths(self, depths: Depths | None) -> None:
-        self._tell("depths", depths)
-
-    def idle(self, part: str) -> None:
-        self._tell("idle", part)
-
-    def _tell(self, moment: str, *args: object) -> None:
-        for listener in self.listeners:
-            with self._guarded(listener, moment):
-                getattr(listener, moment)(*args)
+    def _to_call(self, kind: _Kind) -> tuple[tuple[Hooks, _Method], ...]:
+        told = self._told  # asked for before the listeners: one that is added meanwhile makes a new one
+        found = told.get(kind)
+        if found is None:
+            found = told[kind] = tuple((each, method) for each in self.listeners for method in each.methods(kind))
+        return found
 
     @contextmanager
-    def _within(self, outer: AbstractContextManager[object], moment: str, *args: object) -> Iterator[None]:
-        entered: list[tuple[Hooks, AbstractContextManager[object]]] = []
-        with outer:
-            for listener in self.listeners:
-                with self._guarded(listener, moment):
-                    context: AbstractContextManager[object] = getattr(listener, moment)(*args)
-                    context.__enter__()
-                    entered.append((listener, context))
-            try:
-                yield
-            except BaseException as error:
-                self._leave(entered, moment, error)
-                raise
-            self._leave(entered, moment, None)
+    def _within(self, span: Span) -> Iterator[None]:
+        kind, entered = type(span), list[tuple[Hooks, _Context]]()
+        for listener, method in self._to_call(kind):
+            with self._guarded(listener, kind.__name__):
+                context: _Context = method(listener, span)
+                context.__enter__()
+                entered.append((listener, context))
+        try:
+            yield
+        except BaseException as error:
+            self._leave(entered, kind.__name__, error)
+            raise
+        self._leave(entered, kind.__name__, None)
 
-    def _leave(
-        self, entered: list[tuple[Hooks, AbstractContextManager[object]]], moment: str, error: BaseException | None
-    ) -> None:
+    def _leave(self, entered: list[tuple[Hooks, _Context]], moment: str, error: BaseException | None) -> None:
         # The answer of __exit__ is ignored: a listener that swallowed a handler's error would let its failure commit.
         for listener, context in reversed(entered):
             with self._guarded(listener, moment):
@@ -259,3 +187,41 @@ class HookList(Hooks):
             if fault not in self._faults:
                 self._faults.add(fault)
                 logger.exception("listener %s failed at %s; it goes on being told", type(listener).__name__, moment)
+
+
+def _refuse_deaf(listener: object) -> None:
+    if not isinstance(listener, Hooks):
+        raise ConfigurationError(
+            f"{listener!r} is no listener.", fix="Give an object of a class that derives from Hooks."
+        )
+    if not listener.hears():
+        raise ConfigurationError(
+            f"{type(listener).__name__} would never be called: none of its methods is marked.", fix=f"Write: {_EXAMPLE}"
+        )
+
+
+def _is_kind(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Moment | Span)
+
+
+def _marks_of(listener: type[Hooks]) -> dict[str, _Kind]:
+    marks: dict[str, _Kind] = {}
+    for base in reversed(listener.__mro__):
+        for name, value in vars(base).items():
+            if hasattr(value, _MARK):
+                marks[name] = getattr(value, _MARK)
+            if name in marks:
+                _refuse_never_run(f"{listener.__name__}.{name}", value)
+    return marks
+
+
+def _refuse_never_run(name: str, method: object) -> None:
+    """Refuse what, called, would do nothing yet: nobody awaits or iterates it."""
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        raise ConfigurationError(f"{name} is async def, and nobody would await it.", fix="Write it as def.")
+    if inspect.isgeneratorfunction(method):
+        raise ConfigurationError(
+            f"{name} yields, but is no context manager.", fix="Put @contextmanager between @on(...) and the method."
+        )
+    if not callable(method):
+        raise ConfigurationError(f"{name} is marked, and cannot be called.", fix=f"Write: {_EXAMPLE}")

@@ -17,13 +17,16 @@ from txpatterns.database.listening import Listener
 from txpatterns.database.wakeup import Notifier
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.inbox.consumer import Consumer
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.messages import BUCKETS
+from txpatterns.outbox.moments import Published, PublishFailed
 from txpatterns.outbox.relay import Relay
 from txpatterns.outbox.schema import SCOPE
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch
-from txpatterns.runtime.pulse import CONSUMER, RELAY, Pulse
+from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership
+from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
 from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
@@ -124,7 +127,7 @@ class Parts:
     def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
         self._consumer = consumer
         if consumer is not None:
-            told = self._pulse.heard(CONSUMER)
+            told = self._pulse.heard(CONSUMER, Handled, DuplicatePrevented, HandlerFailed)
 
             def heard() -> float:
                 return min(told(), consumer.held_up_since())
@@ -141,11 +144,12 @@ class Parts:
             if self._notifier is not None:
                 listener = Listener(self._database, made.wake, made.rebalance)
                 supervisor.start("wake-up listener", listener.run, stop=listener.stop)
-            supervisor.start("relay", made.run, stop=made.stop, heard=self._pulse.heard(RELAY))
+            heard = self._pulse.heard(RELAY, Published, PublishFailed, Ownership)
+            supervisor.start("relay", made.run, stop=made.stop, heard=heard)
         if consumer is not None or relay:
             watch = LagWatch(name=self._name)
             supervisor.start("loop watch", watch.run, stop=watch.stop)
-        if (consumer is not None or relay) and self._pulse.listens_to("depths"):
+        if (consumer is not None or relay) and self._pulse.wants(DepthsSeen):
             depths = DepthsWatch(self._database, self._pulse)
             supervisor.start("depths", depths.run, stop=depths.stop)
         if relay and isinstance(self._broker, MemoryBroker):
@@ -164,13 +168,13 @@ class Parts:
             await supervisor.stop(self._settings.stop_within)
         finally:
             self._relay = self._consumer = None
-            self._pulse.postponed.clear()
 
     def health(self) -> Health:
         """Say how the parts are."""
         if self._supervisor is None:
             return Health((), _PATIENCE)
-        return replace(self._supervisor.health(_PATIENCE), postponed=dict(self._pulse.postponed))
+        postponed = self._relay.postponed if self._relay is not None else {}
+        return replace(self._supervisor.health(_PATIENCE), postponed=postponed)
 
     async def drained(self) -> None:
         """Wait until what is committed by now is published, by whichever relay, and what is due here was tried again.

@@ -27,7 +27,10 @@ from txpatterns import (
     new_id,
 )
 from txpatterns.database import Database, Leases, engines
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import ConfigurationError, MissingExtra, SchemaError, UnsafeSettings
+from txpatterns.hooks import on
+from txpatterns.inbox.moments import Handled
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.relay import RelaySettings
@@ -64,8 +67,9 @@ class Told(Hooks):
         self.done = []
         self.news = asyncio.Event()
 
-    def handled(self, message, consumer):
-        self.done.append((consumer, message.type))
+    @on(Handled)
+    def handled(self, moment):
+        self.done.append((moment.consumer, moment.message.type))
         self.news.set()
 
     async def wait(self, count):
@@ -382,7 +386,8 @@ async def test_policies_reach_the_handlers(any_database):
     died = asyncio.Event()
 
     class Deaths(Hooks):
-        def dead(self, message, consumer, error):
+        @on(Dead)
+        def dead(self, moment):
             died.set()
 
     ladder = RetryLadder((timedelta(milliseconds=1),))

@@ -9,6 +9,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from txpatterns import App, AppSettings, Event, Hooks, Transaction
 from txpatterns.database.setup import create_missing
+from txpatterns.hooks import on
+from txpatterns.outbox.moments import Published
 
 OWN = {"psycopg": 3, "asyncpg": 5}
 """With asyncpg the relay has two more, to read and to settle straight through the driver."""
@@ -32,7 +34,8 @@ class Told(Hooks):
     def __init__(self):
         self.sent = asyncio.Event()
 
-    def published(self, messages, age):
+    @on(Published)
+    def published(self, moment):
         self.sent.set()
 
 

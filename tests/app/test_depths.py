@@ -9,6 +9,9 @@ import sqlalchemy as sa
 from txpatterns import App, Event, Hooks, Transaction
 from txpatterns.admin.depths import read_depths
 from txpatterns.database.setup import create_missing
+from txpatterns.hooks import on
+from txpatterns.runtime.moments import DepthsSeen
+from txpatterns.telemetry.failures import FailureLog
 from txpatterns.telemetry.metrics import MetricsHooks
 
 
@@ -23,8 +26,9 @@ class Told(Hooks):
         self.all = []
         self.came = asyncio.Event()
 
-    def depths(self, depths):
-        self.all.append(depths)
+    @on(DepthsSeen)
+    def depths(self, moment):
+        self.all.append(moment.depths)
         self.came.set()
 
 
@@ -90,7 +94,7 @@ async def test_a_database_that_is_away_is_told_as_unknown(tmp_path, monkeypatch)
     assert told.all[0] is None
 
 
-@pytest.mark.parametrize(("hooks", "watched"), [((), False), ((Hooks(),), False), ((Told(),), True)])
+@pytest.mark.parametrize(("hooks", "watched"), [((), False), ((FailureLog(),), False), ((Told(),), True)])
 async def test_nobody_is_asked_for_nobody(tmp_path, hooks, watched):
     """Without a listener that wants them, the figures cost nothing."""
     app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/quiet.db", "memory://", hooks=hooks)

@@ -19,13 +19,16 @@ TXP = [sys.executable, "-c", "from txpatterns.cli import main; main()"]
 KILLED = """
 import asyncio, os, signal
 import orders
-from txpatterns import Hooks
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import Handled, Handling
+from txpatterns.outbox.moments import Published, Publishing
 
 class Killer(Hooks):
-    def {moment}(self, *_):
+    @on({moment})
+    def kill(self, moment):
         os.kill(os.getpid(), signal.SIGKILL)
 
-orders.app.hooks.listeners.append(Killer())
+orders.app.hooks.add(Killer())
 
 async def main():
     async with orders.app.running():
@@ -77,7 +80,7 @@ def test_the_readme_runs_as_pasted():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("moment", ["publishing", "handling", "handled", "published"])
+@pytest.mark.parametrize("moment", ["Publishing", "Handling", "Handled", "Published"])
 def test_killed_at_any_moment_there_is_one_effect(project, child, moment):
     """P1, P2, H20, H51: SIGKILL between commit and publish, in the handler, before its acknowledgement, before the
     outbox knows; after the next start there is one packing slip, and nothing is left over."""
@@ -87,6 +90,6 @@ def test_killed_at_any_moment_there_is_one_effect(project, child, moment):
     assert count(project, "orders") == 1
     again = drain(project)
     assert (count(project, "packing_slips"), count(project, "txp_outbox")) == (1, 0)
-    assert ("packing" in again) == (moment in ("publishing", "handling"))
+    assert ("packing" in again) == (moment in ("Publishing", "Handling"))
     assert "packing" not in drain(project)
     assert count(project, "packing_slips") == 1

@@ -11,7 +11,8 @@ from txpatterns.clock import SystemClock
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.runtime.lag import LagWatch
-from txpatterns.runtime.pulse import CONSUMER, RELAY, Pulse
+from txpatterns.runtime.moments import CONSUMER, RELAY, Idle
+from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Supervisor
 from txpatterns.runtime.worker import Worker
 
@@ -80,7 +81,7 @@ async def test_ready_is_judged_by_progress():
     stuck = supervisor.health()
     assert (stuck.alive, stuck.ready) == (True, False)
     assert stuck.parts[0].quiet_for >= timedelta(seconds=100)
-    pulse.idle(RELAY)
+    pulse.tell(Idle(RELAY))
     assert supervisor.health().ready
     assert pulse.heard(CONSUMER)() == float("-inf")
     await supervisor.stop(timedelta(seconds=5))

@@ -17,9 +17,10 @@ from txpatterns.database import Database
 from txpatterns.database.listening import Listener, ListenSettings
 from txpatterns.database.setup import create_missing
 from txpatterns.database.wakeup import CHANNEL, Notifier
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox import Relay, RelaySettings
+from txpatterns.runtime.moments import Ownership
 
 QUICK = ListenSettings(timedelta(milliseconds=300), timedelta(milliseconds=300), timedelta(milliseconds=50))
 
@@ -173,8 +174,9 @@ class Share(Hooks):
         self.owned = 0
         self.news = asyncio.Event()
 
-    def ownership(self, scope, owned):
-        self.owned = owned
+    @on(Ownership)
+    def ownership(self, moment):
+        self.owned = moment.buckets
         self.news.set()
 
     async def becomes(self, owned):

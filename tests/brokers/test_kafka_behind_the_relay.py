@@ -10,6 +10,8 @@ from brokers.kafka_tools import broker_at, eventually, ids_of, stored
 from txpatterns import App, Event, Hooks
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.hooks import on
+from txpatterns.outbox.moments import TopicPostponed, TopicResumed
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import Capabilities
 
@@ -52,11 +54,13 @@ class Told(Hooks):
     def __init__(self):
         self.topics = []
 
-    def topic_postponed(self, topic, error):
-        self.topics.append(topic)
+    @on(TopicPostponed)
+    def topic_postponed(self, moment):
+        self.topics.append(moment.topic)
 
-    def topic_resumed(self, topic):
-        self.topics.append(f"{topic} flows")
+    @on(TopicResumed)
+    def topic_resumed(self, moment):
+        self.topics.append(f"{moment.topic} flows")
 
 
 async def test_a_partition_without_a_leader_holds_up_its_topic_alone(second_kafka, tmp_path):

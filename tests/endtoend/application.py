@@ -15,9 +15,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from txpatterns import App, AppSettings, Event, Hooks, Transaction
 from txpatterns.database.schema import BigIdentity
+from txpatterns.deadletters.moments import Dead
+from txpatterns.hooks import on
+from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.messages import Message
 from txpatterns.outbox import RelaySettings
+from txpatterns.outbox.moments import PublishFailed
 from txpatterns.runtime.signals import stop_on_signals
 
 LEASE = timedelta(seconds=float(os.environ.get("LEASE", "3")))
@@ -65,14 +68,17 @@ def counted(topic: str) -> type[Count]:
 class Teller(Hooks):
     """Says what no outage may cause: an attempt that counts."""
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        print(f"{BURNT}: publication {attempt} of {message.id}: {error!r}")
+    @on(PublishFailed)
+    def publish_failed(self, failed: PublishFailed) -> None:
+        print(f"{BURNT}: publication {failed.attempt} of {failed.message.id}: {failed.error!r}")
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        print(f"{BURNT}: handling {attempt} of {message.id}: {error!r}")
+    @on(HandlerFailed)
+    def handler_failed(self, failed: HandlerFailed) -> None:
+        print(f"{BURNT}: handling {failed.attempt} of {failed.message.id}: {failed.error!r}")
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        print(f"{BURNT}: {message.id} is a dead letter: {error}")
+    @on(Dead)
+    def dead(self, dead: Dead) -> None:
+        print(f"{BURNT}: {dead.message.id} is a dead letter: {dead.error}")
 
 
 def make_app(database: str, broker: str, event: type[Count]) -> App:

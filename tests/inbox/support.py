@@ -13,12 +13,15 @@ import sqlalchemy as sa
 
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
+from txpatterns.deadletters.moments import Dead
 from txpatterns.deadletters.schema import dead_letter_table
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
 from txpatterns.inbox import Consumer, ConsumerSettings, inbox_table, inbox_waiting_table
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.messages import Event, Message, describe, new_id
 from txpatterns.outbox import Outbox
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
+from txpatterns.runtime.moments import Idle
 from txpatterns.serialization import EventRegistry
 
 TIMEOUT = 60.0
@@ -111,20 +114,25 @@ class Told(Hooks):
         self.errors: list[str] = []
         self._news = asyncio.Event()
 
-    def handled(self, message: Message, consumer: str) -> None:
+    @on(Handled)
+    def handled(self, _: Handled) -> None:
         self._count("handled")
 
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+    @on(DuplicatePrevented)
+    def prevented(self, _: DuplicatePrevented) -> None:
         self._count("duplicate")
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        self.errors.append(str(error))
+    @on(HandlerFailed)
+    def failed(self, moment: HandlerFailed) -> None:
+        self.errors.append(str(moment.error))
         self._count("failed")
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+    @on(Dead)
+    def given_up(self, _: Dead) -> None:
         self._count("dead")
 
-    def idle(self, part: str) -> None:
+    @on(Idle)
+    def idle(self, _: Idle) -> None:
         self._count("idle")
 
     def _count(self, moment: str) -> None:

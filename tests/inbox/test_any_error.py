@@ -9,9 +9,10 @@ import pytest
 
 from inbox.support import LONG, FakeDelivery, Noted, note, quick, running
 from txpatterns.execution.calls import is_interrupt
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
 from txpatterns.inbox import SyncTransaction, Transaction
 from txpatterns.inbox.lanes import Lanes
+from txpatterns.inbox.moments import Handled
 from txpatterns.messages import Message
 from txpatterns.serialization import EventRegistry
 
@@ -161,12 +162,13 @@ async def test_a_listener_that_raises_what_is_no_exception_harms_nobody(sqlite_w
     """P7, H201: it is logged, as anything that a listener raises."""
 
     class Panics(Hooks):
-        def handled(self, message, consumer):
+        @on(Handled)
+        def handled(self, moment):
             raise SystemExit
 
     world = sqlite_world
     consumer = world.consumer()
-    consumer._hooks.listeners.append(Panics())
+    consumer._hooks.add(Panics())
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from inbox.support import Echoed, Loose, Noted, eventually, note, quick, running
+from txpatterns.correlation import CAUSATION_ID, CORRELATION_ID
 from txpatterns.errors import ConfigurationError, Reject
-from txpatterns.hooks import CAUSATION_ID, CORRELATION_ID
 from txpatterns.inbox import SyncTransaction, Transaction
 from txpatterns.outbox.schema import outbox_table
 

@@ -17,13 +17,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rig.ports import free_port
 from txpatterns import App, Event, Hooks, Transaction
-from txpatterns.hooks import CORRELATION_ID
+from txpatterns.correlation import CORRELATION_ID
+from txpatterns.hooks import on
+from txpatterns.inbox.moments import Handled
 from txpatterns.integrations.fastapi import (
     CorrelationMiddleware,
     health_router,
     session_dependency,
     txpatterns_lifespan,
 )
+from txpatterns.outbox.moments import Added
 
 
 class Base(DeclarativeBase):
@@ -43,16 +46,18 @@ class Told(Hooks):
     def __init__(self):
         self.handled_one = asyncio.Event()
 
-    def handled(self, message, consumer):
+    @on(Handled)
+    def handled(self, moment):
         self.handled_one.set()
 
 
-class Added(Hooks):
+class Noting(Hooks):
     def __init__(self, messages):
         self.messages = messages
 
-    def added(self, message):
-        self.messages.append(message)
+    @on(Added)
+    def added(self, moment):
+        self.messages.append(moment.message)
 
 
 def make(tmp_path, hooks=(), inner=None):
@@ -164,7 +169,7 @@ async def test_health_tells_live_from_ready(tmp_path, monkeypatch):
 async def test_a_requests_id_goes_with_its_messages(tmp_path, given, stored):
     """P1: whatever a stranger sends as an id, the message is stored, and the answer names the story it began."""
     added = []
-    _app, web = make(tmp_path, [Added(added)])
+    _app, web = make(tmp_path, [Noting(added)])
     web.add_middleware(CorrelationMiddleware, header="X-Story")
     headers = {} if given is None else {"X-Story": given.encode("latin-1")}
     async with web.router.lifespan_context(web):

@@ -19,8 +19,10 @@ from txpatterns.brokers.kafka.channel import Channel
 from txpatterns.brokers.kafka.producer import KafkaPublisher
 from txpatterns.brokers.kafka.settings import KafkaSettings
 from txpatterns.database import Database
+from txpatterns.hooks import on
 from txpatterns.outbox import Relay, RelaySettings
 from txpatterns.outbox.relay.store import OutboxStore
+from txpatterns.runtime.moments import Ownership
 from txpatterns.runtime.signals import stop_on_signals
 
 SETTINGS = RelaySettings(batch=4, read_ahead=40, lease=timedelta(seconds=1), poll=timedelta(milliseconds=50))
@@ -109,8 +111,9 @@ PLACES = {
 
 
 class Teller(Hooks):
-    def ownership(self, scope, buckets):
-        print(f"owns {buckets}", flush=True)
+    @on(Ownership)
+    def ownership(self, moment):
+        print(f"owns {moment.buckets}", flush=True)
 
 
 async def main(database, bootstrap, place, way):

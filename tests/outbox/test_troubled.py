@@ -12,8 +12,11 @@ from outbox.support import WAITING, ids, open_database, rows, session_of
 from outbox.test_relay import drained, running, until
 from txpatterns import Hooks
 from txpatterns.deadletters.schema import dead_letter_table
+from txpatterns.errors import LeaseLost
+from txpatterns.hooks import on
 from txpatterns.messages import Event
 from txpatterns.outbox import Outbox, Relay, RelaySettings
+from txpatterns.outbox.moments import TopicPostponed, TopicResumed
 from txpatterns.outbox.relay import topics
 from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
@@ -68,11 +71,13 @@ class Told(Hooks):
     def __init__(self):
         self.topics = []
 
-    def topic_postponed(self, topic, error):
-        self.topics.append(f"{topic}: {error}")
+    @on(TopicPostponed)
+    def topic_postponed(self, moment):
+        self.topics.append(f"{moment.topic}: {moment.error}")
 
-    def topic_resumed(self, topic):
-        self.topics.append(f"{topic} flows")
+    @on(TopicResumed)
+    def topic_resumed(self, moment):
+        self.topics.append(f"{moment.topic} flows")
 
 
 async def add(store, outbox, events):
@@ -149,6 +154,26 @@ async def test_a_topic_that_takes_nothing_burns_no_attempt(store):
     assert all(found == [each for each in added if each in set(found)] for found in lanes.values())
     assert sorted(each for found in lanes.values() for each in found) == sorted(added)
     assert await rows(store, sa.select(dead_letter_table)) == []
+
+
+async def test_what_was_told_of_a_topic_outlives_a_break_of_the_relay(store, monkeypatch):
+    """P7, H294: a topic that is mended while the relay has no lease is told to flow again, and health knows it."""
+    outbox, told = Outbox(store), Told()
+    broker = Troubled(POSTPONED, ordered=True)
+    await add(store, outbox, [Bad(name="bad")])
+    relay = Relay(store, broker, settings=SETTINGS, hooks=told)
+
+    async def lost():
+        raise LeaseLost
+
+    async with running(relay):
+        await until(lambda: told.topics, "the first answer")
+        assert relay.postponed == {"bad": "ConnectionError: no queue is bound"}
+        broker.mended = True
+        monkeypatch.setattr(relay._serving.looking, "look", lost)
+        await drained(relay)
+        assert relay.postponed == {}
+    assert told.topics == ["bad: no queue is bound", "bad flows"]
 
 
 async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch):

@@ -6,7 +6,12 @@ from datetime import timedelta
 import pytest
 
 from txpatterns import App, Retry
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import BrokerUnavailable, PublishRejected
+from txpatterns.hooks import HookList
+from txpatterns.inbox.moments import HandlerFailed
+from txpatterns.outbox.moments import Published, PublishFailed
+from txpatterns.runtime.moments import BrokerAway
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.telemetry.logs import LoggingHooks
 from txpatterns.telemetry.metrics import MetricsHooks
@@ -21,11 +26,11 @@ def told(caplog):
 
 def test_each_failure_is_one_line(make, told):
     """P4: refused, failed, dead: what, where, which attempt, and the first line of the error alone."""
-    log, message = FailureLog(), make(id="m1")
-    log.publish_failed(message, PublishRejected("too large"), 2)
-    log.handler_failed(message, "packing", ValueError("no stock\n{'card': '4111'}"), 3)
-    log.dead(message, "packing", "ValueError: no stock\nrow 7")
-    log.dead(message, None, "too large")
+    log, message = HookList([FailureLog()]), make(id="m1")
+    log.tell(PublishFailed(message, PublishRejected("too large"), 2))
+    log.tell(HandlerFailed(message, "packing", ValueError("no stock\n{'card': '4111'}"), 3))
+    log.tell(Dead(message, "packing", "ValueError: no stock\nrow 7"))
+    log.tell(Dead(message, None, "too large"))
     lines = told()
     assert [level for level, _ in lines] == ["WARNING", "WARNING", "ERROR", "ERROR"]
     assert all("order.placed m1 on orders" in text and "\n" not in text for _, text in lines)
@@ -35,17 +40,17 @@ def test_each_failure_is_one_line(make, told):
 
 def test_what_a_handler_wishes_is_no_warning(make, told):
     """`raise Retry` is a way to wait, not a failure."""
-    FailureLog().handler_failed(make(), "packing", Retry("not yet"), 1)
+    HookList([FailureLog()]).tell(HandlerFailed(make(), "packing", Retry("not yet"), 1))
     assert told() == []
 
 
 def test_an_outage_is_told_once(make, told):
     """H35: the relay tries again every few seconds; the log says when it went and when it is back."""
-    log = FailureLog()
+    log = HookList([FailureLog()])
     for _ in range(3):
-        log.broker_unavailable(BrokerUnavailable("no route"))
-    log.published([make()], timedelta(0))
-    log.published([make()], timedelta(0))
+        log.tell(BrokerAway("relay", BrokerUnavailable("no route")))
+    log.tell(Published([make()], timedelta(0)))
+    log.tell(Published([make()], timedelta(0)))
     assert [text.split(":")[0] for _, text in told()] == [
         "the broker cannot be reached, messages wait",
         "the broker is back",
@@ -58,7 +63,7 @@ def test_an_outage_is_told_once(make, told):
 def test_an_app_writes_them_unless_a_listener_does(tmp_path, make, told, hooks, lines):
     """P4: nothing is silent because nobody set up telemetry, and nothing is said twice."""
     app = App("shop", f"sqlite+aiosqlite:///{tmp_path}/a.db", "memory://", hooks=hooks)
-    app.hooks.dead(make(), "packing", "gave up")
+    app.hooks.tell(Dead(make(), "packing", "gave up"))
     assert len(told()) == lines
 
 
@@ -70,7 +75,7 @@ def test_an_error_that_cannot_be_told_harms_nobody(tmp_path, make, told):
             raise RuntimeError("unspeakable")
 
     app = App("shop", f"sqlite+aiosqlite:///{tmp_path}/a.db", "memory://")
-    app.hooks.handler_failed(make(), "packing", Unspeakable(), 1)
+    app.hooks.tell(HandlerFailed(make(), "packing", Unspeakable(), 1))
     ((_, line),) = told()
     assert "packing failed" in line
     assert "Unspeakable: (which cannot be told: RuntimeError)" in line

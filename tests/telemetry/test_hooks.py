@@ -4,7 +4,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from txpatterns.hooks import HookList, Hooks, correlated, correlation_id_of, lineage_of
+from txpatterns import App
+from txpatterns.correlation import caused_by, correlated, correlation_id_of, lineage_of
+from txpatterns.errors import ConfigurationError
+from txpatterns.hooks import HookList, Hooks, Moment, on
+from txpatterns.inbox.moments import Handled, HandlerFailed, Handling
+from txpatterns.runtime.moments import DepthsSeen
 
 
 class Faulty(Hooks):
@@ -13,19 +18,19 @@ class Faulty(Hooks):
     def headers(self):
         raise RuntimeError("headers")
 
-    def published(self, messages, age):
-        raise RuntimeError("published")
-
-    def handled(self, message, consumer):
+    @on(Handled)
+    def handled(self, moment):
         raise RuntimeError("handled")
 
-    def handling(self, message, consumer, attempt):
+    @on(Handling)
+    def handling(self, moment):
         raise RuntimeError("handling")
 
 
 class FaultyAtTheEnd(Hooks):
+    @on(Handling)
     @contextmanager
-    def handling(self, message, consumer, attempt):
+    def handling(self, moment):
         try:
             yield
         finally:
@@ -33,8 +38,9 @@ class FaultyAtTheEnd(Hooks):
 
 
 class Swallowing(Hooks):
+    @on(Handling)
     @contextmanager
-    def handling(self, message, consumer, attempt):
+    def handling(self, moment):
         try:
             yield
         except ValueError:
@@ -48,11 +54,13 @@ class Noting(Hooks):
     def headers(self):
         return {"noted": "yes"}
 
-    def handled(self, message, consumer):
-        self.notes.append(consumer)
+    @on(Handled)
+    def handled(self, moment):
+        self.notes.append(moment.consumer)
 
+    @on(Handling)
     @contextmanager
-    def handling(self, message, consumer, attempt):
+    def handling(self, moment):
         self.notes.append("begin")
         yield
         self.notes.append("end")
@@ -64,21 +72,21 @@ def test_a_listener_that_raises_is_harmless(make, caplog):
     hooks = HookList([Faulty(), FaultyAtTheEnd(), noting])
     assert hooks.headers() == {"noted": "yes"}
     for _ in range(100):
-        with hooks.handling(make(), "packing", 1):
-            hooks.handled(make(), "packing")
+        with hooks.within(Handling(make(), "packing", 1)):
+            hooks.tell(Handled(make(), "packing"))
     assert noting.notes == ["begin", "packing", "end"] * 100
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
         "listener Faulty failed at headers",
-        "listener Faulty failed at handling",
-        "listener Faulty failed at handled",
-        "listener FaultyAtTheEnd failed at handling",
+        "listener Faulty failed at Handling",
+        "listener Faulty failed at Handled",
+        "listener FaultyAtTheEnd failed at Handling",
     ]
 
 
 def test_a_listener_cannot_swallow_the_error_of_a_handler(make):
     """Invariant: P2. An error that a listener swallowed would let the failed handler's transaction commit."""
     swallowing = Swallowing()
-    with pytest.raises(ValueError, match="no stock"), HookList([swallowing]).handling(make(), "packing", 1):
+    with pytest.raises(ValueError, match="no stock"), HookList([swallowing]).within(Handling(make(), "packing", 1)):
         raise ValueError("no stock")
     assert swallowing.seen
 
@@ -88,9 +96,9 @@ def test_what_a_handler_adds_belongs_to_the_story_of_its_message(make):
     hooks = HookList()
     first = make()
     assert hooks.headers() == {}
-    with hooks.handling(first, "packing", 1):
+    with caused_by(first):
         second = make(headers=hooks.headers())
-    with hooks.handling(second, "shipping", 1):
+    with caused_by(second):
         third = make(headers=hooks.headers())
     assert hooks.headers() == {}
     assert [correlation_id_of(message) for message in (first, second, third)] == [first.id] * 3
@@ -103,7 +111,7 @@ def test_a_request_gives_its_own_correlation_id(make):
     hooks = HookList()
     with correlated("request-7") as stored:
         placed = make(headers=hooks.headers())
-    with hooks.handling(placed, "packing", 1):
+    with caused_by(placed):
         assert hooks.headers() == {"correlation-id": stored, "causation-id": placed.id} == lineage_of(placed)
     assert stored == "request-7"
 
@@ -117,7 +125,7 @@ def test_a_strange_correlation_id_fails_nobody(make, hostile):
     assert stored.isascii()
     assert stored.isprintable()
     assert 1 <= len(stored) <= 128
-    with hooks.handling(make(id=hostile or "x", headers={"correlation-id": hostile}), "packing", 1):
+    with caused_by(make(id=hostile or "x", headers={"correlation-id": hostile})):
         assert all(value.isprintable() and len(value) <= 128 for value in hooks.headers().values())
 
 
@@ -129,3 +137,95 @@ def test_one_listener_several_or_none_become_one_list(make):
     assert HookList.of([faulty, noting]).headers() == {"noted": "yes"}
     already = HookList([noting])
     assert HookList.of(already) is already
+
+
+class Everything(Hooks):
+    def __init__(self):
+        self.all = []
+
+    @on(Moment)
+    def keep(self, moment):
+        match moment:
+            case HandlerFailed(message=message, error=error):
+                self.all.append((message.topic, str(error)))
+            case _:
+                self.all.append(type(moment))
+
+
+def test_a_listener_hears_what_it_has_marked_and_no_more(make):
+    """One kind, or all that derive from one; a subclass's method stays marked as it was."""
+
+    class Louder(Noting):
+        def handled(self, moment):
+            self.notes.append(f"{moment.consumer}!")
+
+    everything, louder = Everything(), Louder()
+    hooks = HookList([everything, louder])
+    hooks.tell(Handled(make(), "packing"))
+    hooks.tell(HandlerFailed(make(), "packing", ValueError("no stock"), 1))
+    assert everything.all == [Handled, ("orders", "no stock")]
+    assert louder.notes == ["packing!"]
+    assert [hooks.wants(kind) for kind in (Handled, DepthsSeen, Handling)] == [True, True, True]
+    assert [HookList([louder]).wants(kind) for kind in (Handled, DepthsSeen, Handling)] == [True, False, True]
+    assert not HookList().wants(Handled)
+
+
+def test_an_interrupt_passes_through_every_listener(make):
+    """P7: Ctrl+C in a listener stops the process, whoever listens."""
+
+    class Interrupted(Hooks):
+        @on(Handled)
+        def handled(self, moment):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        HookList([Interrupted()]).tell(Handled(make(), "packing"))
+
+
+class Unmarked(Hooks):
+    """As a listener was written for other versions: no method is marked."""
+
+    def dead(self, message, consumer, error):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("listener", "what"),
+    [(Unmarked(), "none of its methods is marked"), (Unmarked, "no listener"), (print, "no listener")],
+    ids=["unmarked", "class", "function"],
+)
+def test_a_listener_that_would_never_be_called_is_refused(tmp_path, listener, what):
+    """P4, H293: an alarm that nothing can ring is found at the start, not on the night when it should have rung."""
+    with pytest.raises(ConfigurationError, match=what):
+        App("shop", f"sqlite+aiosqlite:///{tmp_path}/a.db", "memory://", hooks=[listener])
+
+
+async def awaited(self, moment):
+    raise AssertionError
+
+
+def yielding(self, moment):
+    yield
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (Handled, awaited),
+        (Handling, yielding),
+        ("handled", print),
+        (ValueError, print),
+        (Handled(None, ""), print),
+    ],
+    ids=["async", "no context manager", "text", "no moment", "a moment itself"],
+)
+def test_a_method_that_would_do_nothing_is_refused(kind, method):
+    """P4, H293: a coroutine that nobody awaits, or a generator that nobody enters, is silence, too."""
+    with pytest.raises(ConfigurationError):
+        type("Silent", (Hooks,), {"method": on(kind)(method)})
+
+
+def test_a_marked_method_stays_a_method():
+    """P4, H293: a subclass cannot lose it by accident."""
+    with pytest.raises(ConfigurationError, match="cannot be called"):
+        type("Silent", (Noting,), {"handled": None})

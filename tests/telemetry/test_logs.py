@@ -9,7 +9,11 @@ import pytest
 import structlog
 from pydantic import BaseModel
 
+from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import HookList
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing
+from txpatterns.runtime.moments import BrokerAway, Idle, Ownership
 from txpatterns.telemetry.logging_setup import configure_logging
 from txpatterns.telemetry.logs import LoggingHooks
 from txpatterns.telemetry.tracing import TracingHooks, current_trace
@@ -34,26 +38,26 @@ def lines():
 
 def everything(hooks, message):
     """Each moment of a message's life, once."""
-    hooks.added(message)
-    with hooks.publishing([message]):
-        hooks.publish_failed(message, ValueError(f"refused\n{CANARY}"), 1)
-        hooks.broker_unavailable(ConnectionError("gone"))
-        hooks.published([message], timedelta(seconds=1))
-    with hooks.handling(message, "packing", 2):
-        hooks.handler_failed(message, "packing", ValueError(f"failed\n{CANARY}"), 2)
-        hooks.handled(message, "packing")
-        hooks.duplicate_prevented(message, "packing")
-    hooks.dead(message, "packing", f"ValueError: gave up\n{CANARY}")
-    hooks.dead(message, None, "too large")
-    hooks.ownership("outbox", 256)
-    hooks.idle("relay")
+    hooks.tell(Added(message))
+    with hooks.within(Publishing([message])):
+        hooks.tell(PublishFailed(message, ValueError(f"refused\n{CANARY}"), 1))
+        hooks.tell(BrokerAway("relay", ConnectionError("gone")))
+        hooks.tell(Published([message], timedelta(seconds=1)))
+    with hooks.within(Handling(message, "packing", 2)):
+        hooks.tell(HandlerFailed(message, "packing", ValueError(f"failed\n{CANARY}"), 2))
+        hooks.tell(Handled(message, "packing"))
+        hooks.tell(DuplicatePrevented(message, "packing"))
+    hooks.tell(Dead(message, "packing", f"ValueError: gave up\n{CANARY}"))
+    hooks.tell(Dead(message, None, "too large"))
+    hooks.tell(Ownership("outbox", 256))
+    hooks.tell(Idle("relay"))
 
 
 def test_every_line_in_a_handler_names_message_story_and_trace(lines, spans, make):
     """The user's own lines too, by structlog and by the standard library, in the handler's own nested spans."""
     hooks = HookList([TracingHooks(spans.provider), LoggingHooks(trace=current_trace)])
     message = make(headers={"correlation-id": "request-7"} | hooks.headers())
-    with hooks.handling(message, "packing", 3):
+    with hooks.within(Handling(message, "packing", 3)):
         structlog.get_logger("shop").info("packing")
         with spans.provider.get_tracer("test").start_as_current_span("inner"):
             logging.getLogger("shop").warning("low %s", "stock")
@@ -73,7 +77,7 @@ def test_without_tracing_the_stored_trace_is_named(lines, make):
     """A service without OpenTelemetry still tells which trace its lines belong to."""
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     for headers in ({"traceparent": parent}, {"traceparent": "nonsense\r\n"}, {}):
-        with HookList([LoggingHooks()]).handling(make(headers=headers), "packing", 1):
+        with HookList([LoggingHooks()]).within(Handling(make(headers=headers), "packing", 1)):
             structlog.get_logger("shop").info("line")
     assert [line.get("trace_id") for line in lines()] == ["4bf92f3577b34da6a3ce929d0e0e4736", None, None]
 
@@ -82,10 +86,10 @@ def test_what_is_told_after_an_attempt_names_its_story_too(lines, make):
     """A failure is told when its transaction is rolled back and nothing is bound any more."""
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     hooks, message = HookList([LoggingHooks()]), make(headers={"traceparent": parent, "correlation-id": "request-7"})
-    hooks.handler_failed(message, "packing", ValueError("x"), 1)
-    hooks.duplicate_prevented(message, "packing")
-    hooks.dead(message, "packing", "x")
-    hooks.publish_failed(message, None, 1)
+    hooks.tell(HandlerFailed(message, "packing", ValueError("x"), 1))
+    hooks.tell(DuplicatePrevented(message, "packing"))
+    hooks.tell(Dead(message, "packing", "x"))
+    hooks.tell(PublishFailed(message, None, 1))
     expected = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "correlation_id": "request-7", "message_id": message.id}
     assert [line | expected for line in lines()] == lines()
     assert len(lines()) == 4
@@ -94,9 +98,9 @@ def test_what_is_told_after_an_attempt_names_its_story_too(lines, make):
 def test_a_batch_is_named_while_it_is_sent(lines, make):
     """Lines of the broker's client tell which batch they are about."""
     hooks = HookList([LoggingHooks()])
-    with hooks.publishing([make(topic=f"t{number % 2}") for number in range(10)]):
+    with hooks.within(Publishing([make(topic=f"t{number % 2}") for number in range(10)])):
         logging.getLogger("client").warning("slow")
-    with hooks.publishing([make(topic=f"t{number}") for number in range(10)]):
+    with hooks.within(Publishing([make(topic=f"t{number}") for number in range(10)])):
         logging.getLogger("client").warning("slow")
     few, many = lines()
     assert (few["batch"], few["topics"]) == (10, ["t0", "t1"])
@@ -114,7 +118,7 @@ def test_no_payload_in_any_line(lines, make):
     everything(hooks, message)
     with pytest.raises(ValueError, match="Card") as caught:
         Card.model_validate({"number": CANARY})
-    hooks.handler_failed(message, "packing", caught.value, 1)
+    hooks.tell(HandlerFailed(message, "packing", caught.value, 1))
     logging.getLogger("shop").error("odd message %r", message)
     structlog.get_logger("shop").error("odd message", message=message)
     assert len(lines()) > 10
@@ -135,8 +139,8 @@ def test_a_line_stays_one_line(lines, make, capsys, as_json):
     )
     hooks = HookList([LoggingHooks()])
     everything(hooks, message)
-    hooks.dead(message, HOSTILE, HOSTILE)
-    hooks.ownership(HOSTILE, 1)
+    hooks.tell(Dead(message, HOSTILE, HOSTILE))
+    hooks.tell(Ownership(HOSTILE, 1))
     logging.getLogger("shop").error("odd key %s", HOSTILE)
     structlog.get_logger("shop").error("odd key", key=HOSTILE)
     text = stream.getvalue()
@@ -149,7 +153,7 @@ def test_a_line_stays_one_line(lines, make, capsys, as_json):
 
 def test_a_line_stays_short(lines, make):
     """H161: a broker's or a handler's error of any length is cut."""
-    HookList([LoggingHooks()]).dead(make(key="k" * 10**6), "packing", "e" * 10**6)
+    HookList([LoggingHooks()]).tell(Dead(make(key="k" * 10**6), "packing", "e" * 10**6))
     (line,) = lines()
     assert len(json.dumps(line)) < 1000
 
@@ -176,9 +180,9 @@ def test_an_outage_is_told_once(lines, make):
     """A night without a broker is two lines: when it began and when it ended."""
     hooks = HookList([LoggingHooks()])
     for _ in range(100):
-        hooks.broker_unavailable(None)
-        hooks.ownership("outbox", 5)
-    hooks.published([make()], timedelta(0))
+        hooks.tell(BrokerAway("relay", None))
+        hooks.tell(Ownership("outbox", 5))
+    hooks.tell(Published([make()], timedelta(0)))
     told = [line["event"] for line in lines() if line["level"] != "debug"]
     assert told == ["broker is not reachable, the relay pauses", "buckets owned", "broker is back"]
 

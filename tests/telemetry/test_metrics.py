@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from txpatterns.hooks import Depths, HookList
+from txpatterns.deadletters.moments import Dead
+from txpatterns.hooks import HookList
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.outbox.moments import Added, Published, PublishFailed
+from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.telemetry.metrics import OTHER, MetricsHooks
 
 
@@ -18,17 +22,17 @@ def hooks(metrics):
 def test_everything_that_happens_is_counted(hooks, metrics, make):
     """P1, P2: published, refused, handled, prevented, failed, dead, each by topic and consumer."""
     orders, stock = make(), make(topic="stock")
-    hooks.added(orders)
-    hooks.published([orders, orders, stock], timedelta(seconds=2))
-    hooks.publish_failed(stock, ValueError("no"), 1)
-    hooks.broker_unavailable(None)
-    with hooks.handling(orders, "packing", 1):
-        hooks.handled(orders, "packing")
-    hooks.duplicate_prevented(orders, "packing")
-    hooks.handler_failed(orders, "packing", KeyError("x"), 1)
-    hooks.dead(orders, "packing", "gave up")
-    hooks.dead(stock, None, "too large")
-    hooks.ownership("outbox", 128)
+    hooks.tell(Added(orders))
+    hooks.tell(Published([orders, orders, stock], timedelta(seconds=2)))
+    hooks.tell(PublishFailed(stock, ValueError("no"), 1))
+    hooks.tell(BrokerAway("relay", None))
+    with hooks.within(Handling(orders, "packing", 1)):
+        hooks.tell(Handled(orders, "packing"))
+    hooks.tell(DuplicatePrevented(orders, "packing"))
+    hooks.tell(HandlerFailed(orders, "packing", KeyError("x"), 1))
+    hooks.tell(Dead(orders, "packing", "gave up"))
+    hooks.tell(Dead(stock, None, "too large"))
+    hooks.tell(Ownership("outbox", 128))
     topic, consumer = ("topic", "orders"), ("consumer", "packing")
     assert metrics.values("txpatterns.messages.added") == {(topic,): 1}
     assert metrics.values("txpatterns.messages.published") == {(topic,): 2, (("topic", "stock"),): 1}
@@ -43,7 +47,7 @@ def test_everything_that_happens_is_counted(hooks, metrics, make):
 
 def test_the_age_at_publication_is_in_seconds(hooks, metrics, make):
     """P7: how long a committed message waited, in buckets that fit seconds."""
-    hooks.published([make()], timedelta(seconds=2))
+    hooks.tell(Published([make()], timedelta(seconds=2)))
     (point,) = metrics.points()["txpatterns.publish.age"]
     assert (point.count, point.sum) == (1, 2.0)
     assert point.bucket_counts[point.explicit_bounds.index(2.5)] == 1
@@ -63,7 +67,7 @@ class SteppingClock:
 def test_an_attempt_that_fails_is_timed_as_well(metrics, make):
     """The slow attempts are often the failing ones."""
     hooks = HookList([MetricsHooks(metrics.provider, clock=SteppingClock())])
-    with pytest.raises(ValueError, match="x"), hooks.handling(make(), "packing", 1):
+    with pytest.raises(ValueError, match="x"), hooks.within(Handling(make(), "packing", 1)):
         raise ValueError("x")
     (point,) = metrics.points()["txpatterns.handler.duration"]
     assert (point.count, point.sum) == (1, 3.0)
@@ -74,9 +78,9 @@ def test_labels_stay_few_whatever_arrives(metrics, make):
     hooks = HookList([MetricsHooks(metrics.provider, max_labels=50)])
     for number in range(10_000):
         message = make(key=f"k{number}", topic=f"t{number}")
-        hooks.published([message], timedelta(0))
-        hooks.handled(message, f"c{number}")
-        hooks.handler_failed(message, "packing", type(f"E{number}", (Exception,), {})(), 1)
+        hooks.tell(Published([message], timedelta(0)))
+        hooks.tell(Handled(message, f"c{number}"))
+        hooks.tell(HandlerFailed(message, "packing", type(f"E{number}", (Exception,), {})(), 1))
     published = metrics.values("txpatterns.messages.published")
     assert len(published) == 51
     assert published[(("topic", OTHER),)] == 9_950
@@ -87,7 +91,7 @@ def test_labels_stay_few_whatever_arrives(metrics, make):
 def test_keys_and_ids_make_no_series(hooks, metrics, make):
     """S48: 10^4 keys on one topic are one series, and no label holds a key or an id."""
     for number in range(10_000):
-        hooks.published([make(key=f"customer-{number}")], timedelta(0))
+        hooks.tell(Published([make(key=f"customer-{number}")], timedelta(0)))
     assert metrics.values("txpatterns.messages.published") == {(("topic", "orders"),): 10_000}
 
 
@@ -97,7 +101,7 @@ DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting
 def test_gauges_show_what_was_told_last(hooks, metrics):
     """P7: how much waits, and for how long; nothing before it is known."""
     assert metrics.points() == {}
-    hooks.depths(DEPTHS)
+    hooks.tell(DepthsSeen(DEPTHS))
     assert {name: point.value for name, (point,) in metrics.points().items()} == {
         "txpatterns.outbox.depth": 7,
         "txpatterns.outbox.oldest_age": 1.5,
@@ -109,19 +113,19 @@ def test_gauges_show_what_was_told_last(hooks, metrics):
 
 def test_gauges_of_a_database_that_is_away_are_left_out(hooks, metrics, make):
     """An outage must show as missing figures, not as the last good ones."""
-    hooks.depths(DEPTHS)
-    hooks.depths(None)
-    hooks.handled(make(), "packing")
+    hooks.tell(DepthsSeen(DEPTHS))
+    hooks.tell(DepthsSeen(None))
+    hooks.tell(Handled(make(), "packing"))
     assert set(metrics.points()) == {"txpatterns.messages.handled"}
 
 
 def test_several_apps_in_one_process_are_told_apart(metrics, make):
     """One provider, two Apps: no figure of one hides that of the other."""
     for name, depth in (("orders", 3), ("stock", 5)):
-        hooks = MetricsHooks(metrics.provider, app=name)
-        hooks.depths(replace(DEPTHS, depth=depth))
-        hooks.published([make()] * depth, timedelta(0))
-        hooks.ownership("outbox", depth)
+        hooks = HookList([MetricsHooks(metrics.provider, app=name)])
+        hooks.tell(DepthsSeen(replace(DEPTHS, depth=depth)))
+        hooks.tell(Published([make()] * depth, timedelta(0)))
+        hooks.tell(Ownership("outbox", depth))
     series = [
         (name, point.attributes["app"], point.value)
         for name, points in metrics.every_point()
@@ -137,15 +141,15 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
     listed = {line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `txp")}
     hooks, message = HookList([MetricsHooks(metrics.provider)]), make()
-    hooks.added(message)
-    hooks.published([message], timedelta(0))
-    hooks.publish_failed(message, None, 1)
-    hooks.broker_unavailable(None)
-    with hooks.handling(message, "packing", 1):
-        hooks.handled(message, "packing")
-    hooks.duplicate_prevented(message, "packing")
-    hooks.handler_failed(message, "packing", ValueError("x"), 1)
-    hooks.dead(message, None, "x")
-    hooks.ownership("outbox", 1)
-    hooks.depths(DEPTHS)
+    hooks.tell(Added(message))
+    hooks.tell(Published([message], timedelta(0)))
+    hooks.tell(PublishFailed(message, None, 1))
+    hooks.tell(BrokerAway("relay", None))
+    with hooks.within(Handling(message, "packing", 1)):
+        hooks.tell(Handled(message, "packing"))
+    hooks.tell(DuplicatePrevented(message, "packing"))
+    hooks.tell(HandlerFailed(message, "packing", ValueError("x"), 1))
+    hooks.tell(Dead(message, None, "x"))
+    hooks.tell(Ownership("outbox", 1))
+    hooks.tell(DepthsSeen(DEPTHS))
     assert set(metrics.points()) == listed

@@ -3,11 +3,14 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from txpatterns.correlation import caused_by, correlated
 from txpatterns.database.database import Database
 from txpatterns.database.setup import create_missing
 from txpatterns.errors import PublishRejected
-from txpatterns.hooks import HookList, correlated
+from txpatterns.hooks import HookList, on
+from txpatterns.inbox.moments import Handling
 from txpatterns.messages import Event
+from txpatterns.outbox.moments import Added, Published
 from txpatterns.outbox.outbox import Outbox
 from txpatterns.outbox.relay import Relay
 from txpatterns.telemetry.metrics import MetricsHooks
@@ -59,7 +62,7 @@ async def test_one_trace_through_table_and_relay(database, hooks, spans, metrics
                 outbox.add(session, TraceTold(number=number))
     await Relay(database, broker, hooks=hooks).run_once()
     for message in broker.kept:
-        with hooks.handling(message, "packing", 1):
+        with caused_by(message), hooks.within(Handling(message, "packing", 1)):
             assert hooks.headers()["correlation-id"] == "request-7"
     sent, processed = spans.named("send trace-told"), spans.named("process trace-told")
     assert len(processed) == 3
@@ -88,13 +91,15 @@ async def test_a_faulty_listener_stops_neither_outbox_nor_relay(database):
         def headers(self):
             raise RuntimeError("headers")
 
-        def publishing(self, messages):
+        def publishing(self, moment):
             raise RuntimeError("publishing")
 
-        def published(self, messages, age):
+        @on(Published)
+        def published(self, moment):
             raise RuntimeError("published")
 
-        def added(self, message):
+        @on(Added)
+        def added(self, moment):
             raise RuntimeError("added")
 
     outbox, broker = Outbox(database, hooks=Broken()), Keeping()

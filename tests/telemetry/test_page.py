@@ -9,15 +9,19 @@ SNIPPET = Path(__file__).parents[2] / "docs" / "snippets" / "telemetry.py"
 USE = """
 import logging
 from datetime import timedelta
+from txpatterns.deadletters.moments import Dead
+from txpatterns.inbox.moments import Handling
+from txpatterns.outbox.moments import Published, Publishing
 from txpatterns.hooks import HookList
+from txpatterns.messages import Message
 listeners = HookList([*hooks, DeadLetterPager()])
 with trace.get_tracer("test").start_as_current_span("request"), correlated("request-7"):
     message = Message("m1", "orders", "order.placed", b"{}", headers=listeners.headers())
-with listeners.publishing([message]):
-    listeners.published([message], timedelta(seconds=1))
-with listeners.handling(message, "packing", 1):
+with listeners.within(Publishing([message])):
+    listeners.tell(Published([message], timedelta(seconds=1)))
+with listeners.within(Handling(message, "packing", 1)):
     logging.getLogger("shop").warning("packing")
-listeners.dead(message, None, "too large")
+listeners.tell(Dead(message, None, "too large"))
 tracer_provider.shutdown()
 meter_provider.shutdown()
 """

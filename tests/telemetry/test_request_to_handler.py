@@ -9,8 +9,10 @@ from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from txpatterns import App, Event, Hooks, Transaction
+from txpatterns.correlation import CAUSATION_ID, CORRELATION_ID
 from txpatterns.database.setup import create_missing
-from txpatterns.hooks import CAUSATION_ID, CORRELATION_ID
+from txpatterns.hooks import on
+from txpatterns.inbox.moments import Handled
 from txpatterns.integrations.fastapi import CorrelationMiddleware, session_dependency, txpatterns_lifespan
 from txpatterns.telemetry.metrics import MetricsHooks
 from txpatterns.telemetry.tracing import TracingHooks
@@ -23,8 +25,9 @@ class Told(Hooks):
         self.handled_by = []
         self.news = asyncio.Event()
 
-    def handled(self, message, consumer):
-        self.handled_by.append(consumer)
+    @on(Handled)
+    def handled(self, moment):
+        self.handled_by.append(moment.consumer)
         self.news.set()
 
     async def until(self, number):

@@ -10,8 +10,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel
 
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import Retry
 from txpatterns.hooks import HookList
+from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling
+from txpatterns.outbox.moments import PublishFailed, Publishing
 from txpatterns.telemetry.tracing import TracingHooks, current_trace
 
 CANARY = "canary-4929-1234"
@@ -36,9 +39,9 @@ def test_one_trace_joins_request_relay_and_handler(hooks, spans, tracer, make):
     """P1: the context is stored with the row, so the relay and the handler go on with the request's trace."""
     with tracer.start_as_current_span("POST /orders") as request:
         message = added(hooks, make)
-    with hooks.publishing([message]):
+    with hooks.within(Publishing([message])):
         pass
-    with hooks.handling(message, "packing", 2):
+    with hooks.within(Handling(message, "packing", 2)):
         inner = current_trace()
     (send,) = spans.named("send orders")
     (process,) = spans.named("process orders")
@@ -70,9 +73,9 @@ def test_what_a_handler_adds_stays_in_the_trace(hooks, spans, tracer, make):
     """A story of several messages is one trace."""
     with tracer.start_as_current_span("POST /orders") as request:
         first = added(hooks, make)
-    with hooks.handling(first, "packing", 1):
+    with hooks.within(Handling(first, "packing", 1)):
         second = added(hooks, make, topic="shipping")
-    with hooks.handling(second, "shipping", 1):
+    with hooks.within(Handling(second, "shipping", 1)):
         pass
     (last,) = spans.named("process shipping")
     assert last.context.trace_id == request.context.trace_id
@@ -82,9 +85,9 @@ def test_what_a_handler_adds_stays_in_the_trace(hooks, spans, tracer, make):
 def test_a_message_added_outside_of_any_trace_begins_one(hooks, spans, make):
     """Relay and handler of a script's message are joined as well."""
     message = added(hooks, make)
-    with hooks.publishing([message]):
+    with hooks.within(Publishing([message])):
         pass
-    with hooks.handling(message, "packing", 1):
+    with hooks.within(Handling(message, "packing", 1)):
         pass
     (create,) = spans.named("create")
     assert create.kind is SpanKind.PRODUCER
@@ -99,7 +102,7 @@ def test_a_batch_links_to_each_message_and_the_links_are_bounded(hooks, spans, t
     for _ in range(1000):
         with tracer.start_as_current_span("request"):
             messages.append(added(hooks, make, topic="orders" if len(messages) % 2 else "stock"))
-    with hooks.publishing(messages):
+    with hooks.within(Publishing(messages)):
         pass
     (send,) = spans.named("send")
     assert send.parent is None
@@ -115,7 +118,7 @@ def test_a_batch_of_one_trace_joins_it(hooks, spans, tracer, make):
     """A request with several events is one trace, relay included."""
     with tracer.start_as_current_span("request") as request:
         messages = [added(hooks, make) for _ in range(3)]
-    with hooks.publishing(messages):
+    with hooks.within(Publishing(messages)):
         pass
     assert spans.named("send orders")[0].context.trace_id == request.context.trace_id
 
@@ -126,7 +129,7 @@ def test_a_batch_larger_than_its_links_is_not_taken_for_one_trace(spans, tracer,
     with tracer.start_as_current_span("request"):
         messages = [added(hooks, make) for _ in range(2)]
     messages.append(added(hooks, make))
-    with hooks.publishing(messages):
+    with hooks.within(Publishing(messages)):
         pass
     assert spans.named("send orders")[0].parent is None
 
@@ -136,7 +139,7 @@ def test_a_handler_may_be_linked_instead(spans, tracer, make):
     hooks = HookList([TracingHooks(spans.provider, continue_trace=False)])
     with tracer.start_as_current_span("request") as request:
         message = added(hooks, make)
-    with hooks.handling(message, "packing", 1):
+    with hooks.within(Handling(message, "packing", 1)):
         pass
     (process,) = spans.named("process orders")
     assert process.parent is None
@@ -147,7 +150,7 @@ def test_the_place_where_a_handler_runs_is_linked(hooks, spans, tracer, make):
     """A handler inside another span, for example a push by HTTP, does not lose that connection."""
     with tracer.start_as_current_span("request") as request:
         message = added(hooks, make)
-    with tracer.start_as_current_span("push") as push, hooks.handling(message, "packing", 1):
+    with tracer.start_as_current_span("push") as push, hooks.within(Handling(message, "packing", 1)):
         pass
     (process,) = spans.named("process orders")
     assert process.parent.span_id == request.context.span_id
@@ -158,7 +161,7 @@ def test_the_place_where_a_handler_runs_is_linked(hooks, spans, tracer, make):
 def test_a_strange_trace_context_begins_a_new_trace(hooks, spans, make, strange):
     """H149: what a stranger writes into the header cannot break handling."""
     message = make(headers={"traceparent": strange, "tracestate": "=,;\x00" * 1000})
-    with hooks.publishing([message]), hooks.handling(message, "packing", 1):
+    with hooks.within(Publishing([message])), hooks.within(Handling(message, "packing", 1)):
         pass
     assert spans.named("send orders")[0].links == ()
 
@@ -174,7 +177,7 @@ def test_baggage_stays_at_home_unless_asked_for(spans, make):
     finally:
         context.detach(token)
     assert set(kept) == {"traceparent"}
-    with asked.handling(make(headers=sent), "packing", 1):
+    with asked.within(Handling(make(headers=sent), "packing", 1)):
         assert baggage.get_baggage("user") == CANARY
     assert baggage.get_baggage("user") is None
 
@@ -186,11 +189,11 @@ def test_an_error_is_recorded_once_and_without_the_payload(hooks, spans, make):
         number: int
 
     message = make()
-    with pytest.raises(ValueError, match="Card"), hooks.handling(message, "packing", 1):  # noqa: PT012
+    with pytest.raises(ValueError, match="Card"), hooks.within(Handling(message, "packing", 1)):  # noqa: PT012
         try:
             Card.model_validate({"number": CANARY})
         except ValueError as error:
-            hooks.handler_failed(message, "packing", error, 1)
+            hooks.tell(HandlerFailed(message, "packing", error, 1))
             raise
     (process,) = spans.named("process orders")
     (event,) = process.events
@@ -207,9 +210,9 @@ async def test_a_task_that_outlives_its_batch_marks_nothing_ended(hooks, spans, 
 
     async def later():
         await ended.wait()
-        hooks.dead(make(), None, "too large")
+        hooks.tell(Dead(make(), None, "too large"))
 
-    with hooks.publishing([make()]):
+    with hooks.within(Publishing([make()])):
         task = asyncio.create_task(later())
     ended.set()
     await task
@@ -219,7 +222,7 @@ async def test_a_task_that_outlives_its_batch_marks_nothing_ended(hooks, spans, 
 
 def test_a_wish_for_another_attempt_is_no_error(hooks, spans, make):
     """`raise Retry` is how a handler waits."""
-    with pytest.raises(Retry), hooks.handling(make(), "packing", 1):
+    with pytest.raises(Retry), hooks.within(Handling(make(), "packing", 1)):
         raise Retry
     assert spans.named("process orders")[0].status.status_code is StatusCode.UNSET
 
@@ -227,8 +230,8 @@ def test_a_wish_for_another_attempt_is_no_error(hooks, spans, make):
 def test_refused_publications_are_seen_with_their_batch(hooks, spans, make):
     """Each refused message is named, and the batch is an error."""
     messages = [make() for _ in range(3)]
-    with hooks.publishing(messages):
-        hooks.publish_failed(messages[1], ValueError("too large"), 4)
+    with hooks.within(Publishing(messages)):
+        hooks.tell(PublishFailed(messages[1], ValueError("too large"), 4))
     (send,) = spans.named("send orders")
     (event,) = send.events
     assert event.attributes["messaging.message.id"] == messages[1].id
@@ -240,8 +243,8 @@ def test_what_ends_after_its_batch_is_seen_in_the_trace_of_its_message(hooks, sp
     """A refusal is stored before it is told, and a dead letter may come much later: both end the message's story."""
     with tracer.start_as_current_span("request") as request:
         message = added(hooks, make)
-    hooks.publish_failed(message, ValueError(f"too large\n{CANARY}"), 7)
-    hooks.dead(message, None, f"too large\n{CANARY}")
+    hooks.tell(PublishFailed(message, ValueError(f"too large\n{CANARY}"), 7))
+    hooks.tell(Dead(message, None, f"too large\n{CANARY}"))
     failed, dead = spans.named("publish failed orders") + spans.named("dead letter orders")
     for span in (failed, dead):
         assert span.parent.span_id == request.context.span_id
@@ -252,8 +255,8 @@ def test_what_ends_after_its_batch_is_seen_in_the_trace_of_its_message(hooks, sp
 
 def test_a_prevented_duplicate_is_marked(hooks, spans, make):
     """P2: a trace shows why a handler did not run."""
-    with hooks.handling(make(), "packing", 1):
-        hooks.duplicate_prevented(make(), "packing")
+    with hooks.within(Handling(make(), "packing", 1)):
+        hooks.tell(DuplicatePrevented(make(), "packing"))
     assert spans.named("process orders")[0].attributes["txpatterns.duplicate"] is True
 
 
@@ -264,7 +267,7 @@ async def test_handlers_side_by_side_keep_their_own_spans(hooks, spans, make):
     seen = {}
 
     async def handle(message):
-        with hooks.handling(message, "packing", 1):
+        with hooks.within(Handling(message, "packing", 1)):
             await barrier.wait()
             seen[message.topic] = await asyncio.to_thread(current_trace)
 
@@ -277,5 +280,5 @@ def test_without_an_sdk_nothing_is_stored(make):
     """Off means free: the API alone makes no span and no header."""
     hooks = HookList([TracingHooks(trace.NoOpTracerProvider())])
     assert hooks.headers() == {}
-    with hooks.publishing([make()]), hooks.handling(make(), "packing", 1):
+    with hooks.within(Publishing([make()])), hooks.within(Handling(make(), "packing", 1)):
         assert current_trace() == {}

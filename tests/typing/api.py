@@ -1,12 +1,18 @@
-"""How handlers are written, as mypy sees it. Checked, never run: each `type: ignore` marks what must be refused.
+"""How handlers and listeners are written, as mypy sees it. Checked, never run.
 
+Each `type: ignore` marks what must be refused:
 `mypy --strict --warn-unused-ignores` fails when something that should be refused is accepted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from txpatterns.hooks import HookList, Hooks, Moment, on
 from txpatterns.inbox import Consumer, SyncTransaction, Transaction
-from txpatterns.messages import Event
+from txpatterns.inbox.moments import Handled, HandlerFailed, Handling
+from txpatterns.messages import Event, Message
 
 
 class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
@@ -49,3 +55,42 @@ async def calls_stay_typed(consumer: Consumer, event: OrderPlaced, tx: Transacti
     registered = consumer.on(OrderPlaced)(handler)
     await registered(event, tx)
     await registered(OrderPaid(order_id="1"), tx)  # type: ignore[arg-type]
+
+
+class Listener(Hooks):
+    @on(HandlerFailed)
+    def failed(self, failed: HandlerFailed) -> None:
+        print(failed.message.topic, failed.error, failed.attempt)
+
+    @on(Handling)
+    @contextmanager
+    def handling(self, handling: Handling) -> Iterator[None]:
+        print(handling.consumer)
+        yield
+
+    @on(Moment)
+    def all(self, moment: Moment) -> None:
+        match moment:
+            case Handled(consumer=consumer) | HandlerFailed(consumer=consumer):
+                print(consumer.upper())
+            case _:
+                print(moment)
+
+    @on(HandlerFailed)  # type: ignore[arg-type]
+    def of_another_moment(self, handled: Handled) -> None: ...
+
+    @on(Handled)  # type: ignore[arg-type]
+    async def that_nobody_awaits(self, handled: Handled) -> None: ...
+
+    @on(Handling)  # type: ignore[arg-type]
+    def of_a_span_without_an_end(self, handling: Handling) -> None: ...
+
+    @on(Message)  # type: ignore[type-var, arg-type]
+    def of_what_is_no_moment(self, message: Message) -> None: ...
+
+
+def moments_and_spans_are_not_mixed(hooks: HookList, message: Message) -> None:
+    hooks.tell(Handled(message, "packing"))
+    hooks.within(Handling(message, "packing", 1))
+    hooks.tell(Handling(message, "packing", 1))  # type: ignore[arg-type]
+    hooks.within(Handled(message, "packing"))  # type: ignore[arg-type]

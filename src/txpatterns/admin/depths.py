@@ -14,10 +14,11 @@ from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.schema import Instant
 from txpatterns.deadletters.schema import dead_letter_table
-from txpatterns.hooks import Depths, HookList
+from txpatterns.hooks import HookList
 from txpatterns.inbox.schema import inbox_waiting_table
 from txpatterns.messages import EPOCH
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
+from txpatterns.runtime.moments import Depths, DepthsSeen
 
 logger = logging.getLogger("txpatterns")
 
@@ -60,9 +61,9 @@ class DepthsWatch:
     async def run(self) -> None:
         """Tell until ``stop`` is called."""
         while not self._stopping.is_set():
-            self._hooks.depths(await self._read())
+            self._hooks.tell(DepthsSeen(await self._read()))
             await self._database.clock.wait(self._stopping, _EVERY)
-        self._hooks.depths(None)  # what is told once must not be shown for ever
+        self._hooks.tell(DepthsSeen(None))  # what is told once must not be shown for ever
 
     async def _read(self) -> Depths | None:
         try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import typer
@@ -17,8 +16,11 @@ from txpatterns.app import App
 from txpatterns.cli.loading import as_named
 from txpatterns.cli.output import OK, WAITING, as_json, table, why
 from txpatterns.cli.remains import dead_letter_lines
-from txpatterns.hooks import Depths, Hooks
-from txpatterns.messages import Message
+from txpatterns.deadletters.moments import Dead
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
+from txpatterns.outbox.moments import Published, PublishFailed
+from txpatterns.runtime.moments import Depths
 
 _SHOWN = 20
 
@@ -29,22 +31,28 @@ class Tally(Hooks):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        self.counts["published"] += len(messages)
+    @on(Published)
+    def published(self, published: Published) -> None:
+        self.counts["published"] += len(published.messages)
 
-    def handled(self, message: Message, consumer: str) -> None:
+    @on(Handled)
+    def handled(self, _: Handled) -> None:
         self.counts["handled"] += 1
 
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+    @on(DuplicatePrevented)
+    def prevented(self, _: DuplicatePrevented) -> None:
         self.counts["repeats"] += 1
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+    @on(PublishFailed)
+    def publish_failed(self, _: PublishFailed) -> None:
         self.counts["failed"] += 1
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+    @on(HandlerFailed)
+    def handler_failed(self, _: HandlerFailed) -> None:
         self.counts["failed"] += 1
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
+    @on(Dead)
+    def given_up(self, _: Dead) -> None:
         self.counts["given_up"] += 1
 
 

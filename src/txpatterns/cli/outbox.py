@@ -14,8 +14,8 @@ from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbo
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, open_tables
 from txpatterns.cli.output import DIFFERENT, examples, show, table
 from txpatterns.cli.remains import beside_the_outbox
-from txpatterns.hooks import Depths
 from txpatterns.outbox.schema import Waiting
+from txpatterns.runtime.moments import Depths
 
 STATES = ("pending", *Waiting, "sent")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from txpatterns.hooks import Depths
+from txpatterns.runtime.moments import Depths
 
 
 def dead_letter_lines(number: int, where: str) -> Sequence[str]:

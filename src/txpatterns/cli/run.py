@@ -93,7 +93,7 @@ def _is_kept(app: App) -> bool:
 
 async def _until_stopped(app: App, place: str, *, relay: bool, consume: bool, drain: bool, json: bool) -> int:
     tally = Tally()
-    app.hooks.listeners.append(tally)
+    app.hooks.add(tally)
     with stop_on_signals() as stopping:
         try:
             with reaching(app.database):

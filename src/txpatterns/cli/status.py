@@ -10,7 +10,7 @@ import typer
 from txpatterns.admin.depths import depths_of
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, open_tables
 from txpatterns.cli.output import examples, show, table
-from txpatterns.hooks import Depths
+from txpatterns.runtime.moments import Depths
 
 _SEE = {
     "depth": ("to be published", "txp outbox list --state pending"),

@@ -44,7 +44,7 @@ class Consumer:
         *,
         group: str,
         emitter: Emitter | None = None,
-        hooks: Hooks | None = None,
+        hooks: HookList | Hooks | None = None,
         settings: ConsumerSettings | None = None,
     ) -> None:
         self.database = database

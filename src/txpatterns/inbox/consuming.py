@@ -25,6 +25,7 @@ from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.settings import check_window, concurrency_for
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.inbox.upkeep import Membership, keep_clean
+from txpatterns.runtime.moments import CONSUMER, BrokerAway
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.transport import Delivery, Subscriber
 
@@ -144,7 +145,7 @@ class Consuming:
                         await self.lanes.put(delivery)
                 await self._drain()
         except BrokerError as error:
-            self.processing.hooks.broker_unavailable(error)
+            self.processing.hooks.tell(BrokerAway(CONSUMER, error))
             raise
 
     @asynccontextmanager

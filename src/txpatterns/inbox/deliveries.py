@@ -8,12 +8,14 @@ from functools import partial
 
 from txpatterns.causes import story_of, summary_of
 from txpatterns.database.dialects import may_pass
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
 from txpatterns.inbox.due_attempts import DueAttempts
 from txpatterns.inbox.entries import Entry, WaitingEntry, entry_of, solitary_lane, storable
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.lane_store import First
+from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.schema import State
@@ -166,7 +168,7 @@ class Deliveries:
                 entry = replace(entry, lane=lane)
             outcome = await self._admit(entry, First(state, 1, decision.after, text))
             if outcome in (Outcome.FIRST, Outcome.BEHIND):
-                processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
+                processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, 1))
             return outcome
         bury = partial(
             processing.lanes.bury_first,
@@ -178,8 +180,8 @@ class Deliveries:
         known = await processing.transact(bury)
         if known is not None:
             return known
-        processing.hooks.handler_failed(entry.message, entry.consumer, error, 1)
-        processing.hooks.dead(entry.message, entry.consumer, text)
+        processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, 1))
+        processing.hooks.tell(Dead(entry.message, entry.consumer, text))
         return Outcome.DEAD
 
     async def _bury(self, message: Message, reason: str, error: str) -> None:
@@ -187,7 +189,7 @@ class Deliveries:
         entry = entry_of(processing.handlers.group, message)
         bury = partial(processing.lanes.bury_unread, entry=entry, reason=reason, error=error)
         if await processing.transact(bury):
-            processing.hooks.dead(message, entry.consumer, error)
+            processing.hooks.tell(Dead(message, entry.consumer, error))
 
     def _ignore(self, type_: str) -> None:
         if type_ not in self._unhandled and len(self._unhandled) < _TOLD:  # a stranger may invent types without end

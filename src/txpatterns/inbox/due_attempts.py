@@ -10,14 +10,17 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import story_of, summary_of
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
 from txpatterns.inbox.attempts import DIED_IN_ATTEMPT
 from txpatterns.inbox.entries import WaitingEntry
 from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
-from txpatterns.retries import Dead
+from txpatterns.retries import Dead as GiveUp
+from txpatterns.runtime.moments import CONSUMER, Idle
 from txpatterns.runtime.outages import Outages, Stopped
 
 logger = logging.getLogger("txpatterns")
@@ -52,7 +55,7 @@ class DueAttempts:
             is_idle = (is_idle and not await self._is_due()) or await self.start_due() == 0
             if is_idle:
                 self._outages.fine()
-                processing.hooks.idle("consumer")
+                processing.hooks.tell(Idle(CONSUMER))
                 await processing.database.clock.wait(self._wake, self._interval)
 
     async def _is_due(self, moment: datetime | None = None) -> bool:
@@ -97,7 +100,7 @@ class DueAttempts:
             for _ in range(taken - started):
                 processing.slots.release()
         for waiting in dead:
-            processing.hooks.dead(waiting.entry.message, waiting.entry.consumer, DIED_IN_ATTEMPT)
+            processing.hooks.tell(Dead(waiting.entry.message, waiting.entry.consumer, DIED_IN_ATTEMPT))
         return len(claimed) + len(dead)
 
     def wake(self) -> None:
@@ -198,14 +201,14 @@ class DueAttempts:
         text = summary_of(error) if isinstance(error, DecodeError) else story_of(error)
         decision = processing.judge(entry, handler, error, waiting.attempts)
         if isinstance(error, DecodeError):
-            decision = Dead("undecodable")
-        if isinstance(decision, Dead):
+            decision = GiveUp("undecodable")
+        if isinstance(decision, GiveUp):
             settle = partial(attempts.bury, waiting=waiting, reason=decision.reason, error=text, on_failure=on_failure)
         else:
             settle = partial(
                 attempts.postpone, waiting=waiting, after=decision.after, error=text, on_failure=on_failure
             )
         latest = await processing.transact(settle)
-        processing.hooks.handler_failed(entry.message, entry.consumer, error, waiting.attempts)
-        if latest and isinstance(decision, Dead):
-            processing.hooks.dead(entry.message, entry.consumer, text)
+        processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, waiting.attempts))
+        if latest and isinstance(decision, GiveUp):
+            processing.hooks.tell(Dead(entry.message, entry.consumer, text))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -14,16 +15,19 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import one_of, story_of
+from txpatterns.correlation import caused_by
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import DecodeError, HandlerDefinitionError, HandlerTimeout
 from txpatterns.execution import Execution, Origin, Result, Run
 from txpatterns.execution.calls import is_interrupt
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import HookList
 from txpatterns.inbox.attempts import Attempts, Plan
 from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.inbox.transaction import SyncTransaction, Transaction
@@ -49,7 +53,7 @@ class Processing:
     registry: EventRegistry
     handlers: Handlers
     settings: ConsumerSettings
-    hooks: Hooks
+    hooks: HookList
     execution: Execution
     emitter: Emitter | None
     outages: Outages
@@ -117,19 +121,24 @@ class Processing:
             handler.is_async,
             opening,
             stands=partial(self.lanes.claims.has, entry=entry),
-            around=partial(self.hooks.handling, message, entry.consumer, attempt),
+            around=partial(self._around, Handling(message, entry.consumer, attempt)),
             over=call.over,
             limit=self.limit_of(handler),
         )
 
+    @contextmanager
+    def _around(self, handling: Handling) -> Iterator[None]:
+        with caused_by(handling.message), self.hooks.within(handling):
+            yield
+
     def tell(self, outcome: Outcome, entry: Entry) -> None:
         """Tell the hooks what became of a message, where that is worth telling."""
         if outcome is Outcome.HANDLED:
-            self.hooks.handled(entry.message, entry.consumer)
+            self.hooks.tell(Handled(entry.message, entry.consumer))
         elif outcome is Outcome.DUPLICATE:
-            self.hooks.duplicate_prevented(entry.message, entry.consumer)
+            self.hooks.tell(DuplicatePrevented(entry.message, entry.consumer))
         elif outcome is Outcome.REUSED:
-            self.hooks.dead(entry.message, entry.consumer, "id reused")
+            self.hooks.tell(Dead(entry.message, entry.consumer, "id reused"))
 
     async def bury_half_done(self, entry: Entry, error: BaseException, attempts: int) -> None:
         """Make a dead letter of a message whose handler committed by itself, and so lost what came after."""
@@ -139,9 +148,9 @@ class Processing:
         )
         bury = partial(self.lanes.bury, entry=entry, attempts=attempts, reason="half done", error=text)
         fresh = await self.transact(bury)
-        self.hooks.handler_failed(entry.message, entry.consumer, error, attempts)
+        self.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, attempts))
         if fresh:
-            self.hooks.dead(entry.message, entry.consumer, text)
+            self.hooks.tell(Dead(entry.message, entry.consumer, text))
 
     def limit_of(self, handler: Handler | None) -> timedelta | None:
         """Say how long a handler may take; None: as long as it likes."""

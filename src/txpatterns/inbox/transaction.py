@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from txpatterns.hooks import lineage_of
+from txpatterns.correlation import lineage_of
 from txpatterns.messages import Message, derived_id, milliseconds_of
 from txpatterns.outbox.emitting import Emitter, EmittingTransaction, S
 

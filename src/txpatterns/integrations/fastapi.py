@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from txpatterns.app import App
+from txpatterns.correlation import correlated
 from txpatterns.database.dialects import may_pass
-from txpatterns.hooks import correlated
 from txpatterns.settings import duration_text
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]

@@ -22,6 +22,7 @@ from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import AddRefused, PayloadTooLarge
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import LONGEST_KEY, NO_DELAY, Event, Message, describe, new_id
+from txpatterns.outbox.moments import Added
 from txpatterns.outbox.schema import Waiting, waiting_table
 from txpatterns.outbox.writer import values_of, write_rows
 from txpatterns.retries import LONGEST_WAIT
@@ -52,7 +53,7 @@ class Outbox:
         database: Database,
         registry: EventRegistry | None = None,
         *,
-        hooks: Hooks | None = None,
+        hooks: HookList | Hooks | None = None,
         max_payload: int = 1_000_000,
         on_commit: Callable[[], None] | None = None,
     ) -> None:
@@ -103,7 +104,7 @@ class Outbox:
         strict = describe(type(event)).order == "strict"
         entry = Entry(self._writer, message.id, _Added(message, deliver_after, strict))
         deferred.add(deferred.plain(transaction), entry)
-        self.hooks.added(message)
+        self.hooks.tell(Added(message))
         return message.id
 
     def cancel(self, transaction: Session | Connection, message_id: str) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
-from datetime import timedelta
 
 from txpatterns.causes import one_of, place_of
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import HandlerSignal
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.messages import Message
+from txpatterns.outbox.moments import Published, PublishFailed, TopicPostponed, TopicResumed
+from txpatterns.runtime.moments import BrokerAway
 from txpatterns.text import error_line, one_line
 
 logger = logging.getLogger("txpatterns")
@@ -28,34 +30,44 @@ class FailureLog(Hooks):
     def __init__(self) -> None:
         self._broker_away = False
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+    @on(Published)
+    def published(self, _: Published) -> None:
         if self._broker_away:
             self._broker_away = False
             logger.warning("the broker is back")
 
-    def broker_unavailable(self, error: Exception | None) -> None:
+    @on(BrokerAway)
+    def broker_away(self, moment: BrokerAway) -> None:
         if not self._broker_away:
             self._broker_away = True
-            logger.warning("the broker cannot be reached, messages wait: %s", error_line(error))
+            logger.warning("the broker cannot be reached, messages wait: %s", error_line(moment.error))
 
-    def topic_postponed(self, topic: str, error: Exception | None) -> None:
-        logger.warning("%s takes no messages now, they wait until it does: %s", one_line(topic), error_line(error))
+    @on(TopicPostponed)
+    def topic_postponed(self, moment: TopicPostponed) -> None:
+        topic, error = one_line(moment.topic), error_line(moment.error)
+        logger.warning("%s takes no messages now, they wait until it does: %s", topic, error)
 
-    def topic_resumed(self, topic: str) -> None:
-        logger.warning("%s takes messages again", one_line(topic))
+    @on(TopicResumed)
+    def topic_resumed(self, moment: TopicResumed) -> None:
+        logger.warning("%s takes messages again", one_line(moment.topic))
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        logger.warning("%s was refused in attempt %d: %s", _named(message), attempt, error_line(error))
+    @on(PublishFailed)
+    def publish_failed(self, moment: PublishFailed) -> None:
+        named, error = _named(moment.message), error_line(moment.error)
+        logger.warning("%s was refused in attempt %d: %s", named, moment.attempt, error)
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+    @on(HandlerFailed)
+    def handler_failed(self, moment: HandlerFailed) -> None:
+        error, consumer = moment.error, one_line(moment.consumer)
         level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
-        who = f"{one_line(line)}: {one_line(consumer)}" if line else one_line(consumer)
-        logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(message), attempt, told)
+        who = f"{one_line(line)}: {consumer}" if line else consumer
+        logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(moment.message), moment.attempt, told)
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        who = "nobody could publish it" if consumer is None else f"{one_line(consumer)} gave it up"
-        logger.error("%s is a dead letter, %s: %s", _named(message), who, error_line(error))
+    @on(Dead)
+    def dead(self, moment: Dead) -> None:
+        who = "nobody could publish it" if moment.consumer is None else f"{one_line(moment.consumer)} gave it up"
+        logger.error("%s is a dead letter, %s: %s", _named(moment.message), who, error_line(moment.error))
 
 
 def _named(message: Message) -> str:

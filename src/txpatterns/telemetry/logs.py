@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 
 from txpatterns.causes import one_of, place_of
+from txpatterns.correlation import correlation_id_of
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra
-from txpatterns.hooks import Hooks, correlation_id_of
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
 from txpatterns.messages import Message
+from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing, TopicPostponed, TopicResumed
+from txpatterns.runtime.moments import BrokerAway, Ownership
 from txpatterns.text import error_line, one_line
 
 try:
@@ -48,11 +52,14 @@ class LoggingHooks(Hooks):
         self._broker_away = False
         self._buckets: dict[str, int] = {}
 
-    def added(self, message: Message) -> None:
-        self._log.debug("message added", **_story(message))
+    @on(Added)
+    def added(self, moment: Added) -> None:
+        self._log.debug("message added", **_story(moment.message))
 
+    @on(Publishing)
     @contextmanager
-    def publishing(self, messages: Sequence[Message]) -> Iterator[None]:
+    def publishing(self, moment: Publishing) -> Iterator[None]:
+        messages = moment.messages
         topics = sorted({one_line(message.topic) for message in messages})
         bound: dict[str, object] = {"batch": len(messages)}
         bound["topics"] = topics if len(topics) <= MOST_TOPICS else len(topics)
@@ -61,55 +68,71 @@ class LoggingHooks(Hooks):
         with bound_contextvars(**bound, **(self._trace() if self._trace else {})):
             yield
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
+    @on(Published)
+    def published(self, moment: Published) -> None:
         if self._broker_away:
             self._broker_away = False
             self._log.info("broker is back")
-        self._log.debug("messages published", count=len(messages), age_seconds=round(age.total_seconds(), 3))
+        age = round(moment.age.total_seconds(), 3)
+        self._log.debug("messages published", count=len(moment.messages), age_seconds=age)
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
+    @on(PublishFailed)
+    def publish_failed(self, moment: PublishFailed) -> None:
         self._log.warning(
             "publication refused, waits for its next attempt",
-            **_story(message) | {"attempt": attempt, "error": error_line(error)},
+            **_story(moment.message) | {"attempt": moment.attempt, "error": error_line(moment.error)},
         )
 
-    def broker_unavailable(self, error: Exception | None) -> None:
+    @on(BrokerAway)
+    def broker_away(self, moment: BrokerAway) -> None:
         # Once for each outage: the relay tries again every few seconds, and a night of such lines hides the rest.
         level = self._log.debug if self._broker_away else self._log.warning
         self._broker_away = True
-        level("broker is not reachable, the relay pauses", error=error_line(error))
+        level("broker is not reachable, the relay pauses", error=error_line(moment.error))
 
-    def topic_postponed(self, topic: str, error: Exception | None) -> None:
-        self._log.warning("topic takes no messages now, they wait", topic=one_line(topic), error=error_line(error))
+    @on(TopicPostponed)
+    def topic_postponed(self, moment: TopicPostponed) -> None:
+        topic, error = one_line(moment.topic), error_line(moment.error)
+        self._log.warning("topic takes no messages now, they wait", topic=topic, error=error)
 
-    def topic_resumed(self, topic: str) -> None:
-        self._log.info("topic takes messages again", topic=one_line(topic))
+    @on(TopicResumed)
+    def topic_resumed(self, moment: TopicResumed) -> None:
+        self._log.info("topic takes messages again", topic=one_line(moment.topic))
 
+    @on(Handling)
     @contextmanager
-    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
-        bound = _named(message) | {"consumer": one_line(consumer), "attempt": attempt}
+    def handling(self, moment: Handling) -> Iterator[None]:
+        message = moment.message
+        bound = _named(message) | {"consumer": one_line(moment.consumer), "attempt": moment.attempt}
         with bound_contextvars(**bound, **(self._trace() if self._trace else _stored_trace(message))):
             yield
 
-    def handled(self, message: Message, consumer: str) -> None:
-        self._log.debug("message handled", **_story(message), consumer=one_line(consumer))
+    @on(Handled)
+    def handled(self, moment: Handled) -> None:
+        self._log.debug("message handled", **_story(moment.message), consumer=one_line(moment.consumer))
 
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
-        self._log.info("duplicate prevented", **_story(message), consumer=one_line(consumer))
+    @on(DuplicatePrevented)
+    def duplicate_prevented(self, moment: DuplicatePrevented) -> None:
+        self._log.info("duplicate prevented", **_story(moment.message), consumer=one_line(moment.consumer))
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+    @on(HandlerFailed)
+    def handler_failed(self, moment: HandlerFailed) -> None:
+        attempt = {"consumer": one_line(moment.consumer), "attempt": moment.attempt}
         self._log.warning(
             "handler failed, the message waits for its next attempt",
-            **_story(message) | {"consumer": one_line(consumer), "attempt": attempt} | _told(error),
+            **_story(moment.message) | attempt | _told(moment.error),
         )
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        told = _story(message) | {"error": error_line(error)}
-        if consumer is not None:
-            told["consumer"] = one_line(consumer)
+    @on(Dead)
+    def dead(self, moment: Dead) -> None:
+        told = _story(moment.message) | {"error": error_line(moment.error)}
+        if moment.consumer is not None:
+            told["consumer"] = one_line(moment.consumer)
         self._log.error("message became a dead letter", **told)
 
-    def ownership(self, scope: str, buckets: int) -> None:
+    @on(Ownership)
+    def ownership(self, moment: Ownership) -> None:
+        scope, buckets = moment.scope, moment.buckets
         before = self._buckets.get(scope)
         if before == buckets:
             return

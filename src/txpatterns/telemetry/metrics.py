@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
 from txpatterns.clock import Clock, SystemClock
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra
-from txpatterns.hooks import Depths, Hooks
-from txpatterns.messages import Message
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.outbox.moments import Added, Published, PublishFailed, TopicPostponed, TopicResumed
+from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.text import one_line
 
 try:
@@ -97,54 +100,68 @@ class MetricsHooks(Hooks):
         self._retries = count("txpatterns.handler.failures", "{failure}", "Attempts that failed and will be retried.")
         self._dead = count("txpatterns.dead_letters", "{message}", "Messages that became dead letters.")
 
-    def added(self, message: Message) -> None:
-        self._added.add(1, self._labels.of(topic=message.topic))
+    @on(Added)
+    def added(self, moment: Added) -> None:
+        self._added.add(1, self._labels.of(topic=moment.message.topic))
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        for topic, number in Tally(message.topic for message in messages).items():
+    @on(Published)
+    def published(self, moment: Published) -> None:
+        for topic, number in Tally(message.topic for message in moment.messages).items():
             self._published.add(number, self._labels.of(topic=topic))
-        self._age.record(age.total_seconds(), self._labels.of())
+        self._age.record(moment.age.total_seconds(), self._labels.of())
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        self._failures.add(1, self._labels.of(topic=message.topic, error=type(error).__name__ if error else OTHER))
+    @on(PublishFailed)
+    def publish_failed(self, moment: PublishFailed) -> None:
+        error = type(moment.error).__name__ if moment.error else OTHER
+        self._failures.add(1, self._labels.of(topic=moment.message.topic, error=error))
 
-    def broker_unavailable(self, error: Exception | None) -> None:
+    @on(BrokerAway)
+    def broker_away(self, _: BrokerAway) -> None:
         self._pauses.add(1, self._labels.of())
 
-    def topic_postponed(self, topic: str, error: Exception | None) -> None:
-        self._postponed.add(topic)
+    @on(TopicPostponed)
+    def topic_postponed(self, moment: TopicPostponed) -> None:
+        self._postponed.add(moment.topic)
 
-    def topic_resumed(self, topic: str) -> None:
-        self._postponed.discard(topic)
+    @on(TopicResumed)
+    def topic_resumed(self, moment: TopicResumed) -> None:
+        self._postponed.discard(moment.topic)
 
+    @on(Handling)
     @contextmanager
-    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+    def handling(self, moment: Handling) -> Iterator[None]:
         start = self._clock.monotonic()
         try:
             yield
         finally:
-            labels = self._labels.of(topic=message.topic, consumer=consumer)
+            labels = self._labels.of(topic=moment.message.topic, consumer=moment.consumer)
             self._duration.record(self._clock.monotonic() - start, labels)
 
-    def handled(self, message: Message, consumer: str) -> None:
-        self._handled.add(1, self._labels.of(topic=message.topic, consumer=consumer))
+    @on(Handled)
+    def handled(self, moment: Handled) -> None:
+        self._handled.add(1, self._labels.of(topic=moment.message.topic, consumer=moment.consumer))
 
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
-        self._duplicates.add(1, self._labels.of(topic=message.topic, consumer=consumer))
+    @on(DuplicatePrevented)
+    def duplicate_prevented(self, moment: DuplicatePrevented) -> None:
+        self._duplicates.add(1, self._labels.of(topic=moment.message.topic, consumer=moment.consumer))
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
-        labels = self._labels.of(topic=message.topic, consumer=consumer, error=type(error).__name__)
-        self._retries.add(1, labels)
+    @on(HandlerFailed)
+    def handler_failed(self, moment: HandlerFailed) -> None:
+        error = type(moment.error).__name__
+        self._retries.add(1, self._labels.of(topic=moment.message.topic, consumer=moment.consumer, error=error))
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        labels = {"topic": message.topic} if consumer is None else {"topic": message.topic, "consumer": consumer}
-        self._dead.add(1, self._labels.of(**labels))
+    @on(Dead)
+    def dead(self, moment: Dead) -> None:
+        consumer = {} if moment.consumer is None else {"consumer": moment.consumer}
+        self._dead.add(1, self._labels.of(topic=moment.message.topic, **consumer))
 
-    def ownership(self, scope: str, buckets: int) -> None:
-        self._buckets[scope] = buckets
+    @on(Ownership)
+    def ownership(self, moment: Ownership) -> None:
+        self._buckets[moment.scope] = moment.buckets
 
-    def depths(self, depths: Depths | None) -> None:
-        self._depths = depths
+    @on(DepthsSeen)
+    def depths_seen(self, moment: DepthsSeen) -> None:
+        self._depths = moment.depths
 
     def _teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def tell(_: CallbackOptions) -> Iterable[Observation]:

@@ -6,14 +6,19 @@ Spans follow OpenTelemetry's conventions for messaging (operations ``create``, `
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from txpatterns.correlation import correlation_id_of
+from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra, Retry
-from txpatterns.hooks import Hooks, correlation_id_of
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling
 from txpatterns.messages import Message
+from txpatterns.outbox.moments import PublishFailed, Publishing
+from txpatterns.runtime.moments import BrokerAway
 from txpatterns.text import error_line, one_line
 
 try:
@@ -84,8 +89,10 @@ class TracingHooks(Hooks):
         span.end()
         return carrier
 
+    @on(Publishing)
     @contextmanager
-    def publishing(self, messages: Sequence[Message]) -> Iterator[None]:
+    def publishing(self, moment: Publishing) -> Iterator[None]:
+        messages = moment.messages
         topics = {message.topic for message in messages}
         attributes = self._attributes("send", next(iter(topics)) if len(topics) == 1 else None)
         attributes |= _identity(messages[0]) if len(messages) == 1 else {"messaging.batch.message_count": len(messages)}
@@ -102,14 +109,16 @@ class TracingHooks(Hooks):
         with _entered(span):
             yield
 
+    @on(Handling)
     @contextmanager
-    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+    def handling(self, moment: Handling) -> Iterator[None]:
+        message = moment.message
         attributes = self._attributes("process", message.topic) | _identity(message)
         attributes |= {
-            "messaging.consumer.group.name": consumer,
+            "messaging.consumer.group.name": moment.consumer,
             "messaging.message.conversation_id": one_line(correlation_id_of(message)),
             "txpatterns.message.type": one_line(message.type),
-            "txpatterns.attempt": attempt,
+            "txpatterns.attempt": moment.attempt,
         }
         ambient = trace.get_current_span()
         found = self._stored(message)
@@ -130,24 +139,30 @@ class TracingHooks(Hooks):
         finally:
             context.detach(token)
 
-    def publish_failed(self, message: Message, error: Exception | None, attempt: int) -> None:
-        self._mark("publish failed", message, error, {"error.type": _type(error), "txpatterns.attempt": attempt})
+    @on(PublishFailed)
+    def publish_failed(self, moment: PublishFailed) -> None:
+        told: dict[str, str | int] = {"error.type": _type(moment.error), "txpatterns.attempt": moment.attempt}
+        self._mark("publish failed", moment.message, moment.error, told)
 
-    def dead(self, message: Message, consumer: str | None, error: str) -> None:
-        told = {} if consumer is None else {"messaging.consumer.group.name": consumer}
-        self._mark("dead letter", message, error, told)
+    @on(Dead)
+    def dead(self, moment: Dead) -> None:
+        told = {} if moment.consumer is None else {"messaging.consumer.group.name": moment.consumer}
+        self._mark("dead letter", moment.message, moment.error, told)
 
-    def broker_unavailable(self, error: Exception | None) -> None:
+    @on(BrokerAway)
+    def broker_away(self, moment: BrokerAway) -> None:
         found = _open.get()
         if found is not None:
-            _fail(found.span, error)
+            _fail(found.span, moment.error)
 
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+    @on(HandlerFailed)
+    def handler_failed(self, moment: HandlerFailed) -> None:
         found = _open.get()
         if found is not None:
-            _record(found, error)
+            _record(found, moment.error)
 
-    def duplicate_prevented(self, message: Message, consumer: str) -> None:
+    @on(DuplicatePrevented)
+    def duplicate_prevented(self, _: DuplicatePrevented) -> None:
         found = _open.get()
         if found is not None:
             found.span.set_attribute("txpatterns.duplicate", value=True)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, TypeVar
 
-from txpatterns.hooks import Hooks
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import Handled, Handling
 from txpatterns.messages import Event, Message
+from txpatterns.outbox.moments import Added, Published
 from txpatterns.serialization import EventRegistry
 from txpatterns.testing.remains import Look
 
@@ -20,7 +21,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
+class Effect:
     """One effect that was committed."""
 
     consumer: str
@@ -33,7 +34,7 @@ class Story:
 
     messages: list[tuple[Message, EventRegistry]] = field(default_factory=list)
     """Each publication that was confirmed, with the registry of the App that sent it."""
-    effects: list[Handled] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
     interrupted: list[str] = field(default_factory=list)
     """Handlers that did not come to an end in time."""
     added: int = 0
@@ -72,22 +73,27 @@ class Recorder(Hooks):
         self.story = story
         self.registry = registry
 
-    def added(self, message: Message) -> None:
+    @on(Added)
+    def count(self, _: Added) -> None:
         self.story.added += 1
 
-    def published(self, messages: Sequence[Message], age: timedelta) -> None:
-        self.story.messages += [(message, self.registry) for message in messages]
+    @on(Published)
+    def keep(self, published: Published) -> None:
+        self.story.messages += [(message, self.registry) for message in published.messages]
 
+    @on(Handling)
     @contextmanager
-    def handling(self, message: Message, consumer: str, attempt: int) -> Iterator[None]:
+    def watch(self, handling: Handling) -> Iterator[None]:
+        message = handling.message
         try:
             yield
         except asyncio.CancelledError:
-            self.story.interrupted.append(f"{consumer}: {message.type} {message.id}, key {message.key}")
+            self.story.interrupted.append(f"{handling.consumer}: {message.type} {message.id}, key {message.key}")
             raise
 
-    def handled(self, message: Message, consumer: str) -> None:
-        self.story.effects.append(Handled(consumer, self.registry.read(message)))
+    @on(Handled)
+    def note(self, handled: Handled) -> None:
+        self.story.effects.append(Effect(handled.consumer, self.registry.read(handled.message)))
 
 
 def find(events: Iterable[Event], wanted: type[E], fields: dict[str, Any]) -> list[E]:

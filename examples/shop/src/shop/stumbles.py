@@ -6,12 +6,11 @@ import asyncio
 import logging
 
 from sqlalchemy.exc import SQLAlchemyError
-from typing_extensions import override
 
 from shop.events import ORDER_TOPIC, PAYMENT_TOPIC, HandlerStumbled
 from txpatterns import App
-from txpatterns.hooks import Hooks
-from txpatterns.messages import Message
+from txpatterns.hooks import Hooks, on
+from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.retries import FailurePolicies
 
 logger = logging.getLogger("shop.stumbles")
@@ -29,18 +28,24 @@ class Stumbles(Hooks):
         self.policies = policies
         self._notes: asyncio.Queue[HandlerStumbled] = asyncio.Queue(MOST_WAITING)
 
-    @override
-    def handler_failed(self, message: Message, consumer: str, error: BaseException, attempt: int) -> None:
+    @on(HandlerFailed)
+    def note(self, failed: HandlerFailed) -> None:
+        """Note an attempt that failed, if it belongs to an order.
+
+        Args:
+            failed: What failed, where and how.
+        """
+        message, error = failed.message, failed.error
         if message.topic not in (ORDER_TOPIC, PAYMENT_TOPIC) or message.key is None or self._notes.full():
             return
-        waits = self.policies.of(message.topic).ladder.delays[attempt - 1 :]
+        waits = self.policies.of(message.topic).ladder.delays[failed.attempt - 1 :]
         self._notes.put_nowait(
             HandlerStumbled(
                 order_id=message.key,
                 message_id=message.id,
                 service=self.service,
-                handler=consumer,
-                attempt=attempt,
+                handler=failed.consumer,
+                attempt=failed.attempt,
                 error=f"{type(error).__name__}: {error}"[:400],
                 again_after=waits[0].total_seconds() if waits else None,
             )

@@ -7,7 +7,9 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from txpatterns.hooks import Hooks
+from txpatterns.deadletters.moments import Dead
+from txpatterns.hooks import HookList
+from txpatterns.outbox.moments import PublishFailed
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.outbox.relay.ownership import Ownership
@@ -26,7 +28,7 @@ class Failure:
 class Holding:
     """What this relay still has to write about failing messages and their lanes."""
 
-    def __init__(self, backlog: Backlog, store: HoldingStore, ownership: Ownership, hooks: Hooks) -> None:
+    def __init__(self, backlog: Backlog, store: HoldingStore, ownership: Ownership, hooks: HookList) -> None:
         self.backlog = backlog
         self.store = store
         self.ownership = ownership
@@ -86,9 +88,9 @@ class Holding:
             self.failing.popleft()
             self.backlog.finish([row])
             self.backlog.thaw(row.lane, row.position, held=held)
-            self.hooks.publish_failed(row.message, error, 1)
+            self.hooks.tell(PublishFailed(row.message, error, 1))
             if permanent:
-                self.hooks.dead(row.message, None, str(error))
+                self.hooks.tell(Dead(row.message, None, str(error)))
 
     def begin_release(self, bucket: int, lane: Lane) -> None:
         """Let the followers of a lane back into the outbox."""

@@ -11,6 +11,8 @@ from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.looking import Looking
 from txpatterns.outbox.relay.reading import Reading
 from txpatterns.outbox.relay.state import RelayState
+from txpatterns.outbox.schema import SCOPE
+from txpatterns.runtime.moments import Ownership
 from txpatterns.text import error_line
 
 logger = logging.getLogger("txpatterns.relay")
@@ -41,7 +43,7 @@ class Membership:
     async def begin(self, arriving: Sequence[int]) -> None:
         """Go to work on what was taken when the relay joined."""
         await self._adopt(arriving)
-        self.state.hooks.ownership("outbox", len(self.ownership.held))
+        self.state.hooks.tell(Ownership(SCOPE, len(self.ownership.held)))
         self._tend_at = self.state.clock.monotonic() + self.tend_every
 
     def is_due(self, now: float) -> bool:
@@ -64,7 +66,7 @@ class Membership:
         pause = _HAND_OVER_EVERY if self.ownership.leaving else self.tend_every
         self._tended_at = self.state.clock.monotonic()
         self._tend_at = self._tended_at + pause
-        self.state.hooks.ownership("outbox", len(self.ownership.held))
+        self.state.hooks.tell(Ownership(SCOPE, len(self.ownership.held)))
 
     def under_way(self, buckets: set[int]) -> bool:
         """Whether something of these buckets is begun, so that nobody else may have them yet."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from txpatterns.outbox.moments import TopicPostponed, TopicResumed
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.state import RelayState
 from txpatterns.outbox.relay.topics import Topics
+from txpatterns.runtime.moments import RELAY, BrokerAway
+from txpatterns.text import error_line
 
 
 class Pauses:
@@ -29,7 +32,7 @@ class Pauses:
     def back_off(self, error: Exception) -> None:
         """Pause before sending anything again, a little longer each time in a row."""
         if self.in_a_row == 0:
-            self.state.hooks.broker_unavailable(error)
+            self.state.hooks.tell(BrokerAway(RELAY, error))
         if self.lasts(self.state.clock.monotonic()):
             return  # the same trouble, told of another message of the batch
         seconds = min(0.05 * 2 ** min(self.in_a_row, 12), 15.0) * (0.5 + self.state.random.random() / 2)
@@ -44,8 +47,9 @@ class Pauses:
 
     def postpone(self, topic: str, error: Exception | None) -> float:
         """A topic takes nothing now: leave it out of reading; gives the seconds until it is tried again."""
-        if not self.topics.is_postponed(topic):
-            self.state.hooks.topic_postponed(topic, error)
+        if topic not in self.state.postponed:
+            self.state.hooks.tell(TopicPostponed(topic, error))
+        self.state.postponed[topic] = error_line(error)
         self.backlog.shut(topic, 1)
         return self.topics.postpone(topic, error, self.state.clock.monotonic())
 
@@ -57,6 +61,8 @@ class Pauses:
     def flow(self, topics: Iterable[str]) -> None:
         """Let topics that took a message flow with the others again."""
         for topic in topics:
+            if self.state.postponed.pop(topic, None) is not None:
+                self.state.hooks.tell(TopicResumed(topic))
             trouble = self.topics.flows(topic)
             if trouble is None:
                 continue
@@ -64,8 +70,6 @@ class Pauses:
             self.backlog.rejoin(topic)
             if was_shut:
                 self._read_all_again()
-            if trouble.postponed:
-                self.state.hooks.topic_resumed(topic)
 
     def read_again(self, topic: str) -> None:
         """Read a topic that was shut again: of what was kept of it nothing is left. It is still published apart."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from random import Random
 
@@ -35,7 +36,7 @@ class Relay:
         *,
         settings: RelaySettings | None = None,
         policies: FailurePolicies | None = None,
-        hooks: Hooks | None = None,
+        hooks: HookList | Hooks | None = None,
         random: Random | None = None,
     ) -> None:
         self._state = RelayState(
@@ -54,6 +55,11 @@ class Relay:
     def stopping(self) -> bool:
         """Whether ``stop`` was called."""
         return self._state.stopping
+
+    @property
+    def postponed(self) -> Mapping[str, str]:
+        """The topics that take nothing now, each with the broker's reason."""
+        return dict(self._state.postponed)
 
     def wake(self) -> None:
         """Say that something was committed. May be called from any thread; costs next to nothing."""
@@ -91,6 +97,7 @@ class Relay:
             await self._serve()
         finally:
             self._state.stop.clear()
+            self._state.postponed.clear()
             self._state.drains.stopped()
 
     async def _serve(self) -> None:

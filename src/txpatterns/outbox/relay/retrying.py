@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from txpatterns.database.leases import Held
+from txpatterns.deadletters.moments import Dead
+from txpatterns.outbox.moments import PublishFailed
 from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.pauses import Pauses
@@ -36,7 +38,7 @@ class Retrying:
         """Give failing messages another attempt; those whose attempts were used up in a crash are dead already."""
         for due in claimed:
             if due.dead:
-                self.state.hooks.dead(due.row.message, None, "attempts used up")
+                self.state.hooks.tell(Dead(due.row.message, None, "attempts used up"))
                 self._let_go(due)
             else:
                 self.buckets[due.row.message.id] = due.row.bucket
@@ -82,9 +84,9 @@ class Retrying:
         message = due.row.message
         permanent = outcome.verdict is Verdict.REJECTED
         dead = await self.store.conclude_due(held, due, outcome.error, permanent=permanent)
-        self.state.hooks.publish_failed(message, outcome.error, due.attempts)
+        self.state.hooks.tell(PublishFailed(message, outcome.error, due.attempts))
         if dead:
-            self.state.hooks.dead(message, None, str(outcome.error))
+            self.state.hooks.tell(Dead(message, None, str(outcome.error)))
             self._let_go(due)
 
     def _let_go(self, due: Due) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from txpatterns.errors import BrokerUnavailable
 from txpatterns.messages import Message
+from txpatterns.outbox.moments import Published, Publishing
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.due import Due
 from txpatterns.outbox.relay.holding import Failure, Holding
@@ -182,7 +183,7 @@ class Sending:
         """Publish, and conclude on the way the lanes of which all is told."""
         messages = [row.message for row in publication.rows]
         within = None if self._patient else (self._deadline + _SLACK).total_seconds()
-        with self.state.hooks.publishing(messages):
+        with self.state.hooks.within(Publishing(messages)):
             try:
                 async with asyncio.timeout(within):
                     async for some in self.state.broker.publish(messages):
@@ -218,8 +219,9 @@ class Sending:
         One that is shut for what it was refused is first rid of that.
         """
         self.pauses.in_a_row = 0
-        self.state.hooks.published(messages, self.clock.now() - min([message.occurred_at for message in messages]))
-        if self.topics:
+        age = self.clock.now() - min([message.occurred_at for message in messages])
+        self.state.hooks.tell(Published(messages, age))
+        if self.topics or self.state.postponed:
             shut = self.holding.failing_topics().keys() & self.backlog.shut_topics
             lagging = {topic for publication in self._publications if publication.lags for topic in publication.topics}
             self.pauses.flow({message.topic for message in messages} - lagging - shut)

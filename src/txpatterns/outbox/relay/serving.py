@@ -29,6 +29,7 @@ from txpatterns.outbox.relay.retrying import Retrying
 from txpatterns.outbox.relay.sending import Sending
 from txpatterns.outbox.relay.state import RelayState
 from txpatterns.outbox.relay.store import OutboxStore
+from txpatterns.runtime.moments import RELAY, Idle
 
 logger = logging.getLogger("txpatterns.relay")
 
@@ -90,7 +91,7 @@ class Serving:
             self._raise_failures()
             self._start_what_is_due()
             if self._is_idle():
-                self.state.hooks.idle("relay")
+                self.state.hooks.tell(Idle(RELAY))
                 self._tell_drained()
             await self.clock.wait(self.state.changed, timedelta(seconds=self._until_next()))
         await self._finish()

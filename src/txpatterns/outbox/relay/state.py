@@ -40,6 +40,8 @@ class RelayState:
         """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
         self.confirmed_again: list[Due] = []
         """The same of messages that had failed before."""
+        self.postponed: dict[str, str] = {}
+        """The topics that take nothing now, each with the broker's reason; told once, whatever comes between."""
         self.drains = Drains()
         self.changed = asyncio.Event()
         """Something has happened: the coordinator looks what there is to do."""

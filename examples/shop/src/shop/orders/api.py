@@ -16,7 +16,7 @@ from shop.orders.models import OrderedCartRow, OrderRow
 from shop.ports import CartLine, NewOrder, Order, OrderPage
 from shop.problems import Problem
 from txpatterns import App, new_id
-from txpatterns.hooks import CORRELATION_ID
+from txpatterns.correlation import CORRELATION_ID
 
 
 class OrdersApi:

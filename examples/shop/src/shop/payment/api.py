@@ -13,7 +13,7 @@ from shop.payment.webhooks import BankNews, verify
 from shop.ports import WebhookResult
 from shop.problems import Problem
 from txpatterns import App, Event
-from txpatterns.hooks import CORRELATION_ID
+from txpatterns.correlation import CORRELATION_ID
 
 CONSUMER = "webhook:mock"
 

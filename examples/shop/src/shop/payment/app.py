@@ -23,7 +23,7 @@ from shop.payment.domain import CHARGEABLE, Answer, PaymentStatus, Verdict, judg
 from shop.payment.models import PaymentRow
 from shop.ports import Bank, Charge
 from txpatterns import App, Event, Transaction, new_id
-from txpatterns.hooks import correlation_id_of
+from txpatterns.correlation import correlation_id_of
 
 ASK_AGAIN = timedelta(seconds=2)
 

@@ -1,0 +1,63 @@
+"""What background parts tell of themselves, and of how much waits for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from txpatterns.hooks import Moment
+
+RELAY, CONSUMER = "relay", "consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Idle(Moment):
+    """A background part found nothing to do: tests wait for it."""
+
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAway(Moment):
+    """A background part pauses, because the broker cannot be reached."""
+
+    part: str
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership(Moment):
+    """This process now owns so many buckets of a scope."""
+
+    scope: str
+    buckets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """How much waits in an App's database. A number is not counted beyond 100,000."""
+
+    depth: int
+    """Committed messages that are not yet published."""
+    oldest_age: timedelta
+    """The age of the oldest message that waits anywhere: to be published, for its key, for its next attempt.
+
+    Zero when none waits. What is scheduled is as old as it is late; a dead letter does not wait.
+    """
+    scheduled: int
+    """Messages that wait for their time or for their key."""
+    waiting: int
+    """Received messages that wait for their next attempt, or for their key."""
+    dead: int
+    """Dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthsSeen(Moment):
+    """How much waits now; told every 15 seconds while an App runs.
+
+    The database is asked only when a listener wants this.
+    """
+
+    depths: Depths | None
+    """None while the database is away."""
