@@ -26,7 +26,7 @@ from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
-from txpatterns.parts import Parts
+from txpatterns.parts import PartChoice, Parts
 from txpatterns.retries import FailurePolicies, RetryLadder
 from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
@@ -202,8 +202,8 @@ class App:
         return made
 
     @asynccontextmanager
-    async def running(self, *, relay: bool = True, consume: bool = True) -> AsyncIterator[Self]:
-        """Run the background parts for as long as the block lasts.
+    async def running(self, **parts: Unpack[PartChoice]) -> AsyncIterator[Self]:
+        """Run the background parts for as long as the block lasts: all, but those that are left out (``relay=False``).
 
         Leaving finishes what is under way, within ``settings.stop_within``, and hands the rest to other processes
         at once. What did not finish is done again later, by this process or another: nothing is lost.
@@ -213,19 +213,19 @@ class App:
             UnsafeSettings: these parts cannot be run apart from each other on this broker.
             ConfigurationError: this App runs in this process already.
         """
-        self._parts.check(relay=relay, consume=consume)
-        async with self, self._parts.running(self.consumer if consume else None, relay=relay):
+        self._parts.check(parts)
+        async with self, self._parts.running(self.consumer, parts):
             yield self
 
-    async def run(self, *, relay: bool = True, consume: bool = True) -> None:
+    async def run(self, **parts: Unpack[PartChoice]) -> None:
         """Run the background parts until SIGTERM or SIGINT; a second signal ends the process at once."""
         with stop_on_signals() as stopping:
-            async with self.running(relay=relay, consume=consume):
+            async with self.running(**parts):
                 await stopping.wait()
 
-    def worker(self, *, relay: bool = True, consume: bool = True) -> Worker:
+    def worker(self, **parts: Unpack[PartChoice]) -> Worker:
         """Give the background parts for a program without an event loop: ``with app.worker().in_thread():``."""
-        return Worker(lambda: self.running(relay=relay, consume=consume))
+        return Worker(lambda: self.running(**parts))
 
     def health(self) -> Health:
         """Say how the background parts of this process are. Asks nobody; without any parts it is well."""

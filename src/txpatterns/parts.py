@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
+from typing import TypedDict
 
 from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
@@ -26,6 +26,7 @@ from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch
 from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership
+from txpatterns.runtime.part import Drain, Part
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
 from txpatterns.settings import AppSettings
@@ -40,8 +41,29 @@ _PATIENCE = timedelta(minutes=1)
 _ARRIVAL = timedelta(seconds=10)
 
 
+class PartChoice(TypedDict, total=False):
+    """The background parts that a process may leave out, with False; what is not named runs."""
+
+    relay: bool
+    """Publishes what is committed."""
+    consume: bool
+    """Runs the handlers, and their further attempts."""
+
+
+def chosen(choice: PartChoice) -> frozenset[str]:
+    """Give the names of the parts that are to run.
+
+    Raises:
+        TypeError: there is no such part.
+    """
+    unknown = choice.keys() - PartChoice.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"there are no parts named {', '.join(sorted(unknown))}")
+    return frozenset(name for name in PartChoice.__annotations__ if choice.get(name, True))
+
+
 class Parts:
-    """Starts, watches and stops the relay and the consumer, and carries wake-ups between commits and relays."""
+    """Starts, watches and stops the background parts, and carries wake-ups from commits to them."""
 
     def __init__(
         self,
@@ -59,64 +81,59 @@ class Parts:
         self._policies = policies
         self._pulse = pulse
         self._supervisor: Supervisor | None = None
-        self._relay: Relay | None = None
-        self._consumer: Consumer | None = None
+        self._running: tuple[Part, ...] = ()
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
     def committed(self) -> None:
-        """A transaction with messages was committed, in any thread: wake the relays. Never raises."""
+        """A transaction with messages was committed, in any thread: wake who waits for it. Never raises."""
         try:
-            relay = self._relay
-            if relay is not None:
-                relay.wake()
-                if self._pulse.owned.get(SCOPE) == BUCKETS:
-                    return  # every key is ours: no other process needs to know
-            if self._notifier is not None:
+            woken = [part.wake() for part in self._running if part.wake is not None]
+            if self._notifier is not None and not any(woken):
                 self._notifier.notify()
         except Exception:
             logger.exception("a wake-up failed; the message is committed and will be found by polling")
 
-    def check(self, *, relay: bool, consume: bool) -> None:
+    def check(self, choice: PartChoice) -> None:
         """Refuse parts that cannot run here.
 
         Raises:
             UnsafeSettings: a relay alone on a broker that lives in this process.
             ConfigurationError: the parts run already.
         """
+        names = chosen(choice)
         if self._supervisor is not None:
             raise ConfigurationError("This App runs already.", fix="One running() at a time for each App.")
-        if relay and not consume and self._broker.capabilities.confirms_handling:
+        if "relay" in names and "consume" not in names and self._broker.capabilities.confirms_handling:
             raise UnsafeSettings(
                 "On memory:// the process that relays must also handle: nobody else can hear it.",
                 fix="Run both (txp run), or name a broker of its own process (TXP_BROKER_URL).",
             )
 
     @asynccontextmanager
-    async def running(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
+    async def running(self, consumer: Consumer, choice: PartChoice) -> AsyncIterator[None]:
         """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on."""
-        if consumer is None:
-            async with self._started(None, relay=relay):
-                yield
-            return
-        with consumer.handlers.in_use():
-            if not consumer.handlers.topics:
-                self._tell_of_no_handlers(relay=relay)
-                consumer = None
-            else:
+        names = chosen(choice)
+        with consumer.handlers.in_use() if "consume" in names else nullcontext():
+            if "consume" in names and not consumer.handlers.topics:
+                self._tell_of_no_handlers(relay="relay" in names)
+                names -= {"consume"}
+            if "consume" in names:
                 consumer.check()
                 kinds = {handler.is_async for handler in consumer.handlers}
                 await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
-            async with self._started(consumer, relay=relay):
+            async with self._started(lambda: self._made(names, consumer)):
                 yield
 
     @asynccontextmanager
-    async def _started(self, consumer: Consumer | None, *, relay: bool) -> AsyncIterator[None]:
+    async def _started(self, make: Callable[[], Sequence[Part]]) -> AsyncIterator[None]:
         supervisor = self._supervisor = Supervisor(clock=self._database.clock)
         try:
             async with self._broker:
                 try:
-                    self._start(supervisor, consumer, relay=relay)
+                    self._running = tuple(make())
+                    for part in self._running:
+                        supervisor.start(part)
                     yield
                 finally:
                     await self._stop(supervisor)
@@ -124,37 +141,70 @@ class Parts:
             if self._supervisor is supervisor:
                 self._supervisor = None
 
-    def _start(self, supervisor: Supervisor, consumer: Consumer | None, *, relay: bool) -> None:
-        self._consumer = consumer
-        if consumer is not None:
-            told = self._pulse.heard(CONSUMER, Handled, DuplicatePrevented, HandlerFailed)
-
-            def heard() -> float:
-                return min(told(), consumer.held_up_since())
-
-            supervisor.start("consumer", consumer.run, stop=consumer.stop, heard=heard, attention=consumer.attention)
-        if relay:
-            made = self._relay = Relay(
-                self._database,
-                self._broker,
-                settings=self._settings.relay,
-                policies=self._policies,
-                hooks=self._pulse,
-            )
+    def _made(self, names: frozenset[str], consumer: Consumer) -> list[Part]:
+        """Make the parts, in the order in which they start; they stop, and are drained, in the opposite one."""
+        made: list[Part] = []
+        if "consume" in names:
+            made.append(self._consumer_part(consumer))
+        if "relay" in names:
+            relay = self._make_relay()
             if self._notifier is not None:
-                listener = Listener(self._database, made.wake, made.rebalance)
-                supervisor.start("wake-up listener", listener.run, stop=listener.stop)
-            heard = self._pulse.heard(RELAY, Published, PublishFailed, Ownership)
-            supervisor.start("relay", made.run, stop=made.stop, heard=heard)
-        if consumer is not None or relay:
-            watch = LagWatch(name=self._name)
-            supervisor.start("loop watch", watch.run, stop=watch.stop)
-        if (consumer is not None or relay) and self._pulse.wants(DepthsSeen):
-            depths = DepthsWatch(self._database, self._pulse)
-            supervisor.start("depths", depths.run, stop=depths.stop)
-        if relay and isinstance(self._broker, MemoryBroker):
+                listener = Listener(self._database, relay.wake, relay.rebalance)
+                made.append(Part("wake-up listener", listener.run, listener.stop))
+            made.append(self._relay_part(relay))
+        if made:
+            loop = LagWatch(name=self._name)
+            made.append(Part("loop watch", loop.run, loop.stop))
+            if self._pulse.wants(DepthsSeen):
+                depths = DepthsWatch(self._database, self._pulse)
+                made.append(Part("depths", depths.run, depths.stop))
+        if "relay" in names and isinstance(self._broker, MemoryBroker):
             readers = _Readers(self._broker)
-            supervisor.start("group watch", readers.run, stop=readers.stop)
+            made.append(Part("group watch", readers.run, readers.stop))
+        return made
+
+    def _consumer_part(self, consumer: Consumer) -> Part:
+        told = self._pulse.heard(CONSUMER, Handled, DuplicatePrevented, HandlerFailed)
+
+        async def drained(drain: Drain) -> bool:
+            return await consumer.caught_up(await drain.moment())
+
+        return Part(
+            CONSUMER,
+            consumer.run,
+            consumer.stop,
+            heard=lambda: min(told(), consumer.held_up_since()),
+            attention=consumer.attention,
+            drained=drained,
+        )
+
+    def _make_relay(self) -> Relay:
+        return Relay(
+            self._database,
+            self._broker,
+            settings=self._settings.relay,
+            policies=self._policies,
+            hooks=self._pulse,
+        )
+
+    def _relay_part(self, relay: Relay) -> Part:
+        def wake() -> bool:
+            relay.wake()
+            return self._pulse.owned.get(SCOPE) == BUCKETS  # every key is ours
+
+        async def drained(_: Drain) -> bool:
+            await relay.drained()
+            return False  # what it gives to handlers comes to them through the broker
+
+        return Part(
+            RELAY,
+            relay.run,
+            relay.stop,
+            heard=self._pulse.heard(RELAY, Published, PublishFailed, Ownership),
+            postponed=lambda: relay.postponed,
+            wake=wake,
+            drained=drained,
+        )
 
     def _tell_of_no_handlers(self, *, relay: bool) -> None:
         if relay and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
@@ -167,33 +217,24 @@ class Parts:
         try:
             await supervisor.stop(self._settings.stop_within)
         finally:
-            self._relay = self._consumer = None
+            self._running = ()
 
     def health(self) -> Health:
         """Say how the parts are."""
-        if self._supervisor is None:
-            return Health((), _PATIENCE)
-        postponed = self._relay.postponed if self._relay is not None else {}
-        return replace(self._supervisor.health(_PATIENCE), postponed=postponed)
+        return Health((), _PATIENCE) if self._supervisor is None else self._supervisor.health(_PATIENCE)
 
     async def drained(self) -> None:
         """Wait until what is committed by now is published, by whichever relay, and what is due here was tried again.
 
-        What waits for a later time is not waited for.
+        Each part is asked at least twice, for it may have come by something through another one that was asked after
+        it. What waits for a later time is not waited for.
         """
-        if self._consumer is None:
-            await self._relay_here().drained()
-            return
-        if self._relay is not None:
-            await self._relay.drained()
-        await self._consumer.caught_up()
-        if self._relay is not None:
-            await self._relay.drained()  # what those attempts have emitted
-
-    def _relay_here(self) -> Relay:
-        if self._relay is None:
+        asked = [part.drained for part in reversed(self._running) if part.drained is not None]
+        if not asked:
             raise ConfigurationError("No relay runs here.", fix="Use drained() inside `async with app.running():`.")
-        return self._relay
+        drain, once_more = Drain(self._database), len(asked) > 1
+        while any([await drained(drain) for drained in asked]) or once_more:
+            once_more = False
 
     def close(self) -> None:
         """Close the wake-up's connection."""
@@ -202,7 +243,7 @@ class Parts:
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
-        self._supervisor = self._relay = self._consumer = None
+        self._supervisor, self._running = None, ()
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

@@ -10,8 +10,10 @@ from txpatterns import App
 from txpatterns.clock import SystemClock
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
+from txpatterns.errors import ConfigurationError
 from txpatterns.runtime.lag import LagWatch
 from txpatterns.runtime.moments import CONSUMER, RELAY, Idle
+from txpatterns.runtime.part import Part
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Supervisor
 from txpatterns.runtime.worker import Worker
@@ -32,7 +34,7 @@ class MovedClock(SystemClock):
         return event.is_set()
 
 
-class Part:
+class Failing:
     """A background part that fails as often as it is told to, then runs until stopped."""
 
     def __init__(self, *failures):
@@ -60,8 +62,8 @@ class Part:
 async def test_a_part_that_dies_is_started_again_and_told_of(caplog):
     """H143: a loop that raises, or simply ends, is restarted with growing pauses; health and log say why."""
     supervisor = Supervisor(clock=MovedClock())
-    part = Part(ValueError("first"), None, OSError("third"))
-    supervisor.start("relay", part.run, stop=part.stop)
+    part = Failing(ValueError("first"), None, OSError("third"))
+    supervisor.start(Part("relay", part.run, stop=part.stop))
     await asyncio.wait_for(part.well.wait(), 20)
     (health,) = supervisor.health().parts
     assert (health.running, health.restarts, health.error) == (True, 3, "OSError: third")
@@ -73,8 +75,8 @@ async def test_a_part_that_dies_is_started_again_and_told_of(caplog):
 async def test_ready_is_judged_by_progress():
     """H143: a part that runs and does not get on looks healthy to everybody but its progress."""
     clock = MovedClock()
-    supervisor, pulse, part = Supervisor(clock=clock), Pulse(clock), Part()
-    supervisor.start("relay", part.run, stop=part.stop, heard=pulse.heard(RELAY))
+    supervisor, pulse, part = Supervisor(clock=clock), Pulse(clock), Failing()
+    supervisor.start(Part("relay", part.run, stop=part.stop, heard=pulse.heard(RELAY)))
     await part.well.wait()
     assert supervisor.health().ready
     clock.ahead += 100
@@ -90,10 +92,10 @@ async def test_ready_is_judged_by_progress():
 async def test_parts_stop_one_after_the_other_last_started_first():
     """H37: the relay ends while the consumer still handles what it waits for."""
     supervisor = Supervisor()
-    first, second, order = Part(), Part(), []
+    first, second, order = Failing(), Failing(), []
     for name, part in (("consumer", first), ("relay", second)):
         part.ended = order
-        supervisor.start(name, part.run, stop=part.stop)
+        supervisor.start(Part(name, part.run, stop=part.stop))
     await asyncio.gather(first.well.wait(), second.well.wait())
     assert await supervisor.stop(timedelta(seconds=5))
     assert order == [second, first]
@@ -101,8 +103,8 @@ async def test_parts_stop_one_after_the_other_last_started_first():
 
 async def test_what_does_not_stop_in_time_is_cancelled(caplog):
     """H37: a stop has a deadline, and says what it had to leave."""
-    supervisor, part = Supervisor(), Part()
-    supervisor.start("relay", part.run, stop=lambda: None)
+    supervisor, part = Supervisor(), Failing()
+    supervisor.start(Part("relay", part.run, stop=lambda: None))
     await part.well.wait()
     assert not await supervisor.stop(timedelta(milliseconds=10))
     assert "cancelled: relay" in caplog.text
@@ -111,8 +113,8 @@ async def test_what_does_not_stop_in_time_is_cancelled(caplog):
 
 async def test_a_cancelled_part_is_not_restarted():
     """H142: cancellation ends a part; it is not mistaken for a failure."""
-    supervisor, part = Supervisor(), Part()
-    supervisor.start("relay", part.run, stop=part.stop)
+    supervisor, part = Supervisor(), Failing()
+    supervisor.start(Part("relay", part.run, stop=part.stop))
     await part.well.wait()
     for task in asyncio.all_tasks():
         if task.get_name() == "txpatterns relay":
@@ -258,3 +260,33 @@ async def test_a_forked_child_shares_nothing_with_its_parent(child, database, tm
     assert "child committed" in running.output
     assert "child ran parts of its own" in running.output
     assert "parent committed" in running.output
+
+
+async def test_all_parts_are_asked_until_none_has_brought_anything_new(tmp_path):
+    """P7: what an attempt has emitted is published, too; and a wish to drain ends, whatever comes meanwhile."""
+    app, asked = App("drained", f"sqlite+aiosqlite:///{tmp_path}/drained.db", "memory://"), []
+    answers = {"first": [False] * 9, "last": [True, True, False]}
+
+    def part(name):
+        async def drained(drain):
+            asked.append((name, await drain.moment()))
+            return answers[name].pop(0)
+
+        return Part(name, asyncio.Event().wait, lambda: None, drained=drained)
+
+    async with app:
+        app._parts._running = (part("first"), Part("deaf", asyncio.Event().wait, lambda: None), part("last"))
+        await app.drained()
+    assert [name for name, _ in asked] == ["last", "first"] * 3
+    assert len({moment for _, moment in asked}) == 1
+    app._parts._running = ()
+    with pytest.raises(ConfigurationError, match="No relay runs here"):
+        await app.drained()
+
+
+async def test_a_part_that_is_not_there_cannot_be_left_out(tmp_path):
+    """P4: a mistyped name is no reason to run everything."""
+    app = App("parts", f"sqlite+aiosqlite:///{tmp_path}/parts.db", "memory://")
+    with pytest.raises(TypeError, match="rely"):
+        async with app.running(rely=False):
+            raise AssertionError

@@ -13,6 +13,7 @@ from txpatterns import App, SyncTransaction, Transaction
 from txpatterns.database.engines import make_engine
 from txpatterns.database.setup import create_missing
 from txpatterns.outbox.relay.backlog import Backlog
+from txpatterns.runtime.part import Part
 from txpatterns.runtime.supervisor import Supervisor
 
 
@@ -55,7 +56,7 @@ async def test_a_supervisor_that_is_cancelled_while_it_stops_leaves_no_part_behi
         started.set()
         await asyncio.Event().wait()
 
-    supervisor.start("part", part, stop=started.set)
+    supervisor.start(Part("part", part, started.set))
     await started.wait()
     stopping = asyncio.ensure_future(supervisor.stop(timedelta(minutes=1)))
     await asyncio.sleep(0)

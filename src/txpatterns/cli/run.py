@@ -18,6 +18,7 @@ from txpatterns.cli.loading import AppArgument, JsonOption, load_app, reaching
 from txpatterns.cli.output import OK, as_json, examples
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.outbox.schema import outbox_table
+from txpatterns.parts import PartChoice, chosen
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.settings import BROKER_URL, DATABASE_URL
 
@@ -41,14 +42,14 @@ def run(app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = F
 
     Until SIGTERM or SIGINT: what is under way is finished, and the exit code is 0. On SQLite, missing tables are made.
     """
-    _serve(app, relay=True, consume=True, drain=drain, verbose=verbose, json=json)
+    _serve(app, PartChoice(), drain=drain, verbose=verbose, json=json)
 
 
 def relay(
     app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False
 ) -> None:
     """Run only the relay of an App: it publishes what is committed. Any number may run."""
-    _serve(app, relay=True, consume=False, drain=drain, verbose=verbose, json=json)
+    _serve(app, PartChoice(consume=False), drain=drain, verbose=verbose, json=json)
 
 
 def consume(
@@ -58,24 +59,25 @@ def consume(
 
     With --drain, the attempts that are due in the database are made; it does not wait for what the broker still has.
     """
-    _serve(app, relay=False, consume=True, drain=drain, verbose=verbose, json=json)
+    _serve(app, PartChoice(relay=False), drain=drain, verbose=verbose, json=json)
 
 
-def _serve(place: str, *, relay: bool, consume: bool, drain: bool, verbose: bool, json: bool) -> None:
+def _serve(place: str, parts: PartChoice, *, drain: bool, verbose: bool, json: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
     app = load_app(place)
-    if consume and not relay and app.broker.capabilities.confirms_handling:
+    consumes_alone = chosen(parts) == {"consume"}
+    if consumes_alone and app.broker.capabilities.confirms_handling:
         raise UnsafeSettings(
             "On memory:// nothing arrives in a process that does not relay.",
             fix=f"txp run {place}, or name a broker that is a process of its own ({BROKER_URL}).",
         )
-    if consume and not relay and not app.consumer.handlers.topics:
+    if consumes_alone and not app.consumer.handlers.topics:
         raise ConfigurationError(f"{place} has no handlers, so there is nothing to consume.", fix=_IMPORT)
-    code = asyncio.run(_until_stopped(app, place, relay=relay, consume=consume, drain=drain, json=json))
+    code = asyncio.run(_until_stopped(app, place, parts, drain=drain, json=json))
     if code != OK:
         raise typer.Exit(code)
 
@@ -91,15 +93,17 @@ def _is_kept(app: App) -> bool:
     return is_kept
 
 
-async def _until_stopped(app: App, place: str, *, relay: bool, consume: bool, drain: bool, json: bool) -> int:
+async def _until_stopped(app: App, place: str, parts: PartChoice, *, drain: bool, json: bool) -> int:
     tally = Tally()
     app.hooks.add(tally)
     with stop_on_signals() as stopping:
         try:
             with reaching(app.database):
                 made = await app.prepare()
-            is_kept = consume and not app.consumer.handlers.topics and _is_kept(app)
-            async with app.running(relay=relay and not is_kept, consume=consume):
+            is_kept = "consume" in chosen(parts) and not app.consumer.handlers.topics and _is_kept(app)
+            if is_kept:
+                parts = PartChoice(**parts) | {"relay": False}
+            async with app.running(**parts):
                 _say(app, made, json=json)
                 if drain and is_kept:
                     await _refuse_to_drain(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -143,9 +143,12 @@ class Consumer:
         with self.handlers.in_use():
             return await self._consuming.due_attempts.make_due()
 
-    async def caught_up(self) -> None:
-        """Wait until the further attempts that are due at this moment have been made, while this runs."""
-        await self._consuming.due_attempts.caught_up()
+    async def caught_up(self, moment: datetime | None = None) -> bool:
+        """Wait until the further attempts that are due now, or were at this moment, have been made, while this runs.
+
+        Says whether there were any.
+        """
+        return await self._consuming.due_attempts.caught_up(moment)
 
     def after_fork(self) -> None:
         """Forget the parent's tasks: in a forked child nothing runs yet."""

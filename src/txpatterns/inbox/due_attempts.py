@@ -107,17 +107,22 @@ class DueAttempts:
         """Look for due messages now, or stop waiting."""
         self._wake.set()
 
-    async def caught_up(self) -> None:
-        """Wait until every attempt that is due at this moment has been made, while ``work`` runs; or until it stops."""
-        processing = self._processing
-        moment = await processing.database.read(processing.attempts.moment)
+    async def caught_up(self, moment: datetime | None = None) -> bool:
+        """Wait until every attempt that is due at a moment has been made, while ``work`` runs; or until it stops.
+
+        Says whether there were any; without a moment, it is now.
+        """
+        processing, found = self._processing, False
+        moment = moment or await processing.database.read(processing.attempts.moment)
         while not processing.outages.stopping.is_set() and await self._is_due(moment):
+            found = True
             self.wake()
             await processing.until_freed()
         async with self._claiming:
             running = set(self._running)
         if running:
             await asyncio.wait(running)
+        return found
 
     async def finished(self) -> None:
         """Wait for the attempts that run."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
@@ -19,6 +19,7 @@ from starlette.types import Message as ASGIMessage
 from txpatterns.app import App
 from txpatterns.correlation import correlated
 from txpatterns.database.dialects import may_pass
+from txpatterns.parts import PartChoice
 from txpatterns.settings import duration_text
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -26,20 +27,18 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 _ANSWER_WITHIN = timedelta(seconds=2)
 
 
-def txpatterns_lifespan(
-    app: App, *, inner: Lifespan | None = None, relay: bool = True, consume: bool = True
-) -> Lifespan:
+def txpatterns_lifespan(app: App, *, inner: Lifespan | None = None, **parts: Unpack[PartChoice]) -> Lifespan:
     """Make the ``lifespan=`` of a FastAPI application that runs an App: ``FastAPI(lifespan=txpatterns_lifespan(app))``.
 
-    ``inner`` is your own lifespan: it starts after the App and ends before it, so it may use it. With ``relay`` and
-    ``consume`` false nothing runs in the background here: messages are stored, and other processes send them.
+    ``inner`` is your own lifespan: it starts after the App and ends before it, so it may use it. With
+    ``relay=False, consume=False`` nothing runs in the background here: messages are stored, and others send them.
 
     The application does not start when the tables are missing, and stops within ``settings.stop_within``.
     """
 
     @asynccontextmanager
     async def lifespan(host: FastAPI) -> AsyncIterator[Any]:
-        async with app.running(relay=relay, consume=consume):
+        async with app.running(**parts):
             if inner is None:
                 yield
                 return

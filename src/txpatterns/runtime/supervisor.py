@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
 from txpatterns.clock import Clock, SystemClock
+from txpatterns.runtime.part import Part
 
 logger = logging.getLogger("txpatterns.runtime")
 
@@ -50,13 +51,10 @@ class Health:
 
 
 @dataclass(slots=True, eq=False)
-class _Part:
-    name: str
-    run: Callable[[], Awaitable[None]]
-    stop: Callable[[], None]
+class _Kept:
+    part: Part
     heard: Callable[[], float]
     began: float
-    attention: Callable[[], Sequence[str]]
     task: asyncio.Task[None] | None = None
     restarts: int = 0
     error: str | None = None
@@ -71,42 +69,31 @@ class Supervisor:
     def __init__(self, *, clock: Clock | None = None, random: Random | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self._random = random or Random()
-        self._parts: list[_Part] = []
+        self._parts: list[_Kept] = []
         self._stopping = asyncio.Event()
 
-    def start(
-        self,
-        name: str,
-        run: Callable[[], Awaitable[None]],
-        *,
-        stop: Callable[[], None],
-        heard: Callable[[], float] | None = None,
-        attention: Callable[[], Sequence[str]] = tuple,
-    ) -> None:
-        """Start a part: ``run`` goes on until ``stop`` is called. ``heard`` gives when it last made progress.
-
-        Without ``heard`` a part counts as getting on for as long as it runs. ``attention`` says in words what a
-        person should look at, for ``health``.
-        """
-        part = _Part(name, run, stop, heard or self.clock.monotonic, self.clock.monotonic(), attention)
-        self._parts.append(part)
-        part.task = asyncio.create_task(self._keep(part), name=f"txpatterns {name}")
+    def start(self, part: Part) -> None:
+        """Start a part, which goes on until it is stopped."""
+        kept = _Kept(part, part.heard or self.clock.monotonic, self.clock.monotonic())
+        self._parts.append(kept)
+        kept.task = asyncio.create_task(self._keep(kept), name=f"txpatterns {part.name}")
 
     def health(self, patience: timedelta = timedelta(minutes=1)) -> Health:
         """Say how the parts are, without asking anybody: no I/O."""
         now = self.clock.monotonic()
         parts = [
             PartHealth(
-                part.name,
-                part.task is not None and not part.task.done(),
-                part.restarts,
-                timedelta(seconds=max(0.0, now - max(part.heard(), part.began))),
-                part.error,
-                tuple(part.attention()),
+                kept.part.name,
+                kept.task is not None and not kept.task.done(),
+                kept.restarts,
+                timedelta(seconds=max(0.0, now - max(kept.heard(), kept.began))),
+                kept.error,
+                tuple(kept.part.attention()),
             )
-            for part in self._parts
+            for kept in self._parts
         ]
-        return Health(tuple(parts), patience)
+        postponed = {topic: why for kept in self._parts for topic, why in kept.part.postponed().items()}
+        return Health(tuple(parts), patience, postponed)
 
     async def stop(self, deadline: timedelta) -> bool:
         """Ask the parts to finish what is under way, the last one started first, each after the one before.
@@ -118,18 +105,18 @@ class Supervisor:
         until = self.clock.monotonic() + deadline.total_seconds()
         late: list[str] = []
         try:
-            for part in reversed(self._parts):
-                part.stop()
-                if part.task is None:
+            for kept in reversed(self._parts):
+                kept.part.stop()
+                if kept.task is None:
                     continue
-                await asyncio.wait([part.task], timeout=max(until - self.clock.monotonic(), 0))
-                if not part.task.done():
-                    late.append(part.name)
-                    part.task.cancel()
-                    await asyncio.wait([part.task])
+                await asyncio.wait([kept.task], timeout=max(until - self.clock.monotonic(), 0))
+                if not kept.task.done():
+                    late.append(kept.part.name)
+                    kept.task.cancel()
+                    await asyncio.wait([kept.task])
         finally:
             # Cancelled while it waited: no part goes on behind the caller's back.
-            left = [part.task for part in self._parts if part.task is not None and not part.task.done()]
+            left = [kept.task for kept in self._parts if kept.task is not None and not kept.task.done()]
             for task in left:
                 task.cancel()
             if left:
@@ -138,23 +125,23 @@ class Supervisor:
             logger.warning("not finished after %s and cancelled: %s", deadline, ", ".join(late))
         return not late
 
-    async def _keep(self, part: _Part) -> None:
+    async def _keep(self, kept: _Kept) -> None:
         failures = 0
         while not self._stopping.is_set():
             began = self.clock.monotonic()
             try:
-                await part.run()
+                await kept.part.run()
                 if self._stopping.is_set():
                     return
-                part.error = "it ended without being asked to"
-                logger.error("the %s ended without being asked to, and is started again", part.name)
+                kept.error = "it ended without being asked to"
+                logger.error("the %s ended without being asked to, and is started again", kept.part.name)
             except Exception as error:
-                part.error = f"{type(error).__name__}: {error}"
+                kept.error = f"{type(error).__name__}: {error}"
                 if self._stopping.is_set():
-                    logger.exception("the %s failed while it stopped", part.name)
+                    logger.exception("the %s failed while it stopped", kept.part.name)
                     return
-                logger.exception("the %s died, and is started again", part.name)
-            part.restarts += 1
+                logger.exception("the %s died, and is started again", kept.part.name)
+            kept.restarts += 1
             failures = 0 if self.clock.monotonic() - began > _LONGEST_PAUSE else failures + 1
             pause = min(0.1 * 2 ** min(failures, 10), _LONGEST_PAUSE) * (0.5 + self._random.random() / 2)
             await self.clock.wait(self._stopping, timedelta(seconds=pause))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
@@ -18,6 +18,7 @@ from txpatterns.clock import SystemClock
 from txpatterns.database import Database
 from txpatterns.database.engines import AnyEngine, sync_side
 from txpatterns.errors import ConfigurationError
+from txpatterns.parts import PartChoice
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.harness import Txp
 from txpatterns.testing.homes import Given, Home, Homes, engine_of
@@ -105,7 +106,7 @@ def _replaced(app: App, database: Database, broker: MemoryBroker, story: Story, 
 
 
 @asynccontextmanager
-async def _at_rest(app: App, *, relay: bool = True, consume: bool = True) -> AsyncIterator[App]:
+async def _at_rest(app: App, **_parts: Unpack[PartChoice]) -> AsyncIterator[App]:
     async with app:
         yield app
 
