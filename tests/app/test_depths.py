@@ -1,18 +1,27 @@
 """How much waits: read from the database by the App itself, for whoever listens."""
 
 import asyncio
+from dataclasses import fields
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
-from txpatterns import App, Event, Hooks, Transaction
+from txpatterns import App, Database, Event, Hooks, Transaction
 from txpatterns.admin.depths import read_depths
+from txpatterns.admin.queues import QUEUES
+from txpatterns.cli.status import SEE
+from txpatterns.database.schema import metadata
 from txpatterns.database.setup import create_missing
 from txpatterns.hooks import on
-from txpatterns.runtime.moments import DepthsSeen
+from txpatterns.inbox.schema import State, inbox_waiting_table
+from txpatterns.messages import EPOCH
+from txpatterns.outbox.schema import Waiting, waiting_table
+from txpatterns.runtime.moments import Depths, DepthsSeen
 from txpatterns.telemetry.failures import FailureLog
-from txpatterns.telemetry.metrics import MetricsHooks
+from txpatterns.telemetry.metrics import GAUGES, MetricsHooks
+from txpatterns.testing.remains import what_is_left
 
 
 class Stored(Event, topic="stored", type="stored", key="number"):
@@ -117,3 +126,36 @@ async def test_metrics_show_them_without_any_wiring(tmp_path):
         metrics = [m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics]
     (scheduled,) = (metric for metric in metrics if metric.name == "txpatterns.outbox.scheduled")
     assert [point.value for point in scheduled.data.data_points] == [1]
+
+
+def test_every_table_in_which_something_waits_is_in_the_one_list():
+    """P7, H295: what is due in a table that nobody lists is counted by no figure, and no drain waits for it."""
+    listed = {queue.table.name for queue in QUEUES}
+    assert {table.name for table in metadata.tables.values() if "due_at" in table.columns} <= listed
+    assert all((queue.due is None) != ("due_at" in queue.table.columns) for queue in QUEUES)
+    figures = {field.name for field in fields(Depths)}
+    assert figures == {*(queue.figure for queue in QUEUES), "oldest_age"} == set(GAUGES)
+    assert set(SEE) == {queue.figure for queue in QUEUES}
+
+
+async def test_what_a_person_decides_about_is_not_left_over(any_database):
+    """P7, I15, H295: parked messages, and those behind them, wait for a person; the rest is to be done."""
+    database = Database(any_database)
+    await database.transact(create_missing)
+    carried = {"topic": "t", "type": "t", "payload": b"", "headers": "{}", "content_type": "c", "occurred_at": EPOCH}
+    parked = {"out": Waiting.PARKED, "out behind": Waiting.BEHIND}
+    at_handlers = {"in": ("one", State.PARKED), "in behind": ("one", State.BEHIND), "in other": ("two", State.BEHIND)}
+
+    def fill(connection):
+        for name, state in parked.items():
+            connection.execute(sa.insert(waiting_table).values(message_id=name, bucket=0, state=state, **carried))
+        for name, (lane, state) in at_handlers.items():
+            given = {"consumer": "c", "fingerprint": "f", "attempts": 1, "message_id": name, "lane": lane}
+            connection.execute(sa.insert(inbox_waiting_table).values(state=state, **given, **carried))
+
+    await database.transact(fill)
+    everything = {left.message_id for left in await database.read(what_is_left)}
+    assert everything == {*parked, *at_handlers}
+    to_be_done = {left.message_id for left in await database.read(partial(what_is_left, but_held=True))}
+    assert to_be_done == {"out behind", "in other"}
+    await database.close()

@@ -6,43 +6,33 @@ import asyncio
 import logging
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.admin.queues import QUEUES
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
+from txpatterns.database.queues import MOST
 from txpatterns.database.schema import Instant
-from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.hooks import HookList
-from txpatterns.inbox.schema import inbox_waiting_table
-from txpatterns.messages import EPOCH
-from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
 from txpatterns.runtime.moments import Depths, DepthsSeen
 
 logger = logging.getLogger("txpatterns")
 
 _EVERY = timedelta(seconds=15)
-_MOST = 100_000
 _NONE = timedelta(0)
 
 
 def read_depths(connection: Connection, now: sa.ColumnElement[datetime]) -> Depths:
-    """Count what waits, each up to 100,000, and tell the age of the oldest by the database's clock.
-
-    What is scheduled is as old as it is late. A stranger's message that does not tell its age has none.
-    """
-    query = sa.select(
-        _count(outbox_table),
-        _count(waiting_table),
-        _count(inbox_waiting_table),
-        _count(dead_letter_table),
-        sa.type_coerce(now, Instant),
-        *map(_oldest, (_in_outbox(), _in_waiting(), _at_handlers())),
-    )
-    depth, scheduled, waiting, dead, moment, *began = connection.execute(query).one()
-    ages = [moment - instant for instant in began if instant is not None]
-    return Depths(depth, max([_NONE, *ages]), scheduled, waiting, dead)
+    """Count what waits in each queue, up to 100,000, and tell the age of the oldest by the database's clock."""
+    counts = [_count(queue.table) for queue in QUEUES]
+    oldest = [_oldest(queue.since) for queue in QUEUES if queue.since is not None]
+    moment, *found = connection.execute(sa.select(sa.type_coerce(now, Instant), *counts, *oldest)).one()
+    ages = [moment - instant for instant in found[len(counts) :] if instant is not None]
+    figures: dict[str, Any] = {queue.figure: number for queue, number in zip(QUEUES, found, strict=False)}
+    return Depths(**figures, oldest_age=max([_NONE, *ages]))
 
 
 async def depths_of(database: Database) -> Depths:
@@ -80,27 +70,10 @@ class DepthsWatch:
 
 
 def _count(table: sa.Table) -> sa.ColumnElement[int]:
-    some = sa.select(sa.literal(1)).select_from(table).limit(_MOST).subquery()
+    some = sa.select(sa.literal(1)).select_from(table).limit(MOST).subquery()
     return sa.select(sa.func.count()).select_from(some).scalar_subquery()
 
 
 def _oldest(instants: sa.Select[tuple[datetime]]) -> sa.ScalarSelect[datetime]:
-    """Give the earliest of so many as are counted: a table of any size is asked in the same time."""
     some = instants.subquery()
     return sa.select(sa.func.min(some.c.began, type_=Instant)).scalar_subquery()
-
-
-def _in_outbox() -> sa.Select[tuple[datetime]]:
-    outbox = outbox_table.c
-    return sa.select(outbox.occurred_at.label("began")).order_by(outbox.position).limit(1)
-
-
-def _in_waiting() -> sa.Select[tuple[datetime]]:
-    waiting = waiting_table.c
-    began = sa.case((waiting.state == Waiting.SCHEDULED, waiting.due_at), else_=waiting.occurred_at)
-    return sa.select(began.label("began")).limit(_MOST)
-
-
-def _at_handlers() -> sa.Select[tuple[datetime]]:
-    waiting = inbox_waiting_table.c
-    return sa.select(waiting.occurred_at.label("began")).where(waiting.occurred_at > EPOCH).limit(_MOST)

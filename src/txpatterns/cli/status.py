@@ -12,7 +12,7 @@ from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_nam
 from txpatterns.cli.output import examples, show, table
 from txpatterns.runtime.moments import Depths
 
-_SEE = {
+SEE = {
     "depth": ("to be published", "txp outbox list --state pending"),
     "scheduled": ("for their time or key, to be published", "txp outbox list"),
     "waiting": ("at handlers, to be tried again", "txp inbox list"),
@@ -36,7 +36,7 @@ def status(app: AppOption = None, database: DatabaseOption = None, json: JsonOpt
     option = as_named(app, database)
     rows = [
         {"messages": getattr(depths, name), "where": where, "see": command + option}
-        for name, (where, command) in _SEE.items()
+        for name, (where, command) in SEE.items()
     ]
     age = f"the oldest that waits is {depths.oldest_age.total_seconds():.0f} s old"
     show(asdict(depths), [*table(rows), age if depths.oldest_age else "nothing waits"], as_data=json)

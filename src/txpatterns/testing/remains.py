@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.admin.queues import WORK
+from txpatterns.database.queues import Queue
 from txpatterns.deadletters.schema import dead_letter_table
-from txpatterns.inbox.schema import inbox_waiting_table
-from txpatterns.outbox.schema import outbox_table, waiting_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,6 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A table in which work waits."""
-
-    name: str
-    table: sa.Table
-    order: sa.Column[Any]
-    due: sa.Column[Any] | None = None
-    """When the work of a row is due; None: at once."""
-
-
-PLACES = (
-    Place("outbox", outbox_table, outbox_table.c.position),
-    Place("outbox", waiting_table, waiting_table.c.position, waiting_table.c.due_at),
-    Place("inbox", inbox_waiting_table, inbox_waiting_table.c.id, inbox_waiting_table.c.due_at),
-)
-"""Everywhere that work can wait."""
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What one look at a database has found: what waits, and what was given up."""
 
@@ -104,9 +85,7 @@ def look(connection: Connection) -> Look:
 
 def is_something_at_once(connection: Connection) -> bool:
     """See whether anything is to be done now, whatever waits for later."""
-    return any(
-        connection.execute(sa.select(place.order).limit(1)).first() is not None for place in PLACES if place.due is None
-    )
+    return any(queue.at_once and not queue.is_empty(connection) for queue in WORK)
 
 
 def dead_letters(connection: Connection) -> list[DeadLetter]:
@@ -116,21 +95,24 @@ def dead_letters(connection: Connection) -> list[DeadLetter]:
     return [DeadLetter(*row) for row in connection.execute(sa.select(*columns).order_by(table.id))]
 
 
-def what_is_left(connection: Connection) -> list[Left]:
-    """Give all that is not finished, each place in its order."""
+def what_is_left(connection: Connection, *, but_held: bool = False) -> list[Left]:
+    """Give all that is not finished, each queue in its order; ``but_held``: but for what a person decides about."""
     return [
-        _left(place, row)
-        for place in PLACES
-        for row in connection.execute(sa.select(place.table).order_by(place.order)).mappings()
+        _left(queue, row) for queue in WORK for row in connection.execute(_rows(queue, but_held=but_held)).mappings()
     ]
 
 
-def _left(place: Place, row: sa.RowMapping) -> Left:
+def _rows(queue: Queue, *, but_held: bool) -> sa.Select[Any]:
+    rows = sa.select(queue.table).order_by(queue.order)
+    return rows.where(sa.not_(queue.held)) if but_held and queue.held is not None else rows
+
+
+def _left(queue: Queue, row: sa.RowMapping) -> Left:
     consumer = row.get("consumer")
     state = f", {row['state']}" if "state" in row else ""
     return Left(
-        where=f"{consumer or place.name}{state}",
-        at_once=place.due is None,
+        where=f"{consumer or queue.place}{state}",
+        at_once=queue.at_once,
         consumer=consumer,
         type=row["type"],
         message_id=row["message_id"],

@@ -46,7 +46,4 @@ async def _made_something_due(apps: Sequence[App], rested: Rested) -> bool:
     for app in apps:
         await type(app).drained(app)
         await rested(app)
-    for app in apps:
-        if app.consumer.handlers.topics and await app.consumer.retry_due():
-            return True
     return any([await app.database.read(remains.is_something_at_once) for app in apps])

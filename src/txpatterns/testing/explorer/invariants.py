@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.testing.explorer.ledger import TABLE
 from txpatterns.testing.explorer.wire import Sent, WireLog
+from txpatterns.testing.remains import what_is_left
 
 Rows = list[dict[str, Any]]
 
@@ -133,13 +134,8 @@ def confirmed_is_not_dead(state: State) -> None:
 
 def nothing_is_left(state: State) -> None:
     """I15: nothing waits any more, but for what an operator decides about."""
-    left = state.rows(
-        "SELECT message_id, 'outbox' AS place FROM txp_outbox UNION ALL "
-        "SELECT message_id, 'outbox, ' || state FROM txp_outbox_waiting WHERE state <> 'parked' UNION ALL "
-        "SELECT message_id, 'inbox, ' || state FROM txp_inbox_waiting w WHERE NOT EXISTS "
-        "(SELECT 1 FROM txp_inbox_waiting p WHERE p.consumer = w.consumer AND p.lane = w.lane AND p.state = 'parked')"
-    )
-    assert not left, f"I15: never finished: {[(row['message_id'], row['place']) for row in left]}"
+    left = [str(each) for each in what_is_left(state.connection, but_held=True)]
+    assert not left, f"I15: never finished: {left}"
 
 
 def nothing_leaked(state: State) -> None:

@@ -1,0 +1,46 @@
+"""What a queue is: a table in which work waits. Each pattern names its own; figures, drains and tests go by these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+MOST = 100_000
+"""Rows of a queue that are counted, or asked for their age: so a table of any size is asked in the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A table in which work waits, and what of it is to be done."""
+
+    figure: str
+    """Its name in ``Depths``."""
+    place: str
+    """Where a person finds it."""
+    table: sa.Table
+    order: sa.Column[Any]
+    """What its rows are listed by."""
+    since: sa.Select[tuple[datetime]] | None
+    """Since when rows wait, as a column ``began``, at most ``MOST`` of them; None: nothing here waits to be done."""
+    due: sa.Column[Any] | None = None
+    """When a row is to be done; None: at once."""
+    held: sa.ColumnElement[bool] | None = None
+    """The rows that are not done before a person has decided; None: there are none."""
+
+    @property
+    def works(self) -> bool:
+        """Whether its rows are work that will be done."""
+        return self.since is not None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether its rows are to be done now, whatever the time."""
+        return self.works and self.due is None
+
+    def is_empty(self, connection: Connection) -> bool:
+        """Whether it has no row at all."""
+        return connection.execute(sa.select(self.order).limit(1)).first() is None
