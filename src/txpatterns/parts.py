@@ -88,8 +88,8 @@ class Parts:
     def committed(self) -> None:
         """A transaction with messages was committed, in any thread: wake who waits for it. Never raises."""
         try:
-            woken = [part.wake() for part in self._running if part.wake is not None]
-            if self._notifier is not None and not any(woken):
+            enough = [part.wake() for part in self._running if part.wake is not None]
+            if self._notifier is not None and not (enough and all(enough)):
                 self._notifier.notify()
         except Exception:
             logger.exception("a wake-up failed; the message is committed and will be found by polling")

@@ -89,6 +89,19 @@ async def test_ready_is_judged_by_progress():
     await supervisor.stop(timedelta(seconds=5))
 
 
+async def test_health_gathers_what_the_parts_say():
+    """P4, H192: who looks at a process sees what each part wants to be looked at, and which topics do not flow."""
+    supervisor, part = Supervisor(), Failing()
+    supervisor.start(
+        Part("relay", part.run, part.stop, attention=lambda: ["look"], postponed=lambda: {"bad": "no queue"})
+    )
+    supervisor.start(Part("quiet", part.run, part.stop))
+    health = supervisor.health()
+    assert [found.attention for found in health.parts] == [("look",), ()]
+    assert health.postponed == {"bad": "no queue"}
+    await supervisor.stop(timedelta(seconds=5))
+
+
 async def test_parts_stop_one_after_the_other_last_started_first():
     """H37: the relay ends while the consumer still handles what it waits for."""
     supervisor = Supervisor()

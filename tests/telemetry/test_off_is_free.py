@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
+
+from txpatterns.hooks import HookList
+from txpatterns.inbox.moments import Handling
+from txpatterns.telemetry.failures import FailureLog
 
 MODULES = {
     "txpatterns.telemetry.tracing": "opentelemetry",
@@ -52,3 +57,12 @@ def test_a_missing_library_is_named_with_its_remedy(module, library):
         f"try:\n    import {module}\nexcept MissingExtra as error:\n    print(error)"
     )
     assert "pip install 'txpatterns[telemetry]'" in found
+
+
+def test_what_nobody_wants_to_hear_calls_nobody(make, monkeypatch):
+    """Off means free: a listener is found by the class of the moment, and the others are not even asked."""
+    hooks, asked = HookList([FailureLog()]), []
+    monkeypatch.setattr(FailureLog, "methods", lambda _listener, kind: asked.append(kind) or ())
+    for _ in range(3):
+        assert isinstance(hooks.within(Handling(make(), "packing", 1)), nullcontext)
+    assert asked == [Handling]

@@ -20,6 +20,7 @@ from txpatterns.database import dialects
 from txpatterns.database.engines import IDLE, AnyEngine, dispose, given_engine, read_url, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.database.home import Home
+from txpatterns.database.schema import Instant
 from txpatterns.database.second import plain_engine
 from txpatterns.database.sessions import PLAIN, AsyncSessions, PlainSessions, opened, sessions_of
 from txpatterns.errors import ConfigurationError
@@ -136,6 +137,11 @@ class Database:
     def now(self, plus: timedelta = timedelta(0)) -> ColumnElement[datetime]:
         """Give the database's clock as an SQL expression, moved by ``plus`` and by the test kit's clock."""
         return dialects.now(self.clock.offset + plus)
+
+    async def moment(self) -> datetime:
+        """Read the database's clock, moved by the test kit's."""
+        now = sa.select(sa.type_coerce(self.now(), Instant))
+        return await self.read(lambda connection: connection.execute(now).scalar_one())
 
     async def locate(self) -> None:
         """Find out where our tables are, anew. Every statement of ours names that schema from then on."""

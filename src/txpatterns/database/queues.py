@@ -41,6 +41,15 @@ class Queue:
         """Whether its rows are to be done now, whatever the time."""
         return self.works and self.due is None
 
+    def due_rows(self, latest: sa.ColumnElement[datetime], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """Select what is due at a moment of the database's clock, the earliest first, and lock it.
+
+        What somebody else has locked is left out: an attempt of it is under way, or it is being taken back.
+        """
+        assert self.due is not None, f"nothing in {self.table.name} is ever due"
+        rows = sa.select(self.table).where(self.due <= latest, *conditions)
+        return rows.order_by(self.due).with_for_update(skip_locked=True)
+
     def is_empty(self, connection: Connection) -> bool:
         """Whether it has no row at all."""
         return connection.execute(sa.select(self.order).limit(1)).first() is None

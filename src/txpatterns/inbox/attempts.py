@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
-from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import WaitingEntry, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
 from txpatterns.inbox.outcomes import Outcome
+from txpatterns.inbox.queues import WAITING
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.retries import OnFailure
 
@@ -54,17 +54,8 @@ class Attempts:
         are those of this process that have not come so far. A message whose process died in its last attempt becomes
         a dead letter here.
         """
-        due = (
-            sa.select(*inbox_waiting_table.columns)
-            .where(
-                _waiting.consumer.in_(consumers),
-                _waiting.due_at <= self.database.now(),
-                _waiting.id.not_in(sorted(busy)),
-            )
-            .order_by(_waiting.due_at)
-            .limit(most)
-            .with_for_update(skip_locked=True)
-        )
+        wanted = (_waiting.consumer.in_(consumers), _waiting.id.not_in(sorted(busy)))
+        due = WAITING.due_rows(self.database.now(), *wanted).limit(most)
         found = [waiting_of(row) for row in connection.execute(due).mappings()]
         claimed: list[WaitingEntry] = []
         dead: list[WaitingEntry] = []
@@ -79,11 +70,6 @@ class Attempts:
             self._update(connection, waiting, attempts=waiting.attempts, due_at=due_at)
             claimed.append(waiting)
         return claimed, dead
-
-    def moment(self, connection: Connection) -> datetime:
-        """Read the database's clock."""
-        found: datetime = connection.execute(sa.select(sa.type_coerce(self.database.now(), Instant))).scalar_one()
-        return found
 
     def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime | None = None) -> bool:
         """Whether an attempt for these consumers is due and not claimed, now or at a moment of the database's clock."""

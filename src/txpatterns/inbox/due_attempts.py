@@ -113,7 +113,7 @@ class DueAttempts:
         Says whether there were any; without a moment, it is now.
         """
         processing, found = self._processing, False
-        moment = moment or await processing.database.read(processing.attempts.moment)
+        moment = moment or await processing.database.moment()
         while not processing.outages.stopping.is_set() and await self._is_due(moment):
             found = True
             self.wake()

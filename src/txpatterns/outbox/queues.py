@@ -12,21 +12,20 @@ _outbox, _waiting = outbox_table.c, waiting_table.c
 # What is scheduled is as old as it is late.
 _began = sa.case((_waiting.state == Waiting.SCHEDULED, _waiting.due_at), else_=_waiting.occurred_at)
 
-QUEUES = (
-    Queue(
-        "depth",
-        "outbox",
-        outbox_table,
-        order=_outbox.position,
-        since=sa.select(_outbox.occurred_at.label("began")).order_by(_outbox.position).limit(1),
-    ),
-    Queue(
-        "scheduled",
-        "outbox",
-        waiting_table,
-        order=_waiting.position,
-        since=sa.select(_began.label("began")).limit(MOST),
-        due=_waiting.due_at,
-        held=_waiting.state == Waiting.PARKED,
-    ),
+PENDING = Queue(
+    "depth",
+    "outbox",
+    outbox_table,
+    order=_outbox.position,
+    since=sa.select(_outbox.occurred_at.label("began")).order_by(_outbox.position).limit(1),
 )
+WAITING = Queue(
+    "scheduled",
+    "outbox",
+    waiting_table,
+    order=_waiting.position,
+    since=sa.select(_began.label("began")).limit(MOST),
+    due=_waiting.due_at,
+    held=_waiting.state == Waiting.PARKED,
+)
+QUEUES = (PENDING, WAITING)

@@ -6,10 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import sqlalchemy as sa
-
 from txpatterns.database.database import Database
-from txpatterns.database.schema import Instant
 
 
 class Drain:
@@ -22,8 +19,7 @@ class Drain:
     async def moment(self) -> datetime:
         """Give the moment up to which something counts as due: by the database's clock, when this is first asked."""
         if self._moment is None:
-            now = sa.select(sa.type_coerce(self._database.now(), Instant))
-            self._moment = await self._database.read(lambda connection: connection.execute(now).scalar_one())
+            self._moment = await self._database.moment()
         return self._moment
 
 

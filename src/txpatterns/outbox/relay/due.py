@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.database.leases import Held
 from txpatterns.database.stored import message_of
+from txpatterns.outbox.queues import WAITING
 from txpatterns.outbox.relay.rows import Row, lane_of
 from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, in_buckets, said, slots_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
@@ -136,16 +137,9 @@ class DueStore(WaitingTable):
         limit: int,
         but: Sequence[sa.ColumnElement[bool]] = (),
     ) -> Sequence[sa.Row[Any]]:
-        table = waiting_table
-        query = (
-            sa.select(table)
-            .where(table.c.due_at <= self.database.now(), table.c.state.in_(states), *in_buckets(held), *but)
-            .order_by(table.c.due_at, table.c.message_id)
-            .limit(limit)
-        )
-        if not is_sqlite(connection):
-            query = query.with_for_update(skip_locked=True)
-        return connection.execute(query).all()
+        wanted = (waiting_table.c.state.in_(states), *in_buckets(held), *but)
+        due = WAITING.due_rows(self.database.now(), *wanted).order_by(waiting_table.c.message_id)
+        return connection.execute(due.limit(limit)).all()
 
     def _delete(self, connection: Connection, ids: Sequence[str]) -> None:
         if ids:
