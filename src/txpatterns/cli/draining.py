@@ -12,6 +12,7 @@ import typer
 from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import list_inbox
 from txpatterns.admin.outbox import list_outbox
+from txpatterns.admin.queues import WORK
 from txpatterns.app import App
 from txpatterns.cli.loading import as_named
 from txpatterns.cli.output import OK, WAITING, as_json, table, why
@@ -74,7 +75,7 @@ async def tell(app: App, place: str, tally: Tally, *, json: bool) -> int:
     depths = await depths_of(app.database)
     left = await _left(app)
     counts = {name: tally.counts[name] for name in ("published", "handled", "repeats", "failed", "given_up")}
-    waits = depths.depth + depths.scheduled + depths.waiting
+    waits = sum(getattr(depths, queue.figure) for queue in WORK)
     if json:
         typer.echo(as_json({"drained": counts, "waits": waits, "waiting": left, "dead_letters": depths.dead}))
     else:
