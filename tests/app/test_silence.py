@@ -118,7 +118,7 @@ async def test_handlers_that_cannot_reach_their_database_are_no_progress(tmp_pat
     """P7, H143, H205: only the driver of `def` handlers fails, all else works: not ready, and it is said why."""
     clock = ManualClock()
     url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
-    app = App("shop", Database(url, clock=clock), MemoryBroker(clock=clock))
+    app = App("shop", Database(url, clock=clock), MemoryBroker())
     nowhere = sa.create_engine(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/nowhere")
     monkeypatch.setattr(Database, "sync_engine", nowhere)
 
