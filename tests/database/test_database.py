@@ -140,7 +140,7 @@ async def test_cancelled_transactions_leave_a_clean_pool(store, again):
         assert await store.read(lambda c: c.execute(idle).scalar_one()) == 0
     # Nothing is cut off, so what was cancelled is there as well.
     assert {row.id for row in await rows(store, ORDERS)} >= {f"o{n}" for n in range(at)}
-    assert at > 5
+    assert at > 3
     gc.collect()  # a connection that nobody closed says so here
 
 
@@ -217,9 +217,9 @@ async def test_sqlite_writers_in_one_process_take_turns(tmp_path):
         await asyncio.gather(*(write(n) for n in range(40)))
         assert len(await ids(store)) == 40
         for query, expected in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
-            for engine in (store.engine, store._own):
-                async with engine.connect() as connection:
-                    assert (await connection.execute(sa.text(f"PRAGMA {query}"))).scalar() == expected
+            assert await store.read(lambda c, query=query: c.exec_driver_sql(f"PRAGMA {query}").scalar()) == expected
+            async with store.engine.connect() as connection:
+                assert (await connection.execute(sa.text(f"PRAGMA {query}"))).scalar() == expected
 
 
 async def test_schema_translate_map_is_honoured(database):

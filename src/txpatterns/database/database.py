@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
+import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, CursorResult, Engine
@@ -146,7 +147,7 @@ class Database:
     async def locate(self) -> None:
         """Find out where our tables are, anew. Every statement of ours names that schema from then on."""
         async with self._places:
-            await _run(self.home.own, self.home.take_from)
+            await _run(self.home.own, self.home.take_from, self._threads)
 
     def execute_beside(
         self, connection: Connection, statement: sa.Executable, parameters: Any = None
@@ -167,7 +168,7 @@ class Database:
         async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
-                    return await _run(self.home.writes, self._at_home(self._bounded(work)))
+                    return await _run(self.home.writes, self._at_home(self._bounded(work)), self._threads)
                 except sa.exc.DBAPIError as error:
                     if attempt + 1 == _REPEATS or not dialects.is_repeatable(error):
                         raise
@@ -176,7 +177,7 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads. Each of its statements sees what is committed when it runs."""
         async with self._places:
-            return await _run(self.home.reads, self._at_home(work))
+            return await _run(self.home.reads, self._at_home(work), self._threads)
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Run one writing statement that is a transaction by itself, in one round trip; gives the row count."""
@@ -243,6 +244,8 @@ class Database:
     def _make_locks(self) -> None:
         self._places = asyncio.Semaphore(_OWN_CONNECTIONS - 1)
         self._urgent_place = asyncio.Semaphore(1)
+        self._threads = anyio.CapacityLimiter(_OWN_CONNECTIONS)
+        """Apart from those for the application's own work, which may all be waiting."""
         self._write_lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -260,10 +263,10 @@ class Database:
         return f"Database({self.shown_url!r})"
 
 
-async def _run(engine: AnyEngine, work: Callable[[Connection], T]) -> T:
+async def _run(engine: AnyEngine, work: Callable[[Connection], T], threads: anyio.CapacityLimiter) -> T:
     if isinstance(engine, AsyncEngine):
         return await finish(_abegin_and(engine, work))
-    return await finish(anyio.to_thread.run_sync(_begin_and, engine, work))
+    return await finish(anyio.to_thread.run_sync(_begin_and, engine, work, limiter=threads))
 
 
 async def _abegin_and(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:

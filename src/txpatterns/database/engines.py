@@ -40,16 +40,22 @@ def given_engine(given: object) -> AnyEngine:
     """Give the engine that an application has given, or make that of its URL.
 
     Raises:
-        ConfigurationError: it is neither, or no URL of a database.
+        ConfigurationError: it is neither, or no URL of a database; or the database is in memory, where another
+            connection finds another database.
     """
-    if isinstance(given, (str, URL)):
-        return make_engine(given)
-    if not isinstance(given, (Engine, AsyncEngine)):
+    engine = make_engine(given) if isinstance(given, (str, URL)) else given
+    if not isinstance(engine, (Engine, AsyncEngine)):
         raise ConfigurationError(
             f"{type(given).__name__} names no database.",
             fix="Give a URL or an engine; a sessionmaker goes beside it: Database(engine, sessions=...).",
         )
-    return given
+    if is_in_memory(sync_side(engine).url):
+        raise ConfigurationError(
+            "The database is in memory, where each connection has another one.",
+            fix="Name a file: sqlite+aiosqlite:///orders.db. In tests, the txp fixture has one for each test.",
+        )
+    unlock_when_closed(sync_side(engine))
+    return engine
 
 
 def read_url(url: str | URL, named: str = "This") -> URL:
@@ -131,17 +137,8 @@ def in_schema(schema: str | None, table: sa.Table, dialect: Dialect) -> str:
 
 
 def own_engine(engine: AnyEngine) -> AnyEngine:
-    """Make a second engine to the same database with a pool of its own, so that no application load starves it.
-
-    Raises:
-        ConfigurationError: the database is in memory, where another connection finds another database.
-    """
+    """Make a second engine to the same database with a pool of its own, so that no application load starves it."""
     source = sync_side(engine)
-    if is_in_memory(source.url):
-        raise ConfigurationError(
-            "The database is in memory, where each connection has another one.",
-            fix="Name a file: sqlite+aiosqlite:///orders.db. In tests, the txp fixture has one for each test.",
-        )
     made = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=True)
     prepare(made)
     return AsyncEngine(made) if isinstance(engine, AsyncEngine) else made
@@ -214,9 +211,15 @@ def prepare(engine: Engine) -> None:
     """On SQLite: WAL, full durability, explicit BEGIN, and IMMEDIATE for transactions that say they write."""
     if engine.dialect.name != "sqlite" or event.contains(engine, "begin", _begin_sqlite):
         return
-    event.listen(engine, "do_connect", _choose_sqlite_connection)
+    unlock_when_closed(engine)
     event.listen(engine, "connect", _connect_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+
+
+def unlock_when_closed(engine: Engine) -> None:
+    """On SQLite: let the connections that an engine makes from now on give their locks back when they are closed."""
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "do_connect", _choose_sqlite_connection):
+        event.listen(engine, "do_connect", _choose_sqlite_connection)
 
 
 class _Unlocking(sqlite3.Connection):
