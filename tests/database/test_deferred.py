@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from database.kinds import EARLY, LATE, NOTES, Notes, metadata, note_table
 from outbox.support import ORDERS, ROWS, Order, Placed, prepare_tables, rows
 from txpatterns.database import Database, deferred
+from txpatterns.database.deferred.units import commit_of
 from txpatterns.database.engines import dispose
 from txpatterns.errors import NotTransactional, WrongDatabase
 from txpatterns.outbox import Outbox
@@ -328,6 +329,19 @@ async def test_what_a_joined_session_took_back_stays_back(world, way):
 
     await world.on_connection(work)
     assert await world.notes() == ["kept"]
+
+
+async def test_a_session_that_has_only_added_is_let_go(world):
+    """Invariant: a connection that lives long does not keep the sessions on it, not even one that never used it."""
+
+    def work(connection):
+        with connection.begin():
+            with Session(connection) as session:
+                world.early.add(session, "a")
+            assert [unit for unit in commit_of(connection).units if unit.session is not None] == []
+
+    await world.on_connection(work)
+    assert await world.notes() == ["a"]
 
 
 async def test_savepoints_by_hand_on_a_sessions_connection(world):

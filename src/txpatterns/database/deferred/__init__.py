@@ -13,7 +13,7 @@ Told                   Session of its own               Session joined to a conn
 session after_begin    go with this connection, too     go with this connection, too
 session before_commit  it begins where it writes        written now: seen before the
                                                         outer end, and undone with it
-- of a savepoint       nothing: after_commit tells      the same
+- of a savepoint       the same                         it begins where it writes
 session after_commit   their writers are told           written, if the flush added
                                                         any; told by the outer commit
 - of a savepoint       move to the savepoint around     the same
@@ -38,6 +38,7 @@ engine                 those added within are dropped   the same                
 rollback_savepoint
 =====================  ===============================  ===============================  ==============================
 
+The order holds for each commit: what a joined session writes at its own is written before what the outer one has left.
 An error while a commit writes drops everything and rolls the connection back. In a session's before_commit and in a
 prepare_twophase nothing has ended yet: there what could not be written stays, and each later commit of it is refused
 until it is rolled back.
