@@ -12,7 +12,7 @@ from txpatterns.errors import Reject, Retry, TxPatternsError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.inbox import Inbox
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.inbox.transaction import BatchTransaction, SyncTransaction, Transaction
 
 # What is sent
 from txpatterns.messages import BigInt, Event, Message, new_id
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "App",
     "AppSettings",
+    "BatchTransaction",
     "BigInt",
     "Consumer",
     "Database",

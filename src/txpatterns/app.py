@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack, overload
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -23,7 +23,7 @@ from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
-from txpatterns.inbox.handlers import E, Handler, On
+from txpatterns.inbox.handlers import E, Handler, On, OnBatch
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.parts import PartChoice, Parts
@@ -155,15 +155,38 @@ class App:
         """
         return self.database.sync_session(**options)
 
+    @overload
     def on(
         self,
         event: type[E],
         *,
+        batch: None = None,
         name: str | None = None,
         permanent: Sequence[type[BaseException]] = (),
         retries: Mapping[type[Exception], RetryLadder] | None = None,
         timeout: timedelta | None = None,
-    ) -> On[E]:
+    ) -> On[E]: ...
+    @overload
+    def on(
+        self,
+        event: type[E],
+        *,
+        batch: int,
+        name: str | None = None,
+        permanent: Sequence[type[BaseException]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
+    ) -> OnBatch[E]: ...
+    def on(
+        self,
+        event: type[E],
+        *,
+        batch: int | None = None,
+        name: str | None = None,
+        permanent: Sequence[type[BaseException]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
+    ) -> On[E] | OnBatch[E]:
         """Register, as a decorator, a handler for an event.
 
         It is an ``async def`` that takes the event and a ``Transaction``, or a ``def`` with a ``SyncTransaction``.
@@ -172,10 +195,17 @@ class App:
         ``retries`` gives other waits for some errors. ``timeout`` is how long it may take, where that is not
         ``settings.consumer.handler_timeout``. What it returns is awaited, until nothing is left to await.
 
+        With ``batch``, from 2 to 1000, it takes a list of up to so many events and a ``BatchTransaction``, or as a
+        ``def`` a ``SyncBatchTransaction``, and handles what is there in one transaction; see ``Consumer.on``.
+
         Raises:
             HandlerDefinitionError: the function does not fit the event, or the App consumes already.
         """
-        return self.consumer.on(event, name=name, permanent=permanent, retries=retries, timeout=timeout)
+        on: Any = self.consumer.on
+        decorator: On[E] | OnBatch[E] = on(
+            event, batch=batch, name=name, permanent=permanent, retries=retries, timeout=timeout
+        )
+        return decorator
 
     def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
         """Register, as a decorator, how the fields of an old version become those of a newer one."""

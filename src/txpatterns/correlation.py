@@ -33,6 +33,13 @@ def caused_by(message: Message) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def caused_by_none() -> Iterator[None]:
+    """Let every message that is added inside begin a story: what comes from several messages comes from no one."""
+    with _lineage_set({}):
+        yield
+
+
 def current_lineage() -> Mapping[str, str]:
     """Give the headers of what is added here."""
     return _lineage.get()

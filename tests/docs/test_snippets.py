@@ -27,6 +27,7 @@ OURS = (
     "ordering",
     "scheduled",
     "failing",
+    "batches",
     "event_versions",
     "codecs",
     "sqlite",

@@ -1,6 +1,6 @@
 """A process that consumes from a queue in the database and kills itself where it is told to.
 
-`python dying.py URL POINT MARKER REDELIVERED`; prints `drained` when nothing is left to do.
+`python dying.py URL POINT MARKER REDELIVERED [batches]`; prints `drained` when nothing is left to do.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import sqlalchemy as sa
 
 from inbox.support import Noted, World, metadata, note, prepared, quick
 from txpatterns.database import Database
-from txpatterns.inbox import Transaction
+from txpatterns.inbox import BatchTransaction, Consumer, Transaction
 from txpatterns.messages import Message
 
 TTL = timedelta(milliseconds=400)
+IN_THE_MIDDLE = 3
 
 queue = sa.Table(
     "queue",
@@ -73,26 +74,42 @@ class QueueBroker:
         await asyncio.Event().wait()
 
 
-async def main(url: str, point: str, marker: str, redelivered: str) -> None:
+def one_by_one(consumer: Consumer, broker: QueueBroker) -> None:
+    """Handle one message at a time, and die at the first."""
+    failed = broker.marker.with_suffix(".failed")
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(note(event.book, event.number))
+        if event.number == 1:
+            broker.die_at("handler")
+            broker.die_at("always")
+            if broker.point == "retry" and not failed.exists():
+                failed.touch()
+                raise ValueError("once, before the second attempt dies")
+            broker.die_at("retry")
+
+
+def in_batches(consumer: Consumer, broker: QueueBroker) -> None:
+    """Handle lists, and die at one message in the middle of the first."""
+
+    @consumer.on(Noted, batch=10)
+    async def noted(events: list[Noted], tx: BatchTransaction) -> None:
+        for event in events:
+            await tx.session.execute(note(event.book, event.number))
+            if event.number == IN_THE_MIDDLE:
+                broker.die_at("handler")
+                broker.die_at("always")
+
+
+async def main(url: str, point: str, marker: str, redelivered: str, batches: str = "") -> None:
     async with Database(url) as database:
         world = await prepared(database)
         broker = QueueBroker(world, point, Path(marker), redelivered == "yes")
         world.broker = broker  # type: ignore[assignment]
         settings = {"policies": quick(7), "takeover": timedelta(milliseconds=300), "lease_ttl": TTL}
         consumer = world.consumer(**settings)
-        failed = Path(marker).with_suffix(".failed")
-
-        @consumer.on(Noted)
-        async def noted(event: Noted, tx: Transaction) -> None:
-            await tx.session.execute(note(event.book, event.number))
-            if event.number == 1:
-                broker.die_at("handler")
-                broker.die_at("always")
-                if point == "retry" and not failed.exists():
-                    failed.touch()
-                    raise ValueError("once, before the second attempt dies")
-                broker.die_at("retry")
-
+        (in_batches if batches else one_by_one)(consumer, broker)
         task = asyncio.create_task(consumer.run())
         while not await drained(world):  # noqa: ASYNC110 - another process may have done it
             await asyncio.sleep(0.02)

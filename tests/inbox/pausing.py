@@ -1,6 +1,6 @@
 """A child that handles messages from Kafka and stops itself in the middle of one, as SIGSTOP stops a process anywhere.
 
-python -m inbox.pausing DATABASE BOOTSTRAP TOPIC PLACE
+python -m inbox.pausing DATABASE BOOTSTRAP TOPIC PLACE [batches]
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from rig.stopping import stop
-from txpatterns import App, Event, Transaction
+from txpatterns import App, BatchTransaction, Event, Transaction
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.database import engines
 from txpatterns.inbox.attempts import Attempts
@@ -32,7 +32,7 @@ _QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(millisecond
 _fails = []
 
 
-def application(url, bootstrap, topic, who):
+def application(url, bootstrap, topic, who, batches=""):
     """The App of both processes, whose handler leaves a row for each message; ``before`` may hold it up."""
     broker = KafkaBroker.from_url(
         f"kafka://{bootstrap}", consumer={"session.timeout.ms": int(SESSION.total_seconds() * 1000)}
@@ -47,14 +47,27 @@ def application(url, bootstrap, topic, who):
     async def before(event):
         """Nothing, but for a test."""
 
-    @app.on(Told, name="note")
-    async def note(event: Told, tx: Transaction) -> None:
+    async def do(event, session, *, alone):
         await app.before(event)
         if is_the_one(event) and _fails:
-            _fails.clear()
+            if alone:
+                _fails.clear()
             raise ValueError("the first attempt fails")
-        await tx.session.execute(EFFECT, {"key": event.key, "number": event.number, "who": who})
+        await session.execute(EFFECT, {"key": event.key, "number": event.number, "who": who})
         await app.after(event)
+
+    if batches:
+
+        @app.on(Told, name="note", batch=100)
+        async def note_all(events: list[Told], tx: BatchTransaction) -> None:
+            for event in events:
+                await do(event, tx.session, alone=len(events) == 1)
+
+    else:
+
+        @app.on(Told, name="note")
+        async def note(event: Told, tx: Transaction) -> None:
+            await do(event, tx.session, alone=True)
 
     app.told, app.before, app.after = Told, before, before
     return app
@@ -78,7 +91,8 @@ def around(owner, name, *, before=lambda *_: False, after=lambda *_: False):
 
 def concerns(*given):
     """Whether a call is about the one."""
-    messages = [each.message for each in given if hasattr(each, "message")]
+    flat = [each for one in given for each in (one if isinstance(one, list) else [one])]
+    messages = [each.message for each in flat if hasattr(each, "message")]
     return any(message.key == "a" and b'"number":2' in message.payload.replace(b" ", b"") for message in messages)
 
 
@@ -126,8 +140,13 @@ def with_an_attempt_claimed(_app):
     around(Processing, "run", before=lambda _self, *given: given[-1] > 1)
 
 
+def before_the_claim(_app):
+    around(Claims, "take", before=concerns)
+    around(Claims, "take_all", before=concerns)
+
+
 PLACES = {
-    "before the claim": lambda _: around(Claims, "take", before=concerns),
+    "before the claim": before_the_claim,
     "in the handler": in_the_handler,
     "before the commit": before_the_commit,
     "after the commit": after_the_commit,
@@ -137,8 +156,8 @@ PLACES = {
 }
 
 
-async def main(url, bootstrap, topic, place):
-    app = application(url, bootstrap, topic, "first")
+async def main(url, bootstrap, topic, place, batches=""):
+    app = application(url, bootstrap, topic, "first", batches)
     PLACES[place](app)
     with stop_on_signals() as stopping:
         async with app.running(relay=False):

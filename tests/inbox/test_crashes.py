@@ -22,7 +22,7 @@ def url(request, tmp_path):
     return request.getfixturevalue("database").url("asyncpg")
 
 
-async def recovered(url, child, tmp_path, point, *, redelivered, books=("a", "a", "b")):
+async def recovered(url, child, tmp_path, point, *, redelivered="no", books=("a", "a", "b"), given=()):
     """Start the process again until it has finished; gives the world that it left and how often it was killed."""
     marker = tmp_path / "marks"
     database = Database(url)
@@ -32,7 +32,7 @@ async def recovered(url, child, tmp_path, point, *, redelivered, books=("a", "a"
     reader = sa.create_engine(database.sync_engine.url)
     kills = 0
     while True:
-        process = child(SCRIPT, url, point, str(marker), redelivered)
+        process = child(SCRIPT, url, point, str(marker), redelivered, *given)
         if process.wait() == 0:
             break
         kills += 1
@@ -78,3 +78,30 @@ async def test_a_message_that_kills_its_process_ends_as_a_dead_letter(url, child
         assert (dead.reason, dead.attempts, dead.message_id) == ("crashed", 7, "message-1")
         assert sorted(await world.effects()) == [("a", 2), ("b", 3)]
         assert await world.waiting() == []
+
+
+async def test_a_message_that_kills_its_process_is_found_in_a_batch(url, child, tmp_path):
+    """P2, P3, P7, H24, H299: it is the third of its key in a batch of seven. After the first death each message that
+    could have been it is handled alone, so its attempts are counted, and none of the others is a dead letter."""
+    books = ("a", "a", "a", "a", "b", "b", "b")
+    world, kills = await recovered(url, child, tmp_path, "always", books=books, given=["batches"])
+    async with world.database:
+        assert kills == 8  # the first time it is not known which one it was
+        (dead,) = await world.dead()
+        assert (dead.reason, dead.attempts, dead.message_id) == ("crashed", 7, "message-3")
+        effects = await world.effects()
+        assert [n for book, n in effects if book == "a"] == [1, 2, 4]
+        assert [n for book, n in effects if book == "b"] == [5, 6, 7]
+        assert await world.waiting() == []
+
+
+async def test_a_process_killed_in_a_batch_leaves_one_effect_each(url, child, tmp_path):
+    """P2, P3, P7, H51, H299: the batch of the dead process is rolled back, and all of it is handled once."""
+    books = ("a", "a", "a", "b")
+    world, kills = await recovered(url, child, tmp_path, "handler", books=books, given=["batches"])
+    async with world.database:
+        assert kills == 1
+        effects = await world.effects()
+        assert [n for book, n in effects if book == "a"] == [1, 2, 3]
+        assert sorted(effects) == [("a", 1), ("a", 2), ("a", 3), ("b", 4)]
+        assert (await world.waiting(), await world.dead()) == ([], [])

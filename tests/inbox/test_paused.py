@@ -25,6 +25,7 @@ PROGRESS = {
     "has handled all": lambda _event: False,
 }
 USUAL = {"is at the same message"}
+USUAL_WITH_BATCHES = {"before the claim", "in the handler", "before a failure is stored"}
 CASES = [
     pytest.param(place, progress, marks=[] if progress in USUAL else pytest.mark.soak)
     for place, progress in product(PLACES, PROGRESS)
@@ -34,11 +35,24 @@ CASES = [
 @pytest.mark.parametrize(("place", "progress"), CASES)
 async def test_a_stopped_consumer_changes_no_order(place, progress, database, kafka, child):
     """P2, P3, H44, H66, H196: wherever it stood, however far its successor is: one effect each, in order per key."""
-    url, topic = database.url("asyncpg"), kafka.create(partitions=1)
-    app = application(url, kafka.bootstrap, topic, "second")
+    await stopped(place, progress, (database.url("asyncpg"), kafka.bootstrap, kafka.create(partitions=1)), child)
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=[] if place in USUAL_WITH_BATCHES else pytest.mark.soak) for place in PLACES]
+)
+async def test_a_stopped_consumer_of_batches_changes_no_order(place, database, kafka, child):
+    """P2, P3, H44, H66, H196, H296, H297: both have the same messages in their batches."""
+    servers = (database.url("asyncpg"), kafka.bootstrap, kafka.create(partitions=1))
+    await stopped(place, "is at the same message", servers, child, "batches")
+
+
+async def stopped(place, progress, servers, child, *batches):
+    url, bootstrap, topic = servers
+    app = application(url, bootstrap, topic, "second", *batches)
     await app.database.transact(prepare)
     await add(app)
-    process = child("-m", "inbox.pausing", url, kafka.bootstrap, topic, place)
+    process = child("-m", "inbox.pausing", url, bootstrap, topic, place, *batches)
     await asyncio.to_thread(process.wait_for, "stops here")
     reached, opened = asyncio.Event(), asyncio.Event()
 

@@ -6,11 +6,12 @@ Each `type: ignore` marks what must be refused:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from txpatterns import App
 from txpatterns.hooks import HookList, Hooks, Moment, on
-from txpatterns.inbox import Consumer, SyncTransaction, Transaction
+from txpatterns.inbox import BatchTransaction, Consumer, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.inbox.moments import Handled, HandlerFailed, Handling
 from txpatterns.messages import Event, Message
 
@@ -47,6 +48,37 @@ def register(consumer: Consumer) -> None:
 
     @consumer.on(OrderPlaced)  # type: ignore[arg-type]
     async def without_transaction(event: OrderPlaced) -> None: ...
+
+
+def register_batches(app: App, consumer: Consumer) -> None:
+    @app.on(OrderPlaced, batch=100)
+    async def pack_all(events: list[OrderPlaced], tx: BatchTransaction) -> None:
+        for event, message in zip(events, tx.messages, strict=True):
+            tx.emit(OrderPaid(order_id=event.order_id), cause=message)
+        tx.emit(OrderPaid(order_id="1"))  # type: ignore[call-arg]
+        await tx.session.flush()
+
+    @consumer.on(OrderPlaced, batch=100, name="packing", permanent=[KeyError])
+    def pack_all_in_a_thread(events: Sequence[OrderPlaced], tx: SyncBatchTransaction) -> None:
+        tx.session.flush()
+
+    @app.on(OrderPlaced, batch=100)
+    async def of_several_events(events: Sequence[OrderPlaced | OrderPaid], tx: BatchTransaction) -> None: ...
+
+    @app.on(OrderPlaced, batch=100)  # type: ignore[arg-type]
+    async def of_one_event(event: OrderPlaced, tx: BatchTransaction) -> None: ...
+
+    @app.on(OrderPlaced, batch=100)  # type: ignore[arg-type]
+    async def of_others(events: list[OrderPaid], tx: BatchTransaction) -> None: ...
+
+    @app.on(OrderPlaced, batch=100)  # type: ignore[arg-type]
+    async def of_a_single_transaction(events: list[OrderPlaced], tx: Transaction) -> None: ...
+
+    @app.on(OrderPlaced, batch=100)  # type: ignore[arg-type]
+    def plain_of_the_async_one(events: list[OrderPlaced], tx: BatchTransaction) -> None: ...
+
+    @app.on(OrderPlaced)  # type: ignore[arg-type]
+    async def without_batch(events: list[OrderPlaced], tx: BatchTransaction) -> None: ...
 
 
 async def calls_stay_typed(consumer: Consumer, event: OrderPlaced, tx: Transaction) -> None:

@@ -72,6 +72,22 @@ def within(column: sa.Column[str], values: Iterable[str]) -> ColumnElement[bool]
     return _Within(column, sa.bindparam(None, json.dumps(list(values)), sa.Text))
 
 
+def listed(
+    rows: sa.BindParameter[str], columns: int, *, on_sqlite: bool
+) -> tuple[ColumnElement[int], list[ColumnElement[str]]]:
+    """Read rows of texts from one parameter, a JSON list of lists; gives the number of a row, and its columns."""
+    if on_sqlite:
+        given = sa.func.json_each(rows).table_valued("key", "value")
+        return given.c.key, [
+            sa.func.json_extract(given.c.value, sa.literal_column(f"'$[{n}]'"), type_=sa.String) for n in range(columns)
+        ]
+    table = sa.func.json_array_elements(sa.cast(rows, postgresql.JSON)).table_valued("row", with_ordinality="number")
+    found = table.render_derived(name="given")
+    return found.c.number, [
+        found.c.row.op("->>", return_type=sa.String())(sa.literal_column(str(n))) for n in range(columns)
+    ]
+
+
 _IDLE_LIMIT: sa.ColumnClause[str] = sa.literal_column("'idle_in_transaction_session_timeout'")
 
 

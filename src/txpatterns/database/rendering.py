@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Connection, CursorResult, Dialect
 
 _OPTIONS = {"preserve_rowcount": True}  # psycopg forgets it otherwise
 
@@ -28,8 +28,15 @@ class Rendered:
 
     def execute(self, connection: Connection, values: Mapping[str, Any]) -> int:
         """Run it with these values for its parameters, and as it was built for the others; gives the row count."""
-        named = {**self._values, **values}
-        given = named if self._order is None else tuple(named[name] for name in self._order)
-        result = connection.exec_driver_sql(self.text, given, _OPTIONS)
+        result = self._run(connection, values)
         result.close()
         return result.rowcount
+
+    def column(self, connection: Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Do the same; gives the first column of what it returns."""
+        return list(self._run(connection, values).scalars())
+
+    def _run(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
+        named = {**self._values, **values}
+        given = named if self._order is None else tuple(named[name] for name in self._order)
+        return connection.exec_driver_sql(self.text, given, _OPTIONS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from txpatterns.database import Database
-from txpatterns.database.dialects import idle_limit, insert_into
+from txpatterns.database.dialects import idle_limit, insert_into, listed
 from txpatterns.database.rendering import Rendered
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.inbox.entries import Entry
@@ -61,6 +62,16 @@ class Claims:
         }
         return self._insert("take", connection, values, limit)
 
+    def take_all(self, connection: Connection, entries: Sequence[Entry], limit: timedelta | None) -> set[str]:
+        """Do what ``take`` does for several messages of one consumer, in one statement; gives the ids it has claimed.
+
+        They are inserted in the order of their ids: two processes with some of the same messages then wait for each
+        other in one direction, and never both.
+        """
+        rows = sorted((entry.message.id, entry.fingerprint, entry.lane) for entry in entries)
+        values = {"consumer": entries[0].consumer, "rows": json.dumps(rows), **self._idle(limit)}
+        return set(self._statement("take all", connection).column(connection, values))
+
     def has(self, connection: Connection, entry: Entry) -> bool:
         """Say whether a message is claimed, in the caller's transaction too."""
         return self.fingerprint(connection, entry.consumer, entry.message.id) is not None
@@ -92,11 +103,13 @@ class Claims:
         return connection.execute(sa.delete(inbox_table).where(rows.in_(old))).rowcount
 
     def _insert(self, name: str, connection: Connection, values: Mapping[str, Any], limit: timedelta | None) -> bool:
-        idle = {} if self.database.is_sqlite else {"idle": _milliseconds(limit)}
-        return self._statement(name, connection).execute(connection, {**values, **idle}) == 1
+        return self._statement(name, connection).execute(connection, {**values, **self._idle(limit)}) == 1
+
+    def _idle(self, limit: timedelta | None) -> dict[str, str]:
+        return {} if self.database.is_sqlite else {"idle": _milliseconds(limit)}
 
     def _statement(self, name: str, connection: Connection) -> Rendered:
-        """Give the insert of ``claim`` or ``take``: rendered once, and again when the test kit has moved the clock."""
+        """Give one of the inserts: rendered once, and again when the test kit has moved the clock."""
         offset = self.database.clock.offset
         if self._offset != offset:
             self._offset, self._rendered = offset, {}
@@ -107,21 +120,38 @@ class Claims:
         return found
 
     def _build(self, name: str) -> sa.Insert:
+        if name == "take all":
+            return self._take_all()
         consumer, message_id = _text("consumer"), _text("message_id")
         row: list[sa.ColumnElement[Any]] = [consumer, message_id, _text("fingerprint"), self.database.now()]
         insert = insert_into(inbox_table, on_sqlite=self.database.is_sqlite)
         if name == "claim":
             return self._bound(insert.values(dict(zip(_COLUMNS, row, strict=True))).on_conflict_do_nothing())
-        waiting, dead = inbox_waiting_table.c, dead_letter_table.c
-        free = [
-            ~sa.exists().where(waiting.consumer == consumer, waiting.lane == _text("lane")),
-            ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
-            ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
-        ]
+        free = _free(consumer, message_id, _text("lane"))
         return self._bound(insert.from_select(_COLUMNS, sa.select(*row).where(*free)).on_conflict_do_nothing())
+
+    def _take_all(self) -> sa.Insert:
+        consumer = _text("consumer")
+        number, (message_id, fingerprint, lane) = listed(_text("rows"), 3, on_sqlite=self.database.is_sqlite)
+        row: list[sa.ColumnElement[Any]] = [consumer, message_id, fingerprint, self.database.now()]
+        taken = sa.select(*row).where(*_free(consumer, message_id, lane)).order_by(number)
+        insert = insert_into(inbox_table, on_sqlite=self.database.is_sqlite).from_select(_COLUMNS, taken)
+        return self._bound(insert.on_conflict_do_nothing().returning(inbox_table.c.message_id))
 
     def _bound(self, insert: sa.Insert) -> sa.Insert:
         return insert if self.database.is_sqlite else insert.returning(idle_limit(_text("idle")))
+
+
+def _free(
+    consumer: sa.ColumnElement[str], message_id: sa.ColumnElement[str], lane: sa.ColumnElement[str]
+) -> list[sa.ColumnElement[bool]]:
+    """Say that neither a message nor its key waits in the database, and that it is no dead letter."""
+    waiting, dead = inbox_waiting_table.c, dead_letter_table.c
+    return [
+        ~sa.exists().where(waiting.consumer == consumer, waiting.lane == lane),
+        ~sa.exists().where(waiting.consumer == consumer, waiting.message_id == message_id),
+        ~sa.exists().where(dead.message_id == message_id, dead.consumer == consumer),
+    ]
 
 
 def _text(name: str) -> sa.BindParameter[str]:

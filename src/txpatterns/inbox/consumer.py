@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import overload
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,7 +14,7 @@ from txpatterns.errors import ConfigurationError, HandlerDefinitionError
 from txpatterns.execution import Execution
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.inbox.consuming import Consuming
-from txpatterns.inbox.handlers import E, Handler, Handlers, On, Options
+from txpatterns.inbox.handlers import E, Handler, Handlers, On, OnBatch, Options
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.settings import ConsumerSettings
@@ -60,30 +61,59 @@ class Consumer:
         self._runs = False
         forget_after_fork(self)
 
+    @overload
     def on(
         self,
         event: type[E],
         *,
+        batch: None = None,
         name: str | None = None,
         permanent: Sequence[type[BaseException]] = (),
         retries: Mapping[type[Exception], RetryLadder] | None = None,
         timeout: timedelta | None = None,
-    ) -> On[E]:
+    ) -> On[E]: ...
+    @overload
+    def on(
+        self,
+        event: type[E],
+        *,
+        batch: int,
+        name: str | None = None,
+        permanent: Sequence[type[BaseException]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
+    ) -> OnBatch[E]: ...
+    def on(
+        self,
+        event: type[E],
+        *,
+        batch: int | None = None,
+        name: str | None = None,
+        permanent: Sequence[type[BaseException]] = (),
+        retries: Mapping[type[Exception], RetryLadder] | None = None,
+        timeout: timedelta | None = None,
+    ) -> On[E] | OnBatch[E]:
         """Register, as a decorator, a handler for an event.
 
         ``name`` is its identity in the inbox, the function's own name if left out; ``permanent`` errors make a dead
         letter at once, and ``retries`` gives other waits for some errors. ``timeout`` is how long it may take, where
         that is not what the settings say.
 
+        ``batch`` lets it handle up to so many events at once, from 2 to 1000: it takes a list of them and a
+        ``BatchTransaction``, or as a ``def`` a ``SyncBatchTransaction``, and is called for what is there, without
+        waiting for more. Those of one key are in their order. All effects of a batch commit together, each once. A
+        batch that fails is halved until a message fails alone: that is its first attempt, and it costs the others
+        none. Later attempts are made alone.
+
         Raises:
             HandlerDefinitionError: the function does not fit the event or the database, or the consumer runs.
         """
-        options = Options(FailureRules.of(permanent, retries or {}), timeout)
+        options = Options(FailureRules.of(permanent, retries or {}), timeout, batch)
 
         def keep(function: AnyHandler) -> None:
             self.handlers.add(event, function, name=name, options=options)
 
-        return On(keep)
+        return On(keep) if batch is None else OnBatch(keep)
 
     @property
     def in_flight(self) -> int:

@@ -17,11 +17,13 @@ from txpatterns.database import Leases
 from txpatterns.database.engines import is_autocommit, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.errors import BrokerError, BrokerUnavailable, NotTransactional
+from txpatterns.inbox.batches import Batches
 from txpatterns.inbox.deliveries import Deliveries
 from txpatterns.inbox.due_attempts import DueAttempts
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.lanes import Lanes
 from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.runs import Runs
 from txpatterns.inbox.settings import check_window, concurrency_for
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.inbox.upkeep import Membership, keep_clean
@@ -46,8 +48,10 @@ class Consuming:
         self._intake = self._outages_named(": intake")
         self.due_attempts = DueAttempts(processing, self._settings.retry_interval, self._outages)
         self.deliveries = Deliveries(processing, self.due_attempts, self._suspicion)
+        self.batches = Batches(processing)
+        self.runs = Runs(processing, self.deliveries, self.batches)
         self.lanes = Lanes(
-            self.deliveries.handle,
+            self.runs.begin,
             max_in_flight=self._settings.max_in_flight,
             max_bytes=self._settings.max_bytes,
             stopping=self._stopping,
@@ -90,6 +94,7 @@ class Consuming:
         if has_plain:
             self.processing.execution.prepare_threads()
         self.processing.slots = asyncio.Semaphore(concurrency)
+        self.runs.at_once = self._suspicion.at_once = self.processing.handlers.largest_batch
         self._checked = len(handlers)
 
     async def run(self) -> None:
@@ -186,7 +191,11 @@ class Consuming:
             async with asyncio.timeout(self._settings.stop_within.total_seconds()):
                 await self.lanes.drained()
                 await self.due_attempts.finished()
+        await self._cancel()
+
+    async def _cancel(self) -> None:
         await self.lanes.cancel()
+        await self.batches.cancel()
         await self.due_attempts.cancel()
 
     async def _end(self, tasks: list[asyncio.Task[None]], membership: Membership) -> None:
@@ -198,8 +207,7 @@ class Consuming:
         cut_off = self.in_flight > 0
         for task in tasks:
             task.cancel()
-        await self.lanes.cancel()
-        await self.due_attempts.cancel()
+        await self._cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if not cut_off:
             with suppress(Exception):  # when the database is away, the lease runs out by itself

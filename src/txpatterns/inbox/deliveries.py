@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from txpatterns.causes import story_of, summary_of
@@ -29,6 +30,18 @@ logger = logging.getLogger("txpatterns")
 
 _TRIES = 5
 _TOLD = 1000
+_OLD = frozenset((Outcome.DUPLICATE, Outcome.STORED))
+"""What says that a message had come to its end before, so that the process may have died in one that follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A delivery that can be read, with the handlers that take it."""
+
+    delivery: Delivery
+    message: Message
+    event: Event
+    takers: Sequence[Handler]
 
 
 class Deliveries:
@@ -67,10 +80,31 @@ class Deliveries:
                         continue
                 await outages.pause(error)
         outages.fine()
+        await self.done(delivery)
+
+    async def done(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery that has come to its end."""
         try:
             await delivery.ack()
         except Exception as error:  # noqa: BLE001 - it comes again, and is found to be handled
-            logger.info("an acknowledgement on %s failed: %r", message.topic, error)
+            logger.info("an acknowledgement on %s failed: %r", delivery.message.topic, error)
+
+    def ready(self, delivery: Delivery) -> Ready | None:
+        """Read a delivery for a handler of batches; None where it is to be handled by itself."""
+        if self._suspicion.suspects(delivery):
+            return None
+        try:
+            message = self._named(delivery.message)
+            if storable(message) is not message or not self._may_go_together(message):
+                return None
+            found = self._read(delivery, message)
+        except Exception:  # noqa: BLE001 - it is handled by itself, and there it is told why it cannot be
+            return None
+        return found if any(handler.batch for handler in found.takers) else None
+
+    def _may_go_together(self, message: Message) -> bool:
+        """Whether a handler of batches may take it; where only its body names its type, that is not known yet."""
+        return not message.type or any(h.batch for h in self._processing.handlers.of(message.type, message.topic))
 
     def _named(self, came: Message) -> Message:
         """Give it the id and type that its body has, where its headers have none; a type that is malformed stays."""
@@ -89,29 +123,34 @@ class Deliveries:
             self._ignore(message.type)
             return
         try:
-            event = self._processing.read(message)
+            ready = self._read(delivery, message)
         except DecodeError as error:
             await self._bury(message, "undecodable", summary_of(error))
             return
+        if not ready.takers:
+            self._ignore(ready.message.type)
+        suspect = self._suspicion.suspects(delivery)
+        entries = [(handler, entry_of(handler.consumer, ready.message)) for handler in ready.takers]
+        outcomes = [await self.deal(handler, ready.event, entry, suspect=suspect) for handler, entry in entries]
+        if not _OLD.issuperset(outcomes):
+            self._suspicion.clear(delivery)
+
+    def _read(self, delivery: Delivery, message: Message) -> Ready:
+        event = self._processing.read(message)
         type_ = describe(type(event)).type
         if message.type != type_:  # its producer names the type only in the body
             message = message._replace(type=type_)
-        takers = [handler for handler in handlers.of(type_, message.topic) if handler.event is type(event)]
-        if not takers:
-            self._ignore(type_)
-        suspect = self._suspicion.suspects(delivery)
-        for handler in takers:
-            await self._deal(handler, event, entry_of(handler.consumer, message), suspect)
-        self._suspicion.clear(delivery)
+        takers = [h for h in self._processing.handlers.of(type_, message.topic) if h.event is type(event)]
+        return Ready(delivery, message, event, takers)
 
-    async def _deal(self, handler: Handler, event: Event, entry: Entry, suspect: bool) -> None:
+    async def deal(self, handler: Handler, event: Event, entry: Entry, *, suspect: bool) -> Outcome:
         """Bring a message to its end at one handler; looks again for as long as its lane is changing hands."""
         processing, looks = self._processing, 0
         while True:
             outcome = await (self._attempt_stored(entry) if suspect else self._attempt(handler, event, entry))
             if outcome is not Outcome.AGAIN:
                 processing.tell(outcome, entry)
-                return
+                return outcome
             looks += 1
             if looks > 1:
                 await processing.until_freed()
@@ -121,6 +160,10 @@ class Deliveries:
     async def _attempt(self, handler: Handler, event: Event, entry: Entry) -> Outcome:
         """Run the handler, unless something of its lane waits; what has no effect now is stored, or is dead."""
         result = await self._processing.outages_of(handler).insist(partial(self._run, handler, event, entry))
+        return await self.conclude(handler, entry, result)
+
+    async def conclude(self, handler: Handler, entry: Entry, result: Result) -> Outcome:
+        """Store what has no effect now, or make a dead letter of it; says what became of it."""
         if result.came is Came.DONE:
             return Outcome.HANDLED
         if result.error is None:

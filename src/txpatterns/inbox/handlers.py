@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, overload
 from txpatterns.checks import INSTANT, check_at_least
 from txpatterns.errors import HandlerDefinitionError
 from txpatterns.inbox.signatures import AnyHandler, check_signature, is_same, name_of, written_at
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.inbox.transaction import BatchTransaction, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.messages import Event, EventType, describe
 from txpatterns.retries import FailureRules
 from txpatterns.runtime.forks import forget_after_fork
@@ -19,6 +19,7 @@ from txpatterns.runtime.forks import forget_after_fork
 E = TypeVar("E", bound=Event)
 
 _LONGEST_NAME = 200
+_LARGEST_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,16 @@ class Options:
     rules: FailureRules = field(default_factory=FailureRules)
     timeout: timedelta | None = None
     """How long it may take; None: as long as the consumer's settings say."""
+    batch: int | None = None
+    """How many events it is given at a time, at most; None: one, and not in a list."""
 
     def __post_init__(self) -> None:
         check_at_least(INSTANT, self, "timeout")
+        if self.batch is not None and (type(self.batch) is not int or not 2 <= self.batch <= _LARGEST_BATCH):
+            raise HandlerDefinitionError(
+                f"batch is {self.batch!r}, and must be a whole number from 2 to {_LARGEST_BATCH}.",
+                fix="Say how many events the handler is given at most; without batch= it is given one at a time.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,11 @@ class Handler:
     def rules(self) -> FailureRules:
         """How its errors are treated."""
         return self.options.rules
+
+    @property
+    def batch(self) -> int | None:
+        """How many events it is given at a time, at most; None: one, and not in a list."""
+        return self.options.batch
 
 
 def check_event(event: object) -> EventType:
@@ -82,6 +95,25 @@ class On(Generic[E]):
     ) -> Callable[[E, Transaction], Awaitable[None]]: ...
     @overload
     def __call__(self, handler: Callable[[E, SyncTransaction], None], /) -> Callable[[E, SyncTransaction], None]: ...
+    def __call__(self, handler: AnyHandler, /) -> AnyHandler:
+        self._keep(handler)
+        return handler
+
+
+class OnBatch(Generic[E]):
+    """The decorator that ``on(SomeEvent, batch=100)`` gives: it takes only handlers of lists of that event."""
+
+    def __init__(self, keep: Callable[[AnyHandler], None]) -> None:
+        self._keep = keep
+
+    @overload
+    def __call__(
+        self, handler: Callable[[list[E], BatchTransaction], Awaitable[None]], /
+    ) -> Callable[[list[E], BatchTransaction], Awaitable[None]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[list[E], SyncBatchTransaction], None], /
+    ) -> Callable[[list[E], SyncBatchTransaction], None]: ...
     def __call__(self, handler: AnyHandler, /) -> AnyHandler:
         self._keep(handler)
         return handler
@@ -136,7 +168,7 @@ class Handlers:
 
     def _make(self, event: type[Event], function: AnyHandler, name: str | None, options: Options) -> Handler:
         check_event(event)
-        is_async = check_signature(event, function)
+        is_async = check_signature(event, function, in_batches=options.batch is not None)
         consumer = f"{self.group}.{name or name_of(function)}"
         if len(consumer) > _LONGEST_NAME or not consumer.isprintable():
             raise HandlerDefinitionError(f"{consumer!r} is no plain name of at most {_LONGEST_NAME} characters.")
@@ -144,6 +176,11 @@ class Handlers:
             if known.consumer == consumer and (not is_same(known.call, function) or known.event is event):
                 raise HandlerDefinitionError(
                     f"There is a handler named {consumer!r} already.", fix="Give one of them another name=."
+                )
+            if known.consumer == consumer and not _go_together(known.options, options):
+                raise HandlerDefinitionError(
+                    f"{consumer!r} is registered for several events, but with another batch= or timeout=.",
+                    fix="Its events come in the same batches: register it each time with the same batch and timeout.",
                 )
         return Handler(consumer, event, function, is_async, options, written_at(function))
 
@@ -167,6 +204,11 @@ class Handlers:
         return sorted({describe(handler.event).topic for handler in self})
 
     @property
+    def largest_batch(self) -> int:
+        """How many messages any of these handlers is given at a time, at most."""
+        return max((handler.batch or 1 for handler in self), default=1)
+
+    @property
     def consumers(self) -> list[str]:
         """The names of these handlers, sorted."""
         return sorted({handler.consumer for handler in self})
@@ -174,3 +216,10 @@ class Handlers:
     def __iter__(self) -> Iterator[Handler]:
         for handlers in self._by_type.values():
             yield from handlers
+
+
+def _go_together(one: Options, other: Options) -> bool:
+    """Whether the events of two registrations of one function can be in the same batch, or come in none."""
+    if one.batch is None and other.batch is None:
+        return True
+    return (one.batch, one.timeout) == (other.batch, other.timeout)

@@ -5,26 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from txpatterns.runtime.outages import Stopped
 from txpatterns.transport import Delivery
 
 logger = logging.getLogger("txpatterns")
 
-Handle = Callable[[Delivery], Awaitable[None]]
+Begin = Callable[[Iterable[Delivery]], tuple[int, Callable[[], Awaitable[None]]]]
+"""Says how many of the deliveries of a lane begin now, and gives the work that brings them to their end."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What one topic and key has, and how many of that have begun: from the first on."""
+
+    queue: deque[Delivery]
+    begun: int = 1
 
 
 class Lanes:
-    """Takes deliveries as they come and hands each to ``handle``, one at a time for each topic and key."""
+    """Takes deliveries as they come and begins with them one after the other for each topic and key."""
 
-    def __init__(self, handle: Handle, *, max_in_flight: int, max_bytes: int, stopping: asyncio.Event) -> None:
-        self._handle = handle
+    def __init__(self, begin: Begin, *, max_in_flight: int, max_bytes: int, stopping: asyncio.Event) -> None:
+        self._begin = begin
         self._stopping = stopping
         self._most = max_in_flight
         self._most_bytes = max_bytes
-        self._waiting: dict[Hashable, deque[Delivery]] = {}
+        self._waiting: dict[Hashable, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._cancelling = False
@@ -46,11 +56,11 @@ class Lanes:
         self.bytes_in_flight += size
         message = delivery.message
         lane = (message.topic, "id", message.id) if message.key is None else (message.topic, "key", message.key)
-        queue = self._waiting.get(lane)
-        if queue is not None:
-            queue.append(delivery)
+        found = self._waiting.get(lane)
+        if found is not None:
+            found.queue.append(delivery)
             return
-        self._waiting[lane] = deque((delivery,))
+        self._waiting[lane] = _Lane(deque((delivery,)))
         task = asyncio.create_task(self._drain(lane), name=f"lane {message.topic}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -65,9 +75,9 @@ class Lanes:
 
     def close_intake(self) -> None:
         """Forget what has not begun; the broker gives it out again."""
-        for queue in self._waiting.values():
-            while len(queue) > 1:
-                self._forget(queue.pop())
+        for lane in self._waiting.values():
+            while len(lane.queue) > lane.begun:
+                self._forget(lane.queue.pop())
 
     async def cancel(self) -> None:
         """Cancel what runs and wait until it has ended."""
@@ -78,17 +88,20 @@ class Lanes:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._cancelling = False
 
-    async def _drain(self, lane: Hashable) -> None:
-        queue = self._waiting[lane]
+    async def _drain(self, name: Hashable) -> None:
+        lane = self._waiting[name]
+        queue = lane.queue
         try:
             with suppress(Stopped):
                 while queue:
-                    await self._handle(queue[0])
-                    self._forget(queue.popleft())
+                    lane.begun, work = self._begin(queue)
+                    await work()
+                    for _ in range(lane.begun):
+                        self._forget(queue.popleft())
         finally:
             for delivery in queue:
                 self._forget(delivery)
-            del self._waiting[lane]
+            del self._waiting[name]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

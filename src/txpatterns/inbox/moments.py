@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from txpatterns.hooks import Moment, Span
@@ -15,6 +16,17 @@ class Handling(Span):
     message: Message
     consumer: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlingBatch(Span):
+    """A handler runs for several messages at once, until their transaction has ended.
+
+    What became of each is told as for any other message. A batch of one is told by ``Handling``.
+    """
+
+    messages: Sequence[Message]
+    consumer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import one_of, story_of
-from txpatterns.correlation import caused_by
+from txpatterns.correlation import caused_by, caused_by_none
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.deadletters.moments import Dead
@@ -24,13 +24,13 @@ from txpatterns.execution import Execution, Origin, Result, Run
 from txpatterns.execution.calls import is_interrupt
 from txpatterns.hooks import HookList
 from txpatterns.inbox.attempts import Attempts, Plan
+from txpatterns.inbox.calls import Given, HandlerCall
 from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
-from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, Message
 from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import Decision, FailureRules, decide
@@ -101,34 +101,46 @@ class Processing:
         A handler that committed by itself has come to an end (``ENDED``), whatever it raised then: its message counts
         as handled, so that no further attempt could do the rest.
         """
-        make = partial(self._run_of, handler, event, entry, opening, attempt)
+        message = entry.message
+        make = partial(
+            self.run_of,
+            handler,
+            lambda: [(event, message)],
+            f"{one_line(message.type)} {one_line(message.id)}",
+            opening=opening,
+            stands=partial(self.lanes.claims.has, entry=entry),
+            around=partial(self.around, Handling(message, entry.consumer, attempt)),
+        )
         return await self.execution.settle(make, self.transact)
 
-    def _run_of(
-        self, handler: Handler, event: Event, entry: Entry, opening: Callable[[Connection], bool], attempt: int
+    def run_of(
+        self,
+        handler: Handler,
+        given: Callable[[], Given],
+        subject: str,
+        *,
+        opening: Callable[[Connection], bool],
+        stands: Callable[[Connection], bool],
+        around: Callable[[], AbstractContextManager[object]],
     ) -> Run:
-        message = entry.message
-        call = _HandlerCall(handler, event, entry, self.emitter)
+        """Describe one run of a handler, for one message or several; ``subject`` names them."""
+        call = HandlerCall(handler, given, self.emitter)
         return Run(
-            Origin(
-                handler.consumer,
-                f"{one_line(message.type)} {one_line(message.id)}",
-                handler.place,
-                misfit=HandlerDefinitionError,
-                over_limit=HandlerTimeout,
-            ),
+            Origin(handler.consumer, subject, handler.place, misfit=HandlerDefinitionError, over_limit=HandlerTimeout),
             call,
             handler.is_async,
             opening,
-            stands=partial(self.lanes.claims.has, entry=entry),
-            around=partial(self._around, Handling(message, entry.consumer, attempt)),
+            stands,
+            around,
             over=call.over,
             limit=self.limit_of(handler),
         )
 
     @contextmanager
-    def _around(self, handling: Handling) -> Iterator[None]:
-        with caused_by(handling.message), self.hooks.within(handling):
+    def around(self, handling: Handling | HandlingBatch) -> Iterator[None]:
+        """Give what a handler runs in: the story of its message, and the listeners' spans."""
+        story = caused_by(handling.message) if isinstance(handling, Handling) else caused_by_none()
+        with story, self.hooks.within(handling):
             yield
 
     def tell(self, outcome: Outcome, entry: Entry) -> None:
@@ -190,23 +202,3 @@ class Processing:
         """Wake the lanes that wait for a running attempt."""
         self.freed.set()
         self.freed.clear()
-
-
-class _HandlerCall:
-    """A handler with its event and, when it runs, its transaction, which ends for it when it has ended."""
-
-    def __init__(self, handler: Handler, event: Event, entry: Entry, emitter: Emitter | None) -> None:
-        self._handler = handler
-        self._event = event
-        self._entry = entry
-        self._emitter = emitter
-        self._transaction: Transaction | SyncTransaction | None = None
-
-    def __call__(self, session: Any) -> Any:
-        kind = Transaction if self._handler.is_async else SyncTransaction
-        self._transaction = kind(session, self._entry.message, self._handler.consumer, self._emitter)
-        return self._handler.call(self._event, self._transaction)
-
-    def over(self) -> None:
-        if self._transaction is not None:
-            self._transaction.close()

@@ -6,12 +6,13 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from txpatterns.errors import HandlerDefinitionError
 from txpatterns.execution.calls import is_coroutine_function
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.inbox.transaction import BatchTransaction, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.messages import Event
 
 AnyHandler = Callable[..., Any]
@@ -39,9 +40,10 @@ def is_same(one: AnyHandler, other: AnyHandler) -> bool:
     return one is other
 
 
-def check_signature(event: type[Event], function: AnyHandler) -> bool:
+def check_signature(event: type[Event], function: AnyHandler, *, in_batches: bool = False) -> bool:
     """Check that a function can be called with this event and a transaction; says whether it runs in the event loop.
 
+    ``in_batches``: that it can be called with a list of such events, and the transaction of a batch.
     What it says of itself counts: coroutine functions run there, and so do other functions that wrap one, or say that
     they return something to await. What an annotation does not tell at run time is taken for right.
 
@@ -57,34 +59,58 @@ def check_signature(event: type[Event], function: AnyHandler) -> bool:
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:
-        raise HandlerDefinitionError(f"{name} cannot be called with (event, tx): {error}.") from error
+        given = "(events, tx)" if in_batches else "(event, tx)"
+        raise HandlerDefinitionError(f"{name} cannot be called with {given}: {error}.") from error
     except ValueError:  # written in another language, which does not tell
         return False
     first, second, returned = _annotations(function)
-    if not _takes(first, event):
-        raise HandlerDefinitionError(
-            f"{name} takes {_shown(first)}, but is registered for {event.__name__}.",
-            fix=f"A handler takes (event, tx): annotate event with {event.__name__}, a base of it, or a union with it.",
-        )
-    in_loop = _runs_in_loop(function, second, returned)
-    wanted = Transaction if in_loop else SyncTransaction
+    _check_first(name, event, first, in_batches=in_batches)
+    in_the_loop, in_a_thread = _BATCHES if in_batches else _SINGLE
+    in_loop = _runs_in_loop(function, second, returned, in_the_loop)
+    wanted = in_the_loop if in_loop else in_a_thread
     if not _takes(second, wanted):
-        kind = "async def" if in_loop else "def"
+        kind, what = "async def" if in_loop else "def", " with batch=" if in_batches else ""
         raise HandlerDefinitionError(
-            f"{name} is {kind}, so it takes {wanted.__name__}, not {_shown(second)}.",
-            fix="async def takes Transaction, def takes SyncTransaction; a def that returns a coroutine says "
-            "-> Awaitable[None] and takes Transaction.",
+            f"{name} is {kind}{what}, so it takes {wanted.__name__}, not {_shown(second)}.",
+            fix=f"async def takes {in_the_loop.__name__}, def takes {in_a_thread.__name__}; a def that returns a "
+            f"coroutine says -> Awaitable[None] and takes {in_the_loop.__name__}.",
         )
     return in_loop
 
 
-def _runs_in_loop(function: AnyHandler, second: object, returned: object) -> bool:
+_SINGLE: tuple[type, type] = (Transaction, SyncTransaction)
+_BATCHES: tuple[type, type] = (BatchTransaction, SyncBatchTransaction)
+
+
+def _check_first(name: str, event: type[Event], first: object, *, in_batches: bool) -> None:
+    takes_list = any(map(partial(_holds, event=event), _leaves(first)))
+    if in_batches and not takes_list:
+        raise HandlerDefinitionError(
+            f"{name} takes {_shown(first)}, but with batch= it is called with a list of {event.__name__}.",
+            fix=f"A handler of batches takes (events, tx): annotate events with list[{event.__name__}].",
+        )
+    if not in_batches and not _takes(first, event):
+        fix = f"A handler takes (event, tx): annotate event with {event.__name__}, a base of it, or a union with it."
+        if takes_list:
+            fix = f"To take a list of events, say how many at most: on({event.__name__}, batch=100)."
+        raise HandlerDefinitionError(f"{name} takes {_shown(first)}, but is registered for {event.__name__}.", fix=fix)
+
+
+def _holds(annotation: object, event: type[Event]) -> bool:
+    """Whether a parameter so annotated takes a list of events of this class."""
+    kind, members = get_origin(annotation) or annotation, get_args(annotation)
+    if not isinstance(kind, type):
+        return annotation is not Any  # what only type checkers understand
+    return _fits(kind, list) and (not members or _takes(members[0], event))
+
+
+def _runs_in_loop(function: AnyHandler, second: object, returned: object, transaction: type) -> bool:
     if is_coroutine_function(function):
         return True
     promises = any(kind is not Any and issubclass(kind, Awaitable) for kind in _kinds(returned))
     wraps = is_coroutine_function(inspect.unwrap(_without_partial(function)))
     # One that makes a coroutine function into a plain one says so by the transaction that it takes.
-    return (promises or wraps) and _takes(second, Transaction)
+    return (promises or wraps) and _takes(second, transaction)
 
 
 def _without_partial(function: AnyHandler) -> AnyHandler:
@@ -128,24 +154,32 @@ def _fits(kind: type, given: type) -> bool:
 
 def _kinds(annotation: object) -> Iterator[type]:
     """Give the classes of an annotation, and ``object`` for what only type checkers understand."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _kinds(member)
-    elif origin is typing.Annotated:
-        yield from _kinds(get_args(annotation)[0])
-    elif isinstance(annotation, TypeVar):
-        bounds = annotation.__constraints__ or (annotation.__bound__,)
-        for bound in bounds:
-            yield from _kinds(object if bound is None else bound)
-    elif hasattr(annotation, "__supertype__"):  # a NewType
-        yield from _kinds(annotation.__supertype__)
-    elif hasattr(annotation, "__value__"):  # a type alias
-        yield from _kinds(annotation.__value__)
-    else:
-        found = origin or annotation
+    for leaf in _leaves(annotation):
+        found = get_origin(leaf) or leaf
         yield found if isinstance(found, type) or found is Any else object
 
 
+def _leaves(annotation: object) -> Iterator[object]:
+    """Give what an annotation consists of: the members of unions, and what stands behind other names."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _leaves(member)
+    elif origin is typing.Annotated:
+        yield from _leaves(get_args(annotation)[0])
+    elif isinstance(annotation, TypeVar):
+        bounds = annotation.__constraints__ or (annotation.__bound__,)
+        for bound in bounds:
+            yield from _leaves(object if bound is None else bound)
+    elif hasattr(annotation, "__supertype__"):  # a NewType
+        yield from _leaves(annotation.__supertype__)
+    elif hasattr(annotation, "__value__"):  # a type alias
+        yield from _leaves(annotation.__value__)
+    else:
+        yield annotation
+
+
 def _shown(annotation: object) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")

@@ -32,17 +32,36 @@ class Emitter(Protocol):
         """Keep an event in a transaction; gives its message id."""
 
 
-class EmittingTransaction(ABC, Generic[S]):
-    """The transaction that the code's effect commits with, and what it sends in it.
+class OpenTransaction(Generic[S]):
+    """The transaction that the code's effect commits with, until the code has ended."""
+
+    def __init__(self, session: S, emitter: Emitter | None) -> None:
+        self.session: S = session
+        self._emitter = emitter
+        self._is_open = True
+
+    def close(self) -> None:
+        """Refuse what comes after the code's end; called by what runs it."""
+        self._is_open = False
+
+    def _outbox(self) -> Emitter:
+        """Give where messages go. Raises ConfigurationError where that is nowhere, or the code has ended."""
+        if self._emitter is None:
+            raise ConfigurationError("There is no outbox to emit to.", fix="Give Consumer an emitter=Outbox(…).")
+        if not self._is_open:
+            raise ConfigurationError("emit was called after its transaction had ended.", fix="Await all that emits.")
+        return self._emitter
+
+
+class EmittingTransaction(OpenTransaction[S], ABC):
+    """The same for code that runs for one thing, and what it sends.
 
     What runs the code derives from this: it says which ids and headers the messages have.
     """
 
     def __init__(self, session: S, emitter: Emitter | None) -> None:
-        self.session: S = session
-        self._emitter = emitter
+        super().__init__(session, emitter)
         self._emitted = 0
-        self._is_open = True
 
     def emit(self, event: Event, *, deliver_after: timedelta | None = None) -> str:
         """Send an event if, and only if, this transaction commits; gives the message id.
@@ -55,19 +74,12 @@ class EmittingTransaction(ABC, Generic[S]):
             AddRefused: the event cannot be stored as it is.
             ConfigurationError: there is no outbox, or the code has ended.
         """
-        if self._emitter is None:
-            raise ConfigurationError("There is no outbox to emit to.", fix="Give Consumer an emitter=Outbox(…).")
-        if not self._is_open:
-            raise ConfigurationError("emit was called after its transaction had ended.", fix="Await all that emits.")
+        outbox = self._outbox()
         message_id = self._id_of(self._emitted)
         self._emitted += 1
-        return self._emitter.add(
+        return outbox.add(
             self.session, event, headers=self._lineage(), deliver_after=deliver_after, message_id=message_id
         )
-
-    def close(self) -> None:
-        """Refuse what comes after the code's end; called by what runs it."""
-        self._is_open = False
 
     @abstractmethod
     def _id_of(self, number: int) -> str:

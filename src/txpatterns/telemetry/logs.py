@@ -10,7 +10,7 @@ from txpatterns.correlation import correlation_id_of
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Hooks, on
-from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Ownership
@@ -105,6 +105,13 @@ class LoggingHooks(Hooks):
         message = moment.message
         bound = _named(message) | {"consumer": one_line(moment.consumer), "attempt": moment.attempt}
         with bound_contextvars(**bound, **(self._trace() if self._trace else _stored_trace(message))):
+            yield
+
+    @on(HandlingBatch)
+    @contextmanager
+    def handling_batch(self, moment: HandlingBatch) -> Iterator[None]:
+        bound = {"consumer": one_line(moment.consumer), "count": len(moment.messages)}
+        with bound_contextvars(**bound, **(self._trace() if self._trace else {})):
             yield
 
     @on(Handled)

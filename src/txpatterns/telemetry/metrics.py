@@ -11,7 +11,7 @@ from txpatterns.clock import Clock, SystemClock
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Hooks, on
-from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
+from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.outbox.moments import Added, Published, PublishFailed, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.text import one_line
@@ -130,12 +130,22 @@ class MetricsHooks(Hooks):
     @on(Handling)
     @contextmanager
     def handling(self, moment: Handling) -> Iterator[None]:
+        with self._timed(moment.message.topic, moment.consumer):
+            yield
+
+    @on(HandlingBatch)
+    @contextmanager
+    def handling_batch(self, moment: HandlingBatch) -> Iterator[None]:
+        with self._timed(moment.messages[0].topic, moment.consumer):
+            yield
+
+    @contextmanager
+    def _timed(self, topic: str, consumer: str) -> Iterator[None]:
         start = self._clock.monotonic()
         try:
             yield
         finally:
-            labels = self._labels.of(topic=moment.message.topic, consumer=moment.consumer)
-            self._duration.record(self._clock.monotonic() - start, labels)
+            self._duration.record(self._clock.monotonic() - start, self._labels.of(topic=topic, consumer=consumer))
 
     @on(Handled)
     def handled(self, moment: Handled) -> None:

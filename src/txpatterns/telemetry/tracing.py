@@ -6,7 +6,7 @@ Spans follow OpenTelemetry's conventions for messaging (operations ``create``, `
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from txpatterns.correlation import correlation_id_of
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import MissingExtra, Retry
 from txpatterns.hooks import Hooks, on
-from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling
+from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling, HandlingBatch
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import PublishFailed, Publishing
 from txpatterns.runtime.moments import BrokerAway
@@ -56,7 +56,8 @@ class TracingHooks(Hooks):
 
     The context is part of the message's row, so that a trace goes on after a crash, a retry or a day in the queue.
     A handler's span is a child of the span that added the message (``continue_trace=False``: only linked to it).
-    A batch's span links to each of its messages, at most ``max_links``, and joins their trace when all have the same.
+    A batch's span, of sending or of handling, links to each of its messages, at most ``max_links``, and joins their
+    trace when all have the same.
     Neither payloads nor keys are recorded, and of an error only its type, first line and stack.
 
     ``system`` is the broker's name in the conventions, for example ``kafka``. ``propagator`` decides what is stored;
@@ -90,21 +91,30 @@ class TracingHooks(Hooks):
         return carrier
 
     @on(Publishing)
+    def publishing(self, moment: Publishing) -> AbstractContextManager[None]:
+        # The stored contexts are the creation contexts, hence the kind CLIENT; it is PRODUCER for a span that is
+        # itself the creation context.
+        return self._batch("send", SpanKind.CLIENT, moment.messages, {})
+
+    @on(HandlingBatch)
+    def handling_batch(self, moment: HandlingBatch) -> AbstractContextManager[None]:
+        told = {"messaging.consumer.group.name": moment.consumer}
+        return self._batch("process", SpanKind.CONSUMER, moment.messages, told)
+
     @contextmanager
-    def publishing(self, moment: Publishing) -> Iterator[None]:
-        messages = moment.messages
+    def _batch(
+        self, operation: str, kind: SpanKind, messages: Sequence[Message], told: Mapping[str, str | int]
+    ) -> Iterator[None]:
         topics = {message.topic for message in messages}
-        attributes = self._attributes("send", next(iter(topics)) if len(topics) == 1 else None)
+        attributes = self._attributes(operation, next(iter(topics)) if len(topics) == 1 else None) | dict(told)
         attributes |= _identity(messages[0]) if len(messages) == 1 else {"messaging.batch.message_count": len(messages)}
         stored = [(message, found) for message in messages[: self.max_links] if (found := self._stored(message))]
         parent = None
         if stored and len(stored) == len(messages) and len({found.trace_id for _, found in stored}) == 1:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(stored[0][1]), context.get_current())
         links = [Link(found, _identity(message)) for message, found in stored]
-        # The stored contexts are the creation contexts, hence the kind CLIENT; it is PRODUCER for a span that is
-        # itself the creation context.
         span = self._tracer.start_span(
-            _name("send", topics), context=parent, kind=SpanKind.CLIENT, attributes=attributes, links=links
+            _name(operation, topics), context=parent, kind=kind, attributes=attributes, links=links
         )
         with _entered(span):
             yield

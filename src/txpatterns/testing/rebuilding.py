@@ -44,13 +44,6 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, setting
         database.home.declare(attached_schema(app.metadata))
     made.registry.take_in(app.registry)
     for handler in app.consumer.handlers:
-        name, rules = handler.consumer.removeprefix(f"{app.name}."), handler.rules
-        on = made.on(
-            handler.event,
-            name=name,
-            permanent=rules.permanent,
-            retries=rules.ladders,
-            timeout=handler.options.timeout,
-        )
-        on(handler.call)
+        name = handler.consumer.removeprefix(f"{app.name}.")
+        made.consumer.handlers.add(handler.event, handler.call, name=name, options=handler.options)
     return made

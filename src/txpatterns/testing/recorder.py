@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from txpatterns.hooks import Hooks, on
-from txpatterns.inbox.moments import Handled, Handling
+from txpatterns.inbox.moments import Handled, Handling, HandlingBatch
 from txpatterns.messages import Event, Message
 from txpatterns.outbox.moments import Added, Published
 from txpatterns.serialization import EventRegistry
@@ -84,11 +84,21 @@ class Recorder(Hooks):
     @on(Handling)
     @contextmanager
     def watch(self, handling: Handling) -> Iterator[None]:
-        message = handling.message
+        with self._watched([handling.message], handling.consumer):
+            yield
+
+    @on(HandlingBatch)
+    @contextmanager
+    def watch_batch(self, handling: HandlingBatch) -> Iterator[None]:
+        with self._watched(handling.messages, handling.consumer):
+            yield
+
+    @contextmanager
+    def _watched(self, messages: Sequence[Message], consumer: str) -> Iterator[None]:
         try:
             yield
         except asyncio.CancelledError:
-            self.story.interrupted.append(f"{handling.consumer}: {message.type} {message.id}, key {message.key}")
+            self.story.interrupted += [f"{consumer}: {each.type} {each.id}, key {each.key}" for each in messages]
             raise
 
     @on(Handled)
