@@ -16,7 +16,7 @@ from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.inbox import Inbox
 from txpatterns.inbox.schema import inbox_waiting_table
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
+from txpatterns.inbox.transaction import BatchTransaction, SyncTransaction, Transaction
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.testing.explorer import Flow, Invariant, State, Surroundings
 
@@ -115,6 +115,31 @@ def that_rejects(office: Office) -> None:
             raise Reject("no such account")
 
 
+def in_batches(office: Office) -> None:
+    @office.consumer.on(Moved, batch=4)
+    async def write_all(events: list[Moved], tx: BatchTransaction) -> None:
+        for event, message in zip(events, tx.messages, strict=True):
+            await tx.session.execute(noted(message.id, tx.consumer, event))
+            tx.emit(Noted(account=event.account, number=event.number), cause=message)
+
+    @office.consumer.on(Noted)
+    async def keep(event: Noted, tx: Transaction) -> None:
+        await tx.session.execute(noted(tx.message.id, tx.consumer, event))
+
+
+def in_batches_with_a_poison(office: Office) -> None:
+    """The poison of a batch succeeds in the end, alone."""
+
+    @office.consumer.on(Moved, batch=6)
+    async def stumble_in_batches(events: list[Moved], tx: BatchTransaction) -> None:
+        for event, message in zip(events, tx.messages, strict=True):
+            await tx.session.execute(noted(message.id, tx.consumer, event))
+            if (event.account, event.number) != ("b", 2):
+                continue
+            if len(events) > 1 or office.bank.runs(message.id) <= 1:
+                raise ConnectionError("not yet")
+
+
 # Two processes that take each other for dead, each an hour ahead of the other, use up an attempt at every turn.
 PATIENT = FailurePolicy(OnFailure.HOLD, RetryLadder((timedelta(seconds=1),) * 30))
 
@@ -145,6 +170,16 @@ async def published_twice(office: Office) -> None:
     for sent in list(office.bank.broker.log.published):
         async for _ in office.bank.broker.publish([sent.message]):
             continue
+
+
+async def published_in_runs(office: Office) -> None:
+    """The broker gives out one at a time: while the first of a key is handled, the others come together."""
+    await office.bank.relay().run_once()  # the first relay ever makes the leases
+    for number in (1, 2, 3, 4):
+        for key in "ab":
+            async with office.bank.session() as session:
+                await office.bank.transfer(session, key, number)
+    await office.bank.relay_until_nothing_waits()
 
 
 async def handled_messages(office: Office) -> None:
@@ -218,6 +253,22 @@ INBOX_FLOWS = [
         finish,
         published_twice,
         (*HANDLED, all_is_handled(["office.write"])),
+    ),
+    Flow(
+        "handle in batches",
+        partial(office, register=in_batches),
+        finish,
+        finish,
+        published_twice,
+        (*HANDLED, all_is_handled(["office.write_all", "office.keep"])),
+    ),
+    Flow(
+        "poison in a batch",
+        partial(office, register=in_batches_with_a_poison, policy=PATIENT),
+        finish,
+        finish,
+        published_in_runs,
+        (*HANDLED, all_is_handled(["office.stumble_in_batches"])),
     ),
     Flow(
         "handler that emits",

@@ -12,7 +12,7 @@ from txpatterns.database.deferred.units import Unit
 from txpatterns.database.leases import Leases
 from txpatterns.database.schema import lease_table
 from txpatterns.execution import Execution
-from txpatterns.inbox import attempts
+from txpatterns.inbox import attempts, batches
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
@@ -196,6 +196,30 @@ def does_not_look_who_waits(_: Surroundings) -> None:
     )
 
 
+def does_not_look_who_waits_for_a_batch(_: Surroundings) -> None:
+    """The same for the messages of a batch."""
+
+    def take_all(self: Claims, connection: sa.Connection, entries: Any, limit: Any) -> set[str]:
+        ids = [(entry.message.id, entry.fingerprint) for entry in entries]
+        return {id_ for id_, digest in ids if self.claim(connection, entries[0].consumer, id_, digest, limit)}
+
+    Claims.take_all = take_all
+
+
+def claims_one_for_all(_: Surroundings) -> None:
+    take_all = Claims.take_all
+
+    def first(self: Claims, connection: sa.Connection, entries: Any, limit: Any) -> set[str]:
+        taken = take_all(self, connection, entries[:1], limit)
+        return taken and {entry.message.id for entry in entries}
+
+    Claims.take_all = first
+
+
+def goes_on_behind_what_failed_in_a_batch(_: Surroundings) -> None:
+    batches._STOPS = frozenset()
+
+
 def keeps_what_a_savepoint_undid(_: Surroundings) -> None:
     Unit.drop = lambda self, scopes: None
 
@@ -251,6 +275,11 @@ PLANTED = [
     Planted("count attempts in memory", counts_attempts_in_memory, _FLOWS["handler fails for ever"], "I10"),
     Planted("promote nobody", does_not_promote_the_next, _FLOWS["handler fails, then succeeds"], "I1"),
     Planted("pass by those who wait", does_not_look_who_waits, _FLOWS["handler fails, then succeeds"], "I4"),
+    Planted(
+        "pass by those who wait, in batches", does_not_look_who_waits_for_a_batch, _FLOWS["poison in a batch"], "I4"
+    ),
+    Planted("claim one for all of a batch", claims_one_for_all, _FLOWS["poison in a batch"], "I3"),
+    Planted("go on behind a poison", goes_on_behind_what_failed_in_a_batch, _FLOWS["poison in a batch"], "I4"),
     Planted("keep what a savepoint undid", keeps_what_a_savepoint_undid, _FLOWS["enqueue with savepoints"], "I1"),
     Planted("never settle", never_settles, _FLOWS["publish and settle"], "I15"),
 ]
