@@ -58,6 +58,7 @@ async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> 
     with fresh_database(postgres) as url:
         if "inbox" in names:
             yield await inbox.handler(url, rounds)
+            yield await inbox.batches(url, rounds)
 
 
 async def run_in_trouble(rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:

@@ -17,13 +17,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from benchmarks.harness import Case, Table, compare
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.inbox import Consumer, ConsumerSettings, Transaction
+from txpatterns.inbox import BatchTransaction, Consumer, ConsumerSettings, Transaction
 from txpatterns.messages import Event, Message, describe, new_id
 from txpatterns.serialization import EventRegistry
 
 MESSAGES = 256
 MOST = 32
 GOAL = 0.75
+BURST = 2000
+BATCH = 100
 
 
 class Base(DeclarativeBase):
@@ -107,6 +109,65 @@ async def handler(url: str, rounds: int) -> Table:
     await database.close()
     await engine.dispose()
     return table
+
+
+async def batches(url: str, rounds: int) -> Table:
+    """Messages per second with one ORM row each, one at a time and in batches, as they come from a broker."""
+    engine = create_async_engine(_asyncpg(url), pool_size=MOST, max_overflow=0)
+    database, registry = Database(engine), EventRegistry()
+    await database.transact(create_missing)
+    await database.transact(Base.metadata.create_all)
+
+    def consumer(group: str) -> Consumer:
+        settings = ConsumerSettings(concurrency=MOST, max_in_flight=BURST)
+        return Consumer(database, NoBroker(), registry, group=group, settings=settings)
+
+    single, several = consumer("single"), consumer("several")
+
+    @single.on(OrderPlaced)
+    async def pack(event: OrderPlaced, tx: Transaction) -> None:
+        tx.session.add(PackingSlip(id=new_id(), order_id=event.order_id))
+
+    @several.on(OrderPlaced, batch=BATCH)
+    async def pack_all(events: list[OrderPlaced], tx: BatchTransaction) -> None:
+        tx.session.add_all([PackingSlip(id=new_id(), order_id=event.order_id) for event in events])
+
+    async def by_hand() -> None:
+        events = [registry.read(_message(registry)) for _ in range(BATCH)]
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+            session.add_all([PackingSlip(id=new_id(), order_id=event.order_id) for event in events])
+
+    async def hands() -> float:
+        started = time.perf_counter()
+        for _ in range(BURST // BATCH):
+            await by_hand()
+        return BURST // BATCH * BATCH / (time.perf_counter() - started)
+
+    base = f"one by one, {MOST} at a time"
+    cases = [
+        Case(base, _through(single, registry, BURST // 4)),
+        Case(f"in batches of {BATCH}", _through(several, registry, BURST), base, 5.0),
+        Case(f"the same transactions without a consumer, {BATCH} rows each", hands, base),
+    ]
+    table = await compare("Inbox: handlers of batches", "messages/s", cases, rounds)
+    await database.close()
+    await engine.dispose()
+    return table
+
+
+def _through(consumer: Consumer, registry: EventRegistry, count: int) -> Callable[[], Awaitable[float]]:
+    """Put messages of as many keys into the consumer's lanes, as the intake does, until all are handled."""
+    consumer.check()
+    lanes = consumer._consuming.lanes
+
+    async def run() -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            await lanes.put(Given(_message(registry)))
+        await lanes.drained()
+        return count / (time.perf_counter() - started)
+
+    return run
 
 
 _metadata = sa.MetaData()
