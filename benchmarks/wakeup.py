@@ -10,9 +10,9 @@ import asyncpg
 import sqlalchemy as sa
 
 from benchmarks.harness import Case, Table, compare
+from txpatterns.coordination.wakeup import CHANNEL, Notifier
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.database.wakeup import CHANNEL, Notifier
 from txpatterns.messages import new_id
 
 WRITERS = 64

@@ -11,10 +11,9 @@ from typing import TypedDict
 
 from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.coordination import Listener, Notifier
 from txpatterns.database.agreement import check_sessions
 from txpatterns.database.database import Database
-from txpatterns.database.listening import Listener
-from txpatterns.database.wakeup import Notifier
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
@@ -144,13 +143,17 @@ class Parts:
     def _made(self, names: frozenset[str], consumer: Consumer) -> list[Part]:
         """Make the parts, in the order in which they start; they stop, and are drained, in the opposite one."""
         made: list[Part] = []
+        listener = None if self._notifier is None or not names else Listener(self._database)
         if "consume" in names:
+            if listener is not None:
+                consumer.listen(listener)
             made.append(self._consumer_part(consumer))
+        if listener is not None:
+            made.append(Part("wake-up listener", listener.run, listener.stop))
         if "relay" in names:
             relay = self._make_relay()
-            if self._notifier is not None:
-                listener = Listener(self._database, relay.wake, relay.rebalance)
-                made.append(Part("wake-up listener", listener.run, listener.stop))
+            if listener is not None:
+                relay.listen(listener)
             made.append(self._relay_part(relay))
         if made:
             loop = LagWatch(name=self._name)

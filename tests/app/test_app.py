@@ -26,7 +26,8 @@ from txpatterns import (
     Transaction,
     new_id,
 )
-from txpatterns.database import Database, Leases, engines
+from txpatterns.coordination import Leases
+from txpatterns.database import Database, engines
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import ConfigurationError, MissingExtra, SchemaError, UnsafeSettings
 from txpatterns.hooks import on

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from rig.waiting import wait_until
 from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.coordination.listening import Listener, ListenSettings
+from txpatterns.coordination.wakeup import CHANNEL, INBOX, MEMBERS, OUTBOX, Notifier, _Sender, rest_after, say
 from txpatterns.database import Database
-from txpatterns.database.listening import Listener, ListenSettings
 from txpatterns.database.setup import create_missing
-from txpatterns.database.wakeup import CHANNEL, Notifier
 from txpatterns.hooks import Hooks, on
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox import Relay, RelaySettings
@@ -55,7 +55,9 @@ class Heard:
 @asynccontextmanager
 async def listening(db, on_wake, on_members=lambda: None):
     """A listener that runs; stopped at the end."""
-    listener = Listener(db, on_wake, on_members, settings=QUICK)
+    listener = Listener(db, settings=QUICK)
+    listener.on(OUTBOX, on_wake)
+    listener.on(MEMBERS, on_members)
     running = asyncio.create_task(listener.run())
     try:
         yield listener
@@ -104,6 +106,84 @@ async def test_a_storm_of_commits_becomes_few_notifications(database, driver):
         await heard.more() if heard.count < 2 else None
         assert heard.count < 1000
     await engine.dispose()
+
+
+async def test_words_are_gathered_and_reach_the_parts_that_listen_to_them(database, driver):
+    """H10, H286: several words in one round trip; several parts to a word; one that nobody knows is passed over."""
+    outbox, members, sagas, again = Heard(), Heard(), Heard(), Heard()
+    engine = create_async_engine(database.url(driver))
+    notifier = Notifier(engine)
+    async with Database(database.url(driver)) as db, listening(db, outbox, members) as listener:
+        listener.on("sagas", sagas)
+        listener.on("sagas", again)
+        await checked(listener, hears=True)
+        parts = (outbox, members, sagas, again)
+        before = [heard.count for heard in parts]
+        for word in ("unheard_of", "sagas", MEMBERS, OUTBOX, "sagas"):
+            notifier.notify(word)
+        for heard, count in zip(parts, before, strict=True):
+            while heard.count == count:
+                await heard.more()
+        assert listener.hears
+    notifier.close()
+    await engine.dispose()
+
+
+def test_all_that_is_wanted_goes_out_in_one_round_trip():
+    """H10: each word once, however often it was said meanwhile; then there is nothing to send."""
+    sender = _Sender(sa.create_engine("postgresql+psycopg://"))
+    sender._thread = threading.current_thread()  # none is started
+    for word in ("sagas", OUTBOX, "sagas", MEMBERS):
+        sender.notify(word)
+    assert sender._next() == f"NOTIFY {CHANNEL}, 'members'; NOTIFY {CHANNEL}; NOTIFY {CHANNEL}, 'sagas'"
+    sender._closing.set()
+    assert sender._next() == ""
+
+
+@pytest.mark.parametrize("word", ["", "two words", "it's", "größe", "a;b"])
+def test_a_word_is_a_plain_name(word):
+    """H286: it is sent as it is, and an empty one would mean new messages."""
+    with pytest.raises(ValueError, match="word"):
+        Notifier(sa.create_engine("postgresql+psycopg://")).notify(word)
+
+
+async def test_what_the_release_before_says_is_understood(database, driver):
+    """H286: it says nothing for new messages, and `members` when relays come or go."""
+    outbox, members = Heard(), Heard()
+    async with Database(database.url(driver)) as db, listening(db, outbox, members) as listener:
+        await checked(listener, hears=True)
+        before = outbox.count, members.count
+        with psycopg.connect(database.url(), autocommit=True) as connection:
+            connection.execute("NOTIFY txp_outbox")
+            connection.execute("SELECT pg_notify('txp_outbox', 'members')")
+            connection.execute("NOTIFY txp_outbox, 'what a later one may say'")
+        while (outbox.count, members.count) != (before[0] + 1, before[1] + 1):
+            await (outbox if outbox.count == before[0] else members).more()
+        assert listener.hears
+
+
+async def test_the_release_before_understands_what_is_said(database, driver):
+    """H286: it acts on an empty payload and on `members`; whatever else comes must be neither."""
+    engine = create_async_engine(database.url(driver))
+    notifier = Notifier(engine)
+    with psycopg.connect(database.url(), autocommit=True) as connection:
+        connection.execute("LISTEN txp_outbox")
+        for word in (OUTBOX, MEMBERS, INBOX, "sagas"):
+            notifier.notify(word)
+        await asyncio.to_thread(notifier.close)
+        async with Database(database.url(driver)) as db:
+            for word in (OUTBOX, MEMBERS, INBOX):
+                await db.transact(lambda c, word=word: say(c, word))
+        heard = [notification.payload for notification in connection.notifies(timeout=20, stop_after=7)]
+    assert sorted(heard[:4]) == sorted(["", "members", "inbox", "sagas"])
+    assert heard[4:] == ["", "members", "inbox"]
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(("took", "rests"), [(0.1, 2), (0.5, 2), (2, 8), (4, 16), (300, 20)])
+def test_who_sends_rests_for_a_share_of_what_it_took(took, rests):
+    """H287: a busy process is asked for less of its time, and nobody waits for a wake-up longer than 20 ms."""
+    assert rest_after(timedelta(milliseconds=took)) == timedelta(milliseconds=rests)
 
 
 async def test_after_a_close_wake_ups_are_sent_again(database, driver):

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
+from txpatterns.coordination.leases import Leases
+from txpatterns.coordination.schema import lease_table
 from txpatterns.database.deferred.units import Unit
-from txpatterns.database.leases import Leases
-from txpatterns.database.schema import lease_table
 from txpatterns.execution import Execution
 from txpatterns.inbox import attempts, batches
 from txpatterns.inbox.attempts import Attempts

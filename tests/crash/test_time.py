@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crash.inbox_flows import INBOX_FLOWS
-from txpatterns.database.leases import Leases
+from txpatterns.coordination.leases import Leases
 from txpatterns.outbox.schema import SCOPE
 from txpatterns.testing.explorer import Flow, HurriedClock, Options, Surroundings, explore_flow
 from txpatterns.testing.explorer import clock as clocks

@@ -14,7 +14,8 @@ from endtoend import application
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database as PostgresDatabase
 from txpatterns import App, AppSettings, MemoryBroker
-from txpatterns.database import Database, Leases
+from txpatterns.coordination import Leases
+from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
 
 

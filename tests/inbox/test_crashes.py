@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from inbox.dying import queue
 from inbox.support import prepared
 from rig.waiting import wait_until
+from txpatterns.coordination.schema import member_table
 from txpatterns.database import Database
-from txpatterns.database.schema import member_table
 
 SCRIPT = Path(__file__).with_name("dying.py")
 pytestmark = pytest.mark.timeout(300)

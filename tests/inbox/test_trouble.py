@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from inbox.support import Echoed, Noted, eventually, note, prepared, quick, running
+from txpatterns.coordination.leases import Leases
 from txpatterns.database import Database
-from txpatterns.database.leases import Leases
 from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
 from txpatterns.inbox import SyncTransaction, Transaction, consuming
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from database import test_deferred, test_leases
+from coordination import test_leases
+from database import test_deferred
 from outbox import test_add, test_backlog, test_failures, test_relay, test_unseen
+from txpatterns.coordination import ownership
+from txpatterns.coordination.leases import Leases
+from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.deferred import engine_events, session_events, units
 from txpatterns.database.deferred.units import Commit, Unit
 from txpatterns.database.identity import Identity
-from txpatterns.database.leases import Leases
-from txpatterns.database.schema import lease_table, member_table
 from txpatterns.outbox import writer
-from txpatterns.outbox.relay import membership
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.due import DueStore
 from txpatterns.outbox.relay.holding import Holding
@@ -121,7 +122,7 @@ def others_are_forgotten(patch):
 
 def handed_over_in_one_try(patch):
     """H30: a link that breaks at the end leaves the buckets to a lease."""
-    patch.setattr(membership, "_LEAVE_AGAIN", ())
+    patch.setattr(ownership, "_LEAVE_AGAIN", ())
 
 
 def early_takeover(patch):

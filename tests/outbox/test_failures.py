@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from outbox.broker import AWAY, LOST, REFUSED, STORED, ScriptedBroker
 from outbox.support import WAITING, OffsetClock, Placed, ids, open_database, rows, session_of
 from outbox.test_relay import QUICK, drained, fill, running, until
-from txpatterns.database.leases import Leases
+from txpatterns.coordination.leases import Leases
 from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import LeaseLost

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from outbox.broker import ScriptedBroker
 from outbox.support import ids, open_database, rows
 from outbox.test_relay import QUICK, drained, fill, running, until
-from txpatterns.database import Leases
-from txpatterns.database.schema import lease_table, member_table
+from txpatterns.coordination import Leases
+from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.relay import serving

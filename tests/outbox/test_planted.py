@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordination.test_leases import Members
 from database.test_deferred import opened
-from database.test_leases import Members
 from outbox import planted
 from outbox.support import OffsetClock, open_database
 from txpatterns.errors import TxPatternsError

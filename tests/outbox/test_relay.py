@@ -13,10 +13,10 @@ from sqlalchemy import event
 
 from outbox.broker import AWAY, LOST, REFUSED, REPLY_LOST, STORED, ScriptedBroker
 from outbox.support import WAITING, Keyless, Pictured, Placed, ids, open_database, rows, session_of
+from txpatterns.coordination.leases import Leases
+from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import sync_side
-from txpatterns.database.leases import Leases
-from txpatterns.database.schema import lease_table, member_table
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.errors import ConfigurationError
 from txpatterns.messages import BUCKETS, bucket_of, new_id

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.admin.audit import Action, Deed, refuse_without_audit, write_down
+from txpatterns.coordination import say
+from txpatterns.coordination.wakeup import INBOX, OUTBOX
 from txpatterns.database import Database
 from txpatterns.deadletters.letter import DeadLetter, read_letter, read_letters
 from txpatterns.errors import DecodeError, LetterKept
@@ -84,6 +86,7 @@ async def retry(database: Database, reader: Reader, letter_id: int, deed: Deed) 
                 raise LetterKept("A message with its id is in the outbox already.", fix="See: txp outbox show ID")
         else:
             _to_handlers(connection, LaneStore(database), reader, letter, message)
+        _wake(connection, letter)
         write_down(connection, Action.RETRY, deed, letter, database.now())
 
     await _insist(database, work)
@@ -103,6 +106,7 @@ async def drop(database: Database, letter_id: int, deed: Deed) -> None:
             let_go(connection, letter, message, database.now())
         else:
             give_up(connection, LaneStore(database), letter, entry_of(letter.consumer, message))
+        _wake(connection, letter)
         write_down(connection, Action.DROP, deed, letter, database.now())
 
     await _insist(database, work)
@@ -124,6 +128,11 @@ def _take(connection: Connection, letter_id: int) -> tuple[DeadLetter, Message]:
     if found is None:
         raise LetterKept(f"There is no dead letter {letter_id} (any more).", fix="See what there is: txp dlq list")
     return found
+
+
+def _wake(connection: Connection, letter: DeadLetter) -> None:
+    """Tell those who go on with it, when the deed is committed."""
+    say(connection, OUTBOX if letter.consumer is None else INBOX)
 
 
 def _to_handlers(

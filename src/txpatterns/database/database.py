@@ -157,18 +157,20 @@ class Database:
         options: dict[str, Any] = {} if schema is None else {"schema_translate_map": {None: schema}}
         return connection.execute(statement, parameters, execution_options=options)
 
-    async def transact(self, work: Callable[[Connection], T], *, urgent: bool = False) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, urgent: bool = False, single: bool = False) -> T:
         """Run ``work`` in a write transaction of the library's own and commit it.
 
         A deadlock, a serialisation failure or a busy file rolls back and runs ``work`` again at once, at most
         eight times; so it must do nothing but SQL. When the link fails during COMMIT the outcome is unknown
-        and the error is raised. ``urgent`` is for leases, which have a connection for themselves. PostgreSQL ends
-        the transaction when it does nothing for 15 seconds, so that a process that was stopped keeps no row locked.
+        and the error is raised. ``urgent`` is for leases, which have a connection for themselves. ``single`` says that
+        ``work`` is one statement, which is a transaction by itself where that saves round trips. PostgreSQL ends a
+        transaction when it does nothing for 15 seconds, so that a process that was stopped keeps no row locked.
         """
         async with self._urgent_place if urgent else self._places, self.writing():
             for attempt in range(_REPEATS):
                 try:
-                    return await _run(self.home.writes, self._at_home(self._bounded(work)), self._threads)
+                    engine = self.home.reads if single and not self.is_sqlite else self.home.writes
+                    return await _run(engine, self._at_home(self._bounded(work)), self._threads)
                 except sa.exc.DBAPIError as error:
                     if attempt + 1 == _REPEATS or not dialects.is_repeatable(error):
                         raise

@@ -62,25 +62,6 @@ database_table = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
 )
 
-member_table = sa.Table(
-    "txp_member",
-    metadata,
-    sa.Column("scope", sa.String(200), primary_key=True),
-    sa.Column("owner", sa.String(64), primary_key=True),
-    sa.Column("label", sa.String(200), nullable=False),
-    sa.Column("started_at", Instant, nullable=False),
-    sa.Column("expires_at", Instant, nullable=False),
-)
-
-lease_table = sa.Table(
-    "txp_lease",
-    metadata,
-    sa.Column("scope", sa.String(200), primary_key=True),
-    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("owner", sa.String(64)),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-)
-
 
 def attach(target: sa.MetaData, schema: str | None = None) -> sa.MetaData:
     """Add our tables to your own metadata, so that your Alembic autogenerate makes one chain with them.

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
+from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import WaitingEntry, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
@@ -76,6 +77,14 @@ class Attempts:
         latest = self.database.now() if moment is None else moment
         due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= latest)
         return connection.execute(due.limit(1)).first() is not None
+
+    def until_due(self, connection: Connection, consumers: Sequence[str], within: timedelta) -> timedelta | None:
+        """Say how long until an attempt is due; zero or less: one is due now. None: not within that time."""
+        now = sa.type_coerce(self.database.now(), Instant).label("now")
+        near = _waiting.due_at <= self.database.now(within)
+        query = sa.select(_waiting.due_at, now).where(_waiting.consumer.in_(consumers), near)
+        found = connection.execute(query.order_by(_waiting.due_at).limit(1)).first()
+        return None if found is None else found.due_at - found.now
 
     def begin(self, connection: Connection, waiting: WaitingEntry, limit: timedelta | None) -> Outcome | None:
         """Open the handler's transaction: take the row out, which locks it, and claim the message.

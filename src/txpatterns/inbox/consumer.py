@@ -9,6 +9,7 @@ from typing import overload
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from txpatterns.coordination import Listener
 from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError, HandlerDefinitionError
 from txpatterns.execution import Execution
@@ -159,6 +160,14 @@ class Consumer:
         finally:
             if consuming is self._consuming:
                 self._renew()
+
+    def listen(self, listener: Listener) -> None:
+        """Be woken by what other processes say, in the next ``run``.
+
+        While that is known to arrive, it looks for further attempts five times as seldom: for those that it knows of
+        itself it sleeps until they are due.
+        """
+        self._consuming.due_attempts.listen(listener)
 
     def stop(self) -> None:
         """End the intake; ``run`` returns when the handlers that run have ended, or after ``stop_within``."""

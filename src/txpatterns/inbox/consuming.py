@@ -13,7 +13,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from txpatterns.database import Leases
+from txpatterns.coordination import Leases, Membership
 from txpatterns.database.engines import is_autocommit, sync_side
 from txpatterns.database.finishing import finish
 from txpatterns.errors import BrokerError, BrokerUnavailable, NotTransactional
@@ -26,7 +26,7 @@ from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.runs import Runs
 from txpatterns.inbox.settings import check_window, concurrency_for
 from txpatterns.inbox.suspicion import Suspicion
-from txpatterns.inbox.upkeep import Membership, keep_clean
+from txpatterns.inbox.upkeep import keep_clean
 from txpatterns.runtime.moments import CONSUMER, BrokerAway
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.transport import Delivery, Subscriber
@@ -102,7 +102,7 @@ class Consuming:
         self._stopping.clear()
         database, group = self.processing.database, self.processing.handlers.group
         leases = Leases(database, f"consumer:{group}", slots=0, ttl=self._settings.lease_ttl)
-        membership = Membership(leases, self._suspicion)
+        membership = Membership(leases, self._suspicion.hear)
         tasks: list[asyncio.Task[None]] = []
         try:
             with suppress(Stopped):

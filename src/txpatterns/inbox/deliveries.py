@@ -185,7 +185,9 @@ class Deliveries:
     async def _admit(self, entry: Entry, first: First | None) -> Outcome:
         processing = self._processing
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        outcome, _ = await processing.transact(admit)
+        outcome, row = await processing.transact(admit)
+        if row is not None:
+            self._due_attempts.hint()
         return outcome
 
     async def _attempt_stored(self, entry: Entry) -> Outcome:

@@ -10,6 +10,8 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import story_of, summary_of
+from txpatterns.coordination import Listener, Pace
+from txpatterns.coordination.wakeup import INBOX
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import DecodeError
 from txpatterns.execution import Came, Result
@@ -26,6 +28,7 @@ from txpatterns.runtime.outages import Outages, Stopped
 logger = logging.getLogger("txpatterns")
 
 _AT_ONCE = 16
+_NOW, _MOMENT = timedelta(0), timedelta(milliseconds=100)
 
 
 class DueAttempts:
@@ -36,6 +39,8 @@ class DueAttempts:
         self._outages = outages
         self._interval = interval
         self._wake = asyncio.Event()
+        self._hint = asyncio.Event()
+        self._pace = Pace()
         self._running: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._claiming = asyncio.Lock()
@@ -48,15 +53,39 @@ class DueAttempts:
     async def work(self) -> None:
         """Make due attempts until the consumer stops."""
         processing, stopping = self._processing, self._processing.outages.stopping
-        is_idle = True
+        is_idle, until_due = True, _NOW
         while not stopping.is_set():
             self._wake.clear()
+            self._hint.clear()
             # A look costs one statement, a claim a transaction: it is made where a look has found something.
-            is_idle = (is_idle and not await self._is_due()) or await self.start_due() == 0
+            until_due = await self._until_due() if is_idle else _NOW
+            is_idle = until_due > _NOW or await self.start_due() == 0
             if is_idle:
                 self._outages.fine()
                 processing.hooks.tell(Idle(CONSUMER))
-                await processing.database.clock.wait(self._wake, self._interval)
+                await self._rest(until_due)
+
+    async def _until_due(self) -> timedelta:
+        """Say how long until the next attempt is due that can be seen now; at most the longest time between two looks.
+
+        Not less than a moment: attempts that come due one after the other are not looked for one by one.
+        """
+        processing, interval = self._processing, self._interval
+        longest = timedelta(seconds=self._pace.between_looks(interval.total_seconds()))
+        ahead = partial(processing.attempts.until_due, consumers=processing.handlers.consumers, within=longest)
+        found = await processing.database.read(ahead)
+        if found is None:
+            return longest
+        return max(found, min(_MOMENT, interval)) if found > _NOW else _NOW
+
+    async def _rest(self, until_due: timedelta) -> None:
+        """Wait until the next look is due. What is hinted at meanwhile is looked for after the settings' interval.
+
+        Where something is due and could not be claimed, somebody else has it locked.
+        """
+        clock, until = self._processing.database.clock, until_due if until_due > _NOW else self._interval
+        if not await clock.wait(self._wake, min(until, self._interval)) and until > self._interval:
+            await clock.wait(self._hint, until - self._interval)
 
     async def _is_due(self, moment: datetime | None = None) -> bool:
         processing = self._processing
@@ -106,6 +135,16 @@ class DueAttempts:
     def wake(self) -> None:
         """Look for due messages now, or stop waiting."""
         self._wake.set()
+        self._hint.set()
+
+    def hint(self) -> None:
+        """Something may be due sooner than the last look has shown."""
+        self._hint.set()
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of what others make due, and look less often while that is known to arrive."""
+        listener.on(INBOX, self.hint)
+        self._pace.follow(listener)
 
     async def caught_up(self, moment: datetime | None = None) -> bool:
         """Wait until every attempt that is due at a moment has been made, while ``work`` runs; or until it stops.
@@ -180,7 +219,7 @@ class DueAttempts:
         self._busy.discard(waiting.id)
         self._processing.slots.release()
         self._processing.attempt_ended()
-        self._wake.set()
+        self.wake()
 
     async def _conclude(self, waiting: WaitingEntry, handler: Handler, result: Result, known: Outcome | None) -> None:
         processing, entry = self._processing, waiting.entry

@@ -29,8 +29,9 @@ class ConsumerSettings:
     as it likes. An ``async def`` that takes longer is cancelled, which is a failed attempt; a ``def`` cannot be
     interrupted and is named in the log and by ``health()``. PostgreSQL ends a transaction of either that does nothing
     for ten seconds longer, which is a failed attempt as well.
-    ``retry_interval`` is how often the database is asked for due retries; ``takeover`` how long an attempt that was
-    claimed may wait for a connection, and so the least time after which one whose process died is made again;
+    ``retry_interval`` is how often the database is asked for due retries, five times as seldom while wake-ups are known
+    to arrive; those that it knows of come in time. ``takeover`` is how long an attempt that was claimed may wait for
+    a connection, and so the least time after which one whose process died is made again;
     ``lease_ttl`` how soon a process that died is noticed; ``stop_within`` how long running handlers may go on after
     ``stop``.
     """

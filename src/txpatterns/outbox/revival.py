@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
+from txpatterns.coordination.schema import lease_table
 from txpatterns.database.dialects import is_sqlite
-from txpatterns.database.schema import lease_table
 from txpatterns.deadletters.letter import DeadLetter, has_dead_letter, remove_letter
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table

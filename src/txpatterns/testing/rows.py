@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database import dialects
 from txpatterns.database.engines import schema_of
-from txpatterns.database.schema import database_table, lease_table, member_table, metadata
+from txpatterns.database.schema import database_table, metadata
 from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError
 

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.leases import Held
 from txpatterns.database.dialects import insert_into, is_sqlite, within
-from txpatterns.database.leases import Held
 from txpatterns.database.stored import message_of
 from txpatterns.outbox.queues import WAITING
 from txpatterns.outbox.relay.rows import Row, lane_of

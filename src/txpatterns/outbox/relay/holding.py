@@ -7,12 +7,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from txpatterns.coordination.ownership import Ownership
 from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import HookList
 from txpatterns.outbox.moments import PublishFailed
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.holding_store import HoldingStore
-from txpatterns.outbox.relay.ownership import Ownership
 from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.leases import Held
 from txpatterns.database.dialects import insert_into, is_sqlite, within
-from txpatterns.database.leases import Held
 from txpatterns.deadletters.letter import has_dead_letter
 from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.outbox.relay.waiting import CHUNK, ID, SHARED, WaitingTable, in_buckets, in_lane, said, slots_of

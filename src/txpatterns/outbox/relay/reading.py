@@ -11,9 +11,8 @@ a page is read again from there, and no further: what lies behind it of other ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from txpatterns.clock import Clock
 from txpatterns.outbox.relay.backlog import Backlog
@@ -39,11 +38,12 @@ class _Found:
 class Reading:
     """The place of one relay in the table."""
 
-    def __init__(self, store: OutboxStore, backlog: Backlog, clock: Clock, poll: timedelta) -> None:
+    def __init__(self, store: OutboxStore, backlog: Backlog, clock: Clock, longest: Callable[[], float]) -> None:
         self.store = store
         self.backlog = backlog
         self.clock = clock
-        self.longest = poll.total_seconds()
+        self.longest = longest
+        """Gives the longest time that may pass now between two passes."""
         self.next_at = 0.0
         self._cursor = self._highest = 0
         """The last position of the last page, and the highest that was ever read."""
@@ -173,5 +173,6 @@ class Reading:
     def _end_pass(self) -> None:
         self._at_end = True
         self.looked_for = self._asked
-        self.next_at = self.clock.monotonic() + self._pause
-        self._pause = min(self._pause * 2, self.longest)
+        longest = self.longest()
+        self.next_at = self.clock.monotonic() + min(self._pause, longest)
+        self._pause = min(self._pause * 2, longest)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from random import Random
 
+from txpatterns.coordination import Listener
+from txpatterns.coordination.wakeup import MEMBERS, OUTBOX
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.finishing import finish
@@ -73,14 +75,20 @@ class Relay:
 
     def _wake(self) -> None:
         if self._serving is not None:
-            self._serving.woken = True
+            self._serving.wake()
         self._state.changed.set()
 
     def rebalance(self) -> None:
         """Look at once which buckets are due to this relay: another has come or gone. In the relay's own loop."""
         if self._serving is not None:
-            self._serving.membership.members_changed = True
+            self._serving.membership.tending.members_changed = True
         self._state.changed.set()
+
+    def listen(self, listener: Listener) -> None:
+        """Be woken by what other processes say; while that is known to arrive, look five times as seldom unasked."""
+        listener.on(OUTBOX, self._wake)
+        listener.on(MEMBERS, self.rebalance)
+        self._state.pace.follow(listener)
 
     def stop(self) -> None:
         """End ``run`` gracefully: what is under way is finished, and the buckets are handed over at once.

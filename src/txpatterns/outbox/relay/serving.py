@@ -61,7 +61,9 @@ class Serving:
         waiting = state.database, state.ownership.leases, state.policies, state.random
         due = DueStore(*waiting)
         self.holding = Holding(self.backlog, HoldingStore(*waiting), state.ownership, state.hooks)
-        self.reading = Reading(self.store, self.backlog, self.clock, settings.poll)
+        self.reading = Reading(
+            self.store, self.backlog, self.clock, partial(state.pace.between_looks, settings.poll.total_seconds())
+        )
         self.pauses = Pauses(state, self.backlog, self.reading.restart)
         self.retrying = Retrying(state, due, self.holding, self.pauses)
         self.looking = Looking(state, due, self.retrying, self.pauses)
@@ -70,7 +72,7 @@ class Serving:
         self.woken = True
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._forget_at = 0.0
-        self._steady_at = self.clock.monotonic() + self.membership.tend_every
+        self._steady_at = self.clock.monotonic() + self.membership.tending.every
         self._give_up_at: float | None = None
         self._others_at = 0.0
         self._newest: dict[int, int] = {}
@@ -98,7 +100,8 @@ class Serving:
 
     def _start_what_is_due(self) -> None:
         now = self.clock.monotonic()
-        if self.membership.is_due(now):
+        self.looking.notice(busy=self._is_at_work())
+        if self.membership.tending.is_due(now):
             self._start("tend", self.membership.tend)
         if now >= self._forget_at and self.kept is not None:
             self._start("forget", partial(self._forget_sent, self.kept))
@@ -123,13 +126,22 @@ class Serving:
 
     def _is_idle(self) -> bool:
         """Whether nothing is left to do in our buckets: a whole look, begun after all asked, has found nothing due."""
-        if self._tasks or self.sending.under_way or self.retrying.queue or self.holding.is_busy:
+        if self._tasks or self._is_at_work():
             return False
         if self.state.confirmed or not self.backlog.is_empty or self.backlog.dropped:
             return False
         if self.backlog.shut_topics or self.reading.begins_again:
             return False
         return min(self.reading.looked_for, self.looking.looked_for) >= self.state.drains.asked
+
+    def _is_at_work(self) -> bool:
+        """Whether something is under way that may end with a message that waits for a time."""
+        return bool(self.sending.under_way or self.retrying.queue or self.holding.is_busy)
+
+    def wake(self) -> None:
+        """Look at what was committed: at what is to be sent at once, and soon at what is scheduled."""
+        self.woken = True
+        self.looking.soon()
 
     def _tell_drained(self) -> None:
         """Tell those who wait for it that all is published; what is in other relays' buckets is asked of the table."""
@@ -154,7 +166,7 @@ class Serving:
 
     def _until_next(self) -> float:
         now = self.clock.monotonic()
-        times = [*self.membership.next_times(), self.looking.next_at, self.pauses.until]
+        times = [*self.membership.tending.next_times(), self.looking.next_at, self.pauses.until]
         if self.state.drains.asked:
             times.append(self._others_at)
         silent_at = self.sending.silent_at()
@@ -183,7 +195,7 @@ class Serving:
         """Remove what was kept for long enough, in short transactions, until nothing is left of it."""
         while not self.state.stopping and await kept.forget(_FORGET):
             continue
-        self._forget_at = self.clock.monotonic() + self.membership.tend_every
+        self._forget_at = self.clock.monotonic() + self.membership.tending.every
 
     async def _read(self) -> None:
         woken, self.woken = self.woken, False
@@ -234,6 +246,6 @@ class Serving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.sending.end(self._time_left())
-        await self.membership.leave(max(self._time_left(), _MOMENT))
+        await self.state.ownership.leave(max(self._time_left(), _MOMENT), for_good=self.state.stopping)
         with suppress(Exception):  # the connection is closed, or was gone before
             await self.store.close()

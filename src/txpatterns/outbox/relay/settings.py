@@ -14,9 +14,9 @@ class RelaySettings:
 
     ``batch`` messages, or ``max_bytes`` of their payloads, go out together; ``read_ahead`` of them, or
     ``read_ahead_bytes``, are kept in memory. ``lease`` is how long a silent relay keeps its buckets. ``poll`` is
-    the longest wait between two looks at the table; wake-ups come sooner. ``keep_sent`` keeps published messages in
-    ``txp_outbox_sent`` for that long, and on PostgreSQL up to an hour longer, or a day if it is more than two days.
-    How long a publication may take is the broker's setting.
+    the longest wait between two looks at the table, and five times that while wake-ups are known to arrive, which come
+    sooner. ``keep_sent`` keeps published messages in ``txp_outbox_sent`` for that long, and on PostgreSQL up to an hour
+    longer, or a day if it is more than two days. How long a publication may take is the broker's setting.
     """
 
     batch: int = 500

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from random import Random
 
+from txpatterns.coordination import Leases, Ownership, Pace, say
+from txpatterns.coordination.wakeup import MEMBERS
 from txpatterns.database.database import Database
 from txpatterns.hooks import HookList
+from txpatterns.messages import BUCKETS
 from txpatterns.outbox.relay.drains import Drains
 from txpatterns.outbox.relay.due import Due
-from txpatterns.outbox.relay.ownership import Ownership
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.settings import RelaySettings
+from txpatterns.outbox.schema import SCOPE
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.outages import Outages
 from txpatterns.transport import Publisher
@@ -47,7 +51,11 @@ class RelayState:
         """Something has happened: the coordinator looks what there is to do."""
         self.stop = asyncio.Event()
         self.outages = Outages(database.clock, "the relay", self.stop)
-        self.ownership = Ownership(database, settings.lease)
+        announce = partial(say, word=MEMBERS)
+        leases = Leases(database, SCOPE, slots=BUCKETS, ttl=settings.lease, announce=announce)
+        self.ownership = Ownership(leases)
+        self.pace = Pace()
+        """How often it looks at the tables unasked."""
 
     @property
     def stopping(self) -> bool:

@@ -13,8 +13,8 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.leases import Held, Leases
 from txpatterns.database.database import Database
-from txpatterns.database.leases import Held, Leases
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS

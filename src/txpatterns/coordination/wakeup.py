@@ -1,4 +1,4 @@
-"""Telling relays in other processes that something was committed: a hint, on a connection of its own.
+"""Telling other processes, by a word, that there is something to do: a hint, on a connection of its own.
 
 Polling is the truth. A wake-up only saves the wait for the next poll, so it is never sent inside a business
 transaction, carries no data, and whatever happens to it never reaches the application.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -23,17 +24,28 @@ from txpatterns.text import error_line
 logger = logging.getLogger("txpatterns.wakeup")
 
 CHANNEL = "txp_outbox"
-MEMBERS = "members"
-"""What a wake-up says when relays come, go, or give up buckets; one without a word means new messages."""
+"""One for all words. Releases before listen here, and send here without a word, or ``members``."""
 
-_APART = timedelta(milliseconds=2)
+OUTBOX = "outbox"
+"""There are new messages. It goes without saying: an empty payload, the only one that earlier releases act upon."""
+MEMBERS = "members"
+"""Relays come, go, or give up buckets."""
+INBOX = "inbox"
+"""A message that waits for its handler is due sooner than before."""
+
+_APART, _FARTHEST = timedelta(milliseconds=2), timedelta(milliseconds=20)
+"""Between the end of a round trip and the next: at least, and at most for the sake of those who write."""
+_SHARE = 4
+"""So many times as long as a round trip took, the sender rests. It takes long where this process, or the server, is
+busy, and then a wake-up is worth least: whoever hears it has enough to do already."""
 _IDLE = timedelta(minutes=1)
 _AFTER_FAILURE = timedelta(seconds=1)
-_NOTIFY = sa.text(f"NOTIFY {CHANNEL}")
 
 
 class Notifier:
-    """Sends ``NOTIFY`` after commits: gathered, one under way at a time, at least 2 ms apart.
+    """Sends ``NOTIFY`` after commits: gathered by their words, one round trip under way at a time.
+
+    Between two it rests 2 ms, and up to 20 ms where they take long, so that they cost those who write next to nothing.
 
     ``notify`` may be called from any thread; it takes about a microsecond and never fails. The connection is
     opened by the first call, in a thread of its own, and closed after a minute without any.
@@ -43,9 +55,13 @@ class Notifier:
         self._engine = engine
         self._sender = _Sender(engine)
 
-    def notify(self) -> None:
-        """Wake the relays soon. Calls while one is under way become one."""
-        self._sender.notify()
+    def notify(self, word: str = OUTBOX) -> None:
+        """Wake those who listen to a word soon. Calls for one while one is under way become one.
+
+        Raises:
+            ValueError: the word is no plain name.
+        """
+        self._sender.notify(checked(word))
 
     def close(self) -> None:
         """Send what is wanted and close the connection; a later call opens another."""
@@ -63,13 +79,17 @@ class _Sender:
 
     def __init__(self, engine: AnyEngine) -> None:
         self._engine = engine
+        self._words: set[str] = set()
         self._wanted = threading.Event()
+        """Set behind each new word, and cleared before they are taken."""
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._failing = False
+        self._began_at: float | None = None
 
-    def notify(self) -> None:
+    def notify(self, word: str) -> None:
+        self._words.add(word)
         self._wanted.set()
         if self._thread is None and not self._closing.is_set():
             self._start()
@@ -118,8 +138,8 @@ class _Sender:
     def _send_plain(self, engine: Engine) -> None:
         try:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                while self._is_wanted():
-                    connection.execute(_NOTIFY)
+                while statement := self._next():
+                    connection.exec_driver_sql(statement)
         finally:
             engine.dispose()
 
@@ -132,25 +152,64 @@ class _Sender:
         try:
             connection, driver = runner.run(connect())
             try:
-                while self._is_wanted():
+                while statement := self._next():
                     # The driver prepares nothing for it: behind a pooler EXECUTE might reach another server.
-                    runner.run(driver.execute(_NOTIFY.text))
+                    runner.run(driver.execute(statement))
             finally:
                 runner.run(connection.close())
         finally:
             runner.run(engine.dispose())
 
-    def _is_wanted(self) -> bool:
-        """Wait for the next call, at least 2 ms; False when there was none for long, or at the end."""
-        if self._closing.wait(_APART.total_seconds()) and not self._wanted.is_set():
-            return False
-        if not self._wanted.wait(_IDLE.total_seconds()):
-            return False
-        self._wanted.clear()
-        return True
+    def _next(self) -> str:
+        """Wait for the next call; gives what is to be sent: nothing after a long silence or at the end.
+
+        A word that cannot be sent is not kept: the one who listens polls.
+        """
+        began_at, self._began_at = self._began_at, None
+        rest = _APART if began_at is None else rest_after(timedelta(seconds=time.monotonic() - began_at))
+        if self._closing.wait(rest.total_seconds()) and not self._wanted.is_set():
+            return ""
+        while self._wanted.wait(_IDLE.total_seconds()):
+            self._wanted.clear()
+            words: set[str] = set()
+            while self._words:
+                words.add(self._words.pop())
+            if words:
+                self._began_at = time.monotonic()
+                return "; ".join(map(_notification, sorted(words)))
+            if self._closing.is_set():
+                break
+        return ""
+
+
+def rest_after(round_trip: timedelta) -> timedelta:
+    """Say how long the sender rests after a round trip that took so long."""
+    return min(max(_SHARE * round_trip, _APART), _FARTHEST)
+
+
+def checked(word: str) -> str:
+    """Give the word back. Raises ValueError where it is no plain name, which could not be sent as it is."""
+    if not word.isidentifier() or not word.isascii():
+        raise ValueError(f"{word!r} is no word for a wake-up: letters, digits and underscores")
+    return word
+
+
+def payload_of(word: str) -> str:
+    """Give what stands for a word in a notification."""
+    return "" if word == OUTBOX else word
+
+
+def word_of(payload: str) -> str:
+    """Give the word that a payload stands for."""
+    return payload or OUTBOX
+
+
+def _notification(word: str) -> str:
+    payload = payload_of(word)
+    return f"NOTIFY {CHANNEL}, '{payload}'" if payload else f"NOTIFY {CHANNEL}"
 
 
 def say(connection: Connection, word: str) -> None:
     """Send a wake-up that says something, with the connection's transaction; on SQLite nobody would hear it."""
     if not is_sqlite(connection):
-        connection.execute(sa.text("SELECT pg_notify(:channel, :word)"), {"channel": CHANNEL, "word": word})
+        connection.execute(sa.text("SELECT pg_notify(:channel, :word)"), {"channel": CHANNEL, "word": payload_of(word)})

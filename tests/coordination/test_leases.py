@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from outbox.support import OffsetClock, open_database
-from txpatterns.database import Database, Leases
-from txpatterns.database.schema import lease_table, member_table
+from txpatterns.coordination import Census, Leases
+from txpatterns.coordination.schema import lease_table, member_table
+from txpatterns.database import Database
+from txpatterns.database.engines import sync_side
 from txpatterns.errors import LeaseLost
 
 TTL = timedelta(seconds=30)
@@ -107,6 +109,69 @@ async def test_own_time_counts_from_before_the_request(members):
     leases.database.transact = slow
     await leases.renew()
     assert not leases.is_safe
+
+
+async def test_renewing_and_counting_is_one_statement(members):
+    """H285: a renewal tells who is there, what is free and what is ours: nothing more is asked while all is well."""
+    (leases, _), (other, _) = members.make(), members.make()
+    held = await join(leases)
+    statements = []
+    engine = sync_side(leases.database.home.base)
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    census = await leases.renew()
+    assert len([text for text in statements if not text.startswith("BEGIN")]) == 1, statements
+    assert census == Census(live=1, stale=0, free=0, owned=16, forgettable=0)
+    assert leases.is_settled(held, census)
+    await other.join()
+    census = await leases.renew()
+    assert census.live == 2
+    assert leases.is_settled(held, census), "above its share it has nothing to take"
+
+
+async def test_what_there_is_to_take_or_to_forget_is_seen_at_the_renewal(members):
+    """H15, H285: free slots below the share, slots of the dead, slots that are gone from us, rows of the long dead."""
+    (dead, _), (leases, clock) = members.make(), members.make()
+    await join(dead)
+    census = await leases.join()
+    assert (census.live, census.free) == (2, 0)
+    assert leases.is_settled({}, census)
+    clock.offset += TTL * 1.5
+    census = await leases.join()
+    assert (census.live, census.stale, census.free) == (1, 1, 16), "who died owns nothing any more"
+    assert not leases.is_settled({}, census)
+    held = await leases.acquire(census.live)
+    assert leases.is_settled(held, await leases.renew())
+    await leases.database.transact(
+        lambda c: c.execute(sa.update(lease_table).where(lease_table.c.slot == 3).values(owner=None))
+    )
+    assert not leases.is_settled(held, await leases.renew()), "one is gone from us"
+    held = await leases.acquire(1)
+    assert len(held) == 16
+    clock.offset += timedelta(minutes=11)
+    census = await leases.join()
+    assert census.forgettable == 1
+    assert not leases.is_settled(await leases.owned(), census)
+    assert leases.is_settled(await leases.acquire(1), await leases.renew())
+
+
+async def test_who_is_alive_can_be_asked_inside_another_statement(members):
+    """H15: for `owner NOT IN (...)` on any table; of this scope, by the database's clock."""
+    (old, _), (new, clock) = members.make(), members.make()
+    await old.join()
+    await new.join()
+    strangers = Leases(new.database, "another scope", slots=0, ttl=TTL)
+    await strangers.join()
+
+    async def dead():
+        query = sa.select(member_table.c.owner).where(
+            member_table.c.scope == "scope", member_table.c.owner.not_in(new.alive())
+        )
+        return await new.database.read(lambda c: c.execute(query).scalars().all())
+
+    assert await dead() == []
+    clock.offset += TTL * 1.5
+    await new.join()
+    assert await dead() == [old.owner]
 
 
 async def test_leaving_twice_or_late_takes_nothing_from_others(members):

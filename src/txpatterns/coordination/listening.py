@@ -15,11 +15,11 @@ import anyio.to_thread
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from txpatterns.coordination.wakeup import CHANNEL, checked, say, word_of
 from txpatterns.database.database import Database
 from txpatterns.database.engines import dispose, own_engine
 from txpatterns.database.finishing import finish
 from txpatterns.database.second import engine_at
-from txpatterns.database.wakeup import CHANNEL, MEMBERS, say
 from txpatterns.errors import ConfigurationError
 from txpatterns.messages import new_id
 from txpatterns.text import error_line
@@ -37,9 +37,10 @@ class ListenSettings:
 
 
 class Listener:
-    """Calls ``on_wake`` when another process has committed a message, ``on_members`` when relays come or go.
+    """Calls, for each word that another process says, those who are registered for it. PostgreSQL only.
 
-    PostgreSQL only.
+    They are all called when listening begins, and when it is known to have ended: something may have been missed.
+    A word that nobody is registered for is passed over, for a later release may say it.
 
     Listens on a direct connection: ``listen_url`` of the Database names it where the ordinary URL leads through a
     pooler. A wake-up of our own, sent through the ordinary pool, shows at the start and in every silence whether
@@ -49,14 +50,11 @@ class Listener:
     def __init__(
         self,
         database: Database,
-        on_wake: Callable[[], None],
-        on_members: Callable[[], None] = lambda: None,
         *,
         settings: ListenSettings | None = None,
     ) -> None:
         self._database = database
-        self._on_wake = on_wake
-        self._on_members = on_members
+        self._calls: dict[str, list[Callable[[], None]]] = {}
         self._settings = settings or ListenSettings()
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
@@ -70,6 +68,14 @@ class Listener:
         self.checked = asyncio.Event()
         """Set whenever ``hears`` has been found out anew: tests wait for it."""
 
+    def on(self, word: str, call: Callable[[], None]) -> None:
+        """Register a part: ``call`` is made in the loop of ``run`` whenever the word is heard. It must not wait.
+
+        Raises:
+            ValueError: the word is no plain name.
+        """
+        self._calls.setdefault(checked(word), []).append(call)
+
     def stop(self) -> None:
         """End ``run``."""
         self._stopping.set()
@@ -77,6 +83,12 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until ``stop`` is called; what goes wrong is waited out."""
+        try:
+            await self._run()
+        finally:
+            self._deaf()
+
+    async def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -92,7 +104,7 @@ class Listener:
 
     async def _hear(self) -> bool:
         """Pass wake-ups on until the connection is lost; says whether any came."""
-        self._on_wake()  # something may have been committed while nobody listened
+        self._call_all()  # something may have been committed while nobody listened
         heard = False
         while not self._stopping.is_set():
             if not await self._arrives():
@@ -123,11 +135,20 @@ class Listener:
     def _heard(self, payload: str) -> None:
         if payload and payload == self._probe:
             self._arrived.set()
-        elif not payload:
-            self._on_wake()
-        elif payload == MEMBERS:
-            self._on_members()
+        else:
+            self._call(word_of(payload))
         self._news.set()
+
+    def _call(self, word: str) -> None:
+        for call in self._calls.get(word, ()):
+            try:
+                call()
+            except Exception:
+                logger.exception("a wake-up failed; what there is to do will be found by polling")
+
+    def _call_all(self) -> None:
+        for word in self._calls:
+            self._call(word)
 
     def _closed(self) -> None:
         self._lost = True
@@ -142,8 +163,15 @@ class Listener:
     def _trouble(self, what: str) -> None:
         if not self._troubled and not self._stopping.is_set():
             logger.warning("wake-ups do not arrive, new messages are found by polling: %s", what)
-        self._troubled, self.hears = True, False
+        self._troubled = True
+        self._deaf()
         self.checked.set()
+
+    def _deaf(self) -> None:
+        """Nobody counts on being told any more; what was missed is looked for now."""
+        if self.hears:
+            self.hears = False
+            self._call_all()
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:

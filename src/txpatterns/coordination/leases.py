@@ -17,10 +17,10 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite
 from txpatterns.database.engines import IDLE
-from txpatterns.database.schema import lease_table, member_table
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
 
@@ -38,6 +38,12 @@ class Census:
     live: int
     stale: int
     """Members that stopped without leaving, seen within the last ten minutes."""
+    free: int = 0
+    """Slots that nobody owns who lives."""
+    owned: int = 0
+    """Slots that are ours."""
+    forgettable: int = 0
+    """Members that stopped longer ago than that, and whose rows are still there."""
 
 
 class Leases:
@@ -92,7 +98,7 @@ class Leases:
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
             self.announce(connection)
-            return self._census(connection)
+            return Census(*map(int, connection.execute(sa.select(*self._counts())).one()))
 
         census = await self._transact(work, urgent=True)
         self.owner, self._ours, self._renewed_at = owner, [owner], started
@@ -111,14 +117,26 @@ class Leases:
                 sa.update(member_table)
                 .where(self._me(), member_table.c.expires_at > self.database.now())
                 .values(expires_at=self.database.now(self.ttl))
-            )
-            if renewed.rowcount != 1:
+                .returning(*self._counts())
+            ).one_or_none()
+            if renewed is None:
                 raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
-            return self._census(connection)
+            return Census(*map(int, renewed))
 
-        census = await self._transact(work, urgent=True)
+        census = await self._transact(work, urgent=True, single=True)
         self._renewed_at = started
         return census
+
+    def alive(self) -> sa.Select[tuple[str]]:
+        """Give the owners that live, as a subquery: ``owner.not_in(leases.alive())`` in another statement."""
+        member = member_table.alias()
+        return sa.select(member.c.owner).where(member.c.scope == self.scope, member.c.expires_at > self.database.now())
+
+    def is_settled(self, held: Held, census: Census) -> bool:
+        """Whether ``acquire`` would change nothing: nothing is free that is due to us, gone from us, or to forget."""
+        share = -(-self.slots // max(census.live, 1))
+        lacks = census.free > 0 and len(held) < share
+        return not lacks and census.owned == len(held) and census.forgettable == 0
 
     def surplus(self, held: Held, live: int) -> list[int]:
         """Say which slots are above a fair share among so many members."""
@@ -174,12 +192,12 @@ class Leases:
             query = query.order_by(lease_table.c.slot).with_for_update(read=True)
         return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
 
-    async def _transact(self, work: Callable[[Connection], T], *, urgent: bool = False) -> T:
+    async def _transact(self, work: Callable[[Connection], T], *, urgent: bool = False, single: bool = False) -> T:
         def bounded(connection: Connection) -> T:
             self._bound(connection)
             return work(connection)
 
-        return await self.database.transact(bounded, urgent=urgent)
+        return await self.database.transact(bounded, urgent=urgent, single=single)
 
     def _bound(self, connection: Connection) -> None:
         """Let the server end a transaction that locks leases and then does nothing for the length of one.
@@ -187,7 +205,9 @@ class Leases:
         A process that is stopped in the middle of it keeps its connection, and with that would keep others out of
         slots that are no longer its own.
         """
-        if not is_sqlite(connection) and (self.ttl < IDLE or self.database.home.is_pooled):
+        if is_sqlite(connection) or connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            return
+        if self.ttl < IDLE or self.database.home.is_pooled:
             milliseconds = int(self.ttl.total_seconds() * 1000)
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 
@@ -197,14 +217,21 @@ class Leases:
     def _scope(self) -> sa.ColumnElement[bool]:
         return member_table.c.scope == self.scope
 
-    def _census(self, connection: Connection) -> Census:
-        live = member_table.c.expires_at > self.database.now()
-        query = sa.select(sa.func.count().filter(live), sa.func.count().filter(sa.not_(live))).where(
-            member_table.c.scope == self.scope,
-            member_table.c.expires_at > self.database.now(-_SHOWN_FOR),
+    def _counts(self) -> list[sa.ScalarSelect[int]]:
+        """Give what a census counts, each by a subquery: so a renewal, which asks for it too, is one statement."""
+        member, slot, now = member_table.alias(), lease_table.alias(), self.database.now
+        ended, shown = member.c.expires_at <= now(), member.c.expires_at > now(-_SHOWN_FOR)
+        of_members = (sa.not_(ended), sa.and_(ended, shown), sa.not_(shown))
+        live, stale, forgettable = (
+            sa.select(sa.func.count()).select_from(member).where(member.c.scope == self.scope, kind)
+            for kind in of_members
         )
-        found = connection.execute(query).one()
-        return Census(live=found[0], stale=found[1])
+        unowned = sa.or_(slot.c.owner.is_(None), slot.c.owner.not_in(self.alive()))
+        free, owned = (
+            sa.select(sa.func.count()).select_from(slot).where(slot.c.scope == self.scope, kind)
+            for kind in (unowned, slot.c.owner == self.owner)
+        )
+        return [count.scalar_subquery() for count in (live, stale, free, owned, forgettable)]
 
     def _ensure_slots(self, connection: Connection) -> None:
         query = sa.select(sa.func.count()).where(lease_table.c.scope == self.scope)

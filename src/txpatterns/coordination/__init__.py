@@ -1,0 +1,23 @@
+"""Who is there, who owns what, and how processes wake each other; it knows nothing of messages."""
+
+from txpatterns.coordination.leases import Census, Held, Leases
+from txpatterns.coordination.listening import Listener, ListenSettings
+from txpatterns.coordination.membership import Membership
+from txpatterns.coordination.ownership import Ownership
+from txpatterns.coordination.pace import Pace
+from txpatterns.coordination.tending import Tending
+from txpatterns.coordination.wakeup import Notifier, say
+
+__all__ = [
+    "Census",
+    "Held",
+    "Leases",
+    "ListenSettings",
+    "Listener",
+    "Membership",
+    "Notifier",
+    "Ownership",
+    "Pace",
+    "Tending",
+    "say",
+]

@@ -1,0 +1,38 @@
+"""Being one of a scope's members without owning anything of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from txpatterns.clock import Clock
+from txpatterns.coordination.leases import Census, Leases
+from txpatterns.errors import LeaseLost
+
+
+class Membership:
+    """This process among the members of a scope, so that the others notice when it dies.
+
+    ``told`` is given each census: how many live, and how many died without leaving.
+    """
+
+    def __init__(self, leases: Leases, told: Callable[[Census], None]) -> None:
+        self._leases = leases
+        self._told = told
+
+    async def join(self) -> None:
+        """Become a member."""
+        self._told(await self._leases.join())
+        await self._leases.acquire(1)  # there are no slots; this forgets the members that died long ago
+
+    async def keep(self, clock: Clock, stopping: asyncio.Event) -> None:
+        """Renew the membership until ``stopping`` is set; one that was lost is begun anew."""
+        while not await clock.wait(stopping, self._leases.ttl / 3):
+            try:
+                self._told(await self._leases.renew())
+            except LeaseLost:
+                await self.join()
+
+    async def leave(self) -> None:
+        """End the membership, so that nobody takes this process for dead."""
+        await self._leases.leave()
