@@ -42,9 +42,8 @@ def new_id() -> str:
 
     It is known before the transaction commits, and sorts by creation to about a quarter of a microsecond.
     """
-    nanoseconds = time.time_ns()
-    milliseconds, rest = divmod(nanoseconds, 1_000_000)
-    return _uuid7(milliseconds, rest * 4096 // 1_000_000, int.from_bytes(os.urandom(8), "big"))
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    return _uuid7(milliseconds, rest * 4096 // 1_000_000, os.urandom(8))
 
 
 def derived_id(scope: str, origin: str, path: str, milliseconds: int) -> str:
@@ -54,7 +53,7 @@ def derived_id(scope: str, origin: str, path: str, milliseconds: int) -> str:
     messages it is, as ``"0"`` or ``"2.gather.1"``; ``milliseconds`` since 1970 is the time that the id sorts by.
     """
     digest = hashlib.sha256(f"{scope}\x00{origin}\x00{path}".encode()).digest()
-    return _uuid7(milliseconds, int.from_bytes(digest[:2], "big") & 0xFFF, int.from_bytes(digest[2:10], "big"))
+    return _uuid7(milliseconds, int.from_bytes(digest[:2], "big") & 0xFFF, digest[2:10])
 
 
 def milliseconds_of(message_id: str) -> int:
@@ -66,11 +65,9 @@ def milliseconds_of(message_id: str) -> int:
         return 0
 
 
-def _uuid7(milliseconds: int, fraction: int, random: int) -> str:
-    value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64
-    value |= 0b10 << 62 | random & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _uuid7(milliseconds: int, fraction: int, random: bytes) -> str:
+    when, rest = f"{milliseconds & (1 << 48) - 1:012x}", random.hex()
+    return f"{when[:8]}-{when[8:]}-7{fraction:03x}-{random[0] & 0x3F | 0x80:02x}{rest[2:4]}-{rest[4:]}"
 
 
 def bucket_of(key: str) -> int:

@@ -29,6 +29,8 @@ from txpatterns.retries import LONGEST_WAIT
 from txpatterns.serialization.registry import EventRegistry
 
 _HEADER_LIMIT = 16_384
+_LARGEST_BESIDE = 4 * _HEADER_LIMIT + LONGEST_KEY
+"""Bytes of headers and key at most: adding them up takes longer than to see that a small payload leaves the room."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _ID = re.compile(r"[!-~]{1,64}")
@@ -100,7 +102,7 @@ class Outbox:
             raise AddRefused(
                 "deliver_after is negative, or above a hundred years.", fix="Give a timedelta of zero or more."
             )
-        message = self._message(event, message_id or new_id(), headers or {})
+        message = self._message(event, _allowed(message_id) if message_id else new_id(), headers or {})
         strict = describe(type(event)).order == "strict"
         entry = Entry(self._writer, message.id, _Added(message, deliver_after, strict))
         deferred.add(deferred.plain(transaction), entry)
@@ -155,11 +157,7 @@ class Outbox:
     def _message(self, event: Event, message_id: str, headers: Mapping[str, str]) -> Message:
         spec, now = self.registry.register(type(event)), self.database.clock.now()
         key = event.key_of()
-        if not _ID.fullmatch(message_id):
-            raise AddRefused(
-                f"Message id {message_id[:40]!r} is not allowed.", fix="Use 1 to 64 printable ASCII characters."
-            )
-        if key is not None and _UNSTORABLE.search(key):
+        if key is not None and not (key.isascii() and key.isprintable()) and _UNSTORABLE.search(key):
             raise AddRefused(f"The key of {spec.type} holds characters that cannot be stored.", fix="Use plain text.")
         if key is not None and len(key) * 4 > LONGEST_KEY and len(key.encode()) > LONGEST_KEY:
             raise AddRefused(
@@ -168,17 +166,9 @@ class Outbox:
             )
         encoded = self.registry.encode(event, message_id, now)
         given = {**self.hooks.headers(), **headers, **encoded.headers}
-        message = Message(
-            id=message_id,
-            topic=spec.topic,
-            type=spec.type,
-            payload=encoded.payload,
-            key=key,
-            headers=_checked(given) if given else {},
-            content_type=encoded.content_type,
-            occurred_at=now,
-        )
-        if message.size > self.max_payload:
+        checked, payload, kind = _checked(given) if given else {}, encoded.payload, encoded.content_type
+        message = Message(message_id, spec.topic, spec.type, payload, key, checked, kind, now)
+        if len(payload) + _LARGEST_BESIDE > self.max_payload and message.size > self.max_payload:
             raise PayloadTooLarge(f"{spec.type} has {message.size} bytes; the limit is {self.max_payload}.")
         self.registry.read_back(event, message)
         return message
@@ -210,6 +200,14 @@ class Outbox:
         ]
         insert = sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due)
         self.database.execute_beside(connection, insert, rows)
+
+
+def _allowed(message_id: str) -> str:
+    if not _ID.fullmatch(message_id):
+        raise AddRefused(
+            f"Message id {message_id[:40]!r} is not allowed.", fix="Use 1 to 64 printable ASCII characters."
+        )
+    return message_id
 
 
 def _lock_keys(connection: Connection, keys: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ SQLAlchemy's asyncpg, for one, sends BEGIN with the first statement that goes th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from txpatterns.database.direct import translated
 from txpatterns.database.engines import in_schema
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import COLUMNS, outbox_table
+from txpatterns.serialization.exact_json import json_of_texts
 
 _TYPES = ("text", "text", "text", "text", "smallint", "bytea", "text", "text", "timestamptz")
 # Only our own names are put into the texts below; every value is bound.
@@ -47,7 +47,7 @@ def row_of(message: Message) -> tuple[Any, ...]:
         message.key,
         message.bucket,
         message.payload,
-        json.dumps(dict(message.headers)) if message.headers else "{}",
+        json_of_texts(message.headers) if message.headers else "{}",
         message.content_type,
         message.occurred_at,
     )

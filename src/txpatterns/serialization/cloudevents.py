@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from txpatterns.errors import DecodeError
 from txpatterns.messages import Event, EventType, Message
 from txpatterns.serialization.codec import Decoded, Encoded, text_of_id
-from txpatterns.serialization.exact_json import from_json, to_json
+from txpatterns.serialization.exact_json import from_json, json_of_texts, to_json
+from txpatterns.transport import text_of_instant
 
 _STRUCTURED = "application/cloudevents+json"
 
@@ -54,7 +54,7 @@ class CloudEventsStructured(_CloudEvents):
 
     def encode(self, event: Event, spec: EventType, message_id: str, occurred_at: datetime) -> Encoded:
         attributes = _attributes(self.source, event, spec, message_id, occurred_at)
-        head = json.dumps({**attributes, "datacontenttype": "application/json"})
+        head = json_of_texts({**attributes, "datacontenttype": "application/json"})
         return Encoded(head[:-1].encode() + b', "data": ' + to_json(event) + b"}", _STRUCTURED)
 
 
@@ -83,7 +83,7 @@ def _attributes(source: str, event: Event, spec: EventType, message_id: str, occ
         "id": message_id,
         "source": source,
         "type": spec.type,
-        "time": occurred_at.isoformat(),
+        "time": text_of_instant(occurred_at),
         "dataschema": f"urn:txpatterns:{spec.type}:{spec.version}",
     }
     key = event.key_of()
