@@ -140,39 +140,32 @@ _ID, _TYPE, _CONTENT, _OCCURRED, _KEY = (
 
 def to_wire_headers(message: Message) -> dict[str, str]:
     """Give all headers that a broker message carries: the message's own and those that name it."""
-    named = {
-        _ID: message.id,
-        _TYPE: message.type,
-        _CONTENT: message.content_type,
-        _OCCURRED: text_of_instant(message.occurred_at),
-    }
-    if message.key is not None:
-        named[_KEY] = message.key
-    return {**message.headers, **named} if message.headers else named
+    message_id, _, type_, _, key, headers, content_type, occurred_at = message
+    named = {_ID: message_id, _TYPE: type_, _CONTENT: content_type, _OCCURRED: text_of_instant(occurred_at)}
+    if key is not None:
+        named[_KEY] = key
+    return {**headers, **named} if headers else named
 
 
-class _InstantText:
-    """Writes an instant as ``isoformat`` does, and most of it once for each second: it costs as much as sending."""
-
-    def __init__(self) -> None:
-        self._last = (EPOCH, "1970-01-01T00:00:00")  # one attribute, because any thread may come by
-
-    def __call__(self, instant: datetime) -> str:
-        if instant.tzinfo is not UTC:
-            return instant.isoformat()
-        second, text = self._last
-        since = instant - second
-        if since.days or since.seconds:
-            second = instant.replace(microsecond=0)
-            text = second.replace(tzinfo=None).isoformat()
-            self._last = (second, text)
-        microsecond = instant.microsecond
-        if not microsecond:
-            return f"{text}+00:00"
-        return "%s.%06d+00:00" % (text, microsecond)  # noqa: UP031 - a format specifier takes twice as long
+_second = (EPOCH, "1970-01-01T00:00:00")
+"""The last second that was written, and its text; one name, because any thread may come by."""
 
 
-text_of_instant = _InstantText()
+def text_of_instant(instant: datetime) -> str:
+    """Write an instant as ``isoformat`` does, and most of it once for each second: it costs as much as sending."""
+    global _second  # noqa: PLW0603 - what is kept changes nothing but the time that it takes
+    if instant.tzinfo is not UTC:
+        return instant.isoformat()
+    second, text = _second
+    since = instant - second
+    if since.days or since.seconds:
+        second = instant.replace(microsecond=0)
+        text = second.replace(tzinfo=None).isoformat()
+        _second = (second, text)
+    microsecond = instant.microsecond
+    if not microsecond:
+        return f"{text}+00:00"
+    return "%s.%06d+00:00" % (text, microsecond)  # noqa: UP031 - a format specifier takes twice as long
 
 
 class Place(str):

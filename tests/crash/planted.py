@@ -228,7 +228,7 @@ def never_settles(_: Surroundings) -> None:
     async def settle(self: Serving) -> None:
         rows = list(self.state.confirmed)
         self.state.confirmed.clear()
-        self.backlog.finish(rows)
+        self.backlog.unfinished.finish(rows)
 
     Serving._settle = settle
 

@@ -47,8 +47,10 @@ class Simulation:
             self.write_failure,
         ]
         self.random.choice([*moves, self.retry, self.release])()
-        assert len(self.backlog.known) <= self.backlog.limit, "memory is bounded"
-        assert self.backlog.bytes == sum(len(one.message.payload) for one in self.backlog.known.values())
+        assert len(self.backlog.unfinished.rows) <= self.backlog.limit, "memory is bounded"
+        assert self.backlog.unfinished.bytes == sum(
+            len(one.message.payload) for one in self.backlog.unfinished.rows.values()
+        )
 
     def begin_read(self) -> None:
         if self.page is not None or not self.backlog.room:
@@ -65,7 +67,7 @@ class Simulation:
         waiting = [self.table[n] for n in sorted(self.table) if n > after]
         found = [one for one in waiting if one.message.topic not in but][:limit]
         self.page = (
-            self.backlog.reading_began(),
+            self.backlog.unfinished.reading_began(),
             limit,
             [row(one.position, one.message.key, len(one.message.payload), one.message.topic) for one in found],
         )
@@ -78,10 +80,10 @@ class Simulation:
         if self.again is not None:
             last = None if len(found) < limit else found[-1].position
             self.aside += self.backlog.take_in_again(found, self.again, last, self.cursor)
-            self.backlog.reading_ended(note)
+            self.backlog.unfinished.reading_ended(note)
             return
         self.aside += self.backlog.take_in(found)
-        self.backlog.reading_ended(note)
+        self.backlog.unfinished.reading_ended(note)
         if found:
             self.cursor = found[-1].position
         self.at_end = len(found) < limit
@@ -157,7 +159,7 @@ class Simulation:
     def settle(self) -> None:
         for one in self.confirmed:
             self.table.pop(one.position, None)
-        self.backlog.finish(self.confirmed)
+        self.backlog.unfinished.finish(self.confirmed)
         self.confirmed = []
 
     def set_aside(self) -> None:
@@ -175,7 +177,7 @@ class Simulation:
             self.dead.append(one.message.id)
         else:
             self.retrying[one.position] = one
-        self.backlog.finish([one])
+        self.backlog.unfinished.finish([one])
         self.backlog.thaw(one.lane, one.position, held=not permanent)
 
     def retry(self) -> None:

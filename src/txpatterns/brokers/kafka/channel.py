@@ -3,6 +3,9 @@
 The driver does its work in threads of its own; what it has to say is fetched by `poll`. What is there already is
 fetched on the event loop, where nobody has to wait for Python's lock; only when nothing is there a thread waits for
 the next word. A loop that napped instead would come late, because its naps are a millisecond or more.
+
+The driver gathers what it is handed for a few milliseconds, or it would send a request for every few messages. When
+all of a publication is handed over there is nothing to wait for any more, and it is told so.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from txpatterns.transport import CONFIRMED, Outcome, Verdict, to_wire_headers
 logger = logging.getLogger("txpatterns.kafka")
 
 _WAIT, _SOON = 0.1, 0.002
+_NOTICE = 0.001
+"""So long the driver is told to gather no more: its threads have to see that."""
 _REASON_WITHIN = 1.0
 _DISPOSE_TRIES = 50
 
@@ -48,11 +53,12 @@ class Batch:
         self.lonely = len(messages) == 1
         """Nothing else was under way with it at any time, so an error is its own."""
         self._stored: list[str] = []
+        self._note = self._stored.append
 
     def report(self, message_id: str, error: KafkaError | None, _: object) -> None:
         """Called by the driver for each message, by whichever thread polls: so it only takes a note."""
         if error is None:
-            self._stored.append(message_id)
+            self._note(message_id)
         else:
             self.failed.append((message_id, error))
 
@@ -105,6 +111,8 @@ class Channel:
         self._producer = Producer({**config, "error_cb": self._on_error, "logger": DriverLog(clock)})
         self._thread = ThreadPoolExecutor(1, "txp-kafka-producer")
         self._waiting: asyncio.Future[int | Exception] | None = None
+        self._gathers = False
+        """The driver may still wait for more of what it was handed."""
         self._fatal: tuple[BrokerError, float] | None = None
 
     def open(self, batch: Batch) -> None:
@@ -121,12 +129,16 @@ class Channel:
             BufferError, KafkaException, TypeError, ValueError: it did not take the first.
         """
         produce, report = self._producer.produce, batch.report
-        while messages:
-            message = messages[0]
-            headers: dict[str, Any] = to_wire_headers(message)
-            report_of = partial(report, message.id)
-            produce(message.topic, value_of(message), message.key, on_delivery=report_of, headers=headers)
-            messages.popleft()
+        try:
+            while messages:
+                message = messages[0]
+                message_id, topic, _, payload, key, _, _, _ = message  # each attribute would cost a look-up
+                headers: dict[str, Any] = to_wire_headers(message)
+                report_of = partial(report, message_id)
+                produce(topic, payload or value_of(message), key, on_delivery=report_of, headers=headers)
+                messages.popleft()
+        finally:
+            self._gathers = True
 
     def look(self) -> bool:
         """Fetch what the driver has to say now; says whether it was anything."""
@@ -182,10 +194,21 @@ class Channel:
 
     def _poll_on(self) -> int | Exception:
         """Wait for the next word, and for what soon follows it: each call to the thread costs as much as a message."""
-        found = more = self._poll(_WAIT)
+        found = more = self._send_now() or self._poll(_WAIT)
         while more and not isinstance(more, Exception) and len(self._producer):
             more = self._poll(_SOON)
         return more if isinstance(more, Exception) else found
+
+    def _send_now(self) -> int | Exception:
+        """Let the driver send what it still gathers, and fetch what it has to say meanwhile."""
+        if not self._gathers:
+            return 0
+        self._gathers = False
+        before = len(self._producer)
+        try:
+            return before - self._producer.flush(_NOTICE)
+        except Exception as raised:  # noqa: BLE001 - the same as when it is polled
+            return raised
 
     def _digest(self, found: int | Exception) -> bool:
         """Draw the conclusions from what was fetched."""

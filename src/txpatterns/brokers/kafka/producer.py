@@ -127,7 +127,7 @@ class KafkaPublisher:
             if channel.suspicious:
                 channel.suspicious = False
                 self._topics.doubt()  # ask first: whoever gets no answer knows that nothing was sent
-        topics = [message.topic for message in messages]
+        topics = dict.fromkeys([message.topic for message in messages])
         try:
             unusable = await self._topics.check(topics) if self._topics.unsure(topics) else {}
         except KafkaException as raised:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from txpatterns.outbox.relay.lanes import LaneState, Turns
 from txpatterns.outbox.relay.rows import Lane, Row
+from txpatterns.outbox.relay.unfinished import Unfinished
 from txpatterns.outbox.relay.verdicts import Judge, Verdicts
 from txpatterns.transport import Outcome
 
@@ -26,9 +27,8 @@ class Backlog:
         self.limit = limit
         self.lane_limit = lane_limit
         self.max_bytes = max_bytes
-        self.bytes = 0
         self.ordered_prefix = ordered_prefix
-        self.known: dict[str, Row] = {}
+        self.unfinished = Unfinished()
         self.held: set[Lane] = set()
         self.frozen: set[Lane] = set()
         self.dropped: dict[Lane, int] = {}
@@ -37,9 +37,6 @@ class Backlog:
         """Where a pass first met a lane while it was frozen."""
         self.turns = Turns()
         self.judge = Judge(ordered_prefix=ordered_prefix)
-        self.forgotten = 0
-        """How often rows were let go of unfinished, and have to be read again."""
-        self._settled_lately: set[str] = set()
         self._lanes: dict[Lane, LaneState] = {}
         self._shut: dict[str, int] = {}
         """The topics that are not to be read, and how many messages are kept of each."""
@@ -47,17 +44,17 @@ class Backlog:
     @property
     def room(self) -> int:
         """How many more rows may be read."""
-        return max(self.limit - len(self.known), 0) if self.bytes < self.max_bytes else 0
+        return max(self.limit - len(self.unfinished.rows), 0) if self.unfinished.bytes < self.max_bytes else 0
 
     @property
     def room_bytes(self) -> int:
         """How many bytes of payload may still be read."""
-        return max(self.max_bytes - self.bytes, 0)
+        return max(self.max_bytes - self.unfinished.bytes, 0)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing that was read is unfinished."""
-        return not self.known
+        return not self.unfinished.rows
 
     @property
     def shut_topics(self) -> list[str]:
@@ -75,7 +72,7 @@ class Backlog:
 
     def is_crowded_by(self, topic: str) -> bool:
         """Whether there is no room left, and this topic fills more than its share of it."""
-        return not self.room and sum(row.message.topic == topic for row in self.known.values()) > self.share
+        return not self.room and sum(row.message.topic == topic for row in self.unfinished.rows.values()) > self.share
 
     def next_left_out(self, seen: int) -> int | None:
         """Say from where on to read again for a lane that was left out and has room now, each in its turn.
@@ -119,9 +116,9 @@ class Backlog:
     def take_in(self, rows: Iterable[Row]) -> list[Row]:
         """Accept rows in the order of a pass; gives those of held lanes, which are to be set aside."""
         behind: list[Row] = []
-        known, lanes, limit, lane_bytes = self.known, self._lanes, self.lane_limit, self.max_bytes // 8
-        held, frozen, dropped, settled_lately = self.held, self.frozen, self.dropped, self._settled_lately
-        shut = self._shut
+        unfinished, lanes, limit, lane_bytes = self.unfinished, self._lanes, self.lane_limit, self.max_bytes // 8
+        known, settled_lately, shut = unfinished.rows, unfinished.settled_lately, self._shut
+        held, frozen, dropped = self.held, self.frozen, self.dropped
         for row in rows:
             message, lane = row.message, row.lane
             message_id = message.id
@@ -149,7 +146,7 @@ class Backlog:
                 waiting.append(row)
                 size = len(message.payload)
                 state.bytes += size
-                self.bytes += size
+                unfinished.bytes += size
         return behind
 
     def next_batch(self, size: int, max_bytes: int, *, apart: str | None = None) -> list[Row]:
@@ -161,7 +158,7 @@ class Backlog:
             state = ready.popleft()
             state.busy = True
             while True:
-                row = state.rows.popleft()
+                row = state.rows.pop(0)
                 batch.append(row)
                 taken = len(row.message.payload)
                 state.bytes -= taken
@@ -174,7 +171,7 @@ class Backlog:
         """Take one message of this topic that must be sent all by itself."""
         state = self.turns.next_alone(topic)
         state.busy = True
-        row = state.rows.popleft()
+        row = state.rows.pop(0)
         state.bytes -= len(row.message.payload)
         return [row]
 
@@ -208,11 +205,11 @@ class Backlog:
     def _put_back(self, lane: Lane, rows: Sequence[Row]) -> None:
         state = self._lanes.get(lane)
         if state is None:  # frozen meanwhile: what was not confirmed is read again
-            self._forget(rows)
+            self.unfinished.forget(rows)
             return
         state.busy = False
         if rows:
-            state.rows.extendleft(reversed(rows))
+            state.rows[:0] = rows
             state.bytes += sum(len(row.message.payload) for row in rows)
         else:
             state.alone = False
@@ -230,39 +227,7 @@ class Backlog:
         gone = [state.rows.pop() for _ in range(len(state.rows) - max(keep, 0))]
         state.bytes -= sum(len(row.message.payload) for row in gone)
         if gone:
-            self._forget(gone)
-
-    def finish(self, rows: Sequence[Row]) -> None:
-        """Forget rows that are settled in the database, but for a reading that began before."""
-        self._remove(rows)
-        self._settled_lately.update([row.message.id for row in rows])
-
-    def _forget(self, rows: Iterable[Row]) -> None:
-        self.forgotten += 1
-        self._remove(rows)
-
-    def _remove(self, rows: Iterable[Row]) -> None:
-        known = self.known
-        for row in rows:
-            message = row.message
-            if known.pop(message.id, None) is not None:
-                self.bytes -= len(message.payload)
-
-    def positions(self, above: int) -> list[int]:
-        """Give the places above a position of what is read and not finished."""
-        return [row.position for row in self.known.values() if row.position > above]
-
-    def positions_of(self, rows: Iterable[Row]) -> list[int]:
-        """Give the places of those among these rows that are read and not finished."""
-        known = self.known
-        return [row.position for row in rows if row.message.id in known]
-
-    def reading_began(self) -> set[str]:
-        """Note a reading: what was settled before it cannot turn up in it. Give the note to ``reading_ended``."""
-        return set(self._settled_lately)
-
-    def reading_ended(self, settled_before: set[str]) -> None:
-        self._settled_lately -= settled_before
+            self.unfinished.forget(gone)
 
     def freeze(self, lane: Lane) -> None:
         """Leave a lane's rows in the outbox for now, until it is written what becomes of it."""
@@ -271,7 +236,7 @@ class Backlog:
         state = self._lanes.pop(lane, None)
         if state is not None:
             self.turns.remove(state)
-            self._forget(state.rows)
+            self.unfinished.forget(state.rows)
 
     def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
         """Let a pass find a frozen lane's rows again, from ``position`` on: to go out, or if held to be set aside."""
@@ -288,7 +253,7 @@ class Backlog:
         for lane, state in list(self._lanes.items()):
             if state.rows and state.rows[0].bucket in gone:
                 self.turns.remove(state)
-                self._forget(state.rows)
+                self.unfinished.forget(state.rows)
                 state.rows.clear()
                 state.bytes = 0
                 if not state.busy:
@@ -297,7 +262,7 @@ class Backlog:
     def under_way(self, buckets: Iterable[int]) -> bool:
         """Whether something of these buckets is read and not settled."""
         wanted = set(buckets)
-        return any(row.bucket in wanted for row in self.known.values())
+        return any(row.bucket in wanted for row in self.unfinished.rows.values())
 
 
 _FIRST_POSITION = 1

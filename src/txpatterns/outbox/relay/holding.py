@@ -86,7 +86,7 @@ class Holding:
             row, error, permanent = failure.row, failure.error, failure.permanent
             held = await self.store.fail(self.ownership.held, row, error, permanent=permanent)
             self.failing.popleft()
-            self.backlog.finish([row])
+            self.backlog.unfinished.finish([row])
             self.backlog.thaw(row.lane, row.position, held=held)
             self.hooks.tell(PublishFailed(row.message, error, 1))
             if permanent:

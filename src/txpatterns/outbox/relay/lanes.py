@@ -14,7 +14,7 @@ class LaneState:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.rows: deque[Row] = deque()
+        self.rows: list[Row] = []  # most lanes hold one or two, for which a deque takes long to make
         self.bytes = 0
         self.busy = False
         self.alone = False

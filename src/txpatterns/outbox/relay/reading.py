@@ -48,6 +48,8 @@ class Reading:
         self._cursor = self._highest = 0
         """The last position of the last page, and the highest that was ever read."""
         self._unseen = Unseen()
+        self._ours: set[int] = set()
+        """The numbers of our own transactions that have ended, and may not have at the last look."""
         self._read: list[int] = []
         """Where the rows are that were read above all that is unseen; some may be finished."""
         self._forgotten = 0
@@ -75,6 +77,11 @@ class Reading:
     def forget_page(self) -> None:
         """Throw away the page that is being read, if any: the buckets have changed. It is read again."""
         self._generation += 1
+
+    def wrote_nothing(self, number: int) -> None:
+        """A transaction has ended that has written nothing to the outbox: nothing of it will come to light."""
+        self._ours.add(number)
+        self._unseen = self._unseen.without(self._ours)
 
     def is_due(self, now: float, *, woken: bool) -> bool:
         """Whether there is room and a reason to read."""
@@ -113,11 +120,15 @@ class Reading:
         if found is None:
             return []
         aside, rows = self.backlog.take_in(found.page.rows), found.page.rows
-        self.backlog.reading_ended(found.note)
+        self.backlog.unfinished.reading_ended(found.note)
         if found.page.snapshot is not None:
-            self._unseen = self._unseen.after(found.page.snapshot, self._highest)
+            snapshot = found.page.snapshot
+            self._ours = {number for number in self._ours if snapshot.may_run(number)}
+            self._unseen = self._unseen.after(snapshot, self._highest).without(self._ours)
             lowest = self._unseen.lowest
-            self._read = [position for position in self._read if position > lowest] + self.backlog.positions_of(rows)
+            self._read = [
+                position for position in self._read if position > lowest
+            ] + self.backlog.unfinished.positions_of(rows)
         if rows:
             self._pause = _FIRST_POLL
             self._highest = max(self._highest, rows[-1].position)
@@ -134,19 +145,19 @@ class Reading:
         What has come to light meanwhile comes with it, but stays unseen: behind this page there may be more of it.
         """
         after = first - 1
-        known = self.backlog.positions(min(after, self._unseen.lowest))
+        known = self.backlog.unfinished.positions(min(after, self._unseen.lowest))
         found = await self._fetch(Place(after, self._unseen, known, self.backlog.shut_topics), buckets, limit)
         if found is None:
             return []
         rows, lowest = found.page.rows, self._unseen.lowest
         aside = self.backlog.take_in_again(rows, first, found.last, self._cursor)
-        self._read += [position for position in self.backlog.positions_of(rows) if position > lowest]
-        self.backlog.reading_ended(found.note)
+        self._read += [position for position in self.backlog.unfinished.positions_of(rows) if position > lowest]
+        self.backlog.unfinished.reading_ended(found.note)
         return aside
 
     async def _fetch(self, place: Place, buckets: Sequence[int], limit: int) -> _Found | None:
         """Ask the database for a page; None when it is not to be taken in."""
-        generation, note = self._generation, self.backlog.reading_began()
+        generation, note = self._generation, self.backlog.unfinished.reading_began()
         limit = min(limit, max(self.backlog.room, 1))
         room = max(self.backlog.room_bytes, 1)
         page = await self.store.page(place, buckets, limit, room)
@@ -158,9 +169,11 @@ class Reading:
 
     def _known(self) -> list[int]:
         """Give what need not be read again when something comes to light among it."""
-        forgotten = self.backlog.forgotten
+        if self._unseen.lowest >= self._cursor >= self._highest:
+            return []  # nothing can: only what is behind all of it is read
+        forgotten = self.backlog.unfinished.forgotten
         if self._forgotten != forgotten or len(self._read) > 2 * self.backlog.limit:
-            self._read, self._forgotten = self.backlog.positions(self._unseen.lowest), forgotten
+            self._read, self._forgotten = self.backlog.unfinished.positions(self._unseen.lowest), forgotten
         return self._read
 
     def _begin_pass(self, now: float, asked: int) -> None:

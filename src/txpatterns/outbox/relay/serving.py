@@ -209,9 +209,11 @@ class Serving:
 
     async def _settle(self) -> None:
         rows = list(self.state.confirmed)
-        await self.store.settle(rows)
+        number = await self.store.settle(rows)
+        if number is not None:
+            self.reading.wrote_nothing(number)
         del self.state.confirmed[: len(rows)]
-        self.backlog.finish(rows)
+        self.backlog.unfinished.finish(rows)
 
     async def _look(self) -> None:
         if await self.looking.look():

@@ -9,6 +9,7 @@ to be read again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 _ENDLESS = 1 << 62
@@ -29,6 +30,10 @@ class Snapshot:
         """Read PostgreSQL's form, ``xmin:xmax:listed,listed``; so many numbers as ``age`` were given from xmax on."""
         _, unlisted, listed = text.split(":")
         return cls(frozenset(map(int, filter(None, listed.split(",")))), int(unlisted), int(unlisted) + age)
+
+    def may_run(self, number: int) -> bool:
+        """Whether this transaction had not ended yet, as far as this tells."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,14 @@ class Unseen:
         low = _ENDLESS if nothing_else else self._low_of(snapshot.unlisted, highest)
         return Unseen(listed, snapshot.unlisted, snapshot.next, low)
 
+    def without(self, numbers: Collection[int]) -> Unseen:
+        """Give what is unseen but for these, which have written nothing to the outbox: our own."""
+        listed = {number: low for number, low in self.listed.items() if number not in numbers}
+        only_these = self.end - self.first <= len(numbers) and all(n in numbers for n in range(self.first, self.end))
+        return Unseen(listed, self.first, self.end, _ENDLESS if only_these else self.low)
+
     def _low_of(self, number: int, highest: int) -> int:
         known = self.listed.get(number)
         if known is not None:
             return known
-        return self.low if number < self.end else highest
+        return min(self.low, highest) if number < self.end else highest
