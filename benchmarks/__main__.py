@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, importing, inbox, latency, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, importing, inbox, latency, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
-NAMES = ("import", "add", "bulk", "wakeup", "drain", "bursts", "latency", "inbox", "trouble", "kafka")
+NAMES = ("import", "add", "bulk", "wakeup", "drain", "bursts", "latency", "inbox", "trouble", "kafka", "endtoend")
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
@@ -33,6 +33,10 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
     if "kafka" in names and kafka is not None:
         async for table in run_on_kafka(rounds, postgres, kafka):
             yield table
+    if "endtoend" in names and kafka is not None:
+        with fresh_database(postgres) as url, kafka.topics() as topics:
+            topic = topics.create("packing", partitions=6)
+            yield await endtoend.to_inbox(url, kafka.bootstrap, topic, rounds)
 
 
 async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
@@ -90,7 +94,7 @@ async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIt
 async def main(names: list[str], rounds: int, *, write: bool) -> None:
     watchdog, started = Watchdog(), time.perf_counter()
     postgres = Postgres.take(watchdog)
-    kafka = Kafka.take(watchdog) if {"kafka", "trouble"} & set(names) else None
+    kafka = Kafka.take(watchdog) if {"kafka", "trouble", "endtoend"} & set(names) else None
     try:
         postgres.start()
         if kafka is not None:

@@ -7,7 +7,7 @@ import time
 
 import asyncpg
 
-from benchmarks.drain import FILL, MANY_KEYS, NoOp, prepared
+from benchmarks.drain import FILL, MANY_KEYS, TABLE, NoOp, prepared, warm
 from benchmarks.harness import Case, Table, compare
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.hooks import Hooks, on
@@ -65,6 +65,7 @@ async def _bursts(url: str, broker: Publisher, topic: str, title: str, rounds: i
         Case("one key has every second message", lambda: waiting(HALF), many, 0.6),
         Case("977 keys, into an empty table at which the relay idled", after_idling, many, 0.8),
     ]
+    await warm(broker, topic)
     table = await compare(title, "messages/s", cases, rounds)
     table.notes.append(
         f"{MESSAGES:,} messages of 479 bytes. The table is vacuumed and analysed while it is empty, or behind the fill "
@@ -95,4 +96,4 @@ async def _empty(pool: asyncpg.Pool) -> None:
 
 
 async def _fill(pool: asyncpg.Pool, topic: str, key: str, messages: int) -> None:
-    await pool.execute(FILL.format(topic=topic, key=key, messages=messages))
+    await pool.execute(FILL.format(table=TABLE, topic=topic, headers="{}", key=key, messages=messages))
