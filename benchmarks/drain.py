@@ -23,7 +23,7 @@ from txpatterns.outbox import Relay
 from txpatterns.telemetry.tracing import TracingHooks
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Publisher, Verdict
 
-MESSAGES = 40_000
+MESSAGES = 100_000
 
 TABLE, REFERENCE = "txp_outbox", "reference"
 """Ours, and the one of the reference, which has a column and an index that ours would only pay for."""
