@@ -1,6 +1,7 @@
 """The documents and the code hold each other to the truth."""
 
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 
@@ -42,3 +43,13 @@ def test_third_parties_are_listed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8").lower()
     assert [name for name in project["dependencies"] if name.split(">")[0].split("[")[0] not in listed] == []
+
+
+def test_the_page_of_the_architecture_names_what_there_is():
+    """Each room is on it, and each file that it names exists."""
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "txpatterns"
+    rooms = [found.parent.name for found in source.glob("*/__init__.py")]
+    assert [room for room in rooms if room not in page] == []
+    named = set(re.findall(r"`([a-z_/]+\.py)`", page)) - {"moments.py", "queues.py"}  # one in each pattern
+    assert [file for file in sorted(named) if not (source / file).exists()] == []
