@@ -14,9 +14,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from benchmarks.drain import tracing
 from benchmarks.harness import Case, Table, compare
+from txpatterns.coordination.wakeup import Notifier
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.database.wakeup import Notifier
 from txpatterns.messages import Event, new_id
 from txpatterns.outbox import Outbox
 from txpatterns.outbox.schema import COLUMNS, outbox_table

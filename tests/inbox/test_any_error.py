@@ -218,14 +218,14 @@ async def test_a_lane_that_ends_all_the_same_makes_the_intake_begin_anew(sqlite_
         return subscribe(topics, group=group)
 
     monkeypatch.setattr(world.broker, "subscribe", counted)
-    handle = consumer._consuming.lanes._handle
+    begin = consumer._consuming.lanes._begin
 
-    async def broken(delivery):
+    def broken(waiting):
         if len(subscriptions) == 1:
             raise Panic
-        await handle(delivery)
+        return begin(waiting)
 
-    monkeypatch.setattr(consumer._consuming.lanes, "_handle", broken)
+    monkeypatch.setattr(consumer._consuming.lanes, "_begin", broken)
 
     @consumer.on(Noted)
     async def noted(event: Noted, tx: Transaction) -> None:
@@ -242,11 +242,11 @@ async def test_lanes_that_are_cancelled_are_not_broken():
     """P7, H201: a stop is no accident."""
     begun = asyncio.Event()
 
-    async def handle(delivery):
+    async def handle():
         begun.set()
         await asyncio.Event().wait()
 
-    lanes = Lanes(handle, max_in_flight=9, max_bytes=9, stopping=asyncio.Event())
+    lanes = Lanes(lambda waiting: (1, handle), max_in_flight=9, max_bytes=9, stopping=asyncio.Event())
     await lanes.put(FakeDelivery(Message("1", "notes", "note.added", b""), False, None))
     await begun.wait()
     await lanes.cancel()

@@ -14,9 +14,9 @@ from inbox.interleaving import opened, quiet
 from inbox.support import TIMEOUT, Echoed, FakeDelivery, Noted, note, prepared, quick, running
 from rig.waiting import until
 from txpatterns import App
+from txpatterns.coordination.leases import Census
 from txpatterns.correlation import CAUSATION_ID, CORRELATION_ID
 from txpatterns.database import Database
-from txpatterns.database.leases import Census
 from txpatterns.errors import ConfigurationError, HandlerDefinitionError, Reject
 from txpatterns.inbox import BatchTransaction, Handlers, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.inbox.batches import Batches, Item, _Group
