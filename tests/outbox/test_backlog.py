@@ -1,6 +1,7 @@
 """The backlog alone, driven through random passes, outcomes, failures and releases: the order of each lane holds."""
 
 from collections import defaultdict
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given, settings
@@ -268,3 +269,17 @@ def test_a_lane_knows_its_bucket():
         message = Message(id="an-id", topic="t", type="x", payload=b"", key=key)
         assert bucket_of_lane(lane_of(message)) == message.bucket
     assert bucket_of("order-1") == Message(id="x", topic="t", type="x", payload=b"", key="order-1").bucket
+
+
+def test_what_is_sent_again_is_not_what_was_settled():
+    """P1, P3, H251: a reading that begins when a message has died, and brings it as an operator has sent it again."""
+    backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=True, max_bytes=64)
+    before, other = row(1, "k", 1), row(2, "k", 1)
+    backlog.take_in([before])
+    backlog.unfinished.finish([before])
+    note = backlog.unfinished.reading_began()
+    again = replace(before, position=3)
+    backlog.take_in([before, other, again])
+    backlog.unfinished.reading_ended(note)
+    assert [one.position for one in backlog.unfinished.rows.values()] == [2, 3]
+    assert backlog.unfinished.settled_lately == {}

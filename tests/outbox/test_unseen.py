@@ -153,3 +153,9 @@ def test_our_own_transactions_are_not_read_after():
         server.end(0, commit=True)
         assert starts_at(unseen, server.snapshot, highest) < highest
         assert starts_at(unseen.without({ours}), server.snapshot, highest) == highest
+
+
+def test_our_own_numbers_are_kept_until_a_snapshot_shows_their_end():
+    """P7: a relay that runs for months remembers the few that may still turn up, and no more."""
+    snapshot = Snapshot.of("10:15:12", 3)
+    assert [number for number in range(9, 19) if snapshot.may_run(number)] == [12, 15, 16, 17, 18]

@@ -120,7 +120,7 @@ class Kafka(Server):
         properties.write_text(self._configuration(self.controller, str(self.folder / "data")))
         runtime = java()
         classpath = ["-cp", f"{self.found.where}/*"]
-        tool = [*classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+        tool = [*classpath, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)]
         made = subprocess.run([runtime, *tool], capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise RuntimeError(f"Kafka's storage tool failed: {made.stdout}{made.stderr}")

@@ -122,7 +122,7 @@ class Backlog:
         for row in rows:
             message, lane = row.message, row.lane
             message_id = message.id
-            if message_id in known or message_id in settled_lately:
+            if message_id in known or settled_lately.get(message_id) == row.position:
                 continue
             if shut and message.topic in shut:
                 continue  # it is read again, with all of its topic, when that flows

@@ -32,7 +32,7 @@ class _Found:
     page: Page
     last: int | None
     """The place of its last row; None when nothing is behind it."""
-    note: set[str]
+    note: dict[str, int]
 
 
 class Reading:

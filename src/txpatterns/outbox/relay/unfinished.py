@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from txpatterns.outbox.relay.rows import Row
 
@@ -15,13 +15,15 @@ class Unfinished:
         self.bytes = 0
         self.forgotten = 0
         """How often rows were let go of unfinished, and have to be read again."""
-        self.settled_lately: set[str] = set()
-        """What a reading may still bring that began before it was settled."""
+        self.settled_lately: dict[str, int] = {}
+        """What a reading may still bring that began before it was settled, each with its place then.
+
+        A message that an operator sends again has the same id and another place."""
 
     def finish(self, rows: Iterable[Row]) -> None:
         """Forget rows that are settled in the database, but for a reading that began before."""
         self._remove(rows)
-        self.settled_lately.update([row.message.id for row in rows])
+        self.settled_lately.update([(row.message.id, row.position) for row in rows])
 
     def forget(self, rows: Iterable[Row]) -> None:
         """Let go of rows that have to be read again."""
@@ -44,9 +46,13 @@ class Unfinished:
         known = self.rows
         return [row.position for row in rows if row.message.id in known]
 
-    def reading_began(self) -> set[str]:
+    def reading_began(self) -> dict[str, int]:
         """Note a reading: what was settled before it cannot turn up in it. Give the note to ``reading_ended``."""
-        return set(self.settled_lately)
+        return dict(self.settled_lately)
 
-    def reading_ended(self, settled_before: set[str]) -> None:
-        self.settled_lately -= settled_before
+    def reading_ended(self, settled_before: Mapping[str, int]) -> None:
+        """Forget what was settled before the reading that has ended, and not anew since."""
+        lately = self.settled_lately
+        for message_id, position in settled_before.items():
+            if lately.get(message_id) == position:
+                del lately[message_id]
