@@ -294,7 +294,8 @@ class App:
 
     def _declare(self, handler: Handler) -> None:
         """Let the broker keep what comes for a handler that does not run yet."""
-        self.broker.declare(self.name, [describe(handler.event).topic])
+        if isinstance(self.broker, Broker):  # an adapter of an earlier form has no `declare`, and needs none
+            self.broker.declare(self.name, [describe(handler.event).topic])
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"
@@ -308,15 +309,19 @@ def _group(name: object) -> str:
     return name
 
 
-def _broker(given: object) -> Broker:
+_NEEDED = ("capabilities", "publish", "subscribe", "__aenter__", "__aexit__")
+
+
+def _broker(given: Any) -> Broker:
     if isinstance(given, str):
         return broker_from_url(given)
-    if isinstance(given, type) or not isinstance(given, Broker):
+    if isinstance(given, type) or not all(hasattr(given, name) for name in _NEEDED):
         raise ConfigurationError(
             f"{type(given).__name__} is no broker.",
             fix="Give a URL, or an object as docs/how-to/write-a-broker-adapter.md describes it.",
         )
-    return given
+    broker: Broker = given
+    return broker
 
 
 def _smallest(ours: int, brokers: int | None) -> int:

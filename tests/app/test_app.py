@@ -38,6 +38,7 @@ from txpatterns.outbox.relay import RelaySettings
 from txpatterns.outbox.relay.store import OutboxStore
 from txpatterns.outbox.schema import SCOPE
 from txpatterns.serialization import CloudEventsStructured
+from txpatterns.transport import CONFIRMED, Capabilities
 
 HOUR = timedelta(hours=1)
 NO_POLLING = AppSettings(relay=RelaySettings(poll=HOUR))
@@ -576,3 +577,38 @@ def test_a_database_in_memory_is_refused(name):
     """H229: the library's own connections would find another database, empty, than the application's."""
     with pytest.raises(ConfigurationError, match=r"is in memory.*Name a file"):
         App("t", f"sqlite+aiosqlite://{name}", "memory://")
+
+
+async def test_a_broker_that_needs_no_declaration(tmp_path):
+    """P1: an adapter without ``declare``, which those of earlier forms have not, is used like any other."""
+
+    class Plain:
+        capabilities = Capabilities()
+
+        def __init__(self):
+            self.sent = []
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *exception):
+            return None
+
+        async def publish(self, messages):
+            self.sent += [message.key for message in messages]
+            yield {message.id: CONFIRMED for message in messages}
+
+        def subscribe(self, topics, *, group):
+            raise NotImplementedError
+
+    broker = Plain()
+    app = App("plain", f"sqlite+aiosqlite:///{tmp_path}/plain.db", broker)
+
+    @app.on(Placed)
+    async def placed(event: Placed, tx: Transaction) -> None: ...
+
+    async with app.running(consume=False):
+        async with app.session() as session, session.begin():
+            app.outbox.add(session, Placed(order_id="7"))
+        await app.drained()
+    assert broker.sent == ["7"]
