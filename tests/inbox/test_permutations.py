@@ -16,7 +16,7 @@ from txpatterns.inbox import State, inbox_table, inbox_waiting_table
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.entries import WaitingEntry, entry_of
 from txpatterns.inbox.lane_store import First, LaneStore
-from txpatterns.inbox.outcomes import Outcome
+from txpatterns.inbox.standing import Standing
 
 LEVELS = ["READ COMMITTED", "REPEATABLE READ"]
 LATER = timedelta(hours=1)
@@ -139,7 +139,7 @@ async def test_no_follower_is_left_without_a_head(postgres_world, level, ending,
             assert not any(session.busy for session in both)
             assert await world.stranded() == [], (order, came)
             kept = {row.message_id for row in await world.waiting()}
-            assert (entries[-1].message.id in kept) == (came["admitted"] is Outcome.BEHIND), (order, came)
+            assert (entries[-1].message.id in kept) == (came["admitted"] is Standing.BEHIND), (order, came)
 
 
 async def stored_lane(world, store, entries):
@@ -147,8 +147,8 @@ async def stored_lane(world, store, entries):
     first = First(State.RETRYING, 1, LATER)
     _, row = await world.database.transact(partial(store.admit, entry=entries[0], first=first))
     for entry in entries[1:]:
-        outcome, _ = await world.database.transact(partial(store.admit, entry=entry, first=None))
-        assert outcome is Outcome.BEHIND
+        standing, _ = await world.database.transact(partial(store.admit, entry=entry, first=None))
+        assert standing is Standing.BEHIND
     return row
 
 

@@ -19,8 +19,8 @@ from txpatterns.errors import DecodeError, LetterKept
 from txpatterns.inbox.entries import Entry, entry_of
 from txpatterns.inbox.handlers import Handlers
 from txpatterns.inbox.lane_store import LaneStore
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.revival import HALF_DONE, ID_REUSED, give_up, handle_again
+from txpatterns.inbox.standing import Standing
 from txpatterns.messages import Message, describe
 from txpatterns.outbox.revival import let_go, send_again
 from txpatterns.serialization import EventRegistry
@@ -143,14 +143,14 @@ def _to_handlers(
         raise LetterKept(said, fix=fix)
     entries = _entries(reader, letter, message)
     came = [handle_again(connection, lanes, letter, entry) for entry in entries]
-    if Outcome.AGAIN in came:
+    if Standing.AGAIN in came:
         raise _Busy
     if letter.consumer == reader.handlers.group:
         # Nobody could read it, so it was kept for all handlers; should it come again, it must not be kept once more.
         group = entry_of(letter.consumer, message)
         lanes.claims.claim(connection, group.consumer, message.id, group.fingerprint)
         return
-    if came != [Outcome.FIRST] and came != [Outcome.BEHIND]:
+    if came != [Standing.FIRST] and came != [Standing.BEHIND]:
         raise LetterKept(
             f"A message with its id is known to {letter.consumer} already ({came[0]}).", fix=LetterKept.fix
         )

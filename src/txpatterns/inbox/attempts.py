@@ -14,9 +14,9 @@ from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import WaitingEntry, solitary_lane
 from txpatterns.inbox.lane_store import LaneStore, waiting_of
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.queues import WAITING
 from txpatterns.inbox.schema import State, inbox_waiting_table
+from txpatterns.inbox.standing import Standing
 from txpatterns.retries import OnFailure
 
 _waiting = inbox_waiting_table.c
@@ -86,7 +86,7 @@ class Attempts:
         found = connection.execute(query.order_by(_waiting.due_at).limit(1)).first()
         return None if found is None else found.due_at - found.now
 
-    def begin(self, connection: Connection, waiting: WaitingEntry, limit: timedelta | None) -> Outcome | None:
+    def begin(self, connection: Connection, waiting: WaitingEntry, limit: timedelta | None) -> Standing | None:
         """Open the handler's transaction: take the row out, which locks it, and claim the message.
 
         ``limit`` is how long the handler may take. Gives what makes it wrong to run the handler, otherwise None: the
@@ -95,11 +95,11 @@ class Attempts:
         fence = _waiting.attempts == waiting.attempts
         gone = sa.delete(inbox_waiting_table).where(_waiting.id == waiting.id, fence)
         if self.database.execute_beside(connection, gone).rowcount != 1:
-            return Outcome.STORED
+            return Standing.STORED
         entry = waiting.entry
         first = self.lanes.claims.claim(connection, entry.consumer, entry.message.id, entry.fingerprint, limit)
         self.lanes.promote(connection, entry)
-        return None if first else Outcome.DUPLICATE
+        return None if first else Standing.DUPLICATE
 
     def postpone(
         self, connection: Connection, waiting: WaitingEntry, after: timedelta, *, error: str, on_failure: OnFailure

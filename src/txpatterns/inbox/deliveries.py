@@ -17,9 +17,9 @@ from txpatterns.inbox.entries import Entry, WaitingEntry, entry_of, solitary_lan
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.lane_store import First
 from txpatterns.inbox.moments import HandlerFailed
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
 from txpatterns.inbox.schema import State
+from txpatterns.inbox.standing import Standing
 from txpatterns.inbox.suspicion import Suspicion
 from txpatterns.messages import Event, Message, describe
 from txpatterns.retries import Again, OnFailure
@@ -30,7 +30,7 @@ logger = logging.getLogger("txpatterns")
 
 _TRIES = 5
 _TOLD = 1000
-_OLD = frozenset((Outcome.DUPLICATE, Outcome.STORED))
+_OLD = frozenset((Standing.DUPLICATE, Standing.STORED))
 """What says that a message had come to its end before, so that the process may have died in one that follows it."""
 
 
@@ -131,8 +131,8 @@ class Deliveries:
             self._ignore(ready.message.type)
         suspect = self._suspicion.suspects(delivery)
         entries = [(handler, entry_of(handler.consumer, ready.message)) for handler in ready.takers]
-        outcomes = [await self.deal(handler, ready.event, entry, suspect=suspect) for handler, entry in entries]
-        if not _OLD.issuperset(outcomes):
+        standings = [await self.deal(handler, ready.event, entry, suspect=suspect) for handler, entry in entries]
+        if not _OLD.issuperset(standings):
             self._suspicion.clear(delivery)
 
     def _read(self, delivery: Delivery, message: Message) -> Ready:
@@ -143,34 +143,34 @@ class Deliveries:
         takers = [h for h in self._processing.handlers.of(type_, message.topic) if h.event is type(event)]
         return Ready(delivery, message, event, takers)
 
-    async def deal(self, handler: Handler, event: Event, entry: Entry, *, suspect: bool) -> Outcome:
+    async def deal(self, handler: Handler, event: Event, entry: Entry, *, suspect: bool) -> Standing:
         """Bring a message to its end at one handler; looks again for as long as its lane is changing hands."""
         processing, looks = self._processing, 0
         while True:
-            outcome = await (self._attempt_stored(entry) if suspect else self._attempt(handler, event, entry))
-            if outcome is not Outcome.AGAIN:
-                processing.tell(outcome, entry)
-                return outcome
+            standing = await (self._attempt_stored(entry) if suspect else self._attempt(handler, event, entry))
+            if standing is not Standing.AGAIN:
+                processing.tell(standing, entry)
+                return standing
             looks += 1
             if looks > 1:
                 await processing.until_freed()
             if processing.outages.stopping.is_set():
                 raise Stopped
 
-    async def _attempt(self, handler: Handler, event: Event, entry: Entry) -> Outcome:
+    async def _attempt(self, handler: Handler, event: Event, entry: Entry) -> Standing:
         """Run the handler, unless something of its lane waits; what has no effect now is stored, or is dead."""
         result = await self._processing.outages_of(handler).insist(partial(self._run, handler, event, entry))
         return await self.conclude(handler, entry, result)
 
-    async def conclude(self, handler: Handler, entry: Entry, result: Result) -> Outcome:
+    async def conclude(self, handler: Handler, entry: Entry, result: Result) -> Standing:
         """Store what has no effect now, or make a dead letter of it; says what became of it."""
         if result.came is Came.DONE:
-            return Outcome.HANDLED
+            return Standing.HANDLED
         if result.error is None:
             return await self._admit(entry, None)
         if result.came is Came.ENDED:
             await self._processing.bury_half_done(entry, result.error, 1)
-            return Outcome.DEAD
+            return Standing.DEAD
         return await self._store_failure(handler, entry, result.error)
 
     async def _run(self, handler: Handler, event: Event, entry: Entry) -> Result:
@@ -182,27 +182,27 @@ class Deliveries:
             raise result.error
         return result
 
-    async def _admit(self, entry: Entry, first: First | None) -> Outcome:
+    async def _admit(self, entry: Entry, first: First | None) -> Standing:
         processing = self._processing
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        outcome, row = await processing.transact(admit)
+        standing, row = await processing.transact(admit)
         if row is not None:
             self._due_attempts.hint()
-        return outcome
+        return standing
 
-    async def _attempt_stored(self, entry: Entry) -> Outcome:
+    async def _attempt_stored(self, entry: Entry) -> Standing:
         """Store a suspect with its attempt counted, then make that attempt: if it kills us, the count remains."""
         processing = self._processing
         first = First(State.RETRYING, 1, processing.next_look(entry.message.topic, 1))
         admit = partial(processing.lanes.admit, entry=entry, first=first)
-        outcome, row = await processing.transact(admit)
+        standing, row = await processing.transact(admit)
         if row is not None:
             async with processing.slots:
                 await self._due_attempts.attempt(WaitingEntry(row, entry, 1, State.RETRYING))
             self._due_attempts.wake()
-        return outcome
+        return standing
 
-    async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Outcome:
+    async def _store_failure(self, handler: Handler, entry: Entry, error: BaseException) -> Standing:
         processing = self._processing
         on_failure = processing.settings.policies.of(entry.message.topic).on_failure
         decision, text = processing.judge(entry, handler, error, 1), story_of(error)
@@ -211,10 +211,10 @@ class Deliveries:
             if on_failure is OnFailure.SKIP:
                 state, lane = State.SKIPPED, solitary_lane(entry.message.topic, entry.message.id)
                 entry = replace(entry, lane=lane)
-            outcome = await self._admit(entry, First(state, 1, decision.after, text))
-            if outcome in (Outcome.FIRST, Outcome.BEHIND):
+            standing = await self._admit(entry, First(state, 1, decision.after, text))
+            if standing in (Standing.FIRST, Standing.BEHIND):
                 processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, 1))
-            return outcome
+            return standing
         bury = partial(
             processing.lanes.bury_first,
             entry=entry,
@@ -227,7 +227,7 @@ class Deliveries:
             return known
         processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, 1))
         processing.hooks.tell(Dead(entry.message, entry.consumer, text))
-        return Outcome.DEAD
+        return Standing.DEAD
 
     async def _bury(self, message: Message, reason: str, error: str) -> None:
         processing = self._processing

@@ -19,8 +19,8 @@ from txpatterns.inbox.attempts import DIED_IN_ATTEMPT
 from txpatterns.inbox.entries import WaitingEntry
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.moments import HandlerFailed
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.standing import Standing
 from txpatterns.retries import Dead as GiveUp
 from txpatterns.runtime.moments import CONSUMER, Idle
 from txpatterns.runtime.outages import Outages, Stopped
@@ -187,7 +187,7 @@ class DueAttempts:
         processing, entry = self._processing, waiting.entry
         handler = processing.handlers.find(entry.consumer, entry.message.type, entry.message.topic)
         limit = processing.limit_of(handler)
-        known: Outcome | None = None
+        known: Standing | None = None
 
         def opening(connection: Connection) -> bool:
             nonlocal known
@@ -221,12 +221,12 @@ class DueAttempts:
         self._processing.attempt_ended()
         self.wake()
 
-    async def _conclude(self, waiting: WaitingEntry, handler: Handler, result: Result, known: Outcome | None) -> None:
+    async def _conclude(self, waiting: WaitingEntry, handler: Handler, result: Result, known: Standing | None) -> None:
         processing, entry = self._processing, waiting.entry
         match result.came:
             case Came.DONE:
                 processing.outages_of(handler).fine()
-                processing.tell(Outcome.HANDLED, entry)
+                processing.tell(Standing.HANDLED, entry)
             case Came.REFUSED if known is not None:
                 processing.tell(known, entry)
             case Came.OUTAGE:

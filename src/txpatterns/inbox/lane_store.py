@@ -20,8 +20,8 @@ from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry, WaitingEntry
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
+from txpatterns.inbox.standing import Standing
 
 _waiting = inbox_waiting_table.c
 _LOCK = 7430
@@ -46,22 +46,22 @@ class LaneStore:
         self.database = database
         self.claims = Claims(database)
 
-    def admit(self, connection: Connection, entry: Entry, first: First | None) -> tuple[Outcome, int | None]:
+    def admit(self, connection: Connection, entry: Entry, first: First | None) -> tuple[Standing, int | None]:
         """Store a message behind its lane, or as ``first`` of an empty one; gives its row id when it is the first."""
         known = self._known(connection, entry)
         if known is not None:
             return known, None
         if self._hold(connection, entry):
             self._add(connection, entry, First(State.BEHIND, 0, None, first.error if first else None))
-            return Outcome.BEHIND, None
+            return Standing.BEHIND, None
         if first is None or self._occupied(connection, entry):
-            return Outcome.AGAIN, None
+            return Standing.AGAIN, None
         row = self._add(connection, entry, first)
-        return (Outcome.AGAIN, None) if row is None else (Outcome.FIRST, row)
+        return (Standing.AGAIN, None) if row is None else (Standing.FIRST, row)
 
     def bury_first(
         self, connection: Connection, entry: Entry, *, reason: str, error: str, park: bool
-    ) -> Outcome | None:
+    ) -> Standing | None:
         """Make a dead letter of a message at its first attempt, and park its lane if asked to.
 
         Gives what was known of the message where that makes a dead letter wrong, otherwise None.
@@ -130,7 +130,7 @@ class LaneStore:
         self.promote(connection, waiting_of(row).entry)
         return True
 
-    def _known(self, connection: Connection, entry: Entry) -> Outcome | None:
+    def _known(self, connection: Connection, entry: Entry) -> Standing | None:
         """Say what is known of a message; if nothing is, no other process stores or buries it before we end."""
         handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is None:
@@ -140,11 +140,11 @@ class LaneStore:
             )
             waiting = connection.execute(query).scalar_one_or_none()
             if waiting is not None:
-                return self._same(connection, entry, waiting, Outcome.STORED)
+                return self._same(connection, entry, waiting, Standing.STORED)
             # It may have waited at the first look, and be handled by now.
             handled = self.claims.fingerprint(connection, entry.consumer, entry.message.id)
         if handled is not None:
-            return self._same(connection, entry, handled, Outcome.DUPLICATE)
+            return self._same(connection, entry, handled, Standing.DUPLICATE)
         return self._dead(connection, entry)
 
     def _lock(self, connection: Connection, entry: Entry) -> None:
@@ -156,21 +156,21 @@ class LaneStore:
             number = sa.func.hashtextextended(f"{entry.consumer} {entry.message.id}", _LOCK)
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
-    def _dead(self, connection: Connection, entry: Entry) -> Outcome | None:
+    def _dead(self, connection: Connection, entry: Entry) -> Standing | None:
         dead = dead_letter_table.c
         query = sa.select(dead.payload).where(dead.message_id == entry.message.id, dead.consumer == entry.consumer)
         payloads = connection.execute(query).scalars().all()
         if not payloads:
             return None
         same = any(payload == entry.message.payload for payload in payloads)
-        return self._same(connection, entry, entry.fingerprint if same else "another", Outcome.STORED)
+        return self._same(connection, entry, entry.fingerprint if same else "another", Standing.STORED)
 
-    def _same(self, connection: Connection, entry: Entry, fingerprint: str, answer: Outcome) -> Outcome:
+    def _same(self, connection: Connection, entry: Entry, fingerprint: str, answer: Standing) -> Standing:
         if fingerprint in ("", entry.fingerprint):
             return answer
         error = f"Another message with the id {entry.message.id} came before, with other content."
         fresh = self.bury(connection, entry, attempts=0, reason="id reused", error=error)
-        return Outcome.REUSED if fresh else Outcome.STORED
+        return Standing.REUSED if fresh else Standing.STORED
 
     def _hold(self, connection: Connection, entry: Entry) -> bool:
         """Lock a row of the lane until the transaction ends, and change it; says whether there was one to lock.

@@ -29,8 +29,8 @@ from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.handlers import Handler, Handlers
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.settings import ConsumerSettings
+from txpatterns.inbox.standing import Standing
 from txpatterns.messages import Event, Message
 from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import Decision, FailureRules, decide
@@ -143,13 +143,13 @@ class Processing:
         with story, self.hooks.within(handling):
             yield
 
-    def tell(self, outcome: Outcome, entry: Entry) -> None:
+    def tell(self, standing: Standing, entry: Entry) -> None:
         """Tell the hooks what became of a message, where that is worth telling."""
-        if outcome is Outcome.HANDLED:
+        if standing is Standing.HANDLED:
             self.hooks.tell(Handled(entry.message, entry.consumer))
-        elif outcome is Outcome.DUPLICATE:
+        elif standing is Standing.DUPLICATE:
             self.hooks.tell(DuplicatePrevented(entry.message, entry.consumer))
-        elif outcome is Outcome.REUSED:
+        elif standing is Standing.REUSED:
             self.hooks.tell(Dead(entry.message, entry.consumer, "id reused"))
 
     async def bury_half_done(self, entry: Entry, error: BaseException, attempts: int) -> None:

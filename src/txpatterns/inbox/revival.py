@@ -10,8 +10,8 @@ from sqlalchemy.engine import Connection
 from txpatterns.deadletters.letter import DeadLetter, remove_letter
 from txpatterns.inbox.entries import Entry
 from txpatterns.inbox.lane_store import First, LaneStore
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.schema import State, inbox_waiting_table
+from txpatterns.inbox.standing import Standing
 
 _waiting = inbox_waiting_table.c
 
@@ -19,7 +19,7 @@ ID_REUSED, HALF_DONE = "id reused", "half done"
 """The reasons of dead letters whose id stands for something that has had its effect, or still waits for it."""
 
 
-def handle_again(connection: Connection, lanes: LaneStore, letter: DeadLetter, entry: Entry) -> Outcome:
+def handle_again(connection: Connection, lanes: LaneStore, letter: DeadLetter, entry: Entry) -> Standing:
     """Let a dead letter wait for its handler once more, due now and with all its attempts; says what became of it.
 
     Where its key is parked behind it, it goes before those that wait; otherwise it comes after what waits of its key.
@@ -29,9 +29,9 @@ def handle_again(connection: Connection, lanes: LaneStore, letter: DeadLetter, e
     parked = sa.update(inbox_waiting_table).where(*_parked(entry))
     again = parked.values(state=State.RETRYING, attempts=0, due_at=lanes.database.now())
     if connection.execute(again).rowcount == 1:
-        return Outcome.FIRST
-    outcome, _row = lanes.admit(connection, entry, First(State.RETRYING, 0, timedelta(0), letter.error))
-    return outcome
+        return Standing.FIRST
+    standing, _row = lanes.admit(connection, entry, First(State.RETRYING, 0, timedelta(0), letter.error))
+    return standing
 
 
 def give_up(connection: Connection, lanes: LaneStore, letter: DeadLetter, entry: Entry) -> None:

@@ -11,8 +11,8 @@ from txpatterns.execution import Came
 from txpatterns.inbox.batches import LEFT, Batches, Item
 from txpatterns.inbox.deliveries import Deliveries, Ready
 from txpatterns.inbox.entries import entry_of
-from txpatterns.inbox.outcomes import Outcome
 from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.standing import Standing
 from txpatterns.runtime.outages import Stopped
 from txpatterns.text import error_line
 from txpatterns.transport import Delivery
@@ -86,12 +86,12 @@ class Runs:
                 if result is LEFT or (left and result.came not in _ENDS):
                     left.append(item)
                     continue
-                outcome = await self._deliveries.conclude(item.handler, item.entry, result)
-                if outcome is Outcome.AGAIN:
+                standing = await self._deliveries.conclude(item.handler, item.entry, result)
+                if standing is Standing.AGAIN:
                     left.append(item)
                     again = True
                 else:
-                    self._processing.tell(outcome, item.entry)
+                    self._processing.tell(standing, item.entry)
             items = [*left, *rest]
             looks += again
             if again and looks > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Outcome(Enum):
+class Standing(Enum):
     """Where a message stands: what a look found, or what was done about it."""
 
     HANDLED = "handled"
