@@ -61,7 +61,7 @@ class MembersSuite(Suite):
             self.reading(broker, topic, "suite") as one,
             self.reading(broker, topic, "suite") as two,
         ):
-            publishing = Publishing(broker, sent)
+            publishing = asyncio.create_task(self.publish_stubbornly(broker, sent))
             members = [Holding(one), Holding(two)]
             try:
                 while missing:
@@ -70,10 +70,10 @@ class MembersSuite(Suite):
                     assert not mine & others, "two members have messages of one key at the same time"
                     for member in members:
                         missing -= await member.acknowledge()
-                while not publishing.task.done():  # a copy may have come again
+                while not publishing.done():  # a copy may have come again
                     await asyncio.gather(*(member.quiet() for member in members))
                     await asyncio.gather(*(member.acknowledge() for member in members))
-                await publishing.confirmed()
+                assert await publishing == []
             finally:
                 for member in members:
                     member.task.cancel()
