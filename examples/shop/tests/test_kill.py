@@ -68,9 +68,10 @@ class Customer(threading.Thread):
 
 def unsettled(ask, data):
     waiting = ask(data, "orders", "select count(*) from shop_order where status in ('PENDING', 'PAID')")[0][0]
-    refunds = ask(data, "payment", "select count(*) from payment where status in ('waiting', 'captured', 'refunding')")
+    moving = "('waiting', 'open', 'captured', 'refunding')"
+    refunds = ask(data, "payment", f"select count(*) from payment where status in {moving}")
     orders = dict(ask(data, "orders", "select id, status from shop_order"))
-    paid = ask(data, "payment", "select order_id from payment where status in ('captured', 'refunding')")
+    paid = ask(data, "payment", "select order_id from payment where status in ('open', 'captured', 'refunding')")
     owed = sum(1 for (order,) in paid if orders[order] != "CONFIRMED")
     reserved = ask(data, "inventory", "select sum(reserved) from stock")[0][0]
     rows = sum(ask(data, name, "select count(*) from txp_outbox")[0][0] for name in ("orders", "inventory", "payment"))
