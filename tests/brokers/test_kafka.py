@@ -5,10 +5,6 @@ from txpatterns.testing.conformance import BrokerSuite
 
 
 class TestKafka(BrokerSuite):
-    # On a server that has just come up it waits for something that is not understood yet; who has which partition is
-    # tested in test_kafka_reading.py.
-    test_a_key_is_with_one_member_at_a_time = None
-
     @pytest.fixture(autouse=True)
     def server(self, kafka, request):
         self.kafka, self.requests = kafka, request

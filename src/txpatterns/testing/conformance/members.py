@@ -109,7 +109,8 @@ class Holding:
 
     async def _read(self, reader: Reader) -> None:
         while True:
-            self.open.append(await reader.next())
+            delivery = await reader.next()
+            self.open.append(delivery)  # to the list as it is now: waiting in the call would keep the one before
             self._news.set()
 
     async def quiet(self) -> None:
