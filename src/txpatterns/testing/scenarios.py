@@ -123,22 +123,19 @@ class Publishing:
 
 def _waves(messages: Sequence[Message], *, ordered_prefix: bool) -> Iterator[Sequence[Message]]:
     """Divide what is to be sent into publications, one after the other."""
-    waiting = list(messages)
-    while not ordered_prefix and waiting:
-        together = firsts_of_keys(waiting)
+    waiting: Sequence[Message] = messages
+    while True:
+        together = waiting if ordered_prefix else firsts_of_keys(waiting)
         yield together
         sent = {id(each) for each in together}
         waiting = [each for each in waiting if id(each) not in sent]
-    if ordered_prefix:
-        yield waiting
+        if not waiting:
+            return
 
 
 def firsts_of_keys(messages: Sequence[Message]) -> list[Message]:
     """Give the first message of each key, and those that have none."""
-    seen: set[str] = set()
-    firsts = []
+    firsts: dict[object, Message] = {}
     for each in messages:
-        if each.key is None or each.key not in seen:
-            firsts.append(each)
-        seen.update(() if each.key is None else (each.key,))
-    return firsts
+        firsts.setdefault(id(each) if each.key is None else each.key, each)
+    return list(firsts.values())
