@@ -56,9 +56,6 @@ class FileBroker:
         if outcomes:
             yield outcomes
 
-    def declare(self, group: str, topics: Sequence[str]) -> None:
-        """A file keeps what was written before a group begins to read."""
-
     @asynccontextmanager
     async def subscribe(self, topics: Sequence[str], *, group: str) -> AsyncIterator[Batches]:
         with ExitStack() as held:

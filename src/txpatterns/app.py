@@ -37,7 +37,7 @@ from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.text import masked
-from txpatterns.transport import Broker
+from txpatterns.transport import Broker, declare
 
 logger = logging.getLogger("txpatterns.app")
 
@@ -294,8 +294,7 @@ class App:
 
     def _declare(self, handler: Handler) -> None:
         """Let the broker keep what comes for a handler that does not run yet."""
-        if isinstance(self.broker, Broker):  # an adapter of an earlier form has no `declare`, and needs none
-            self.broker.declare(self.name, [describe(handler.event).topic])
+        declare(self.broker, self.name, [describe(handler.event).topic])
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, {self.database!r}, {type(self.broker).__name__})"
@@ -309,19 +308,15 @@ def _group(name: object) -> str:
     return name
 
 
-_NEEDED = ("capabilities", "publish", "subscribe", "__aenter__", "__aexit__")
-
-
-def _broker(given: Any) -> Broker:
+def _broker(given: object) -> Broker:
     if isinstance(given, str):
         return broker_from_url(given)
-    if isinstance(given, type) or not all(hasattr(given, name) for name in _NEEDED):
+    if isinstance(given, type) or not isinstance(given, Broker):
         raise ConfigurationError(
             f"{type(given).__name__} is no broker.",
             fix="Give a URL, or an object as docs/how-to/write-a-broker-adapter.md describes it.",
         )
-    broker: Broker = given
-    return broker
+    return given
 
 
 def _smallest(ours: int, brokers: int | None) -> int:

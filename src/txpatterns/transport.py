@@ -99,14 +99,6 @@ class Delivery(Protocol):
 class Subscriber(Protocol):
     """Receives messages for a group: each message goes to one member of each group."""
 
-    def declare(self, group: str, topics: Sequence[str]) -> None:
-        """Say that a group is going to read these topics: from then on it misses nothing, also before it subscribes.
-
-        Without input or output, and repeatable; a group may be given more topics later. What the broker needs for it
-        is made when the broker is entered, or first used after that. There is nothing to do where a new group gets
-        what was published before it.
-        """
-
     def subscribe(
         self, topics: Sequence[str], *, group: str
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
@@ -124,6 +116,24 @@ class Broker(Publisher, Subscriber, Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exception: object) -> None: ...
+
+
+@runtime_checkable
+class Declares(Protocol):
+    """A broker that is told of groups; one where a new group gets what was published before it need not be."""
+
+    def declare(self, group: str, topics: Sequence[str]) -> None:
+        """Say that a group is going to read these topics: from then on it misses nothing, also before it subscribes.
+
+        Without input or output, and repeatable; a group may be given more topics later. What the broker needs for it
+        is made when the broker is entered, or first used after that.
+        """
+
+
+def declare(broker: Broker, group: str, topics: Sequence[str]) -> None:
+    """Tell a broker of a group that is going to read these topics, where it is told of groups."""
+    if isinstance(broker, Declares):
+        broker.declare(group, topics)
 
 
 RESERVED_PREFIX = "txp-"

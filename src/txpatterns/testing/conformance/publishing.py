@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from txpatterns.messages import TOMBSTONE, Message, new_id
 from txpatterns.testing.conformance.suite import Suite
 from txpatterns.testing.scenarios import Publishing, message, scenario
-from txpatterns.transport import Verdict
+from txpatterns.transport import Verdict, declare
 
 
 class PublishingSuite(Suite):
@@ -135,7 +135,7 @@ class PublishingSuite(Suite):
         topic = self.new_topic()
         sent = [message(topic, f"key-{n % 5}") for n in range(50)]
         async with self.new_broker() as broker:
-            broker.declare("suite", [topic])
+            declare(broker, "suite", [topic])
             given_up = Publishing(broker, sent)
             await asyncio.sleep(0)  # it has begun
             given_up.task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from txpatterns.testing.conformance.suite import Suite
 from txpatterns.testing.scenarios import Publishing, message, scenario
+from txpatterns.transport import declare
 
 
 class ReadingSuite(Suite):
@@ -15,7 +16,7 @@ class ReadingSuite(Suite):
         topic = self.new_topic()
         sent = [message(topic, "key") for _ in range(5)]
         async with self.new_broker() as broker:
-            broker.declare("late", [topic])
+            declare(broker, "late", [topic])
             publishing = Publishing(broker, sent)
             if not broker.capabilities.confirms_handling:
                 await publishing.confirmed()
@@ -44,7 +45,7 @@ class ReadingSuite(Suite):
         sent = [message(topic, "key") for _ in range(4)]
         ids = [each.id for each in sent]
         async with self.new_broker() as broker:
-            broker.declare("suite", [topic])
+            declare(broker, "suite", [topic])
             publishing = Publishing(broker, sent)
             async with self.reading(broker, topic, "suite") as reader:
                 await reader.take(4, ack=False)
@@ -58,7 +59,7 @@ class ReadingSuite(Suite):
         topic = self.new_topic()
         sent = [message(topic, "key") for _ in range(5)]
         async with self.new_broker() as broker:
-            broker.declare("suite", [topic])
+            declare(broker, "suite", [topic])
             publishing = Publishing(broker, sent)
             async with self.reading(broker, topic, "suite") as reader:
                 taken = await reader.take(5, ack=False)
@@ -75,7 +76,7 @@ class ReadingSuite(Suite):
         topic = self.new_topic()
         sent = message(topic, "key")
         async with self.new_broker() as broker:
-            broker.declare("suite", [topic])
+            declare(broker, "suite", [topic])
             publishing = Publishing(broker, [sent])
             async with self.reading(broker, topic, "suite") as reader:
                 (stale,) = await reader.take(1, ack=False)

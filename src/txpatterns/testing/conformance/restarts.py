@@ -6,6 +6,7 @@ import asyncio
 
 from txpatterns.testing.conformance.suite import Suite
 from txpatterns.testing.scenarios import Publishing, message, scenario
+from txpatterns.transport import declare
 
 
 class RestartsSuite(Suite):
@@ -18,7 +19,7 @@ class RestartsSuite(Suite):
         sent = [message(topic, f"key-{n % 5}") for n in range(50)]
         async with self.new_broker() as broker:
             self.needs(not broker.capabilities.confirms_handling, "messages of its own")
-            broker.declare("suite", [topic])
+            declare(broker, "suite", [topic])
             await Publishing(broker, sent[:40]).confirmed()
             await asyncio.to_thread(self.restart)
             assert await self.publish_stubbornly(broker, sent[40:]) == []
