@@ -32,6 +32,10 @@ from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
+from txpatterns.sagas.definitions import Definitions, Options, SagaFunction
+from txpatterns.sagas.engine import SagaEngine
+from txpatterns.sagas.sagas import Sagas
+from txpatterns.sagas.schema import saga_journal_table, saga_table
 from txpatterns.serialization import Codec, EventRegistry
 from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
@@ -116,6 +120,7 @@ class App:
         )
         self.consumer.handlers.on_add.append(self._declare)
         self.inbox = self.consumer.inbox
+        self.sagas = Sagas(self.database, Definitions(name), hooks=self.hooks, on_commit=self._parts.saga_committed)
 
     def session(self, **options: Any) -> AsyncSession:
         """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.
@@ -207,6 +212,33 @@ class App:
         )
         return decorator
 
+    def saga(
+        self,
+        name: str | None = None,
+        *,
+        version: int = 1,
+        since: int = 1,
+        errors: Sequence[type[Exception]] = (),
+        retry: RetryLadder | None = None,
+    ) -> Callable[[SagaFunction], SagaFunction]:
+        """Register, as a decorator, the code of a saga: an ``async def`` that takes a ``SagaContext`` and arguments.
+
+        ``name`` is the function's own if left out. ``version`` is that of what is started from now on; the function
+        runs those from ``since`` on, too, and may branch on ``saga.version``. ``errors`` are what steps raise that the
+        code is told at once, as it is. ``retry`` says how long to wait between the attempts of a step that says nothing
+        else.
+
+        Raises:
+            SagaDefinitionError: the function is no saga, or another one serves the same version.
+        """
+        options = Options(version, since, tuple(errors), retry or RetryLadder())
+
+        def register(function: SagaFunction) -> SagaFunction:
+            self.sagas.definitions.add(function, name, options)
+            return function
+
+        return register
+
     def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
         """Register, as a decorator, how the fields of an old version become those of a newer one."""
         type_ = self.registry.register(event).type
@@ -226,7 +258,8 @@ class App:
         await self.database.locate()
         if self.database.is_sqlite:
             made = await self.database.transact(partial(create_missing, target=self.metadata))
-        await self.database.transact(verify)
+        needs = (saga_table.name, saga_journal_table.name) if self.sagas.definitions else ()
+        await self.database.transact(partial(verify, needs=needs))
         if made:
             logger.info("made the tables %s in %r", ", ".join(made), self.database)
         return made
@@ -244,7 +277,8 @@ class App:
             ConfigurationError: this App runs in this process already.
         """
         self._parts.check(parts)
-        async with self, self._parts.running(self.consumer, parts):
+        make_engine = self._make_engine if self.sagas.definitions else None
+        async with self, self._parts.running(self.consumer, make_engine, parts):
             yield self
 
     async def run(self, **parts: Unpack[PartChoice]) -> None:
@@ -291,6 +325,10 @@ class App:
 
     def _make_database(self, engine: AnyEngine | URL | str) -> Database:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
+
+    def _make_engine(self) -> SagaEngine:
+        settings, definitions = self.settings.sagas, self.sagas.definitions
+        return SagaEngine(self.database, definitions, self.outbox, hooks=self.hooks, settings=settings)
 
     def _declare(self, handler: Handler) -> None:
         """Let the broker keep what comes for a handler that does not run yet."""

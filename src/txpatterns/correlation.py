@@ -50,7 +50,12 @@ def lineage_of(message: Message) -> dict[str, str]:
 
     Whatever a stranger wrote into the message, these can be stored and sent.
     """
-    told = {CORRELATION_ID: _header_safe(correlation_id_of(message)), CAUSATION_ID: _header_safe(message.id)}
+    return lineage_from(correlation_id_of(message), message.id)
+
+
+def lineage_from(correlation_id: str, cause: str) -> dict[str, str]:
+    """Give the headers of what belongs to this story and was caused by something with this id."""
+    told = {CORRELATION_ID: _header_safe(correlation_id), CAUSATION_ID: _header_safe(cause)}
     return {name: value for name, value in told.items() if value}
 
 

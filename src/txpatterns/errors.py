@@ -4,6 +4,7 @@
     ├── ConfigurationError           wrong use, found at import or at start-up
     │   ├── EventDefinitionError
     │   ├── HandlerDefinitionError
+    │   ├── SagaDefinitionError
     │   ├── MissingExtra
     │   ├── UnsafeSettings
     │   └── SchemaError
@@ -23,6 +24,11 @@
     ├── TransactionEnded             a handler that committed, rolled back or closed its session
     ├── SessionOver                  what came to a session while its transaction was being committed
     ├── HandlerTimeout               a handler that did not end within its time limit
+    ├── SagaError                    of sagas
+    │   ├── SagaDiverged             the code does not ask for what its journal has
+    │   ├── SagaValueRefused         a value that would not come back from the journal as it is
+    │   ├── StepFailed               what a saga's code is told of an operation that failed for good
+    │   └── SagaFailed               what who waits for a saga is told of one that did not complete
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -67,6 +73,13 @@ class HandlerDefinitionError(ConfigurationError):
 
     code = "TXP-1011"
     fix = "A handler takes (event, tx): async def with Transaction, or def with SyncTransaction."
+
+
+class SagaDefinitionError(ConfigurationError):
+    """A saga, or a part of one, is not defined correctly."""
+
+    code = "TXP-1014"
+    fix = "A saga is: async def name(saga: SagaContext, ...) -> ...; a step: async def name(tx: StepTransaction, ...)."
 
 
 class MissingExtra(ConfigurationError):
@@ -199,6 +212,59 @@ class HandlerTimeout(TxPatternsError):
 
     code = "TXP-1404"
     fix = "Give what it waits for a shorter time-out, or the handler more time: on(Event, timeout=...)."
+
+
+class SagaError(TxPatternsError):
+    """Something about a saga."""
+
+    code = "TXP-1600"
+
+
+class SagaDiverged(SagaError):
+    """The saga's code does not ask for what its journal has."""
+
+    code = "TXP-1601"
+    fix = "Give the changed code a higher version, and let the old function serve the sagas that run: since=, version=."
+
+
+class SagaValueRefused(SagaError):
+    """A value cannot be kept in a saga's journal."""
+
+    code = "TXP-1602"
+    fix = "Annotate it with what it is: a union of the classes that occur, tuples as tuple[...], or a pydantic model."
+
+
+class StepFailed(SagaError):
+    """An operation of a saga has failed for good.
+
+    ``type`` is the class of its error, as ``module:name``, and ``text`` what that said. ``unknown`` says that nobody
+    knows whether it has had its effect.
+    """
+
+    code = "TXP-1603"
+    fix = "Catch it to go another way; what is not caught undoes the saga."
+
+    def __init__(self, type: str, text: str, *, unknown: bool = False) -> None:
+        super().__init__(f"{type.rpartition(':')[2]}: {text}")
+        self.type = type
+        self.text = text
+        self.unknown = unknown
+
+
+class SagaFailed(SagaError):
+    """A saga did not complete.
+
+    ``status`` is what it is now, and ``failure`` why, as the journal tells it.
+    """
+
+    code = "TXP-1604"
+    fix = "Read its journal: what failed is in it, and what was undone."
+
+    def __init__(self, id: str, status: str, failure: str) -> None:
+        super().__init__(f"{id} is {status}: {failure}")
+        self.id = id
+        self.status = status
+        self.failure = failure
 
 
 class LetterKept(TxPatternsError):

@@ -28,6 +28,8 @@ from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership
 from txpatterns.runtime.part import Drain, Part
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
+from txpatterns.sagas.engine import SAGAS, SagaEngine
+from txpatterns.sagas.moments import SagaEnded, StepDone, StepRaised
 from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
 
@@ -47,6 +49,8 @@ class PartChoice(TypedDict, total=False):
     """Publishes what is committed."""
     consume: bool
     """Runs the handlers, and their further attempts."""
+    sagas: bool
+    """Runs the sagas."""
 
 
 def chosen(choice: PartChoice) -> frozenset[str]:
@@ -81,6 +85,7 @@ class Parts:
         self._pulse = pulse
         self._supervisor: Supervisor | None = None
         self._running: tuple[Part, ...] = ()
+        self._engine: SagaEngine | None = None
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -92,6 +97,15 @@ class Parts:
                 self._notifier.notify()
         except Exception:
             logger.exception("a wake-up failed; the message is committed and will be found by polling")
+
+    def saga_committed(self) -> None:
+        """A transaction that starts sagas was committed, in any thread: wake who runs them. Never raises."""
+        try:
+            engine = self._engine
+            if not (engine is not None and engine.wake()) and self._notifier is not None:
+                self._notifier.notify(SAGAS)
+        except Exception:
+            logger.exception("a wake-up failed; the saga is committed and will be found by polling")
 
     def check(self, choice: PartChoice) -> None:
         """Refuse parts that cannot run here.
@@ -110,19 +124,28 @@ class Parts:
             )
 
     @asynccontextmanager
-    async def running(self, consumer: Consumer, choice: PartChoice) -> AsyncIterator[None]:
-        """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on."""
-        names = chosen(choice)
+    async def running(
+        self, consumer: Consumer, make_engine: Callable[[], SagaEngine] | None, choice: PartChoice
+    ) -> AsyncIterator[None]:
+        """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on.
+
+        ``make_engine`` is None where there are no sagas.
+        """
+        names = chosen(choice) - ({"sagas"} if make_engine is None else set())
         with consumer.handlers.in_use() if "consume" in names else nullcontext():
             if "consume" in names and not consumer.handlers.topics:
-                self._tell_of_no_handlers(relay="relay" in names)
+                self._tell_of_no_handlers(relay="relay" in names, sagas="sagas" in names)
                 names -= {"consume"}
             if "consume" in names:
                 consumer.check()
                 kinds = {handler.is_async for handler in consumer.handlers}
                 await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
-            async with self._started(lambda: self._made(names, consumer)):
-                yield
+            self._engine = make_engine() if make_engine is not None and "sagas" in names else None
+            try:
+                async with self._started(lambda: self._made(names, consumer)):
+                    yield
+            finally:
+                self._engine = None
 
     @asynccontextmanager
     async def _started(self, make: Callable[[], Sequence[Part]]) -> AsyncIterator[None]:
@@ -148,6 +171,10 @@ class Parts:
             if listener is not None:
                 consumer.listen(listener)
             made.append(self._consumer_part(consumer))
+        if self._engine is not None:
+            if listener is not None:
+                self._engine.listen(listener)
+            made.append(self._saga_part(self._engine))
         if listener is not None:
             made.append(Part("wake-up listener", listener.run, listener.stop))
         if "relay" in names:
@@ -181,6 +208,13 @@ class Parts:
             drained=drained,
         )
 
+    def _saga_part(self, engine: SagaEngine) -> Part:
+        async def drained(drain: Drain) -> bool:
+            return await engine.caught_up(await drain.moment())
+
+        heard = self._pulse.heard(SAGAS, StepDone, StepRaised, SagaEnded)
+        return Part(SAGAS, engine.run, engine.stop, heard=heard, attention=engine.attention, drained=drained)
+
     def _make_relay(self) -> Relay:
         return Relay(
             self._database,
@@ -209,11 +243,11 @@ class Parts:
             drained=drained,
         )
 
-    def _tell_of_no_handlers(self, *, relay: bool) -> None:
-        if relay and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
+    def _tell_of_no_handlers(self, *, relay: bool, sagas: bool) -> None:
+        if relay and not sagas and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
             logger.warning("nobody reads memory:// in this process: what is sent is gone. %s", NO_HANDLERS)
         else:
-            level = logging.INFO if relay else logging.WARNING
+            level = logging.INFO if relay or sagas else logging.WARNING
             logger.log(level, "no handlers are registered, so nothing is consumed. %s", NO_HANDLERS)
 
     async def _stop(self, supervisor: Supervisor) -> None:
@@ -246,7 +280,7 @@ class Parts:
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
-        self._supervisor, self._running = None, ()
+        self._supervisor, self._engine, self._running = None, None, ()
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

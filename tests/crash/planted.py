@@ -6,8 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from crash import planted_sagas as saga_bugs
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
+from crash.saga_flows import SAGA_FLOWS
 from txpatterns.coordination.leases import Leases
 from txpatterns.coordination.schema import lease_table
 from txpatterns.database.deferred.units import Unit
@@ -31,7 +33,8 @@ from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
 from txpatterns.transport import CONFIRMED, Verdict
 
-_FLOWS = {flow.name: flow for flow in (*OUTBOX_FLOWS, *INBOX_FLOWS)}
+_FLOWS = {flow.name: flow for flow in (*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS)}
+UNDONE = _FLOWS["saga in threads, undone"]
 
 
 @dataclass(frozen=True)
@@ -281,5 +284,25 @@ PLANTED = [
     Planted("claim one for all of a batch", claims_one_for_all, _FLOWS["poison in a batch"], "I3"),
     Planted("go on behind a poison", goes_on_behind_what_failed_in_a_batch, _FLOWS["poison in a batch"], "I4"),
     Planted("keep what a savepoint undid", keeps_what_a_savepoint_undid, _FLOWS["enqueue with savepoints"], "I1"),
+    Planted("write the fact behind the commit", saga_bugs.writes_the_fact_behind_the_commit, UNDONE, "I20"),
+    Planted("undo in the order of doing", saga_bugs.undoes_in_the_order_of_doing, _FLOWS["saga that fails"], "I22"),
+    Planted("forget what is undone", saga_bugs.forgets_what_is_undone, _FLOWS["saga that fails"], "I20"),
+    Planted("undo without a fact", saga_bugs.undoes_without_a_fact, _FLOWS["saga that fails"], "I20"),
+    Planted("forget what a saga sends", saga_bugs.forgets_what_the_code_sends, _FLOWS["saga of steps"], "I1"),
+    Planted(
+        "go on after a write that may be lost",
+        saga_bugs.goes_on_after_a_write_that_may_be_lost,
+        _FLOWS["saga of steps at once"],
+        "I21",
+        (Mode.ERROR_BEFORE, Mode.REPLY_LOST),
+    ),
+    Planted(
+        "write for a saga of another epoch",
+        saga_bugs.does_not_look_at_the_epoch,
+        _FLOWS["saga of steps"],
+        "I20",
+        PAUSE,
+        postgresql=True,
+    ),
     Planted("never settle", never_settles, _FLOWS["publish and settle"], "I15"),
 ]

@@ -14,11 +14,12 @@ import pytest
 
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
+from crash.saga_flows import SAGA_FLOWS
 from rig import evidence
 from rig.servers.postgres import Postgres
 from txpatterns.testing.explorer import Flow, Mode, Options, Report, explore_flow
 
-FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS]
+FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS]
 WRITING = OUTBOX_FLOWS[:4]
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
@@ -85,7 +86,7 @@ def judge(report: Report) -> None:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_sqlite(flow: Flow, reports: Reports):
-    """P1, P2, P3, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused; I1-I6."""
+    """P1, P2, P3, P4, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
     report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, options(8, every_effect=True))
     judge(report)
 
@@ -104,7 +105,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
-    """P1, P2, P3, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51: the same with several connections; I9-I11, I14."""
+    """P1, P2, P3, P4, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
     report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(12))
     judge(report)
 

@@ -29,13 +29,13 @@ def what_broke(planted: Planted, urls: list[str]) -> str:
 
 @pytest.mark.parametrize("planted", ON_SQLITE, ids=lambda planted: planted.name)
 def test_a_planted_bug_is_found(planted: Planted):
-    """P1, P2, P3, H1, H2, H7, H15, H18, H21, H22, H23, H25, H43, H51: the invariants tell right from wrong."""
+    """P1, P2, P3, P4, H1, H2, H7, H15, H18, H21, H22, H23, H25, H43, H51: the invariants tell right from wrong."""
     assert f"{planted.breaks}:" in what_broke(planted, ["sqlite", "sqlite"]).replace(",", ":")
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("planted", ON_POSTGRESQL, ids=lambda planted: planted.name)
 def test_a_planted_bug_is_found_on_postgresql(planted: Planted, postgres):
-    """P3, H15, H18, H19: what shows only where two transactions run at once."""
+    """P3, P4, H15, H18, H19, H168: what shows only where two transactions run at once."""
     with postgres.database() as database:
         assert f"{planted.breaks}:" in what_broke(planted, [database.url("asyncpg")]).replace(",", ":")

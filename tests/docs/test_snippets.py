@@ -28,6 +28,7 @@ OURS = (
     "scheduled",
     "failing",
     "batches",
+    "saga",
     "event_versions",
     "codecs",
     "sqlite",

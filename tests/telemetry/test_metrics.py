@@ -95,7 +95,7 @@ def test_keys_and_ids_make_no_series(hooks, metrics, make):
     assert metrics.values("txpatterns.messages.published") == {(("topic", "orders"),): 10_000}
 
 
-DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting=2, dead=1)
+DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting=2, dead=1, sagas=4)
 
 
 def test_gauges_show_what_was_told_last(hooks, metrics):
@@ -108,6 +108,7 @@ def test_gauges_show_what_was_told_last(hooks, metrics):
         "txpatterns.outbox.scheduled": 3,
         "txpatterns.inbox.waiting": 2,
         "txpatterns.dead_letters.open": 1,
+        "txpatterns.sagas.active": 4,
     }
 
 

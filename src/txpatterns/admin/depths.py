@@ -11,10 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.admin.queues import QUEUES
+from txpatterns.admin.queues import present
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
-from txpatterns.database.queues import MOST
+from txpatterns.database.queues import MOST, Queue
 from txpatterns.database.schema import Instant
 from txpatterns.hooks import HookList
 from txpatterns.runtime.moments import Depths, DepthsSeen
@@ -27,11 +27,12 @@ _NONE = timedelta(0)
 
 def read_depths(connection: Connection, now: sa.ColumnElement[datetime]) -> Depths:
     """Count what waits in each queue, up to 100,000, and tell the age of the oldest by the database's clock."""
-    counts = [_count(queue.table) for queue in QUEUES]
-    oldest = [_oldest(queue.since) for queue in QUEUES if queue.since is not None]
+    queues = present(connection)
+    counts = [_count(queue) for queue in queues]
+    oldest = [_oldest(queue.since) for queue in queues if queue.since is not None]
     moment, *found = connection.execute(sa.select(sa.type_coerce(now, Instant), *counts, *oldest)).one()
     ages = [moment - instant for instant in found[len(counts) :] if instant is not None]
-    figures: dict[str, Any] = {queue.figure: number for queue, number in zip(QUEUES, found, strict=False)}
+    figures: dict[str, Any] = {queue.figure: number for queue, number in zip(queues, found, strict=False)}
     return Depths(**figures, oldest_age=max([_NONE, *ages]))
 
 
@@ -69,8 +70,8 @@ class DepthsWatch:
         self._stopping.set()
 
 
-def _count(table: sa.Table) -> sa.ColumnElement[int]:
-    some = sa.select(sa.literal(1)).select_from(table).limit(MOST).subquery()
+def _count(queue: Queue) -> sa.ColumnElement[int]:
+    some = queue.rows(sa.literal(1)).limit(MOST).subquery()
     return sa.select(sa.func.count()).select_from(some).scalar_subquery()
 
 

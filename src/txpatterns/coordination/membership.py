@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from txpatterns.clock import Clock
 from txpatterns.coordination.leases import Census, Leases
@@ -13,12 +13,16 @@ from txpatterns.errors import LeaseLost
 class Membership:
     """This process among the members of a scope, so that the others notice when it dies.
 
-    ``told`` is given each census: how many live, and how many died without leaving.
+    ``told`` is given each census: how many live, and how many died without leaving. ``lost`` is called when the
+    membership had run out, before another one is begun.
     """
 
-    def __init__(self, leases: Leases, told: Callable[[Census], None]) -> None:
+    def __init__(
+        self, leases: Leases, told: Callable[[Census], None], lost: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._leases = leases
         self._told = told
+        self._lost = lost
 
     async def join(self) -> None:
         """Become a member."""
@@ -31,6 +35,8 @@ class Membership:
             try:
                 self._told(await self._leases.renew())
             except LeaseLost:
+                if self._lost is not None:
+                    await self._lost()
                 await self.join()
 
     async def leave(self) -> None:

@@ -30,6 +30,8 @@ class Queue:
     """When a row is to be done; None: at once."""
     held: sa.ColumnElement[bool] | None = None
     """The rows that are not done before a person has decided; None: there are none."""
+    of: sa.ColumnElement[bool] | None = None
+    """The rows that are in the queue; None: all of the table."""
 
     @property
     def works(self) -> bool:
@@ -50,6 +52,11 @@ class Queue:
         rows = sa.select(self.table).where(self.due <= latest, *conditions)
         return rows.order_by(self.due).with_for_update(skip_locked=True)
 
+    def rows(self, *columns: Any) -> sa.Select[Any]:
+        """Select what is in the queue: these columns, or all."""
+        rows = sa.select(*(columns or self.table.columns)).select_from(self.table)
+        return rows if self.of is None else rows.where(self.of)
+
     def is_empty(self, connection: Connection) -> bool:
-        """Whether it has no row at all."""
-        return connection.execute(sa.select(self.order).limit(1)).first() is None
+        """Whether nothing at all is in it."""
+        return connection.execute(self.rows(self.order).limit(1)).first() is None

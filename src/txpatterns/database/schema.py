@@ -11,12 +11,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 SCHEMA_VERSION = 2
-"""Raised with each migration; an older or newer neighbour by one must still work."""
+"""Raised with each release that has migrations; an older or newer neighbour by one must still work."""
 
-SCHEMA_REVISION = "0002"
-"""The migration that made this version."""
+SCHEMA_REVISION = "0003"
+"""The last migration of this version."""
 
-DISPENSABLE: frozenset[str] = frozenset({"txp_audit"})
+DISPENSABLE: frozenset[str] = frozenset({"txp_audit", "txp_saga", "txp_saga_journal"})
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it
 can run before its migration does. A migration only adds, and what it adds may be left out of an INSERT, so that the
 release before works on the new tables."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -38,27 +40,42 @@ def create_missing(connection: Connection, target: sa.MetaData | None = None) ->
     present = there[schema_of(connection)]
     if USERS_VERSION_TABLE in present:
         return []
-    upgraded = VERSION_TABLE in present
+    upgraded = VERSION_TABLE in present and not _is_older_file(connection)
     tables = [table for table in tables if not (upgraded and table.name in metadata.tables)]
     missing = [table for table in tables if table.name not in there[schema_of(connection, table)]]
     (target or metadata).create_all(connection, tables=missing, checkfirst=False)
     if not upgraded:
-        if target is None and not present & set(metadata.tables):
+        if VERSION_TABLE in present:
+            connection.execute(sa.update(_VERSION).values(version_num=SCHEMA_REVISION))
+        elif target is None and not present & set(metadata.tables):
             _VERSION.create(connection)
             connection.execute(sa.insert(_VERSION).values(version_num=SCHEMA_REVISION))
         ensure_identity(connection)
     return [table.name for table in missing]
 
 
-def verify(connection: Connection) -> None:
+def _is_older_file(connection: Connection) -> bool:
+    """Whether a SQLite file is of a release before, and lacks nothing but whole tables: those are made at the start."""
+    if not is_sqlite(connection):
+        return False
+    version = connection.execute(sa.select(_VERSION.c.version_num)).scalar()
+    present = _present(connection)
+    missing = [name for name in _parts() if not _is_there(name, present)]
+    return version is not None and version < SCHEMA_REVISION and DISPENSABLE.issuperset(missing)
+
+
+def verify(connection: Connection, needs: Collection[str] = ()) -> None:
     """Make sure that the tables fit this version: its own, and those of the release before and after it.
+
+    ``needs`` names tables that are used here, so that they must be there although they are new.
 
     Raises:
         SchemaError: what is missing, and the command that mends it.
     """
     present = _present(connection)
     missing = [name for name in _parts() if not _is_there(name, present)]
-    needed = [name for name in missing if name not in DISPENSABLE and name.split(".")[0] not in DISPENSABLE]
+    dispensable = DISPENSABLE.difference(needs)
+    needed = [name for name in missing if name not in dispensable and name.split(".")[0] not in dispensable]
     if not needed:
         version = ensure_identity(connection, complete=not missing)
         if version > SCHEMA_VERSION + 1:

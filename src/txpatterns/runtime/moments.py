@@ -50,6 +50,8 @@ class Depths:
     """Received messages that wait for their next attempt, or for their key."""
     dead: int
     """Dead letters."""
+    sagas: int = 0
+    """Sagas that have not ended: those that run, wait, are being undone, or need a person."""
 
 
 @dataclass(frozen=True, slots=True)

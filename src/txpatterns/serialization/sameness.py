@@ -29,7 +29,7 @@ def differing(sent: BaseModel, read: BaseModel) -> list[str]:
 
 def _differing(sent: BaseModel, read: BaseModel) -> list[str]:
     ours, theirs = _parts(sent), _parts(read)
-    names = [name for name in ours if name not in theirs or not _alike(ours[name], theirs[name])]
+    names = [name for name in ours if name not in theirs or not alike(ours[name], theirs[name])]
     return names + [name for name in theirs if name not in ours]
 
 
@@ -40,7 +40,7 @@ def _parts(model: BaseModel) -> dict[str, Any]:
     return known | (model.__pydantic_extra__ or {}) | (model.__pydantic_private__ or {})
 
 
-def _alike(sent: Any, read: Any) -> bool:
+def alike(sent: Any, read: Any) -> bool:
     try:
         equal = sent == read
         if bool(equal.all() if hasattr(equal, "all") else equal):  # arrays compare by their elements
@@ -52,13 +52,13 @@ def _alike(sent: Any, read: Any) -> bool:
             # Python holds an hour that comes twice in a year for equal to no instant of another zone.
             return _apart(sent, read) == timedelta(0)
         case Mapping(), Mapping():
-            return sent.keys() == read.keys() and all(_alike(value, read[key]) for key, value in sent.items())
+            return sent.keys() == read.keys() and all(alike(value, read[key]) for key, value in sent.items())
         case (list(), list()) | (tuple(), tuple()) | (deque(), deque()):
-            return len(sent) == len(read) and all(map(_alike, sent, read))
+            return len(sent) == len(read) and all(map(alike, sent, read))
         case BaseModel(), BaseModel():
             return type(sent) is type(read) and not _differing(sent, read)
     held, theirs = _held(sent), _held(read)
-    return type(sent) is type(read) and bool(held) and _alike(held, theirs)
+    return type(sent) is type(read) and bool(held) and alike(held, theirs)
 
 
 def _apart(sent: datetime, read: datetime) -> timedelta:

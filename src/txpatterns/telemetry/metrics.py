@@ -30,6 +30,7 @@ GAUGES = {
         "Messages that wait for their time or for their key.",
     ),
     "waiting": ("txpatterns.inbox.waiting", "{message}", "Received messages that wait for their next attempt."),
+    "sagas": ("txpatterns.sagas.active", "{saga}", "Sagas that have not ended."),
     "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that are kept."),
 }
 """What ``Depths`` tells, with the metric that it becomes."""

@@ -10,9 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.admin.queues import WORK
+from txpatterns.admin.queues import WORK, present
 from txpatterns.database.queues import Queue
 from txpatterns.deadletters.schema import dead_letter_table
+
+_HELD = "is_held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A message that waits."""
+    """A message or a saga that waits."""
 
     where: str
     """The table or the consumer, and why it waits there."""
@@ -49,7 +51,7 @@ class Left:
     key: str | None
     attempts: int
     due_at: datetime | None
-    """None: at once, or when another message of its key is done."""
+    """None: at once, or when another message of its key is done, or a person has decided."""
     error: str | None
     """Of the last attempt: what sums it up, with the line that raised it; then the traceback."""
 
@@ -85,7 +87,7 @@ def look(connection: Connection) -> Look:
 
 def is_something_at_once(connection: Connection) -> bool:
     """See whether anything is to be done now, whatever waits for later."""
-    return any(queue.at_once and not queue.is_empty(connection) for queue in WORK)
+    return any(queue.at_once and not queue.is_empty(connection) for queue in present(connection, WORK))
 
 
 def dead_letters(connection: Connection) -> list[DeadLetter]:
@@ -98,28 +100,32 @@ def dead_letters(connection: Connection) -> list[DeadLetter]:
 def what_is_left(connection: Connection, *, but_held: bool = False) -> list[Left]:
     """Give all that is not finished, each queue in its order; ``but_held``: but for what a person decides about."""
     return [
-        _left(queue, row) for queue in WORK for row in connection.execute(_rows(queue, but_held=but_held)).mappings()
+        _left(queue, row)
+        for queue in present(connection, WORK)
+        for row in connection.execute(_rows(queue, but_held=but_held)).mappings()
     ]
 
 
 def _rows(queue: Queue, *, but_held: bool) -> sa.Select[Any]:
-    rows = sa.select(queue.table).order_by(queue.order)
-    return rows.where(sa.not_(queue.held)) if but_held and queue.held is not None else rows
+    rows = queue.rows().order_by(queue.order)
+    if queue.held is None:
+        return rows
+    return rows.where(sa.not_(queue.held)) if but_held else rows.add_columns(queue.held.label(_HELD))
 
 
 def _left(queue: Queue, row: sa.RowMapping) -> Left:
     consumer = row.get("consumer")
-    state = f", {row['state']}" if "state" in row else ""
+    state = row.get("state") or row.get("status")
     return Left(
-        where=f"{consumer or queue.place}{state}",
+        where=f"{consumer or queue.place}, {state}" if state else f"{consumer or queue.place}",
         at_once=queue.at_once,
         consumer=consumer,
         type=row["type"],
-        message_id=row["message_id"],
-        key=row["key"],
+        message_id=row["message_id"] if "message_id" in row else row["id"],
+        key=row.get("key"),
         attempts=row.get("attempts", 0),
-        due_at=row.get("due_at"),
-        error=row.get("error"),
+        due_at=None if row.get(_HELD) else row.get("due_at"),
+        error=row.get("error") or row.get("attention"),
     )
 
 

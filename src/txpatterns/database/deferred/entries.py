@@ -20,6 +20,8 @@ class Kind(IntEnum):
     A kind that locks rows has a lower number than the messages, whose positions must follow the locks.
     """
 
+    SAGAS = 10
+    """Those that begin with the commit."""
     MESSAGES = 100
     """Those of an outbox: always the last."""
 

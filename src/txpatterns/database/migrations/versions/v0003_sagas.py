@@ -1,0 +1,62 @@
+"""The tables of sagas."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+INSTANT = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "txp_saga",
+        sa.Column("number", NUMBER, sa.Identity(), primary_key=True),
+        sa.Column("type", sa.String(200), nullable=False),
+        sa.Column("id", sa.String(200), nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("run", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("status", sa.String(20), nullable=False),
+        sa.Column("owner", sa.String(36), comment="the member that runs it now"),
+        sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0", comment="raised by each claim"),
+        sa.Column("due_at", INSTANT, comment="when it is to be claimed if nobody who lives owns it; NULL: never"),
+        sa.Column(
+            "crashes", sa.Integer, nullable=False, server_default="0", comment="owners that died without progress"
+        ),
+        sa.Column("attention", sa.Text, comment="why a person should look at it"),
+        sa.Column("diverged", sa.String(32), comment="the fingerprint of the code that does not fit its journal"),
+        sa.Column("args", sa.Text, nullable=False),
+        sa.Column("digest", sa.String(32), nullable=False, comment="of the arguments"),
+        sa.Column("headers", sa.Text, nullable=False),
+        sa.Column("result", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("started_at", INSTANT, nullable=False),
+        sa.Column("ended_at", INSTANT),
+        sa.UniqueConstraint("type", "id", name="uq_txp_saga_type"),
+        postgresql_with={"fillfactor": "70"},
+        sqlite_autoincrement=True,
+        comment="where each saga stands; ended ones stay for a while",
+    )
+    for name, column, needed in (
+        ("ix_txp_saga_due", "due_at", "due_at"),
+        ("ix_txp_saga_owner", "owner", "owner"),
+        ("ix_txp_saga_attention", "number", "attention"),
+        ("ix_txp_saga_ended", "ended_at", "ended_at"),
+    ):
+        some = sa.text(f"{needed} IS NOT NULL")
+        op.create_index(name, "txp_saga", [column], postgresql_where=some, sqlite_where=some)
+    op.create_table(
+        "txp_saga_journal",
+        sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("facts", sa.Text, nullable=False),
+        sa.Column("at", INSTANT, nullable=False),
+        comment="what has happened in each saga, in order; a row is added by each write and never changed",
+    )

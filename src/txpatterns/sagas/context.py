@@ -1,0 +1,172 @@
+"""What a saga's code is given: the operations that are kept in its journal."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from random import SystemRandom
+from typing import Any, TypeVar, TypeVarTuple, overload
+
+from txpatterns.clock import Clock
+from txpatterns.errors import SagaDefinitionError
+from txpatterns.messages import Event, describe, new_id
+from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.sagas.operations import Aborted, Gather, Kind, Operation, Sleep, Step, Wait
+from txpatterns.sagas.replay import Replay
+from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
+from txpatterns.sagas.values import digest_of, form_of_result, name_of
+
+R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+Ts = TypeVarTuple("Ts")
+
+_random = SystemRandom()
+
+
+class SagaContext:
+    """The saga that runs, and what its code may do.
+
+    The code may be run again from its beginning at any time, up to where it was: each operation has its result from
+    the journal then. So what is not in the journal belongs into a step: clocks, random numbers, files, other services,
+    and each ``await`` of something that this object has not given.
+    """
+
+    def __init__(self, replay: Replay, instance: Instance, version: int, ladder: RetryLadder, clock: Clock) -> None:
+        self._replay = replay
+        self._ladder = ladder
+        self._clock = clock
+        self._is_past_pivot = False
+        self.id = instance.id
+        self.correlation_id = instance.correlation_id
+        self.version = version
+        """The version that this saga was started with; it keeps it for life."""
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code does again what it had done before."""
+        return self._replay.is_following
+
+    @overload
+    def step(
+        self,
+        action: Callable[[StepTransaction, *Ts], Awaitable[R]],
+        *args: *Ts,
+        compensate: Callable[[StepTransaction, *Ts], Awaitable[object]] | None = None,
+        retry: RetryLadder | None = None,
+        name: str | None = None,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        action: Callable[[SyncStepTransaction, *Ts], R],
+        *args: *Ts,
+        compensate: Callable[[SyncStepTransaction, *Ts], object] | None = None,
+        retry: RetryLadder | None = None,
+        name: str | None = None,
+    ) -> Operation[R]: ...
+    def step(
+        self,
+        action: Callable[..., Any],
+        *args: *Ts,
+        compensate: Callable[..., Any] | None = None,
+        retry: RetryLadder | None = None,
+        name: str | None = None,
+    ) -> Operation[Any]:
+        """Do something in a transaction of the application's database: once.
+
+        What ``action`` writes to ``tx.session`` commits together with the journal's fact that it is done, so it happens
+        exactly once, however often the process dies. It is an ``async def`` that takes a ``StepTransaction``, or a
+        ``def`` with a ``SyncStepTransaction``, and then ``args``; both those and its result are kept as JSON by their
+        annotations. ``compensate`` undoes it, with the same arguments, if the saga fails later. ``retry`` says how long
+        to wait between the attempts; after the last one the code is told ``StepFailed``. An error that the saga names
+        in ``errors=``, or a ``Reject``, is told at once.
+
+        Raises:
+            SagaDefinitionError: the action says of no result what it is; or a compensation after the pivot.
+            SagaValueRefused: an argument cannot be written as JSON.
+        """
+        called = name or name_of(action)
+        if compensate is not None and self._is_past_pivot:
+            raise SagaDefinitionError(
+                f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
+                fix="Leave compensate= out, or do it before saga.pivot().",
+            )
+        work = Step(action, args, compensate, retry or self._ladder, form_of_result(action))
+        return self._replay.operation(Kind.STEP, work, name=called, digest=digest_of(args, called))
+
+    def sleep(self, time: timedelta) -> Wait[None]:
+        """Wait until a time has passed by the database's clock, from when this is awaited first.
+
+        The wait is a row, not a task: it lasts as long as need be, and outlives every process.
+        """
+        if not timedelta(0) <= time <= LONGEST_WAIT:
+            raise SagaDefinitionError("A saga sleeps for no negative time, and for no more than a hundred years.")
+        return self._replay.wait(Kind.SLEEP, Sleep(time), digest=str(time / timedelta(seconds=1)))
+
+    @overload
+    def gather(self, one: Awaitable[R1], /, *, at_once: int = 16) -> Operation[tuple[R1]]: ...
+    @overload
+    def gather(self, a: Awaitable[R1], b: Awaitable[R2], /, *, at_once: int = 16) -> Operation[tuple[R1, R2]]: ...
+    @overload
+    def gather(
+        self, a: Awaitable[R1], b: Awaitable[R2], c: Awaitable[R3], /, *, at_once: int = 16
+    ) -> Operation[tuple[R1, R2, R3]]: ...
+    @overload
+    def gather(
+        self, a: Awaitable[R1], b: Awaitable[R2], c: Awaitable[R3], d: Awaitable[R4], /, *, at_once: int = 16
+    ) -> Operation[tuple[R1, R2, R3, R4]]: ...
+    @overload
+    def gather(
+        self,
+        a: Awaitable[R1],
+        b: Awaitable[R2],
+        c: Awaitable[R3],
+        d: Awaitable[R4],
+        e: Awaitable[R5],
+        /,
+        *,
+        at_once: int = 16,
+    ) -> Operation[tuple[R1, R2, R3, R4, R5]]: ...
+    @overload
+    def gather(self, *parts: Awaitable[R], at_once: int = 16) -> Operation[tuple[R, ...]]: ...
+    def gather(self, *parts: Awaitable[Any], at_once: int = 16) -> Operation[Any]:
+        """Do several things at once, at most ``at_once`` of them at a time; gives their results, in this order.
+
+        A part is an operation, or a coroutine of the saga's own code. When one fails, no other is begun any more; those
+        that run are waited for, and then the first error is raised.
+        """
+        if at_once < 1:
+            raise SagaDefinitionError("gather does at least one thing at a time.")
+        return self._replay.operation(Kind.GATHER, Gather(parts, at_once), name=str(len(parts)))
+
+    def emit(self, event: Event) -> None:
+        """Send an event together with the next thing that the journal keeps: once."""
+        self._replay.emit(event, name=describe(type(event)).type, digest=digest_of((event,), "emit"))
+
+    def pivot(self) -> None:
+        """Say that from here on the saga only goes forward: nothing is undone any more, whatever fails."""
+        self._replay.note(Kind.PIVOT, lambda: "null")
+        self._is_past_pivot = True
+
+    def now(self) -> datetime:
+        """Give the present instant, in UTC; in a replay the same again."""
+        return datetime.fromisoformat(self._replay.note(Kind.NOW, lambda: self._clock.now().isoformat()))
+
+    def uuid(self) -> uuid.UUID:
+        """Give a new UUID, of version 7; in a replay the same again."""
+        return uuid.UUID(self._replay.note(Kind.UUID, new_id))
+
+    def random(self) -> float:
+        """Give a random number from 0 to below 1; in a replay the same again."""
+        drawn: float = json.loads(self._replay.note(Kind.RANDOM, lambda: json.dumps(_random.random())))
+        return drawn
+
+    def abort(self, reason: str) -> None:
+        """End the saga here, and undo what it has done. Never returns."""
+        raise Aborted(reason)

@@ -1,0 +1,114 @@
+"""What follows a failure: pure decisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from txpatterns.causes import summary_of
+from txpatterns.errors import Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed
+from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.sagas.facts import Failure
+from txpatterns.sagas.operations import Aborted
+
+_MISTAKES = (
+    TypeError,
+    AttributeError,
+    NameError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+    SagaDefinitionError,
+    SagaValueRefused,
+)
+"""What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""
+_WITHOUT_LADDER = timedelta(minutes=1)
+_LONGEST_TEXT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """The saga's code is told: the operation has failed for good."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """There is another attempt, after this time."""
+
+    after: timedelta
+    failure: Failure
+    needs_attention: bool = False
+    """Whether a person should look at it meanwhile."""
+
+
+def after_attempt(
+    error: BaseException,
+    attempts: int,
+    *,
+    ladder: RetryLadder,
+    errors: Sequence[type[Exception]],
+    random: Random,
+    gives_up: bool = True,
+) -> Tell | Again:
+    """Decide what follows the ``attempts``-th failed attempt of an operation, whose effect was rolled back.
+
+    What is one of ``errors`` is told at once. Otherwise the ladder is climbed. When it is
+    used up the code is told, but not of a mistake in the action, which a deploy mends, and not where the operation must
+    succeed (``gives_up`` is false): then the last wait is taken again and again, and a person is told.
+    """
+    failure = failure_of(error, errors)
+    if isinstance(error, tuple(errors)):
+        return Tell(failure)
+    wait = ladder.delay(attempts, random)
+    if wait is not None and isinstance(error, Retry) and error.after is not None:
+        wait = min(max(error.after, timedelta(0)), LONGEST_WAIT)
+    if wait is not None:
+        return Again(wait, failure)
+    if not gives_up or is_mistake(error):
+        last = ladder.delay(len(ladder.delays), random) if ladder.delays else None
+        return Again(last or _WITHOUT_LADDER, failure, needs_attention=True)
+    return Tell(failure)
+
+
+def undoes(error: BaseException) -> bool:
+    """Whether an error that leaves the saga's code undoes the saga; otherwise a person decides."""
+    return isinstance(error, (Aborted, StepFailed)) or (isinstance(error, Exception) and not is_mistake(error))
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether code is wrong that raises this."""
+    return isinstance(error, _MISTAKES) or not isinstance(error, Exception)
+
+
+def failure_of(error: BaseException, errors: Sequence[type[Exception]] = ()) -> Failure:
+    """Give an error as the journal keeps it."""
+    if isinstance(error, StepFailed):
+        return Failure(error.type, error.text, unknown=error.unknown)
+    kind = type(error)
+    arguments = _arguments_of(error) if isinstance(error, tuple(errors)) else None
+    text = str(error) if isinstance(error, (Aborted, Reject, *errors)) else summary_of(error)
+    return Failure(f"{kind.__module__}:{kind.__qualname__}", text[:_LONGEST_TEXT], arguments)
+
+
+def error_of(failure: Failure, errors: Sequence[type[Exception]]) -> Exception:
+    """Make the error that the saga's code is told: the same from the journal as when it happened."""
+    if failure.arguments is not None:
+        for kind in errors:
+            if f"{kind.__module__}:{kind.__qualname__}" == failure.type:
+                return kind(*json.loads(failure.arguments))
+    return StepFailed(failure.type, failure.text, unknown=failure.unknown)
+
+
+def _arguments_of(error: BaseException) -> str | None:
+    """Give what an error's class is called with to make it again; None where that makes another."""
+    try:
+        text = json.dumps(error.args)
+        again = type(error)(*json.loads(text))
+    except Exception:  # noqa: BLE001 - whatever its class says to that, it cannot be made again
+        return None
+    return text if (str(again), again.args) == (str(error), error.args) else None

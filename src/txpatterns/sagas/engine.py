@@ -1,0 +1,252 @@
+"""The background part that runs sagas: it claims those that are due, and lets a driver run each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.engine import Connection
+
+from txpatterns.coordination import Leases, Listener, Membership, Pace
+from txpatterns.coordination.leases import Census
+from txpatterns.database import Database
+from txpatterns.database.dialects import may_pass
+from txpatterns.database.finishing import finish
+from txpatterns.errors import LeaseLost
+from txpatterns.execution import Execution
+from txpatterns.hooks import HookList
+from txpatterns.outbox import Outbox
+from txpatterns.runtime.moments import Idle
+from txpatterns.runtime.outages import Outages, Stopped
+from txpatterns.sagas.definitions import Definitions
+from txpatterns.sagas.driver import Driver
+from txpatterns.sagas.moments import SagaNeedsAttention
+from txpatterns.sagas.schema import SCOPE
+from txpatterns.sagas.settings import SagaSettings
+from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
+from txpatterns.sagas.tools import Tools
+
+logger = logging.getLogger("txpatterns")
+
+T = TypeVar("T")
+
+SAGAS = "sagas"
+"""The part's name, and the word that wakes it."""
+_COMPARE_EVERY = timedelta(seconds=10)
+_ALONE = 2
+"""From so many owners that died with a saga on, it runs without others, so that they are not taken for the cause."""
+_NOW = timedelta(0)
+
+
+class SagaEngine:
+    """Runs the sagas of one application in this process, as one of any number that do."""
+
+    def __init__(
+        self,
+        database: Database,
+        definitions: Definitions,
+        outbox: Outbox,
+        *,
+        hooks: HookList,
+        settings: SagaSettings | None = None,
+    ) -> None:
+        self.settings = settings or SagaSettings()
+        self._definitions = definitions
+        self._stopping = asyncio.Event()
+        self._store = SagaStore(database)
+        self._database = database
+        concurrency = 1 if database.is_sqlite else self.settings.concurrency
+        self._tools = Tools(
+            database,
+            self._store,
+            Execution(database),
+            outbox,
+            hooks,
+            Outages(database.clock, SAGAS, self._stopping),
+            asyncio.Semaphore(concurrency),
+        )
+        self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
+        self._pace = Pace()
+        self._wake = asyncio.Event()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> None:
+        """Run sagas until ``stop`` is called, or until cancelled; what is not finished then others go on with."""
+        self._stopping.clear()
+        self._loop = asyncio.get_running_loop()
+        membership = Membership(self._leases, self._told, self._lost)
+        clock, tasks = self._database.clock, list[asyncio.Task[None]]()
+        try:
+            with suppress(Stopped):
+                await self._tools.outages.insist(membership.join)
+                for name, work in {
+                    "membership": partial(membership.keep, clock, self._stopping),
+                    "steps": partial(self._tools.execution.underway.watch, self._stopping),
+                }.items():
+                    insisted = self._tools.outages.insist(work)
+                    tasks.append(asyncio.create_task(_until_stopped(insisted), name=f"sagas {name}"))
+                await self._claim_on()
+                await self._finished()
+        finally:
+            self._loop = None
+            await finish(self._end(tasks, membership))
+
+    def stop(self) -> None:
+        """Begin nothing more; ``run`` returns when the steps that run have ended, or after ``stop_within``."""
+        self._stopping.set()
+        self._wake.set()
+
+    def wake(self) -> bool:
+        """Look for due sagas now. From any thread; says whether no other process needs to know."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._wake.set)
+        return loop is not None
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of what others start, and look less often while that is known to arrive."""
+        listener.on(SAGAS, self._wake.set)
+        self._pace.follow(listener)
+
+    def attention(self) -> list[str]:
+        """Say in words what a person should look at."""
+        told = self._tools.outages.told()
+        return [*([told] if told else []), *self._tools.execution.underway.long()]
+
+    async def caught_up(self, moment: datetime) -> bool:
+        """Wait until each saga that is due at a moment and can be run here rests; says whether there were any."""
+        found = False
+        while not self._stopping.is_set():
+            query = partial(self._store.has_due, known=self._definitions.known(), moment=moment)
+            if not await self._database.read(query) and not self._running:
+                return found
+            found = True
+            self._wake.set()
+            running = list(self._running.values())
+            await asyncio.wait(running, timeout=0.05) if running else await asyncio.sleep(0.001)
+        return found
+
+    async def _claim_on(self) -> None:
+        clock = self._database.clock
+        compared = clock.monotonic()
+        while not self._stopping.is_set():
+            self._wake.clear()
+            if clock.monotonic() - compared > _COMPARE_EVERY.total_seconds():
+                await self._give_back()
+                compared = clock.monotonic()
+            if await self._claim():
+                continue
+            self._tools.outages.fine()
+            self._tools.hooks.tell(Idle(SAGAS))
+            await self._rest()
+
+    async def _rest(self) -> None:
+        longest = timedelta(seconds=self._pace.between_looks(self.settings.poll_interval.total_seconds()))
+        look = partial(self._store.next_due, known=self._definitions.known(), within=longest)
+        due = await self._tools.outages.insist(lambda: self._database.read(look), while_=may_pass)
+        wait = longest if due is None or due <= _NOW else due
+        await self._database.clock.wait(self._wake, wait)
+
+    async def _claim(self) -> int:
+        """Claim what is due and begin it; says how many sagas that were."""
+        free = self.settings.at_once - len(self._running)
+        if free <= 0:
+            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+            return 1
+        claim = partial(
+            self._store.claim,
+            owner=self._leases.owner,
+            alive=self._leases.alive(),
+            known=self._definitions.known(),
+            most=free,
+        )
+        claimed = await self._transact(claim)
+        for saga in claimed:
+            await self._begin(saga)
+        return len(claimed)
+
+    async def _begin(self, saga: Claimed) -> None:
+        definition = self._definitions.find(saga.type, saga.version)
+        assert definition is not None, "only what is known is claimed"
+        if saga.crashes >= self.settings.poisoned_after:
+            await self._flag(saga)
+            return
+        alone = saga.crashes >= _ALONE
+        if alone and self._running:
+            await asyncio.wait(self._running.values())
+        task = asyncio.create_task(self._drive(Driver(self._tools, definition, saga)), name=f"saga {saga.id}")
+        self._running[saga.number] = task
+        task.add_done_callback(lambda _: self._ended(saga.number))
+        if alone:
+            await asyncio.wait([task])
+
+    async def _flag(self, saga: Claimed) -> None:
+        """Leave a saga to a person with which one process after the other has died."""
+        why = f"{saga.crashes} processes have died while they ran it, without any progress"
+        write = Write((), Standing(saga.status, None, is_owned=False, attention=why))
+
+        logger.error("%s %s needs a look: %s", saga.type, saga.id, why)
+        await self._transact(partial(self._store.write, saga=saga, n=0, write=write))
+        self._tools.hooks.tell(SagaNeedsAttention(saga.type, saga.id, why))
+
+    async def _drive(self, driver: Driver) -> None:
+        saga = driver.saga
+        try:
+            await driver.drive()
+        except (LeaseLost, Stopped) as error:
+            logger.info("%s %s goes on elsewhere: %s", saga.type, saga.id, type(error).__name__)
+        except Exception:
+            logger.exception("the run of %s %s ended unexpectedly; it is begun anew", saga.type, saga.id)
+
+    def _ended(self, number: int) -> None:
+        self._running.pop(number, None)
+        self._wake.set()
+
+    async def _give_back(self) -> None:
+        """Give back what is ours by the database and does not run here: an answer may have been lost."""
+        give_back = partial(self._store.give_back, owner=self._leases.owner, running=list(self._running))
+        if count := await self._transact(give_back):
+            logger.warning("%d sagas were ours and did not run; they are given back", count)
+
+    async def _transact(self, work: Callable[[Connection], T]) -> T:
+        return await self._tools.outages.insist(lambda: self._database.transact(work), while_=may_pass)
+
+    def _told(self, _census: Census) -> None:
+        """How many live is nothing that this part acts upon."""
+
+    async def _lost(self) -> None:
+        """Let go of everything: what was ours others may have by now."""
+        await self._cancel()
+
+    async def _finished(self) -> None:
+        """Let the steps that run come to their end, within the deadline."""
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=self.settings.stop_within.total_seconds())
+
+    async def _cancel(self) -> None:
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _end(self, tasks: list[asyncio.Task[None]], membership: Membership) -> None:
+        """Leave nothing behind that still runs, and give back what is ours."""
+        for task in tasks:
+            task.cancel()
+        await self._cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(Exception):  # when the database is away, the lease runs out by itself
+            await self._database.transact(partial(self._store.give_back, owner=self._leases.owner, running=()))
+            await membership.leave()
+
+
+async def _until_stopped(work: Awaitable[None]) -> None:
+    with suppress(Stopped):
+        await work

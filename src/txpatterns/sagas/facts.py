@@ -1,0 +1,139 @@
+"""The facts of a saga's journal: what happened, in the order in which the saga's code learned of it.
+
+A journal only grows. What one write adds is a list of facts, written as one JSON text; a rebuilt saga is given the
+same facts in the same order. A mark (path, kind, name, digest) says which operation a fact is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from txpatterns.errors import SagaDiverged
+
+
+class Mark(NamedTuple):
+    """What tells an operation from the others of its saga, and whether the code still asks for the same."""
+
+    path: str
+    """Its branch, and its number in that: ``2.0.1`` is the first of the first branch of the second operation."""
+    kind: str
+    name: str
+    digest: str
+    """Of its arguments."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the journal keeps it."""
+
+    type: str
+    """The class, as ``module:name``."""
+    text: str
+    arguments: str | None = None
+    """What the class is called with to make the same error again, as JSON; None: it cannot be made again."""
+    unknown: bool = False
+    """Whether nobody knows if what failed has had its effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call may be under way from here on."""
+
+    mark: Mark
+    fact: Literal["begun"] = "begun"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation has ended, with this value, as JSON."""
+
+    mark: Mark
+    value: str
+    fact: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An operation has failed for good."""
+
+    mark: Mark
+    failure: Failure
+    fact: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that the code was told, or asked for, without waiting: a time, a random number, a message."""
+
+    mark: Mark
+    value: str
+    fact: Literal["noted"] = "noted"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A try of an operation, or of undoing it, has failed; another one follows."""
+
+    mark: Mark
+    number: int
+    failure: Failure
+    after: float
+    """Seconds from then to the next one, at least."""
+    undoing: bool = False
+    fact: Literal["attempted"] = "attempted"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The code waits from here on, for so many seconds."""
+
+    mark: Mark
+    seconds: float
+    fact: Literal["waiting"] = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What an operation did is undone."""
+
+    mark: Mark
+    fact: Literal["undone"] = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The code has come to its end: with a value, as JSON, or with an error."""
+
+    value: str | None = None
+    failure: Failure | None = None
+    fact: Literal["finished"] = "finished"
+
+
+Fact = Annotated[Begun | Ended | Failed | Noted | Attempted | Waiting | Undone | Finished, Field(discriminator="fact")]
+_FACTS: TypeAdapter[list[Fact]] = TypeAdapter(list[Fact])
+
+
+def written(facts: Sequence[Fact]) -> str:
+    """Give the text that the journal keeps."""
+    return _FACTS.dump_json(list(facts)).decode()
+
+
+def read(text: str | bytes) -> list[Fact]:
+    """Give the facts of such a text.
+
+    Raises:
+        SagaDiverged: another version has written what this one does not know.
+    """
+    try:
+        return _FACTS.validate_json(text)
+    except ValidationError as error:
+        raise SagaDiverged(
+            f"The journal holds a fact that this version cannot read: {error.errors()[0]['msg']}."
+        ) from error

@@ -1,0 +1,76 @@
+"""The tables of sagas: where each of them stands, and its journal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from txpatterns.database.schema import BigIdentity, Instant, metadata
+
+SCOPE = "sagas"
+"""The scope of the memberships: who is no member of it any more owns no saga."""
+
+
+class Status(StrEnum):
+    """Where a saga stands."""
+
+    RUNNING = "running"
+    """Something of it is to be done: by its owner, or by whoever claims it when it is due."""
+    WAITING = "waiting"
+    """It waits for a time."""
+    COMPENSATING = "compensating"
+    """It has failed, and what it did is being undone."""
+    COMPLETED = "completed"
+    """Its code has come to its end."""
+    COMPENSATED = "compensated"
+    """It has failed, and all is undone that can be."""
+
+
+saga_table = sa.Table(
+    "txp_saga",
+    metadata,
+    sa.Column("number", BigIdentity, sa.Identity(), primary_key=True),
+    sa.Column("type", sa.String(200), nullable=False),
+    sa.Column("id", sa.String(200), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("run", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("owner", sa.String(36), comment="the member that runs it now"),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0", comment="raised by each claim"),
+    sa.Column("due_at", Instant, comment="when it is to be claimed if nobody who lives owns it; NULL: never"),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0", comment="owners that died without progress"),
+    sa.Column("attention", sa.Text, comment="why a person should look at it"),
+    sa.Column("diverged", sa.String(32), comment="the fingerprint of the code that does not fit its journal"),
+    sa.Column("args", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(32), nullable=False, comment="of the arguments"),
+    sa.Column("headers", sa.Text, nullable=False),
+    sa.Column("result", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant),
+    sa.UniqueConstraint("type", "id", name="uq_txp_saga_type"),
+    *(
+        sa.Index(name, column, postgresql_where=sa.text(condition), sqlite_where=sa.text(condition))
+        for name, column, condition in (
+            ("ix_txp_saga_due", "due_at", "due_at IS NOT NULL"),
+            ("ix_txp_saga_owner", "owner", "owner IS NOT NULL"),
+            ("ix_txp_saga_attention", "number", "attention IS NOT NULL"),
+            ("ix_txp_saga_ended", "ended_at", "ended_at IS NOT NULL"),
+        )
+    ),
+    postgresql_with={"fillfactor": "70"},
+    sqlite_autoincrement=True,
+    comment="where each saga stands; ended ones stay for a while",
+)
+
+saga_journal_table = sa.Table(
+    "txp_saga_journal",
+    metadata,
+    sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("facts", sa.Text, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    comment="what has happened in each saga, in order; a row is added by each write and never changed",
+)

@@ -1,0 +1,33 @@
+"""How sagas are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from txpatterns.checks import INSTANT, LEAST_LEASE, check_at_least
+
+
+@dataclass(frozen=True, slots=True)
+class SagaSettings:
+    """How an engine runs sagas.
+
+    ``concurrency`` is how many steps run at a time, at most; on SQLite it is always 1. ``at_once`` sagas are owned at
+    a time, and those that only wait are not among them. ``poll_interval`` is how often the database is asked for due
+    sagas, five times as seldom while wake-ups are known to arrive. ``lease_ttl`` is how soon a process that died is
+    noticed; after ``poisoned_after`` owners that died with one saga, without any progress between, nobody takes it any
+    more before a person has looked. ``stop_within`` is how long running steps may go on after ``stop``.
+    """
+
+    concurrency: int = 16
+    at_once: int = 256
+    poll_interval: timedelta = timedelta(milliseconds=500)
+    lease_ttl: timedelta = timedelta(seconds=15)
+    poisoned_after: int = 3
+    stop_within: timedelta = timedelta(seconds=30)
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "concurrency", "at_once", "poisoned_after")
+        check_at_least(INSTANT, self, "poll_interval")
+        check_at_least(timedelta(0), self, "stop_within")
+        check_at_least(LEAST_LEASE, self, "lease_ttl")

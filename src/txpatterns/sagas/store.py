@@ -1,0 +1,267 @@
+"""Reading and writing sagas. Whoever writes names the epoch at which it claimed the saga: a later claim ends that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from txpatterns.database.database import Database
+from txpatterns.database.dialects import insert_into, is_sqlite
+from txpatterns.database.schema import Instant
+from txpatterns.errors import IdReused, LeaseLost
+from txpatterns.messages import Event
+from txpatterns.sagas.facts import Fact, read, written
+from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
+
+_saga, _journal = saga_table.c, saga_journal_table.c
+
+NOW = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A saga that its transaction's commit begins."""
+
+    type: str
+    id: str
+    version: int
+    args: str
+    digest: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A saga that this process owns, at an epoch of its own."""
+
+    number: int
+    type: str
+    id: str
+    version: int
+    run: int
+    status: Status
+    epoch: int
+    crashes: int
+    attention: str | None
+    args: str
+    headers: Mapping[str, str]
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a journal."""
+
+    n: int
+    facts: Sequence[Fact]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a write leaves its saga; without one it stays where it is."""
+
+    status: Status
+    due: timedelta | None = NOW
+    """After which time it is due; None: never."""
+    is_owned: bool = True
+    """Whether its owner goes on with it."""
+    attention: str | None = None
+    result: str | None = None
+    error: str | None = None
+    diverged: str | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing follows."""
+        return self.status in (Status.COMPLETED, Status.COMPENSATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One row for a saga's journal, and where that leaves it."""
+
+    facts: Sequence[Fact] = ()
+    standing: Standing | None = None
+    emits: Sequence[tuple[str, Event]] = ()
+    """The events that go with it, each with its path."""
+
+
+Known = Sequence[tuple[str, int, int, str]]
+"""What can be run here: type, first and last version, fingerprint."""
+
+
+class SagaStore:
+    """The statements about sagas."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def start(self, connection: Connection, start: Start) -> bool:
+        """Begin a saga in the connection's transaction; says whether there was none with this id.
+
+        Raises:
+            IdReused: there is one, with other arguments.
+        """
+        values = {
+            "type": start.type,
+            "id": start.id,
+            "version": start.version,
+            "status": Status.RUNNING,
+            "args": start.args,
+            "digest": start.digest,
+            "headers": json.dumps(dict(start.headers)),
+        }
+        times = {"started_at": self.database.now(), "due_at": self.database.now()}
+        insert = insert_into(saga_table, on_sqlite=is_sqlite(connection)).values(**values, **times)
+        new = self.database.execute_beside(connection, insert.on_conflict_do_nothing().inline())
+        if new.rowcount == 1:
+            return True
+        query = sa.select(_saga.digest).where(_saga.type == start.type, _saga.id == start.id)
+        if self.database.execute_beside(connection, query).scalar_one_or_none() == start.digest:
+            return False
+        raise IdReused(
+            f"There is a saga {start.id} of {start.type} already, with other arguments.",
+            fix="Give each saga an id of its own; the same id with the same arguments is the same saga.",
+        )
+
+    def claim(
+        self,
+        connection: Connection,
+        owner: str,
+        alive: sa.Select[tuple[str]],
+        known: Known,
+        most: int,
+    ) -> list[Claimed]:
+        """Take sagas that are due and that nobody who lives owns, the longest due first."""
+        free = sa.or_(_saga.owner.is_(None), _saga.owner.not_in(alive))
+        due = sa.select(_saga.number).where(_saga.due_at <= self.database.now(), _served(known), free)
+        due = due.order_by(_saga.due_at).limit(most)
+        if not is_sqlite(connection):
+            due = due.with_for_update(skip_locked=True, key_share=True)
+        died = sa.case((_saga.owner.is_not(None), 1), else_=0)
+        claim = (
+            sa.update(saga_table)
+            .where(_saga.number.in_(due))
+            .values(owner=owner, epoch=_saga.epoch + 1, crashes=_saga.crashes + died)
+            .returning(*saga_table.columns)
+        )
+        return [_claimed(row) for row in connection.execute(claim).mappings()]
+
+    def journals(self, connection: Connection, sagas: Sequence[Claimed]) -> tuple[dict[int, list[Entry]], datetime]:
+        """Read the journals of sagas, and the database's clock."""
+        runs = [sa.and_(_journal.saga == saga.number, _journal.run == saga.run) for saga in sagas]
+        query = sa.select(_journal.saga, _journal.n, _journal.facts, _journal.at).where(sa.or_(*runs))
+        found: dict[int, list[Entry]] = {saga.number: [] for saga in sagas}
+        for row in connection.execute(query.order_by(_journal.saga, _journal.n)):
+            found[row.saga].append(Entry(row.n, read(row.facts), row.at))
+        now = connection.execute(sa.select(sa.type_coerce(self.database.now(), Instant))).scalar_one()
+        return found, now
+
+    def write(self, connection: Connection, saga: Claimed, n: int, write: Write) -> None:
+        """Add a row to a saga's journal, and set where it stands, in the connection's transaction.
+
+        Raises:
+            LeaseLost: somebody else has claimed it since.
+        """
+        mine = (_saga.number == saga.number, _saga.epoch == saga.epoch)
+        if write.standing is not None:
+            update = sa.update(saga_table).where(*mine).values(**self._values(write.standing))
+            is_mine = self.database.execute_beside(connection, update).rowcount == 1
+        elif saga.crashes:
+            update = sa.update(saga_table).where(*mine).values(crashes=0)
+            is_mine = self.database.execute_beside(connection, update).rowcount == 1
+        else:
+            query = sa.select(_saga.number).where(*mine)
+            if not is_sqlite(connection):
+                query = query.with_for_update(key_share=True)
+            is_mine = self.database.execute_beside(connection, query).first() is not None
+        if not is_mine:
+            raise LeaseLost(f"Another process goes on with {saga.id}.")
+        if write.facts:
+            row = {"saga": saga.number, "run": saga.run, "n": n, "facts": written(write.facts)}
+            insert = sa.insert(saga_journal_table).inline().values(**row, at=self.database.now())
+            self.database.execute_beside(connection, insert)
+
+    def is_mine(self, connection: Connection, saga: Claimed) -> bool:
+        """Whether nobody has claimed a saga since."""
+        query = sa.select(_saga.number).where(_saga.number == saga.number, _saga.epoch == saga.epoch)
+        return self.database.execute_beside(connection, query).first() is not None
+
+    def give_back(self, connection: Connection, owner: str, running: Collection[int]) -> int:
+        """Let others claim what this process owns and does not run; says how many that were."""
+        update = sa.update(saga_table).where(_saga.owner == owner, _saga.number.not_in(sorted(running)))
+        return connection.execute(update.values(owner=None)).rowcount
+
+    def find(self, connection: Connection, type_: str, id_: str) -> RowMapping | None:
+        """Read where a saga stands; None: there is none with this id."""
+        query = sa.select(saga_table).where(_saga.type == type_, _saga.id == id_)
+        return connection.execute(query).mappings().one_or_none()
+
+    def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
+        """Whether a saga that can be run here is due at a moment of the database's clock, whoever owns it."""
+        due = sa.select(_saga.number).where(_saga.due_at <= moment, _served(known))
+        return connection.execute(due.limit(1)).first() is not None
+
+    def next_due(self, connection: Connection, known: Known, within: timedelta) -> timedelta | None:
+        """Say how long until a saga is due that can be run here and nobody owns; None: not within that time."""
+        now = sa.type_coerce(self.database.now(), Instant).label("now")
+        query = sa.select(_saga.due_at, now).where(_saga.due_at <= self.database.now(within), _saga.owner.is_(None))
+        query = query.where(_served(known))
+        found = connection.execute(query.order_by(_saga.due_at).limit(1)).first()
+        return None if found is None else found.due_at - found.now
+
+    def _values(self, standing: Standing) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "status": standing.status,
+            "due_at": None if standing.due is None else self.database.now(standing.due),
+            "attention": standing.attention,
+            "crashes": 0,
+        }
+        if not standing.is_owned:
+            values["owner"] = None
+        if standing.diverged is not None:
+            values["diverged"] = standing.diverged
+        if standing.error is not None:
+            values["error"] = standing.error
+        if standing.is_end:
+            values |= {"result": standing.result, "ended_at": self.database.now()}
+        return values
+
+
+def _served(known: Known) -> sa.ColumnElement[bool]:
+    """Say that a saga can be run here, and did not turn out to be at odds with this very code."""
+    return sa.or_(
+        sa.false(),
+        *(
+            sa.and_(
+                _saga.type == type_,
+                _saga.version.between(since, version),
+                sa.or_(_saga.diverged.is_(None), _saga.diverged != fingerprint),
+            )
+            for type_, since, version, fingerprint in known
+        ),
+    )
+
+
+def _claimed(row: RowMapping) -> Claimed:
+    return Claimed(
+        number=row["number"],
+        type=row["type"],
+        id=row["id"],
+        version=row["version"],
+        run=row["run"],
+        status=Status(row["status"]),
+        epoch=row["epoch"],
+        crashes=row["crashes"],
+        attention=row["attention"],
+        args=row["args"],
+        headers=json.loads(row["headers"]),
+        started_at=row["started_at"],
+    )

@@ -1,0 +1,57 @@
+"""What an engine's drivers share, and how they run a saga's code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+from txpatterns.clock import Clock
+from txpatterns.database import Database
+from txpatterns.execution import Execution
+from txpatterns.hooks import HookList
+from txpatterns.outbox import Outbox
+from txpatterns.runtime.outages import Outages
+from txpatterns.sagas.store import SagaStore
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Tools:
+    """What an engine's drivers share."""
+
+    database: Database
+    store: SagaStore
+    execution: Execution
+    outbox: Outbox
+    hooks: HookList
+    outages: Outages
+    slots: asyncio.Semaphore
+    random: Random = field(default_factory=Random)
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+        return self.database.clock
+
+
+async def outside_of_tasks(work: Callable[[], T]) -> T:
+    """Do something where no task is current, so that a saga's code cannot take part in one."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        if done.done():
+            return
+        try:
+            done.set_result(work())
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            done.set_exception(error)
+
+    loop.call_soon(run)
+    return await done

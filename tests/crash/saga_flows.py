@@ -1,0 +1,280 @@
+"""The canonical flows of sagas: the bank's transfers, each a saga of several steps."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from crash.bank import TOTAL, Bank, Noted, account, effect, opened
+from txpatterns.hooks import HookList
+from txpatterns.retries import RetryLadder
+from txpatterns.sagas.context import SagaContext
+from txpatterns.sagas.definitions import Definitions, Options
+from txpatterns.sagas.engine import SagaEngine
+from txpatterns.sagas.facts import Ended, Finished, Undone, read
+from txpatterns.sagas.queues import ACTIVE
+from txpatterns.sagas.sagas import Sagas
+from txpatterns.sagas.settings import SagaSettings
+from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
+from txpatterns.testing.explorer import INVARIANTS, Flow, State, Surroundings
+
+LADDER = RetryLadder((timedelta(seconds=1),) * 30)
+"""Two processes that take each other for dead, each an hour ahead, use up an attempt at every turn."""
+
+SETTINGS = SagaSettings(poisoned_after=100)
+
+
+@dataclass
+class Branch:
+    """A process that runs the bank's sagas."""
+
+    bank: Bank
+    sagas: Sagas
+    engine: SagaEngine
+
+    async def run_until_nothing_waits(self, rounds: int = 200) -> None:
+        """Run what is due, jumping from due time to due time, and publish what was sent."""
+        for _ in range(rounds):
+            await self._run_what_is_due()
+            if not await self.bank.finds(ACTIVE.rows(ACTIVE.order)):
+                await self.bank.relay_until_nothing_waits()
+                return
+            self.bank.around.clock.jump(timedelta(hours=1))
+        raise AssertionError("sagas wait on and on")
+
+    async def _run_what_is_due(self) -> None:
+        running = asyncio.ensure_future(self.engine.run())
+        caught_up = asyncio.ensure_future(self._catch_up())
+        try:
+            await asyncio.wait((running, caught_up), return_when=asyncio.FIRST_COMPLETED)
+            self.engine.stop()
+            await running
+        finally:
+            running.cancel()
+            caught_up.cancel()
+            await asyncio.gather(running, caught_up, return_exceptions=True)
+
+    async def _catch_up(self) -> None:
+        await self.engine.caught_up(await self.bank.database.moment())
+
+    def tries(self, what: str) -> int:
+        """Count a try, in a place that outlives the process; gives which one it is."""
+        return self.bank.runs(what)
+
+
+def values_of(tx: StepTransaction | SyncStepTransaction, name: str, to: str) -> dict[str, Any]:
+    return {"consumer": f"{name} {to}", "message_id": tx.saga_id, "key": tx.saga_id}
+
+
+def moving(to: str, amount: int) -> list[sa.Update]:
+    at = {"bank": -amount, to: amount}
+    return [
+        sa.update(account).where(account.c.name == n).values(balance=account.c.balance + by) for n, by in at.items()
+    ]
+
+
+async def pay(tx: StepTransaction, to: str) -> str:
+    for update in moving(to, 1):
+        await tx.session.execute(update)
+    await tx.session.execute(sa.insert(effect).values(**values_of(tx, "pay", to)))
+    tx.emit(Noted(account=to, number=1))
+    return f"paid {to}"
+
+
+async def take_back(tx: StepTransaction, to: str) -> None:
+    for update in moving(to, -1):
+        await tx.session.execute(update)
+    await tx.session.execute(sa.insert(effect).values(**values_of(tx, "undo", to)))
+
+
+def pay_in_a_thread(tx: SyncStepTransaction, to: str) -> str:
+    for update in moving(to, 1):
+        tx.session.execute(update)
+    tx.session.execute(sa.insert(effect).values(**values_of(tx, "pay", to)))
+    return f"paid {to}"
+
+
+def take_back_in_a_thread(tx: SyncStepTransaction, to: str) -> None:
+    for update in moving(to, -1):
+        tx.session.execute(update)
+    tx.session.execute(sa.insert(effect).values(**values_of(tx, "undo", to)))
+
+
+def of_steps(branch: Branch) -> Any:
+    async def transfer(saga: SagaContext, first: str) -> str:
+        told = await saga.step(pay, first, compensate=take_back)
+        saga.emit(Noted(account=first, number=2))
+        told += await saga.step(pay, "b", compensate=take_back) + str(saga.random())
+        return told + await saga.step(pay, "c", compensate=take_back)
+
+    return transfer
+
+
+def at_once(branch: Branch) -> Any:
+    async def transfer(saga: SagaContext, first: str) -> str:
+        async def late(to: str) -> str:
+            await saga.sleep(timedelta(minutes=1))
+            return await saga.step(pay, to, compensate=take_back)
+
+        told = await saga.gather(saga.step(pay, first, compensate=take_back), late("b"), late("c"))
+        return " ".join(told)
+
+    return transfer
+
+
+def in_threads(branch: Branch) -> Any:
+    async def transfer(saga: SagaContext, first: str) -> str:
+        await saga.step(pay_in_a_thread, first, compensate=take_back_in_a_thread)
+        await saga.step(pay_in_a_thread, "b", compensate=take_back_in_a_thread)
+        raise ValueError("no")
+
+    return transfer
+
+
+def that_fails(branch: Branch) -> Any:
+    async def refuse(tx: StepTransaction, to: str) -> str:
+        await pay(tx, to)
+        raise ValueError("no such account")
+
+    async def transfer(saga: SagaContext, first: str) -> None:
+        await saga.gather(saga.step(pay, first, compensate=take_back), saga.step(pay, "b", compensate=take_back))
+        await saga.step(refuse, "c", compensate=take_back)
+
+    return transfer
+
+
+def that_stumbles(branch: Branch) -> Any:
+    async def stumble(tx: StepTransaction, to: str) -> str:
+        told = await pay(tx, to)
+        if branch.tries(f"{tx.saga_id} {to}") <= 1:
+            raise ConnectionError("not yet")
+        return told
+
+    async def stumble_back(tx: StepTransaction, to: str) -> None:
+        await take_back(tx, to)
+        if branch.tries(f"{tx.saga_id} {to} back") <= 1:
+            raise ConnectionError("not yet")
+
+    async def transfer(saga: SagaContext, first: str) -> None:
+        await saga.step(stumble, first, compensate=stumble_back)
+        await saga.step(pay, "b", compensate=take_back)
+        raise ValueError("no")
+
+    return transfer
+
+
+@asynccontextmanager
+async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> AsyncIterator[Branch]:
+    """Be a process of the bank that runs these sagas."""
+    async with opened(around) as bank:
+        definitions, hooks = Definitions("bank"), HookList()
+        sagas = Sagas(bank.database, definitions, hooks=hooks)
+        made = Branch(bank, sagas, SagaEngine(bank.database, definitions, bank.outbox, hooks=hooks, settings=SETTINGS))
+        definitions.add(define(made), "transfer", Options(errors=(ValueError,), retry=LADDER))
+        yield made
+
+
+async def start_two(branch: Branch) -> None:
+    (definition,) = branch.sagas.definitions
+    for number in (1, 2):
+        async with branch.bank.session() as session:
+            branch.sagas.start(session, definition.function, "a", id=f"saga-{number}")
+
+
+async def start_and_run(branch: Branch) -> None:
+    await start_two(branch)
+    await branch.run_until_nothing_waits()
+
+
+async def run(branch: Branch) -> None:
+    await branch.run_until_nothing_waits()
+
+
+def money_is_conserved(state: State) -> None:
+    """I6: what left one account is on another."""
+    assert state.rows("SELECT sum(balance) AS total FROM account")[0]["total"] == TOTAL, "I6: money was made or lost"
+
+
+def steps_happen_once(state: State) -> None:
+    """I20: each step has its effect once, exactly where the fact of it is; so has each undoing."""
+    effects = [(row["message_id"], row["consumer"]) for row in state.rows("SELECT * FROM effect")]
+    assert len(effects) == len(set(effects)), f"I20: twice: {sorted(effects)}"
+    steps, undone = 0, 0
+    for facts in journals(state).values():
+        steps += sum(isinstance(fact, Ended) and fact.mark.kind == "step" for fact in facts)
+        undone += sum(isinstance(fact, Undone) for fact in facts)
+    told = sum(consumer.startswith("pay") for _, consumer in effects), sum(c.startswith("undo") for _, c in effects)
+    assert told == (steps, undone), f"I20: effects {told}, facts {(steps, undone)}"
+
+
+def what_is_compensated_is_undone_in_reverse(state: State) -> None:
+    """I22: all that was done is undone once, the last first, and nothing else."""
+    for saga in state.rows("SELECT * FROM txp_saga"):
+        facts = journals(state)[saga["number"]]
+        done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind == "step"]
+        undone = [fact.mark.path for fact in facts if isinstance(fact, Undone)]
+        expected = done[::-1] if saga["status"] == "compensated" else []
+        assert undone == expected, f"I22: {saga['id']} is {saga['status']}, done {done}, undone {undone}"
+
+
+def journals_have_no_gaps(state: State) -> None:
+    """I21: the rows of a journal are numbered without a gap."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for row in state.rows("SELECT saga, n FROM txp_saga_journal ORDER BY saga, n"):
+        found[row["saga"]].append(row["n"])
+    for saga, numbers in found.items():
+        assert numbers == list(range(1, len(numbers) + 1)), f"I21: the journal of {saga} has rows {numbers}"
+
+
+def sagas_have_ended(state: State, *, as_: str) -> None:
+    """I19: each saga that was started has come to its end, and to the right one."""
+    statuses = {row["id"]: row["status"] for row in state.rows("SELECT id, status FROM txp_saga")}
+    assert set(statuses.values()) <= {as_}, f"I19: {statuses}"
+    unfinished = [saga for saga, facts in journals(state).items() if not any(isinstance(f, Finished) for f in facts)]
+    assert not unfinished, f"I19: no end in the journals of {unfinished}"
+
+
+def journals(state: State) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {row["number"]: [] for row in state.rows("SELECT number FROM txp_saga")}
+    for row in state.rows("SELECT * FROM txp_saga_journal ORDER BY saga, n"):
+        found[row["saga"]] += read(row["facts"])
+    return found
+
+
+def all_is_sent(state: State, *, times: int) -> None:
+    """I1, I2: what each saga and its steps send is committed with the facts: once."""
+    sent = sum(row["topic"] == "notes" for row in state.committed)
+    assert sent == times * len(journals(state)), f"I1, I2: {sent} messages of {len(journals(state))} sagas"
+
+
+RIGHT = (
+    *INVARIANTS,
+    money_is_conserved,
+    steps_happen_once,
+    what_is_compensated_is_undone_in_reverse,
+    journals_have_no_gaps,
+)
+COMPLETED = (*RIGHT, partial(sagas_have_ended, as_="completed"))
+COMPENSATED = (*RIGHT, partial(sagas_have_ended, as_="compensated"))
+
+
+def flow(name: str, define: Callable[[Branch], Any], invariants: Any, *, starts: bool = False) -> Flow[Branch]:
+    make = partial(branch, define=define)
+    if starts:
+        return Flow(name, make, start_and_run, run, None, invariants)
+    return Flow(name, make, run, run, start_two, invariants)
+
+
+SAGA_FLOWS = [
+    flow("saga of steps", of_steps, (*COMPLETED, partial(all_is_sent, times=4)), starts=True),
+    flow("saga of steps at once", at_once, COMPLETED),
+    flow("saga in threads, undone", in_threads, COMPENSATED),
+    flow("saga that fails", that_fails, COMPENSATED),
+    flow("saga that stumbles", that_stumbles, COMPENSATED),
+]
