@@ -28,6 +28,7 @@
     │   ├── SagaDiverged             the code does not ask for what its journal has
     │   ├── SagaValueRefused         a value that would not come back from the journal as it is
     │   ├── StepFailed               what a saga's code is told of an operation that failed for good
+    │   ├── NotBegun                 what a call raises that was not made
     │   └── SagaFailed               what who waits for a saga is told of one that did not complete
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
@@ -249,6 +250,16 @@ class StepFailed(SagaError):
         self.type = type
         self.text = text
         self.unknown = unknown
+
+
+class NotBegun(SagaError):
+    """A call was not made at all, so it is made later, and that counts for no attempt."""
+
+    code = "TXP-1605"
+
+    def __init__(self, message: str | None = None, *, after: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class SagaFailed(SagaError):

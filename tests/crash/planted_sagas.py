@@ -10,19 +10,20 @@ import sqlalchemy as sa
 from txpatterns.execution import Came, Result
 from txpatterns.sagas.attempt import Attempt
 from txpatterns.sagas.course import Course
-from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.facts import Undone
 from txpatterns.sagas.schema import saga_table
+from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Entry, SagaStore, Write
+from txpatterns.sagas.writer import SagaWriter
 from txpatterns.testing.explorer import Surroundings
 
 
 def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
-    put, conclude, closing = Driver.put, Driver._conclude, Attempt._closing
+    put, conclude, closing = SagaWriter.put, Steps._conclude, Attempt._closing
     put_off: list[Write] = []
     in_a_step: list[bool] = []
 
-    def later(self: Driver, connection: sa.Connection, rows: int, write: Write) -> None:
+    def later(self: SagaWriter, connection: sa.Connection, rows: int, write: Write) -> None:
         if in_a_step:
             put_off.append(write)
         else:
@@ -35,13 +36,14 @@ def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
         finally:
             in_a_step.pop()
 
-    async def behind(self: Driver, attempt: Attempt, result: Result, fail: Any) -> None:
+    async def behind(self: Steps, attempt: Attempt, result: Result, fail: Any) -> None:
         if put_off and result.came is Came.DONE:
-            write, rows = put_off.pop(), self.course.rows
-            await self.tools.database.transact(lambda connection: put(self, connection, rows, write))
+            writer, write = self._writer, put_off.pop()
+            rows = writer.course.rows
+            await writer.tools.database.transact(lambda connection: put(writer, connection, rows, write))
         await conclude(self, attempt, result, fail)
 
-    Driver.put, Attempt._closing, Driver._conclude = later, without_a_fact, behind
+    SagaWriter.put, Attempt._closing, Steps._conclude = later, without_a_fact, behind
 
 
 def undoes_in_the_order_of_doing(_: Surroundings) -> None:
@@ -81,22 +83,22 @@ def does_not_look_at_the_epoch(_: Surroundings) -> None:
 
 
 def forgets_what_the_code_sends(_: Surroundings) -> None:
-    put = Driver.put
+    put = SagaWriter.put
 
-    def silent(self: Driver, connection: sa.Connection, rows: int, write: Write) -> None:
+    def silent(self: SagaWriter, connection: sa.Connection, rows: int, write: Write) -> None:
         put(self, connection, rows, replace(write, emits=()))
 
-    Driver.put = silent
+    SagaWriter.put = silent
 
 
 def goes_on_after_a_write_that_may_be_lost(_: Surroundings) -> None:
-    async def hopeful(self: Driver, write: Write) -> None:
+    async def hopeful(self: SagaWriter, write: Write) -> None:
         rows = self.course.rows
         with suppress(Exception):
             await self.tools.database.transact(lambda connection: self.put(connection, rows, write))
-        self._took(write)
+        self.took(write)
 
-    Driver._write = hopeful
+    SagaWriter.write = hopeful
 
 
 def undoes_without_a_fact(_: Surroundings) -> None:

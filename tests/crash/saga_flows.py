@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from crash.bank import TOTAL, Bank, Noted, account, effect, opened
 from txpatterns.hooks import HookList
 from txpatterns.retries import RetryLadder
+from txpatterns.sagas.calls import Call, Done, NotDone, Undo
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.engine import SagaEngine
@@ -22,7 +23,7 @@ from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
-from txpatterns.testing.explorer import INVARIANTS, Flow, State, Surroundings
+from txpatterns.testing.explorer import INVARIANTS, Flow, State, Surroundings, done_at
 
 LADDER = RetryLadder((timedelta(seconds=1),) * 30)
 """Two processes that take each other for dead, each an hour ahead, use up an attempt at every turn."""
@@ -169,6 +170,50 @@ def that_stumbles(branch: Branch) -> Any:
     return transfer
 
 
+def of_calls(branch: Branch) -> Any:
+    outside = branch.bank.around.outside()
+
+    async def charge(call: Call, to: str) -> str:
+        return await outside.do(f"charge {to}", call.key)
+
+    async def refund(undo: Undo[str], to: str) -> None:
+        assert undo.result in (f"charge {to}", None)
+        await outside.do(f"refund {to}", undo.key)
+
+    async def look(call: Call, to: str) -> Done[str] | NotDone:
+        found = await outside.look_up(call.key)
+        return NotDone() if found is None else Done(found)
+
+    async def transfer(saga: SagaContext, first: str) -> str:
+        told = await saga.call(charge, first, compensate=refund)
+        more = await saga.gather(saga.call(charge, "b", probe=look), saga.step(pay, "c"))
+        return told + more[0]
+
+    return transfer
+
+
+def of_calls_that_are_undone(branch: Branch) -> Any:
+    outside = branch.bank.around.outside()
+
+    async def charge(call: Call, to: str) -> str:
+        return await outside.do(f"charge {to}", call.key)
+
+    async def refund(undo: Undo[str], to: str) -> None:
+        await outside.do(f"refund {to}", undo.key)
+        if branch.tries(undo.key) <= 1:
+            raise ConnectionError("not yet")
+
+    async def transfer(saga: SagaContext, first: str) -> None:
+        await saga.gather(
+            saga.call(charge, first, compensate=refund),
+            saga.step(pay, "b", compensate=take_back),
+            saga.call(charge, "c", compensate=refund),
+        )
+        raise ValueError("no")
+
+    return transfer
+
+
 @asynccontextmanager
 async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> AsyncIterator[Branch]:
     """Be a process of the bank that runs these sagas."""
@@ -208,7 +253,7 @@ def steps_happen_once(state: State) -> None:
     steps, undone = 0, 0
     for facts in journals(state).values():
         steps += sum(isinstance(fact, Ended) and fact.mark.kind == "step" for fact in facts)
-        undone += sum(isinstance(fact, Undone) for fact in facts)
+        undone += sum(isinstance(fact, Undone) and fact.mark.kind == "step" for fact in facts)
     told = sum(consumer.startswith("pay") for _, consumer in effects), sum(c.startswith("undo") for _, c in effects)
     assert told == (steps, undone), f"I20: effects {told}, facts {(steps, undone)}"
 
@@ -217,7 +262,7 @@ def what_is_compensated_is_undone_in_reverse(state: State) -> None:
     """I22: all that was done is undone once, the last first, and nothing else."""
     for saga in state.rows("SELECT * FROM txp_saga"):
         facts = journals(state)[saga["number"]]
-        done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind == "step"]
+        done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind in ("step", "call")]
         undone = [fact.mark.path for fact in facts if isinstance(fact, Undone)]
         expected = done[::-1] if saga["status"] == "compensated" else []
         assert undone == expected, f"I22: {saga['id']} is {saga['status']}, done {done}, undone {undone}"
@@ -253,6 +298,18 @@ def all_is_sent(state: State, *, times: int) -> None:
     assert sent == times * len(journals(state)), f"I1, I2: {sent} messages of {len(journals(state))} sagas"
 
 
+def calls_have_one_effect(state: State, *, charges: int) -> None:
+    """I20, I22, I25: one effect for each call, under a key of its own, and one for undoing it."""
+    done = done_at(state.log)
+    for saga in state.rows("SELECT * FROM txp_saga"):
+        of_saga = {key: what for key, what in done.items() if f"/{saga['id']}/" in key}
+        charged = {key for key, what in of_saga.items() if what.startswith("charge")}
+        refunded = {key.removesuffix("/undo") for key, what in of_saga.items() if what.startswith("refund")}
+        assert len(charged) == charges, f"I25: {saga['id']} has charged {sorted(charged)}"
+        wanted = charged if saga["status"] == "compensated" else set()
+        assert refunded == wanted, f"I22: {saga['id']} has charged {sorted(charged)}, refunded {sorted(refunded)}"
+
+
 RIGHT = (
     *INVARIANTS,
     money_is_conserved,
@@ -276,5 +333,7 @@ SAGA_FLOWS = [
     flow("saga of steps at once", at_once, COMPLETED),
     flow("saga in threads, undone", in_threads, COMPENSATED),
     flow("saga that fails", that_fails, COMPENSATED),
+    flow("saga of calls", of_calls, (*COMPLETED, partial(calls_have_one_effect, charges=2)), starts=True),
+    flow("saga of calls, undone", of_calls_that_are_undone, (*COMPENSATED, partial(calls_have_one_effect, charges=2))),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
 ]

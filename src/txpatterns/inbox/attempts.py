@@ -73,9 +73,11 @@ class Attempts:
         return claimed, dead
 
     def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime | None = None) -> bool:
-        """Whether an attempt for these consumers is due and not claimed, now or at a moment of the database's clock."""
-        latest = self.database.now() if moment is None else moment
-        due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= latest)
+        """Whether an attempt for these consumers is due and not claimed, and was at a moment of the database's clock."""
+        # Of a clock that is moved by hand the moment may lie ahead, by as long as a statement is on its way.
+        due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= self.database.now())
+        if moment is not None:
+            due = due.where(_waiting.due_at <= moment)
         return connection.execute(due.limit(1)).first() is not None
 
     def until_due(self, connection: Connection, consumers: Sequence[str], within: timedelta) -> timedelta | None:

@@ -1,5 +1,6 @@
 """Sagas: code that survives its process, step by step, on the application's own transactions."""
 
+from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.operations import Operation, Wait
 from txpatterns.sagas.sagas import Handle, Sagas
@@ -7,12 +8,18 @@ from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
 
 __all__ = [
+    "Call",
+    "Done",
+    "Doubt",
     "Handle",
+    "NotDone",
     "Operation",
     "SagaContext",
     "SagaSettings",
     "Sagas",
     "StepTransaction",
     "SyncStepTransaction",
+    "Undo",
+    "Unknown",
     "Wait",
 ]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import await_only
@@ -17,38 +17,12 @@ from txpatterns.errors import LeaseLost, SagaDefinitionError, SagaError
 from txpatterns.execution import Origin, Result, Run
 from txpatterns.execution.calls import is_coroutine_function
 from txpatterns.inbox.signatures import written_at
-from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import StepRuns
 from txpatterns.sagas.operations import Step
-from txpatterns.sagas.store import Claimed, Write
-from txpatterns.sagas.tools import Tools
+from txpatterns.sagas.store import Write
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
-
-
-class Ahead(Exception):
-    """The code has been told what is perhaps not written: the course is made anew from the journal.
-
-    ``error`` is what the operation at ``path`` failed of, if its commit is known to have failed.
-    """
-
-    def __init__(self, path: str = "", error: BaseException | None = None) -> None:
-        super().__init__(path)
-        self.path = path
-        self.error = error
-
-
-class Driving(Protocol):
-    """The saga that an attempt is made for."""
-
-    tools: Tools
-    saga: Claimed
-    course: Course
-    writing: asyncio.Lock
-
-    def put(self, connection: Connection, rows: int, write: Write) -> None:
-        """Write in a connection's transaction."""
-
+from txpatterns.sagas.writer import Ahead, SagaWriter
 
 Plan = Callable[[str, object], Awaitable[Write]]
 """Tells the saga's code what an operation came to, as JSON and as a value; gives what is to be written."""
@@ -60,9 +34,9 @@ class Attempt:
     On SQLite already from its beginning: whoever holds the only place to write must not wait for another writer.
     """
 
-    def __init__(self, driving: Driving, mark: Mark, step: Step, number: int, plan: Plan, *, undoing: bool) -> None:
-        self._driving = driving
-        self._course = driving.course
+    def __init__(self, writer: SagaWriter, mark: Mark, step: Step, number: int, plan: Plan, *, undoing: bool) -> None:
+        self._writer = writer
+        self._course = writer.course
         self._step = step
         self._plan = plan
         self._loop = asyncio.get_running_loop()
@@ -78,7 +52,7 @@ class Attempt:
 
     async def run(self) -> Result:
         """Run the code until something has come of it. Raises Ahead where that would be a second time."""
-        tools = self._driving.tools
+        tools = self._writer.tools
         if tools.database.is_sqlite:
             await self._take_lock()
         return await tools.execution.settle(self._describe, self._ask)
@@ -92,7 +66,7 @@ class Attempt:
     def _describe(self) -> Run:
         if self.is_told:
             raise Ahead
-        saga, action = self._driving.saga, self._step.compensate if self.undoing else self._step.action
+        saga, action = self._writer.saga, self._step.compensate if self.undoing else self._step.action
         assert action is not None, "what has no compensation is not undone"
         name = f"{self.mark.name} (undone)" if self.undoing else self.mark.name
         return Run(
@@ -109,7 +83,7 @@ class Attempt:
         )
 
     def _call(self, action: Callable[..., Any], session: Any) -> Any:
-        saga, outbox = self._driving.saga, self._driving.tools.outbox
+        saga, outbox = self._writer.saga, self._writer.tools.outbox
         place = f"{saga.run}/{self.mark.path}" + ("/undo" if self.undoing else "")
         kind = StepTransaction if is_coroutine_function(action) else SyncStepTransaction
         self._transaction = kind(session, self._course.instance, place, self.number, outbox)
@@ -120,14 +94,14 @@ class Attempt:
             self._transaction.close()
 
     def _opening(self, connection: Connection) -> bool:
-        return self._driving.tools.store.is_mine(connection, self._driving.saga)
+        return self._writer.tools.store.is_mine(connection, self._writer.saga)
 
     def _stands(self, connection: Connection) -> bool:
         return has_open_transaction(connection) is True and self._opening(connection)
 
     @contextmanager
     def _around(self) -> Iterator[None]:
-        saga, hooks = self._driving.saga, self._driving.tools.hooks
+        saga, hooks = self._writer.saga, self._writer.tools.hooks
         runs = StepRuns(saga.type, saga.id, self.mark.name, self.number, self.undoing)
         with correlated(self._course.instance.correlation_id), hooks.within(runs):
             yield
@@ -135,7 +109,7 @@ class Attempt:
     def _closing(self, connection: Connection, value: object) -> None:
         text, back = ("null", None) if self.undoing else self._step.form.write(value)
         write = self._told(text, back)
-        self._driving.put(connection, self._course.rows, write)
+        self._writer.put(connection, self._course.rows, write)
 
     def _told(self, text: str, value: object) -> Write:
         """Tell the saga's code, in the event loop, whichever thread this is."""
@@ -155,13 +129,13 @@ class Attempt:
     async def _take_lock(self) -> None:
         """Keep others from writing. Raises LeaseLost where the saga was begun anew meanwhile."""
         if self._lock is None:
-            lock = self._driving.writing
+            lock = self._writer.lock
             await lock.acquire()
             self._lock = lock
         if self._course.is_dropped:
             self.release()
-            raise LeaseLost(f"{self.mark.name} came too late: {self._driving.saga.id} has been begun anew meanwhile.")
+            raise LeaseLost(f"{self.mark.name} came too late: {self._writer.saga.id} has been begun anew meanwhile.")
 
     async def _ask(self, question: Callable[[Connection], bool]) -> bool:
-        tools = self._driving.tools
+        tools = self._writer.tools
         return await tools.outages.insist(lambda: tools.database.transact(question), while_=may_pass)

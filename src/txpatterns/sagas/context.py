@@ -13,7 +13,8 @@ from txpatterns.clock import Clock
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
-from txpatterns.sagas.operations import Aborted, Gather, Kind, Operation, Sleep, Step, Wait
+from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
+from txpatterns.sagas.operations import Aborted, CallOut, Gather, Kind, Operation, Sleep, Step, Wait
 from txpatterns.sagas.replay import Replay
 from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.values import digest_of, form_of_result, name_of
@@ -92,13 +93,46 @@ class SagaContext:
             SagaValueRefused: an argument cannot be written as JSON.
         """
         called = name or name_of(action)
-        if compensate is not None and self._is_past_pivot:
-            raise SagaDefinitionError(
-                f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
-                fix="Leave compensate= out, or do it before saga.pivot().",
-            )
+        self._refuse_behind_the_pivot(called, compensate)
         work = Step(action, args, compensate, retry or self._ladder, form_of_result(action))
         return self._replay.operation(Kind.STEP, work, name=called, digest=digest_of(args, called))
+
+    def call(
+        self,
+        action: Callable[[Call, *Ts], Awaitable[R]],
+        *args: *Ts,
+        compensate: Callable[[Undo[R], *Ts], Awaitable[object]] | None = None,
+        probe: Callable[[Call, *Ts], Awaitable[Done[R] | NotDone | Unknown]] | None = None,
+        doubt: Doubt = Doubt.AGAIN,
+        timeout: timedelta = timedelta(seconds=30),
+        retry: RetryLadder | None = None,
+        name: str | None = None,
+    ) -> Operation[R]:
+        """Ask somebody else to do something: at least once, outside of any transaction.
+
+        That it may be under way is written down before it begins, and what it gave as soon as it has. ``action`` is
+        an ``async def`` that takes a ``Call``, whose ``key`` is the same in each attempt, and then ``args``. What it
+        raises leaves the call in doubt, and so does the end of its process: then ``probe``, if there is one, finds out
+        what has become of it, and otherwise ``doubt`` says what is done. An error that the saga names in ``errors=``,
+        and a ``Reject``, mean that it was refused, and had no effect; ``NotBegun`` that it was not made. One that takes
+        longer than ``timeout`` is cut off. After the last wait of ``retry`` the code is told ``StepFailed``, which is
+        ``unknown``.
+
+        ``compensate`` undoes it if the saga fails later, outside of any transaction as well: it takes an ``Undo`` and
+        the same arguments. What is in doubt is undone, too, when its request cannot be under way any more: after twice
+        ``timeout``, and at least 30 seconds.
+
+        Raises:
+            SagaDefinitionError: the action says of no result what it is; or a compensation after the pivot.
+            SagaValueRefused: an argument cannot be written as JSON.
+        """
+        called = name or name_of(action)
+        self._refuse_behind_the_pivot(called, compensate)
+        if timeout <= timedelta(0):
+            raise SagaDefinitionError(f"The timeout of {called} must be more than nothing.")
+        ladder = retry or self._ladder
+        work = CallOut(action, args, compensate, probe, doubt, timeout, ladder, form_of_result(action))
+        return self._replay.operation(Kind.CALL, work, name=called, digest=digest_of(args, called))
 
     def sleep(self, time: timedelta) -> Wait[None]:
         """Wait until a time has passed by the database's clock, from when this is awaited first.
@@ -166,6 +200,13 @@ class SagaContext:
         """Give a random number from 0 to below 1; in a replay the same again."""
         drawn: float = json.loads(self._replay.note(Kind.RANDOM, lambda: json.dumps(_random.random())))
         return drawn
+
+    def _refuse_behind_the_pivot(self, called: str, compensate: object) -> None:
+        if compensate is not None and self._is_past_pivot:
+            raise SagaDefinitionError(
+                f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
+                fix="Leave compensate= out, or do it before saga.pivot().",
+            )
 
     def abort(self, reason: str) -> None:
         """End the saga here, and undo what it has done. Never returns."""

@@ -19,13 +19,14 @@ from txpatterns.messages import Event
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
-from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Noted, Undone, Waiting
-from txpatterns.sagas.operations import Kind, Operation, Sleep, Step
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Undone, Waiting
+from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
 from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
 from txpatterns.sagas.strands import Error, Outcome, Value
 from txpatterns.sagas.transactions import Instance
+from txpatterns.sagas.undoing import Deed, Undoing
 
 
 @dataclass(slots=True)
@@ -36,7 +37,11 @@ class Open:
     attempts: int = 0
     due: float = 0.0
     """When it is to be begun, or ends by itself, by the monotonic clock."""
+    is_ready: bool = False
+    """Whether it is written down that the code waits for it: nothing begins before."""
     is_running: bool = False
+    is_in_doubt: bool = False
+    """Whether a call may have had its effect already."""
 
     @property
     def path(self) -> str:
@@ -59,7 +64,7 @@ class Course:
         self.rows = 0
         """How many rows the journal has."""
         self.open: dict[str, Open] = {}
-        self.undo_attempts: dict[str, int] = {}
+        self.undoing = Undoing()
         self.failure: Failure | None = None
         """Why the saga is being undone."""
         self._clock = clock
@@ -67,8 +72,7 @@ class Course:
         self._attention = saga.attention
         self._attempts: dict[str, int] = {}
         self._dues: dict[str, float] = {}
-        self._done: list[Operation[Any]] = []
-        self._undone: set[str] = set()
+        self._begun: dict[str, float] = {}
         self._unwritten: list[Fact] = []
         self._emits: list[tuple[str, Event]] = []
 
@@ -87,29 +91,38 @@ class Course:
         if self.failure is not None:
             return None
         write = self._plan(turn)
-        if write.standing is None:
+        if write.standing is None and not any(isinstance(fact, Begun) for fact in write.facts):
             self._unwritten, self._emits = list(write.facts), list(write.emits)
+            self.written()
             return None
         return write
+
+    def written(self) -> None:
+        """What was planned last is committed."""
+        for opened in self.open.values():
+            opened.is_ready = True
 
     def ended(self, path: str, text: str, value: object) -> Write:
         """Tell the code that an operation has ended, and run it on; gives what is to be written."""
         opened = self.open.pop(path)
-        self._done.append(opened.operation)
+        self.undoing.did(opened.operation, value)
         return self._plan(self._running.give(path, Value(value)), Ended(opened.operation.mark, text))
 
     def failed(self, path: str, failure: Failure) -> Write:
         """Tell the code that an operation has failed for good, and run it on; gives what is to be written."""
         opened = self.open.pop(path)
+        if failure.unknown:
+            self.undoing.may_have_done(opened.operation, self._clock.monotonic())
         told = Error(error_of(failure, self.definition.options.errors))
         return self._plan(self._running.give(path, told), Failed(opened.operation.mark, failure))
 
     def again(self, path: str, decision: Again) -> Write:
         """Note that an attempt has failed and another one follows; gives what is to be written."""
         opened = self.open[path]
-        opened.attempts += 1
+        opened.attempts += decision.counts
         opened.due = self._clock.monotonic() + decision.after.total_seconds()
         opened.is_running = False
+        opened.is_in_doubt = opened.is_in_doubt or (decision.counts and isinstance(opened.operation.work, CallOut))
         seconds = decision.after.total_seconds()
         fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds)
         if decision.needs_attention:
@@ -128,32 +141,30 @@ class Course:
         due = timedelta(seconds=max(first - now, 0.0))
         return Standing(Status.WAITING, due, is_owned=False, attention=self._attention)
 
-    def to_undo(self) -> Operation[Any] | None:
-        """Give what is to be undone next; None: nothing is left."""
-        undoable = (each for each in reversed(self._done) if _can_be_undone(each))
-        return next((each for each in undoable if each.mark.path not in self._undone), None)
-
-    def undone(self, operation: Operation[Any]) -> Write:
-        """Note that an operation is undone; gives what is to be written."""
-        self._undone.add(operation.mark.path)
+    def undone(self, deed: Deed) -> Write:
+        """Note that something is undone; gives what is to be written."""
+        self.undoing.undid(deed.path)
         standing = None
-        if self.to_undo() is None:
+        if self.undoing.next() is None:
             standing = self._compensated()
         elif self._attention is not None:
             self._attention = None
             standing = Standing(Status.COMPENSATING)
-        return Write([Undone(operation.mark)], standing)
+        return Write([Undone(deed.operation.mark)], standing)
 
-    def undo_again(self, operation: Operation[Any], decision: Again) -> Write:
-        """Note that an attempt to undo an operation has failed; gives what is to be written."""
-        path = operation.mark.path
-        self.undo_attempts[path] = number = self.undo_attempts.get(path, 0) + 1
+    def undo_again(self, deed: Deed, decision: Again) -> Write:
+        """Note that an attempt to undo something has failed; gives what is to be written."""
+        attempts = self.undoing.attempts
+        attempts[deed.path] = number = attempts.get(deed.path, 0) + 1
         if decision.needs_attention:
-            self._attention = _why(operation, decision)
+            self._attention = _why(deed.operation, decision)
         seconds = decision.after.total_seconds()
-        fact = Attempted(operation.mark, number, decision.failure, seconds, undoing=True)
-        standing = Standing(Status.COMPENSATING, decision.after, is_owned=False, attention=self._attention)
-        return Write([fact], standing)
+        fact = Attempted(deed.operation.mark, number, decision.failure, seconds, undoing=True)
+        return Write([fact], self.undo_later(decision.after))
+
+    def undo_later(self, after: timedelta) -> Standing:
+        """Say where a saga stands that is undone further after a time."""
+        return Standing(Status.COMPENSATING, after, is_owned=False, attention=self._attention)
 
     def stuck(self, why: str) -> Write:
         """Give what is to be written where this code cannot go on: another text of it may."""
@@ -185,17 +196,19 @@ class Course:
         return self.definition.function(context, *arguments)
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
+        path = operation.mark.path
         if isinstance(fact, Failed):
+            if fact.failure.unknown:
+                self.undoing.may_have_done(operation, self._begun.get(path, self._clock.monotonic()))
             return Error(error_of(fact.failure, self.definition.options.errors))
-        self._done.append(operation)
-        if not isinstance(operation.work, Step):
-            return Value(None)
+        value: object = None
         try:
-            return Value(operation.work.form.read(fact.value))
+            if isinstance(operation.work, (Step, CallOut)):
+                value = operation.work.form.read(fact.value)
         except ValueError as error:
-            raise SagaDiverged(
-                f"What {fact.mark} at {fact.mark.path} gave is not what it is said to give now."
-            ) from error
+            raise SagaDiverged(f"What {fact.mark} at {path} gave is no value of what it gives now.") from error
+        self.undoing.did(operation, value)
+        return Value(value)
 
     def _take(self, entries: Sequence[Entry], now: datetime) -> None:
         """Take what the journal says beside what the code is told."""
@@ -206,12 +219,14 @@ class Course:
                     case Waiting():
                         self._dues[fact.mark.path] = since + fact.seconds
                     case Attempted(undoing=True):
-                        self.undo_attempts[fact.mark.path] = fact.number
+                        self.undoing.attempts[fact.mark.path] = fact.number
                     case Attempted():
                         self._dues[fact.mark.path] = since + fact.after
                         self._attempts[fact.mark.path] = fact.number
+                    case Begun() | Failed():
+                        self._begun[fact.mark.path] = since
                     case Undone():
-                        self._undone.add(fact.mark.path)
+                        self.undoing.undid(fact.mark.path)
                     case Finished():
                         self.failure = fact.failure
                     case _:
@@ -223,6 +238,9 @@ class Course:
         for operation in turn.operations:
             path = operation.mark.path
             self.open[path] = opened = Open(operation, self._attempts.get(path, 0), self._dues.get(path, 0.0))
+            opened.is_in_doubt = path in self._begun
+            if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
+                added.append(Begun(operation.mark))
             if isinstance(operation.work, Sleep) and path not in self._dues:
                 seconds = operation.work.time.total_seconds()
                 opened.due = self._clock.monotonic() + seconds
@@ -254,7 +272,7 @@ class Course:
             return self._stuck(failure.text)
         self.failure = failure
         added.append(Finished(failure=failure))
-        return self._compensated() if self.to_undo() is None else Standing(Status.COMPENSATING, error=self._told())
+        return self._compensated() if self.undoing.next() is None else Standing(Status.COMPENSATING, error=self._told())
 
     def _stuck(self, why: str) -> Standing:
         status = Status.RUNNING if self.failure is None else Status.COMPENSATING
@@ -270,10 +288,6 @@ class Course:
     def _told(self) -> str:
         assert self.failure is not None
         return f"{self.failure.type.rpartition(':')[2]}: {self.failure.text}"
-
-
-def _can_be_undone(operation: Operation[Any]) -> bool:
-    return isinstance(operation.work, Step) and operation.work.compensate is not None
 
 
 def _why(operation: Operation[Any], decision: Again) -> str:

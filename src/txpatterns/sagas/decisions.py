@@ -9,7 +9,7 @@ from datetime import timedelta
 from random import Random
 
 from txpatterns.causes import summary_of
-from txpatterns.errors import Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed
+from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Failure
 from txpatterns.sagas.operations import Aborted
@@ -44,6 +44,8 @@ class Again:
     failure: Failure
     needs_attention: bool = False
     """Whether a person should look at it meanwhile."""
+    counts: bool = True
+    """Whether the attempt counts."""
 
 
 def after_attempt(
@@ -62,6 +64,8 @@ def after_attempt(
     succeed (``gives_up`` is false): then the last wait is taken again and again, and a person is told.
     """
     failure = failure_of(error, errors)
+    if isinstance(error, NotBegun):
+        return Again(min(max(error.after, timedelta(0)), LONGEST_WAIT), failure, counts=False)
     if isinstance(error, tuple(errors)):
         return Tell(failure)
     wait = ladder.delay(attempts, random)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from txpatterns.retries import RetryLadder
+from txpatterns.sagas.calls import Doubt
 from txpatterns.sagas.facts import Mark
 
 R_co = TypeVar("R_co", covariant=True)
@@ -87,6 +88,20 @@ class Step:
     action: Callable[..., Any]
     arguments: tuple[Any, ...]
     compensate: Callable[..., Any] | None
+    ladder: RetryLadder
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class CallOut:
+    """A call to somebody else, outside of any transaction: at least once."""
+
+    action: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    compensate: Callable[..., Any] | None
+    probe: Callable[..., Any] | None
+    doubt: Doubt
+    timeout: timedelta
     ladder: RetryLadder
     form: Form
 

@@ -205,8 +205,9 @@ class SagaStore:
         return connection.execute(query).mappings().one_or_none()
 
     def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
-        """Whether a saga that can be run here is due at a moment of the database's clock, whoever owns it."""
-        due = sa.select(_saga.number).where(_saga.due_at <= moment, _served(known))
+        """Whether a saga that can be run here is due, and was at a moment of the database's clock, whoever owns it."""
+        # Of a clock that is moved by hand the moment may lie ahead, by as long as a statement is on its way.
+        due = sa.select(_saga.number).where(_saga.due_at <= moment, _saga.due_at <= self.database.now(), _served(known))
         return connection.execute(due.limit(1)).first() is not None
 
     def next_due(self, connection: Connection, known: Known, within: timedelta) -> timedelta | None:

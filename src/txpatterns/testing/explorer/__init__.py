@@ -9,6 +9,7 @@ from txpatterns.testing.explorer.clock import HurriedClock
 from txpatterns.testing.explorer.explore import Report, explore_flow
 from txpatterns.testing.explorer.flows import Flow, Surroundings
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant, State, attempts_at_most
+from txpatterns.testing.explorer.outside import Outside, done_at
 from txpatterns.testing.explorer.points import Injection, Mode, Point
 from txpatterns.testing.explorer.wire import WireBroker, WireLog
 
@@ -22,6 +23,7 @@ __all__ = [
     "Invariant",
     "Mode",
     "Options",
+    "Outside",
     "Point",
     "Report",
     "State",
@@ -30,6 +32,7 @@ __all__ = [
     "WireBroker",
     "WireLog",
     "attempts_at_most",
+    "done_at",
     "explore",
     "explore_flow",
 ]

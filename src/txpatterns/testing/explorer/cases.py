@@ -32,6 +32,7 @@ _WITHOUT_EFFECT = tuple(mode for mode in Mode if mode not in (Mode.KILL_AFTER, M
 _ONLY = {
     "connect": _WITHOUT_EFFECT,
     "broker: deliver": _WITHOUT_EFFECT,
+    "outside: look up": _WITHOUT_EFFECT,
     # It is itself the reply.
     "broker: confirm": tuple(mode for mode in Mode if mode is not Mode.REPLY_LOST),
 }
@@ -262,7 +263,7 @@ def is_at_an_effect(case: Case) -> bool:
     A kill at any other point leaves the same behind as one of these.
     """
     name = case.injection.point.name
-    seen = name.startswith("broker: ") or (name.startswith("commit after") and not _only_reads(name))
+    seen = name.startswith(("broker: ", "outside: ")) or (name.startswith("commit after") and not _only_reads(name))
     return seen and case.injection.mode in KILLS
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from txpatterns.testing.explorer.clock import HurriedClock
 from txpatterns.testing.explorer.invariants import INVARIANTS, Invariant
+from txpatterns.testing.explorer.outside import Outside
 from txpatterns.testing.explorer.points import Points
 from txpatterns.testing.explorer.wire import WireBroker, WireLog
 
@@ -28,6 +29,10 @@ class Surroundings:
     random: Random
     life: int
     """-1 for the process that prepares, 0 for the one that is struck, 1 and more for those that recover."""
+
+    def outside(self) -> Outside:
+        """Give somebody else's service, which remembers what it was asked for."""
+        return Outside(self.log, self.points)
 
     def broker(self, **options: Any) -> WireBroker:
         """Make the broker of this case, with ``capabilities`` and ``refuses`` as ``WireBroker`` takes them."""

@@ -1,0 +1,96 @@
+"""Writing for one course of a saga: one write at a time, in a transaction of the library's own or of a step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sqlalchemy.engine import Connection
+
+from txpatterns.database.dialects import may_pass
+from txpatterns.sagas.course import Course
+from txpatterns.sagas.facts import Mark
+from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone
+from txpatterns.sagas.schema import Status
+from txpatterns.sagas.store import Claimed, Standing, Write
+from txpatterns.sagas.tools import Tools
+
+logger = logging.getLogger("txpatterns")
+
+
+class Ahead(Exception):
+    """The code has been told what is perhaps not written: the course is made anew from the journal.
+
+    ``error`` is what the operation at ``path`` failed of, if its commit is known to have failed.
+    """
+
+    def __init__(self, path: str = "", error: BaseException | None = None) -> None:
+        super().__init__(path)
+        self.path = path
+        self.error = error
+
+
+class SagaWriter:
+    """Writes what a course has planned, and knows when nothing is left to do for this process."""
+
+    def __init__(self, tools: Tools, course: Course) -> None:
+        self.tools = tools
+        self.course = course
+        self.lock = asyncio.Lock()
+        """Held from when the code is told something until that is committed."""
+        self.is_over = False
+        """Whether the saga has ended, or waits, so that its owner lets go of it."""
+
+    @property
+    def saga(self) -> Claimed:
+        """The saga."""
+        return self.course.saga
+
+    async def write(self, write: Write) -> None:
+        """Write in a transaction of our own. Raises Ahead where it is not known whether that is committed."""
+        rows = self.course.rows
+
+        def work(connection: Connection) -> None:
+            self.put(connection, rows, write)
+
+        try:
+            await self.tools.database.transact(work)
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            self.course.is_dropped = True
+            await self.tools.outages.pause(error)
+            raise Ahead from error
+        self.tools.outages.fine()
+        self.took(write)
+
+    def put(self, connection: Connection, rows: int, write: Write) -> None:
+        """Write in a connection's transaction: the facts, where the saga stands, and what it sends."""
+        tools, instance = self.tools, self.course.instance
+        tools.store.write(connection, self.saga, rows + 1, write)
+        for path, event in write.emits:
+            message_id = instance.message_id(f"{self.saga.run}/{path}")
+            tools.outbox.add(connection, event, headers=instance.lineage(), message_id=message_id)
+
+    def tell_done(self, mark: Mark, *, undoing: bool = False) -> None:
+        """Tell the listeners that an operation has had its effect, or was undone."""
+        self.tools.hooks.tell(StepDone(self.saga.type, self.saga.id, mark.name, undoing))
+
+    def took(self, write: Write) -> None:
+        """A write is committed."""
+        self.course.rows += bool(write.facts)
+        self.course.written()
+        standing, saga, hooks = write.standing, self.saga, self.tools.hooks
+        if standing is None:
+            return
+        self.is_over = self.is_over or not standing.is_owned
+        if standing.attention is not None and standing.attention != saga.attention:
+            logger.error("%s %s needs a look: %s", saga.type, saga.id, standing.attention)
+            hooks.tell(SagaNeedsAttention(saga.type, saga.id, standing.attention))
+        if standing.is_end:
+            hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
+
+    async def ask(self, why: str) -> None:
+        """Leave a saga to a person."""
+        status = Status.RUNNING if self.course.failure is None else Status.COMPENSATING
+        await self.write(Write((), Standing(status, None, is_owned=False, attention=why)))

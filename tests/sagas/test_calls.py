@@ -1,0 +1,244 @@
+"""Calls to others: at least once, under one key, and in doubt where nobody knows what has become of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from sagas.support import QUICK, Declined, Shop, opened, refuse, release, reserve, saga_of
+from txpatterns import Reject, RetryLadder
+from txpatterns.errors import NotBegun, SagaDefinitionError, SagaFailed, StepFailed
+from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, Undo, Unknown
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Failed, Undone
+from txpatterns.testing.clock import ManualClock
+
+
+class Bank:
+    """Somebody else's service: what it was asked for, and how it answers."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.undone: list[Undo[str]] = []
+        self.answers: list[BaseException | None] = []
+        self.found: list[Done[str] | NotDone | Unknown] = []
+
+    async def charge(self, call: Call, amount: int) -> str:
+        self.calls.append(call)
+        error = self.answers.pop(0) if self.answers else None
+        if error is not None:
+            raise error
+        return f"charged {amount}"
+
+    async def refund(self, undo: Undo[str], amount: int) -> None:
+        self.undone.append(undo)
+
+    async def look_up(self, call: Call, amount: int) -> Done[str] | NotDone | Unknown:
+        return self.found.pop(0)
+
+
+@pytest.fixture
+def bank() -> Bank:
+    return Bank()
+
+
+@pytest.fixture
+async def shop(any_database: str) -> AsyncIterator[Shop]:
+    async with opened(any_database) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
+        yield shop
+
+
+async def test_a_call_is_written_down_before_it_begins(shop: Shop, bank: Bank) -> None:
+    """P4: that it may be under way, and then at once what it gave; three calls are four rows."""
+    seen: list[list[str]] = []
+
+    async def order(saga: SagaContext) -> list[str]:
+        return [await saga.call(charge, amount) for amount in (1, 2, 3)]
+
+    async def charge(call: Call, amount: int) -> str:
+        seen.append(
+            [f"{fact.fact} {fact.mark.path}" for fact in await shop.facts() if isinstance(fact, (Begun, Ended))]
+        )
+        return await bank.charge(call, amount)
+
+    saga_of(shop, order)
+    assert await shop.run(order) == ["charged 1", "charged 2", "charged 3"]
+    assert seen[0] == ["begun 1"]
+    assert seen[2] == ["begun 1", "ended 1", "begun 2", "ended 2", "begun 3"]
+    assert [call.key for call in bank.calls] == [f"shop.order/order-1/1/{n}" for n in (1, 2, 3)]
+
+
+async def test_an_error_leaves_a_call_in_doubt(shop: Shop, bank: Bank) -> None:
+    """P4: without a probe it is made again with the same key, on the ladder."""
+
+    async def order(saga: SagaContext) -> str:
+        return await saga.call(bank.charge, 7)
+
+    bank.answers = [ConnectionError("lost"), TimeoutError("late")]
+    saga_of(shop, order)
+    assert await shop.run(order) == "charged 7"
+    assert [call.attempt for call in bank.calls] == [1, 2, 3]
+    assert len({call.key for call in bank.calls}) == 1
+
+
+async def test_a_probe_finds_out_what_has_become_of_a_call(shop: Shop, bank: Bank) -> None:
+    """P4: unknown is asked again on the ladder; not done is made again; done is what it gave, and is not made again."""
+
+    async def order(saga: SagaContext) -> tuple[str, str]:
+        return await saga.call(bank.charge, 7, probe=bank.look_up), await saga.call(bank.charge, 8, probe=bank.look_up)
+
+    bank.answers = [ConnectionError("lost"), None, ConnectionError("lost")]
+    bank.found = [Unknown(), NotDone(), Done("charged before")]
+    saga_of(shop, order)
+    assert await shop.run(order) == ("charged 7", "charged before")
+    assert [call.attempt for call in bank.calls] == [1, 3, 1]
+
+
+async def test_a_call_that_was_refused_has_had_no_effect(shop: Shop, bank: Bank) -> None:
+    """P4: the code is told at once, and nothing is undone."""
+
+    async def order(saga: SagaContext) -> list[str]:
+        told = []
+        for amount in (1, 2):
+            try:
+                await saga.call(bank.charge, amount, compensate=bank.refund)
+            except (Declined, StepFailed) as error:
+                told.append(type(error).__name__)
+        await saga.call(bank.charge, 3, compensate=bank.refund)
+        await saga.step(refuse, 4)
+        return told
+
+    bank.answers = [Declined(1), Reject("no such account")]
+    saga_of(shop, order)
+    with pytest.raises(SagaFailed, match="Declined: 4"):
+        await shop.run(order)
+    assert [(undo.of, undo.result) for undo in bank.undone] == [("shop.order/order-1/1/3", "charged 3")]
+    assert bank.undone[0].key == "shop.order/order-1/1/3/undo"
+
+
+async def test_a_call_that_was_not_made_counts_for_no_attempt(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4: it is made later, and a ladder without steps is enough."""
+
+    async def order(saga: SagaContext) -> str:
+        return await saga.call(bank.charge, 7, retry=RetryLadder(()), doubt=Doubt.ASK)
+
+    bank.answers = [NotBegun("the breaker is open", after=timedelta(0)) for _ in range(5)]
+    saga_of(sqlite_shop, order)
+    assert await sqlite_shop.run(order) == "charged 7"
+    assert [call.attempt for call in bank.calls] == [1] * 6
+
+
+async def test_a_call_that_takes_too_long_is_cut_off(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4: it is in doubt then, and made again."""
+    hangs = asyncio.Event()
+
+    async def charge(call: Call, amount: int) -> str:
+        if call.attempt == 1:
+            await hangs.wait()
+        return await bank.charge(call, amount)
+
+    async def order(saga: SagaContext) -> str:
+        return await saga.call(charge, 7, timeout=timedelta(milliseconds=1))
+
+    saga_of(sqlite_shop, order)
+    assert await sqlite_shop.run(order) == "charged 7"
+    (attempted,) = [fact for fact in await sqlite_shop.facts() if isinstance(fact, Attempted)]
+    assert "TimeoutError" in attempted.failure.type
+
+
+async def test_who_is_in_doubt_may_ask(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4: the saga waits for a person, and makes the call no second time."""
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.call(bank.charge, 7, doubt=Doubt.ASK)
+
+    bank.answers = [ConnectionError("lost")]
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order)
+    async with sqlite_shop.app.running():
+        await sqlite_shop.watch.flagged.wait()
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert row["attention"] == "nobody knows whether charge has had its effect"
+    assert row["due_at"] is None
+    assert len(bank.calls) == 1
+    assert await sqlite_shop.effects() == ["reserve A1"]
+
+
+@pytest.mark.parametrize("doubt", [Doubt.AGAIN, Doubt.COMPENSATE])
+async def test_what_is_in_doubt_for_good_is_undone_when_it_has_settled(tmp_path, bank: Bank, doubt: Doubt) -> None:
+    """P4, H175: not before its request cannot be under way any more, or its effect would land behind the undoing."""
+    clock = ManualClock()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.call(bank.charge, 7, compensate=bank.refund, doubt=doubt, timeout=timedelta(seconds=40))
+
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
+        bank.answers = [ConnectionError("lost")] * 3
+        saga_of(shop, order)
+        await shop.start(order)
+        for _ in range(3):
+            await shop.rest()
+            clock.advance(timedelta(seconds=1))
+        await shop.rest()
+        assert len(bank.calls) == (1 if doubt is Doubt.COMPENSATE else 3)
+        row = await shop.row()
+        assert (row["status"], row["owner"]) == ("compensating", None)
+        assert bank.undone == []
+        clock.advance(timedelta(seconds=70))
+        await shop.rest()
+        assert bank.undone == []
+        clock.advance(timedelta(seconds=15))
+        await shop.rest()
+        assert [(undo.result, undo.attempt) for undo in bank.undone] == [(None, 1)]
+        assert (await shop.row())["status"] == "compensated"
+        assert await shop.effects() == ["reserve A1", "release A1"]
+        assert [fact.failure.unknown for fact in await shop.facts() if isinstance(fact, Failed)] == [True]
+
+
+async def test_undoing_a_call_is_tried_until_it_succeeds(shop: Shop, bank: Bank) -> None:
+    """P4: under one key of its own, and what was done before waits for it."""
+
+    async def hard(undo: Undo[str], amount: int) -> None:
+        await bank.refund(undo, amount)
+        if undo.attempt < 5:
+            raise ConnectionError("not yet")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.call(bank.charge, 7, compensate=hard)
+        await saga.step(refuse, 7)
+
+    saga_of(shop, order)
+    with pytest.raises(SagaFailed):
+        await shop.run(order)
+    assert [undo.attempt for undo in bank.undone] == [1, 2, 3, 4, 5]
+    assert {(undo.key, undo.of) for undo in bank.undone} == {("shop.order/order-1/1/2/undo", "shop.order/order-1/1/2")}
+    assert [fact.mark.path for fact in await shop.facts() if isinstance(fact, Undone)] == ["2", "1"]
+
+
+async def test_a_call_behind_the_pivot_is_not_undone(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4: one that could be is refused, and so is one without any time."""
+
+    async def order(saga: SagaContext) -> str:
+        with pytest.raises(SagaDefinitionError, match="timeout"):
+            saga.call(bank.charge, 7, timeout=timedelta(0))
+        saga.pivot()
+        with pytest.raises(SagaDefinitionError, match="after the pivot"):
+            saga.call(bank.charge, 7, compensate=bank.refund)
+        return await saga.call(bank.charge, 8)
+
+    bank.answers = [ConnectionError("lost")] * 5
+    saga_of(sqlite_shop, order, retry=QUICK)
+    assert await sqlite_shop.run(order) == "charged 8"
+    assert len(bank.calls) == 6
