@@ -73,7 +73,7 @@ class Attempts:
         return claimed, dead
 
     def has_due(self, connection: Connection, consumers: Sequence[str], moment: datetime | None = None) -> bool:
-        """Whether an attempt for these consumers is due and not claimed, and was at a moment of the database's clock."""
+        """Whether an attempt for these consumers is due and not claimed, and was so at a moment of that clock."""
         # Of a clock that is moved by hand the moment may lie ahead, by as long as a statement is on its way.
         due = sa.select(_waiting.id).where(_waiting.consumer.in_(consumers), _waiting.due_at <= self.database.now())
         if moment is not None:
