@@ -11,7 +11,8 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import insert_into, is_sqlite
+from txpatterns.database.dialects import insert_into, is_sqlite, now_plus
 from txpatterns.database.engines import IDLE
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
@@ -29,6 +30,14 @@ Held = Mapping[int, int]
 """The slots that a member owns, each with its epoch."""
 
 _SHOWN_FOR = timedelta(minutes=10)
+
+
+def _moment(name: str) -> sa.ColumnElement[datetime]:
+    return now_plus(sa.bindparam(name, type_=sa.Float))
+
+
+_NOW, _SHOWN, _UNTIL = _moment("now"), _moment("shown"), _moment("until")
+"""Moments of the database's clock in statements that are made once; see ``Leases._times``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,8 @@ class Leases:
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
             self.announce(connection)
-            return Census(*map(int, connection.execute(sa.select(*self._counts())).one()))
+            counts = connection.execute(sa.select(*self._counts()), {**self._times(), "me": owner})
+            return Census(*map(int, counts.one()))
 
         census = await self._transact(work, urgent=True)
         self.owner, self._ours, self._renewed_at = owner, [owner], started
@@ -113,12 +123,8 @@ class Leases:
         started = self.database.clock.monotonic()
 
         def work(connection: Connection) -> Census:
-            renewed = connection.execute(
-                sa.update(member_table)
-                .where(self._me(), member_table.c.expires_at > self.database.now())
-                .values(expires_at=self.database.now(self.ttl))
-                .returning(*self._counts())
-            ).one_or_none()
+            given = {**self._times(), "me": self.owner}
+            renewed = connection.execute(self._renewal, given).one_or_none()
             if renewed is None:
                 raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
             return Census(*map(int, renewed))
@@ -129,8 +135,7 @@ class Leases:
 
     def alive(self) -> sa.Select[tuple[str]]:
         """Give the owners that live, as a subquery: ``owner.not_in(leases.alive())`` in another statement."""
-        member = member_table.alias()
-        return sa.select(member.c.owner).where(member.c.scope == self.scope, member.c.expires_at > self.database.now())
+        return self._alive(self.database.now())
 
     def is_settled(self, held: Held, census: Census) -> bool:
         """Whether ``acquire`` would change nothing: nothing is free that is due to us, gone from us, or to forget."""
@@ -211,25 +216,39 @@ class Leases:
             milliseconds = int(self.ttl.total_seconds() * 1000)
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 
-    def _me(self) -> sa.ColumnElement[bool]:
-        return sa.and_(self._scope(), member_table.c.owner == self.owner)
+    @cached_property
+    def _renewal(self) -> sa.Executable:
+        """The statement of ``renew``, made once: making it costs several times what running it does."""
+        mine = sa.and_(self._scope(), member_table.c.owner == sa.bindparam("me"))
+        renewal = sa.update(member_table).where(mine, member_table.c.expires_at > _NOW).values(expires_at=_UNTIL)
+        return renewal.returning(*self._counts())
+
+    def _times(self) -> dict[str, float]:
+        """Give the moments of a statement that is made once, in seconds from the database's clock."""
+        now = self.database.clock.offset
+        moments = {"now": now, "until": now + self.ttl, "shown": now - _SHOWN_FOR}
+        return {name: moment.total_seconds() for name, moment in moments.items()}
 
     def _scope(self) -> sa.ColumnElement[bool]:
         return member_table.c.scope == self.scope
 
+    def _alive(self, now: sa.ColumnElement[datetime]) -> sa.Select[tuple[str]]:
+        member = member_table.alias()
+        return sa.select(member.c.owner).where(member.c.scope == self.scope, member.c.expires_at > now)
+
     def _counts(self) -> list[sa.ScalarSelect[int]]:
         """Give what a census counts, each by a subquery: so a renewal, which asks for it too, is one statement."""
-        member, slot, now = member_table.alias(), lease_table.alias(), self.database.now
-        ended, shown = member.c.expires_at <= now(), member.c.expires_at > now(-_SHOWN_FOR)
+        member, slot = member_table.alias(), lease_table.alias()
+        ended, shown = member.c.expires_at <= _NOW, member.c.expires_at > _SHOWN
         of_members = (sa.not_(ended), sa.and_(ended, shown), sa.not_(shown))
         live, stale, forgettable = (
             sa.select(sa.func.count()).select_from(member).where(member.c.scope == self.scope, kind)
             for kind in of_members
         )
-        unowned = sa.or_(slot.c.owner.is_(None), slot.c.owner.not_in(self.alive()))
+        unowned = sa.or_(slot.c.owner.is_(None), slot.c.owner.not_in(self._alive(_NOW)))
         free, owned = (
             sa.select(sa.func.count()).select_from(slot).where(slot.c.scope == self.scope, kind)
-            for kind in (unowned, slot.c.owner == self.owner)
+            for kind in (unowned, slot.c.owner == sa.bindparam("me"))
         )
         return [count.scalar_subquery() for count in (live, stale, free, owned, forgettable)]
 
