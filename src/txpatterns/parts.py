@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from txpatterns.admin.depths import DepthsWatch
 from txpatterns.brokers.memory import MemoryBroker
-from txpatterns.coordination import Listener, Notifier
+from txpatterns.coordination import FileWatch, Hearing, Listener, Notifier
 from txpatterns.database.agreement import check_sessions
 from txpatterns.database.database import Database
 from txpatterns.errors import ConfigurationError, UnsafeSettings
@@ -166,7 +166,7 @@ class Parts:
     def _made(self, names: frozenset[str], consumer: Consumer) -> list[Part]:
         """Make the parts, in the order in which they start; they stop, and are drained, in the opposite one."""
         made: list[Part] = []
-        listener = None if self._notifier is None or not names else Listener(self._database)
+        listener = self._listener() if names else None
         if "consume" in names:
             if listener is not None:
                 consumer.listen(listener)
@@ -192,6 +192,12 @@ class Parts:
             readers = _Readers(self._broker)
             made.append(Part("group watch", readers.run, readers.stop))
         return made
+
+    def _listener(self) -> Hearing | None:
+        """Make what hears of other processes' commits; None: nothing does, or it is not wanted."""
+        if self._notifier is not None:
+            return Listener(self._database)
+        return FileWatch(self._database) if self._settings.wakeups and FileWatch.serves(self._database) else None
 
     def _consumer_part(self, consumer: Consumer) -> Part:
         told = self._pulse.heard(CONSUMER, Handled, DuplicatePrevented, HandlerFailed)

@@ -38,7 +38,8 @@ class AppSettings:
     """Everything about an App but its name, its two URLs and its failure policies.
 
     ``max_payload`` is the largest message in bytes, headers included. ``wakeups`` sends and hears ``NOTIFY`` on
-    PostgreSQL. ``listen_url`` names a direct connection for that where the database URL leads through a pooler.
+    PostgreSQL, and on SQLite watches the file. ``listen_url`` names a direct connection for hearing where the database
+    URL leads through a pooler.
     ``schema`` is that of the library's tables on PostgreSQL, if the search path or the metadata leads elsewhere.
     ``stop_within`` is how long a stop may take before what is under way is given up, to be done again later.
     """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -136,6 +136,12 @@ class Leases:
     def alive(self) -> sa.Select[tuple[str]]:
         """Give the owners that live, as a subquery: ``owner.not_in(leases.alive())`` in another statement."""
         return self._alive(self.database.now())
+
+    def sign(self) -> sa.Select[Any]:
+        """Select what changes when a member comes, goes or gives up slots: for ``Hearing.on``."""
+        members = sa.select(sa.func.group_concat(member_table.c.owner)).where(self._scope())
+        free = sa.select(sa.func.count()).where(lease_table.c.scope == self.scope, lease_table.c.owner.is_(None))
+        return sa.select(members.scalar_subquery(), free.scalar_subquery())
 
     def is_settled(self, held: Held, census: Census) -> bool:
         """Whether ``acquire`` would change nothing: nothing is free that is due to us, gone from us, or to forget."""

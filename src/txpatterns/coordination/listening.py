@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from random import Random
 from typing import Any
 
 import anyio.to_thread
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typing_extensions import override
 
-from txpatterns.coordination.wakeup import CHANNEL, checked, say, word_of
+from txpatterns.coordination.hearing import Hearing
+from txpatterns.coordination.wakeup import CHANNEL, say, word_of
 from txpatterns.database.database import Database
 from txpatterns.database.engines import dispose, own_engine
 from txpatterns.database.finishing import finish
 from txpatterns.database.second import engine_at
 from txpatterns.errors import ConfigurationError
 from txpatterns.messages import new_id
-from txpatterns.text import error_line
-
-logger = logging.getLogger("txpatterns.wakeup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +33,9 @@ class ListenSettings:
     longest_pause: timedelta = timedelta(seconds=30)
 
 
-class Listener:
+class Listener(Hearing):
     """Calls, for each word that another process says, those who are registered for it. PostgreSQL only.
 
-    They are all called when listening begins, and when it is known to have ended: something may have been missed.
     A word that nobody is registered for is passed over, for a later release may say it.
 
     Listens on a direct connection: ``listen_url`` of the Database names it where the ordinary URL leads through a
@@ -47,60 +43,23 @@ class Listener:
     wake-ups arrive. When they do not, that is said once, the connection is opened again, and polling goes on.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        settings: ListenSettings | None = None,
-    ) -> None:
-        self._database = database
-        self._calls: dict[str, list[Callable[[], None]]] = {}
+    def __init__(self, database: Database, *, settings: ListenSettings | None = None) -> None:
         self._settings = settings or ListenSettings()
-        self._stopping = asyncio.Event()
+        super().__init__(database, self._settings.longest_pause)
         self._news = asyncio.Event()
         self._probe = ""
         self._arrived = asyncio.Event()
         self._lost = False
-        self._troubled = False
-        self._random = Random()
-        self.hears = False
-        """Whether wake-ups are known to arrive."""
-        self.checked = asyncio.Event()
-        """Set whenever ``hears`` has been found out anew: tests wait for it."""
 
-    def on(self, word: str, call: Callable[[], None]) -> None:
-        """Register a part: ``call`` is made in the loop of ``run`` whenever the word is heard. It must not wait.
-
-        Raises:
-            ValueError: the word is no plain name.
-        """
-        self._calls.setdefault(checked(word), []).append(call)
-
+    @override
     def stop(self) -> None:
-        """End ``run``."""
-        self._stopping.set()
+        super().stop()
         self._news.set()
 
-    async def run(self) -> None:
-        """Listen until ``stop`` is called; what goes wrong is waited out."""
-        try:
-            await self._run()
-        finally:
-            self._deaf()
-
-    async def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                async with self._listening():
-                    failures = 0 if await self._hear() else failures + 1
-            except Exception as error:  # noqa: BLE001 - whatever it is, polling goes on
-                self._trouble(error_line(error))
-                failures += 1
-            pause = min(2.0 ** min(failures, 10), self._settings.longest_pause.total_seconds())
-            await self._database.clock.wait(
-                self._stopping, timedelta(seconds=pause * (0.5 + self._random.random() / 2))
-            )
+    @override
+    async def _attend(self) -> bool:
+        async with self._listening():
+            return await self._hear()
 
     async def _hear(self) -> bool:
         """Pass wake-ups on until the connection is lost; says whether any came."""
@@ -139,39 +98,9 @@ class Listener:
             self._call(word_of(payload))
         self._news.set()
 
-    def _call(self, word: str) -> None:
-        for call in self._calls.get(word, ()):
-            try:
-                call()
-            except Exception:
-                logger.exception("a wake-up failed; what there is to do will be found by polling")
-
-    def _call_all(self) -> None:
-        for word in self._calls:
-            self._call(word)
-
     def _closed(self) -> None:
         self._lost = True
         self._news.set()
-
-    def _well(self) -> None:
-        if self._troubled:
-            logger.warning("wake-ups arrive again")
-        self._troubled, self.hears = False, True
-        self.checked.set()
-
-    def _trouble(self, what: str) -> None:
-        if not self._troubled and not self._stopping.is_set():
-            logger.warning("wake-ups do not arrive, new messages are found by polling: %s", what)
-        self._troubled = True
-        self._deaf()
-        self.checked.set()
-
-    def _deaf(self) -> None:
-        """Nobody counts on being told any more; what was missed is looked for now."""
-        if self.hears:
-            self.hears = False
-            self._call_all()
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:

@@ -27,7 +27,8 @@ class Ownership:
     @property
     def active(self) -> list[int]:
         """The slots to work on now: those of ours that are neither coming nor going."""
-        return [slot for slot in self.held if slot not in self.leaving and slot not in self.arriving]
+        moving = self.leaving | self.arriving
+        return [slot for slot in self.held if slot not in moving] if moving else list(self.held)
 
     @property
     def is_safe(self) -> bool:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from txpatterns.coordination.hearing import Hearing
 
 SELDOM = 5
 """So many times as long may pass between two looks while wake-ups are known to arrive."""
-
-
-class Hearing(Protocol):
-    """Knows whether wake-ups arrive."""
-
-    @property
-    def hears(self) -> bool:
-        """Whether they are known to, at this moment."""
 
 
 class Pace:

@@ -48,6 +48,12 @@ def now_plus(seconds: sa.BindParameter[float]) -> ColumnElement[Any]:
     return _Now(seconds)
 
 
+def last_number(table: sa.Table) -> sa.ScalarSelect[int]:
+    """Give the highest number that SQLite has ever given to a row of a table, one that is gone included."""
+    sequence = sa.table("sqlite_sequence", sa.column("name", sa.String), sa.column("seq", sa.Integer))
+    return sa.select(sequence.c.seq).where(sequence.c.name == table.name).scalar_subquery()
+
+
 class _Within(FunctionElement[bool]):
     """A text column is in a list that is given as one parameter, so that the statement is always the same text."""
 

@@ -41,7 +41,7 @@ class _Found:
     isolation: str
 
 
-def _base(engine: AnyEngine) -> AnyEngine:
+def base_engine(engine: AnyEngine) -> AnyEngine:
     """Make the engine of the library's own work.
 
     On SQLite a plain one, if it can be made: a whole transaction is one turn of a thread, where an asynchronous one
@@ -61,7 +61,7 @@ class Home:
 
     def __init__(self, engine: AnyEngine, *, schema: str | None, is_pooled: bool) -> None:
         self.engine = engine
-        self.base = _base(engine)
+        self.base = base_engine(engine)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.is_pooled = is_pooled
         if not is_pooled:

@@ -9,8 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.database.dialects import last_number
+
 MOST = 100_000
 """Rows of a queue that are counted, or asked for their age: so a table of any size is asked in the same time."""
+
+_SHOWN = 1000
+"""Rows of a queue whose due times are compared again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,18 @@ class Queue:
     def at_once(self) -> bool:
         """Whether its rows are to be done now, whatever the time."""
         return self.works and self.due is None
+
+    @property
+    def signs(self) -> list[sa.ColumnElement[Any]]:
+        """Give what changes, on SQLite, when there is a new row to be done, or one is to be done sooner.
+
+        Where more rows than a thousand wait for a time, a change among the others does not show.
+        """
+        if self.due is None:
+            return [last_number(self.table)]
+        some = sa.select(self.due.label("due")).where(self.due.is_not(None)).limit(_SHOWN).subquery()
+        figures = sa.func.count(), sa.func.min(some.c.due)
+        return [sa.select(figure).select_from(some).scalar_subquery() for figure in figures]
 
     def due_rows(self, latest: sa.ColumnElement[datetime], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """Select what is due at a moment of the database's clock, the earliest first, and lock it.

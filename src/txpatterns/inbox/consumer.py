@@ -9,7 +9,7 @@ from typing import overload
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from txpatterns.coordination import Listener
+from txpatterns.coordination import Hearing
 from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError, HandlerDefinitionError
 from txpatterns.execution import Execution
@@ -161,8 +161,8 @@ class Consumer:
             if consuming is self._consuming:
                 self._renew()
 
-    def listen(self, listener: Listener) -> None:
-        """Be woken by what other processes say, in the next ``run``.
+    def listen(self, listener: Hearing) -> None:
+        """Be woken by what other processes do, in the next ``run``.
 
         While that is known to arrive, it looks for further attempts five times as seldom: for those that it knows of
         itself it sleeps until they are due.

@@ -7,10 +7,11 @@ import logging
 from datetime import datetime, timedelta
 from functools import partial
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import story_of, summary_of
-from txpatterns.coordination import Listener, Pace
+from txpatterns.coordination import Hearing, Pace
 from txpatterns.coordination.wakeup import INBOX
 from txpatterns.deadletters.moments import Dead
 from txpatterns.errors import DecodeError
@@ -20,6 +21,7 @@ from txpatterns.inbox.entries import WaitingEntry
 from txpatterns.inbox.handlers import Handler
 from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.inbox.processing import Processing
+from txpatterns.inbox.queues import WAITING
 from txpatterns.inbox.standing import Standing
 from txpatterns.retries import Dead as GiveUp
 from txpatterns.runtime.moments import CONSUMER, Idle
@@ -141,9 +143,9 @@ class DueAttempts:
         """Something may be due sooner than the last look has shown."""
         self._hint.set()
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: Hearing) -> None:
         """Be told of what others make due, and look less often while that is known to arrive."""
-        listener.on(INBOX, self.hint)
+        listener.on(INBOX, self.hint, sign=sa.select(*WAITING.signs))
         self._pace.follow(listener)
 
     async def caught_up(self, moment: datetime | None = None) -> bool:

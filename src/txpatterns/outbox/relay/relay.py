@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from random import Random
 
-from txpatterns.coordination import Listener
+import sqlalchemy as sa
+
+from txpatterns.coordination import Hearing
 from txpatterns.coordination.wakeup import MEMBERS, OUTBOX
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.finishing import finish
 from txpatterns.errors import LeaseLost
 from txpatterns.hooks import HookList, Hooks
+from txpatterns.outbox.queues import PENDING, WAITING
 from txpatterns.outbox.relay.serving import Serving
 from txpatterns.outbox.relay.settings import RelaySettings
 from txpatterns.outbox.relay.state import RelayState
@@ -84,10 +87,10 @@ class Relay:
             self._serving.membership.tending.members_changed = True
         self._state.changed.set()
 
-    def listen(self, listener: Listener) -> None:
-        """Be woken by what other processes say; while that is known to arrive, look five times as seldom unasked."""
-        listener.on(OUTBOX, self._wake)
-        listener.on(MEMBERS, self.rebalance)
+    def listen(self, listener: Hearing) -> None:
+        """Be woken by what other processes do; while that is known to arrive, look five times as seldom unasked."""
+        listener.on(OUTBOX, self._wake, sign=sa.select(*PENDING.signs, *WAITING.signs))
+        listener.on(MEMBERS, self.rebalance, sign=self._state.ownership.leases.sign())
         self._state.pace.follow(listener)
 
     def stop(self) -> None:
