@@ -195,6 +195,25 @@ async def test_the_lag_watch_measures_the_loop():
     assert watch.longest >= timedelta(seconds=4.7)
 
 
+async def test_of_several_in_one_loop_one_measures():
+    """H144: a block is told once, in the name of the first; when that one is stopped the next goes on."""
+    noted = asyncio.Queue()
+
+    class Watch(LagWatch):
+        def note(self, late):
+            noted.put_nowait(self)
+
+    first, second = Watch(), Watch()
+    async with asyncio.TaskGroup() as group:
+        for watch in (first, second):
+            group.create_task(watch.run())
+        assert [await asyncio.wait_for(noted.get(), 20) for _ in range(3)] == [first, first, first]
+        first.stop()
+        while await asyncio.wait_for(noted.get(), 20) is first:
+            continue
+        second.stop()
+
+
 async def test_an_app_s_loop_is_watched_under_its_name(tmp_path, monkeypatch):
     """H144: of several services in one terminal, the line says which one is late."""
     names = []

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 logger = logging.getLogger("txpatterns.runtime")
 
@@ -23,8 +24,14 @@ def waited_for_processor() -> float | None:
         return None
 
 
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, list[LagWatch]] = WeakKeyDictionary()
+"""The watches that run, by their loop: the first of each measures."""
+
+
 class LagWatch:
     """Warns when the event loop did not turn for longer than ``limit``, and says whose fault it was.
+
+    Of several in one loop only the first measures, until it is stopped: one block is told once.
 
     A busy machine and a handler that waits without ``await`` make the loop equally late; the time for which its
     thread was ready to run and got no processor tells them apart. Leases are renewed on this loop. One that is in
@@ -45,20 +52,32 @@ class LagWatch:
         self._monotonic = monotonic
         self._waited = waited
         self._waited_before: float | None = None
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._changed = asyncio.Event()
         self.longest = timedelta(0)
         """The longest block so far."""
 
     async def run(self) -> None:
         """Watch until ``stop`` is called."""
-        self._stopping.clear()
-        while not self._stopping.is_set():
-            before, self._waited_before = self._monotonic(), self._waited()
-            try:
-                async with asyncio.timeout(_EVERY):
-                    await self._stopping.wait()
-            except TimeoutError:
-                self.note(self._monotonic() - before - _EVERY)
+        self._stopping = False
+        watches = _watches.setdefault(asyncio.get_running_loop(), [])
+        watches.append(self)
+        try:
+            while not self._stopping:
+                self._changed.clear()
+                await (self._measure() if watches[0] is self else self._changed.wait())
+        finally:
+            watches.remove(self)
+            if watches:
+                watches[0]._changed.set()  # noqa: SLF001 - it may be this one's turn
+
+    async def _measure(self) -> None:
+        before, self._waited_before = self._monotonic(), self._waited()
+        try:
+            async with asyncio.timeout(_EVERY):
+                await self._changed.wait()
+        except TimeoutError:
+            self.note(self._monotonic() - before - _EVERY)
 
     def note(self, late: float) -> None:
         """Take down that the loop came so many seconds late."""
@@ -85,4 +104,5 @@ class LagWatch:
 
     def stop(self) -> None:
         """End ``run``."""
-        self._stopping.set()
+        self._stopping = True
+        self._changed.set()
