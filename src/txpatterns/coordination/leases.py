@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import insert_into, is_sqlite, now_plus
+from txpatterns.database.dialects import insert_into, is_sqlite, moment
 from txpatterns.database.engines import IDLE
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
@@ -32,12 +32,8 @@ Held = Mapping[int, int]
 _SHOWN_FOR = timedelta(minutes=10)
 
 
-def _moment(name: str) -> sa.ColumnElement[datetime]:
-    return now_plus(sa.bindparam(name, type_=sa.Float))
-
-
-_NOW, _SHOWN, _UNTIL = _moment("now"), _moment("shown"), _moment("until")
-"""Moments of the database's clock in statements that are made once; see ``Leases._times``."""
+_NOW, _SHOWN, _UNTIL = moment("now"), moment("shown"), moment("until")
+"""See ``Leases._times``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,16 +220,14 @@ class Leases:
 
     @cached_property
     def _renewal(self) -> sa.Executable:
-        """The statement of ``renew``, made once: making it costs several times what running it does."""
+        """The statement of ``renew``."""
         mine = sa.and_(self._scope(), member_table.c.owner == sa.bindparam("me"))
         renewal = sa.update(member_table).where(mine, member_table.c.expires_at > _NOW).values(expires_at=_UNTIL)
         return renewal.returning(*self._counts())
 
     def _times(self) -> dict[str, float]:
-        """Give the moments of a statement that is made once, in seconds from the database's clock."""
-        now = self.database.clock.offset
-        moments = {"now": now, "until": now + self.ttl, "shown": now - _SHOWN_FOR}
-        return {name: moment.total_seconds() for name, moment in moments.items()}
+        seconds = self.database.seconds
+        return {"now": seconds(), "until": seconds(self.ttl), "shown": seconds(-_SHOWN_FOR)}
 
     def _scope(self) -> sa.ColumnElement[bool]:
         return member_table.c.scope == self.scope

@@ -139,6 +139,10 @@ class Database:
         """Give the database's clock as an SQL expression, moved by ``plus`` and by the test kit's clock."""
         return dialects.now(self.clock.offset + plus)
 
+    def seconds(self, plus: timedelta = timedelta(0)) -> float:
+        """Give the parameter of a ``dialects.moment`` that is to be what ``now(plus)`` is."""
+        return (self.clock.offset + plus).total_seconds()
+
     async def moment(self) -> datetime:
         """Read the database's clock, moved by the test kit's."""
         now = sa.select(sa.type_coerce(self.now(), Instant))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database import Database
+from txpatterns.database.dialects import moment
 from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.inbox.entries import WaitingEntry, solitary_lane
@@ -20,6 +21,13 @@ from txpatterns.inbox.standing import Standing
 from txpatterns.retries import OnFailure
 
 _waiting = inbox_waiting_table.c
+
+_NEXT = (
+    sa.select(_waiting.due_at, sa.type_coerce(moment("now"), Instant).label("now"))
+    .where(_waiting.consumer.in_(sa.bindparam("consumers", expanding=True)), _waiting.due_at <= moment("within"))
+    .order_by(_waiting.due_at)
+    .limit(1)
+)
 
 DIED_IN_ATTEMPT = "The process ended during the last attempt, without telling why."
 
@@ -82,10 +90,9 @@ class Attempts:
 
     def until_due(self, connection: Connection, consumers: Sequence[str], within: timedelta) -> timedelta | None:
         """Say how long until an attempt is due; zero or less: one is due now. None: not within that time."""
-        now = sa.type_coerce(self.database.now(), Instant).label("now")
-        near = _waiting.due_at <= self.database.now(within)
-        query = sa.select(_waiting.due_at, now).where(_waiting.consumer.in_(consumers), near)
-        found = connection.execute(query.order_by(_waiting.due_at).limit(1)).first()
+        seconds = self.database.seconds
+        given = {"consumers": list(consumers), "now": seconds(), "within": seconds(within)}
+        found = connection.execute(_NEXT, given).first()
         return None if found is None else found.due_at - found.now
 
     def begin(self, connection: Connection, waiting: WaitingEntry, limit: timedelta | None) -> Standing | None:

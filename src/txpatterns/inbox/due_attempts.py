@@ -86,8 +86,10 @@ class DueAttempts:
         Where something is due and could not be claimed, somebody else has it locked.
         """
         clock, until = self._processing.database.clock, until_due if until_due > _NOW else self._interval
-        if not await clock.wait(self._wake, min(until, self._interval)) and until > self._interval:
-            await clock.wait(self._hint, until - self._interval)
+        began = clock.monotonic()
+        if await clock.wait(self._hint, until):
+            gone = timedelta(seconds=clock.monotonic() - began)
+            await clock.wait(self._wake, min(until, self._interval) - gone)
 
     async def _is_due(self, moment: datetime | None = None) -> bool:
         processing = self._processing

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from txpatterns.database import deferred
 from txpatterns.database.database import Database
 from txpatterns.database.deferred import AnyTransaction, Entry, Kind, Writer
-from txpatterns.database.dialects import now_plus
+from txpatterns.database.dialects import moment
 from txpatterns.database.engines import refuse_autocommit, sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.database.sessions import writing_connection
@@ -189,16 +189,9 @@ class Outbox:
             self._schedule(connection, later)
 
     def _schedule(self, connection: Connection, added: Sequence[_Added]) -> None:
-        due = now_plus(sa.bindparam("seconds", type_=sa.Float))
-        offset = self.database.clock.offset
-        rows = [
-            {
-                **values_of(one.message),
-                "seconds": (offset + (one.delay or NO_DELAY)).total_seconds(),
-            }
-            for one in added
-        ]
-        insert = sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=due)
+        seconds = self.database.seconds
+        rows = [{**values_of(one.message), "seconds": seconds(one.delay or NO_DELAY)} for one in added]
+        insert = sa.insert(waiting_table).inline().values(state=Waiting.SCHEDULED, due_at=moment("seconds"))
         self.database.execute_beside(connection, insert, rows)
 
 

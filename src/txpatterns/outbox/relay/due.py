@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.coordination.leases import Held
-from txpatterns.database.dialects import insert_into, is_sqlite, within
+from txpatterns.database.dialects import insert_into, is_sqlite, moment, within
 from txpatterns.database.stored import message_of
 from txpatterns.outbox.queues import WAITING
 from txpatterns.outbox.relay.rows import Row, lane_of
@@ -19,6 +19,14 @@ from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, in_buckets,
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 
 _LONGEST_LOOK = 60.0
+
+
+_NEXT = (
+    sa.select(waiting_table.c.bucket, waiting_table.c.due_at, moment("now").label("now"))
+    .where(waiting_table.c.due_at <= moment("within"))
+    .order_by(waiting_table.c.due_at)
+    .limit(CHUNK)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +50,10 @@ class DueStore(WaitingTable):
         """
         if not held:
             return set(), _LONGEST_LOOK
-        table, limit = waiting_table, self.database.now(timedelta(seconds=_LONGEST_LOOK))
-        query = (
-            sa.select(table.c.bucket, table.c.due_at, self.database.now().label("now"))
-            .where(table.c.due_at <= limit, *in_buckets(held), *_not_in(but, resting))
-            .order_by(table.c.due_at)
-            .limit(CHUNK)
-        )
-        found = await self.database.read(lambda connection: connection.execute(query).all())
+        seconds = self.database.seconds
+        given = {"now": seconds(), "within": seconds(timedelta(seconds=_LONGEST_LOOK))}
+        query = _NEXT.where(*in_buckets(held), *_not_in(but, resting))
+        found = await self.database.read(lambda connection: connection.execute(query, given).all())
         buckets = {row.bucket for row in found if row.due_at <= row.now}
         later = [(row.due_at - row.now).total_seconds() for row in found if row.due_at > row.now]
         return buckets, min(later, default=_LONGEST_LOOK)

@@ -180,7 +180,7 @@ class OutboxStore:
         return None
 
     def _sent_at(self) -> list[float]:
-        return [self.database.clock.offset.total_seconds()] if self.keep_sent else []
+        return [self.database.seconds()] if self.keep_sent else []
 
     def _keep(self, connection: Connection, ids: Sequence[str]) -> None:
         mine = within(outbox_table.c.message_id, ids)
