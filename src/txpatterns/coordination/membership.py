@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from txpatterns.clock import Clock
 from txpatterns.coordination.leases import Census, Leases
+from txpatterns.coordination.pace import until_round
 from txpatterns.errors import LeaseLost
 
 
@@ -31,7 +33,8 @@ class Membership:
 
     async def keep(self, clock: Clock, stopping: asyncio.Event) -> None:
         """Renew the membership until ``stopping`` is set; one that was lost is begun anew."""
-        while not await clock.wait(stopping, self._leases.ttl / 3):
+        every = self._leases.ttl.total_seconds() / 3
+        while not await clock.wait(stopping, timedelta(seconds=until_round(clock, every))):
             try:
                 self._told(await self._leases.renew())
             except LeaseLost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from txpatterns.clock import Clock
+from txpatterns.coordination.pace import until_round
 
 _APART = 0.2
 """Between two looks who is there, however many come and go."""
@@ -23,7 +24,7 @@ class Tending:
 
     def begin(self) -> None:
         """The lease is new: the first renewal is due at a third of it."""
-        self._next_at = self._clock.monotonic() + self.every
+        self._next_at = self._clock.monotonic() + until_round(self._clock, self.every)
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to renew the lease, or to see who has come or gone."""
@@ -36,4 +37,4 @@ class Tending:
     def done(self, *, handing_over: bool) -> None:
         """A look has ended. What is to be handed over, and is not free yet, is looked at again soon."""
         self._last_at = self._clock.monotonic()
-        self._next_at = self._last_at + (_HAND_OVER_EVERY if handing_over else self.every)
+        self._next_at = self._last_at + (_HAND_OVER_EVERY if handing_over else until_round(self._clock, self.every))

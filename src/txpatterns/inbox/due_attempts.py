@@ -42,7 +42,7 @@ class DueAttempts:
         self._interval = interval
         self._wake = asyncio.Event()
         self._hint = asyncio.Event()
-        self._pace = Pace()
+        self._pace = Pace(processing.database.clock)
         self._running: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._claiming = asyncio.Lock()

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.coordination import Leases, Listener, Membership, Pace
+from txpatterns.coordination import Hearing, Leases, Membership, Pace
 from txpatterns.coordination.leases import Census
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
@@ -26,6 +27,7 @@ from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.moments import SagaNeedsAttention
+from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.schema import SCOPE
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
@@ -71,7 +73,7 @@ class SagaEngine:
             asyncio.Semaphore(concurrency),
         )
         self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
-        self._pace = Pace()
+        self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,9 +112,9 @@ class SagaEngine:
                 loop.call_soon_threadsafe(self._wake.set)
         return loop is not None
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: Hearing) -> None:
         """Be told of what others start, and look less often while that is known to arrive."""
-        listener.on(SAGAS, self._wake.set)
+        listener.on(SAGAS, self._wake.set, sign=sa.select(*ACTIVE.signs))
         self._pace.follow(listener)
 
     def attention(self) -> list[str]:

@@ -186,6 +186,5 @@ class Reading:
     def _end_pass(self) -> None:
         self._at_end = True
         self.looked_for = self._asked
-        longest = self.longest()
-        self.next_at = self.clock.monotonic() + min(self._pause, longest)
-        self._pause = min(self._pause * 2, longest)
+        self.next_at = self.clock.monotonic() + min(self._pause, self.longest())
+        self._pause = min(self._pause * 2, _FULL)

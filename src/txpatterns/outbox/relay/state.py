@@ -54,7 +54,7 @@ class RelayState:
         announce = partial(say, word=MEMBERS)
         leases = Leases(database, SCOPE, slots=BUCKETS, ttl=settings.lease, announce=announce)
         self.ownership = Ownership(leases)
-        self.pace = Pace()
+        self.pace = Pace(self.clock)
         """How often it looks at the tables unasked."""
 
     @property
