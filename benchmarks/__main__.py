@@ -9,14 +9,27 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, importing, inbox, latency, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
-NAMES = ("import", "add", "bulk", "wakeup", "drain", "bursts", "latency", "inbox", "trouble", "kafka", "endtoend")
+NAMES = (
+    "import",
+    "add",
+    "bulk",
+    "wakeup",
+    "drain",
+    "bursts",
+    "latency",
+    "inbox",
+    "idle",
+    "trouble",
+    "kafka",
+    "endtoend",
+)
 
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
@@ -63,6 +76,9 @@ async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> 
         if "inbox" in names:
             yield await inbox.handler(url, rounds)
             yield await inbox.batches(url, rounds)
+    with fresh_database(postgres) as url:
+        if "idle" in names:
+            yield await idle.apps(url, rounds)
 
 
 async def run_in_trouble(rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
