@@ -67,7 +67,7 @@ PORTS: Mapping[str, type[Any]] = {
 }
 """The services in an order in which each finds those that it calls."""
 
-SHORT_LEASE = timedelta(seconds=4)
+SHORT_LEASE = timedelta(seconds=5)
 """How soon the one process of the embedded shop takes up the work of its killed predecessor."""
 STOP_WITHIN = timedelta(seconds=5)
 """How long the embedded shop finishes what is under way when it is closed; the rest waits in its folder."""
