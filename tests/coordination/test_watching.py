@@ -23,6 +23,8 @@ from txpatterns.database.setup import create_missing
 from txpatterns.inbox import queues as inbox
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.outbox import queues as outbox
+from txpatterns.sagas import SagaContext
+from txpatterns.sagas.queues import ACTIVE
 from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.leaks import Connections
 
@@ -130,6 +132,23 @@ async def test_what_is_let_go_on_is_news_for_handlers(app, signs):
     with watched(app.database.engine, signs) as file:
         await app.database.transact(release)
         assert file.news() == [INBOX]
+
+
+async def test_a_saga_that_is_started_is_news_for_the_engine(app):
+    """P4, H300: by whichever process; renewals are none."""
+
+    @app.saga("order")
+    async def order(saga: SagaContext, sku: str) -> None:
+        await saga.sleep(timedelta(hours=1))
+
+    leases = Leases(app.database, "sagas", slots=0, ttl=TTL)
+    await leases.join()
+    with watched(app.database.engine, {"sagas": sa.select(*ACTIVE.signs)}) as file:
+        await leases.renew()
+        assert file.news() == []
+        async with app.transaction() as session:
+            app.sagas.start(session, order, "A1", id="order-1")
+        assert file.news() == ["sagas"]
 
 
 async def test_a_word_without_a_sign_is_heard_at_every_commit(app):
