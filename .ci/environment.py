@@ -4,6 +4,8 @@
 is made without pip, and pip's own wheel, which runs without being installed, is fetched from the index and checked.
 """
 
+from __future__ import annotations
+
 import configparser
 import hashlib
 import importlib.util
@@ -26,7 +28,7 @@ WIDTH = 70
 PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 
 
-def install(name, *requirements):
+def install(name: str, *requirements: str) -> None:
     """Install `requirements` into `.venv` once; again only after a pyproject.toml or the constraints have changed."""
     if sys.version_info < (3, 11):
         sys.exit("txpatterns needs Python 3.11 or newer; this is " + sys.version.split()[0])
@@ -39,11 +41,11 @@ def install(name, *requirements):
     stamp.write_text(state)
 
 
-def _run_and_tell(command):
+def _run_and_tell(command: list[str]) -> None:
     """Run pip and say at every step what it does and since when: it may take a while, and silence looks like a hang."""
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
-        for line in running.stdout:
+        for line in running.stdout or ():
             words = line.split()
             if words and words[0] in STEPS:
                 told = " ".join(words)[:WIDTH]
@@ -52,7 +54,7 @@ def _run_and_tell(command):
         sys.exit("Setting up .venv failed; pip says above why. What is set up so far is kept: run the command again")
 
 
-def replace_process(command, *arguments):
+def replace_process(command: str, *arguments: str) -> None:
     """Become `command` of the environment, so that signals and exit codes are its own."""
     os.chdir(ROOT)
     program = str(BIN / command)
@@ -61,7 +63,7 @@ def replace_process(command, *arguments):
     os.execv(program, [program, *arguments])
 
 
-def _state(requirements):
+def _state(requirements: tuple[str, ...]) -> str:
     files = (ROOT / "pyproject.toml", ROOT / "examples/shop/pyproject.toml", CONSTRAINTS)
     digest = hashlib.sha256(repr((requirements, sys.version)).encode())
     for file in files:
@@ -69,7 +71,7 @@ def _state(requirements):
     return digest.hexdigest()
 
 
-def _pip():
+def _pip() -> list[str]:
     python = BIN / "python"
     with_pip = importlib.util.find_spec("ensurepip") is not None
     if not python.exists():
@@ -83,7 +85,7 @@ def _pip():
     return [str(python), str(wheel / "pip")]
 
 
-def _fetch_pip():
+def _fetch_pip() -> bytes:
     index = _index().rstrip("/") + "/pip/"
     with urllib.request.urlopen(index) as page:
         links = re.findall(r'href="([^"]*/pip-([0-9.]+)-py3-none-any\.whl)#sha256=([0-9a-f]{64})', page.read().decode())
@@ -92,13 +94,13 @@ def _fetch_pip():
         sys.exit("No pip found at " + index + "; install python3-venv (Debian: apt-get install python3-venv)")
     link, _, expected = max(links, key=lambda found: [int(part) for part in found[1].split(".")])
     with urllib.request.urlopen(urllib.parse.urljoin(base, link)) as answer:
-        wheel = answer.read()
+        wheel: bytes = answer.read()
     if hashlib.sha256(wheel).hexdigest() != expected:
         sys.exit("The pip fetched from " + index + " is not the one that the index announced")
     return wheel
 
 
-def _index():
+def _index() -> str:
     if os.environ.get("PIP_INDEX_URL"):
         return os.environ["PIP_INDEX_URL"]
     configuration = configparser.ConfigParser()

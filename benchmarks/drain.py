@@ -208,7 +208,7 @@ async def _fill(pool: asyncpg.Pool, topic: str, table: str, headers: str) -> Non
 
 async def _measured(
     pool: asyncpg.Pool,
-    work: Callable[[], Awaitable[None]],
+    work: Callable[[], Awaitable[object]],
     topic: str = "orders",
     *,
     table: str = TABLE,

@@ -150,7 +150,7 @@ class EndToEnd:
         consumer.subscribe([self.topic])
         places = asyncio.Semaphore(MOST)
         while not ending.is_set():
-            lanes: dict[bytes, list[Any]] = defaultdict(list)
+            lanes: dict[bytes | None, list[Any]] = defaultdict(list)
             for record in await asyncio.to_thread(consumer.consume, 500, 0.05):
                 lanes[record.key()].append(record)
             await asyncio.gather(*(self._in_order(places, records) for records in lanes.values()))
@@ -164,7 +164,7 @@ class EndToEnd:
                 event = self.event.model_validate(_payload_of(record.value()))
                 message_id = dict(record.headers())["message-id"].decode()
                 async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
-                    new = await session.execute(_claim, {"id": message_id})
+                    new: Any = await session.execute(_claim, {"id": message_id})
                     if new.rowcount:
                         session.add(PackingSlip(id=new_id(), order_id=event.order_id))
 

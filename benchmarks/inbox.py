@@ -78,13 +78,13 @@ async def handler(url: str, rounds: int) -> Table:
     deliveries = consumer._consuming.deliveries
 
     async def plain() -> None:
-        event = registry.read(_message(registry))
+        event = _placed(registry, _message(registry))
         async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             session.add(PackingSlip(id=new_id(), order_id=event.order_id))
 
     async def with_orm_row() -> None:
         message = _message(registry)
-        event = registry.read(message)
+        event = _placed(registry, message)
         async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             await session.execute(sa.insert(_seen).values(id=message.id))
             session.add(PackingSlip(id=new_id(), order_id=event.order_id))
@@ -133,7 +133,7 @@ async def batches(url: str, rounds: int) -> Table:
         tx.session.add_all([PackingSlip(id=new_id(), order_id=event.order_id) for event in events])
 
     async def by_hand() -> None:
-        events = [registry.read(_message(registry)) for _ in range(BATCH)]
+        events = [_placed(registry, _message(registry)) for _ in range(BATCH)]
         async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             session.add_all([PackingSlip(id=new_id(), order_id=event.order_id) for event in events])
 
@@ -183,6 +183,12 @@ def _message(registry: EventRegistry) -> Message:
     event = OrderPlaced(order_id=id_)
     encoded = registry.codec.encode(event, spec, id_, now)
     return Message(id_, spec.topic, spec.type, encoded.payload, id_, dict(encoded.headers), encoded.content_type, now)
+
+
+def _placed(registry: EventRegistry, message: Message) -> OrderPlaced:
+    event = registry.read(message)
+    assert isinstance(event, OrderPlaced)
+    return event
 
 
 def _rate(work: Callable[[], Awaitable[None]], concurrency: int) -> Callable[[], Awaitable[float]]:

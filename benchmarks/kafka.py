@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, Producer
@@ -66,8 +67,7 @@ class Publishing:
         self.bare = Producer({**broker.settings.producer_config(), "log_level": 0})
         self.batches = [[_message(topic, b * BATCH + n) for n in range(BATCH)] for b in range(BATCHES)]
         self.wire = [
-            [(m.topic, m.payload, (m.key or "").encode(), list(to_wire_headers(m).items())) for m in batch]
-            for batch in self.batches
+            [(m.topic, m.payload, (m.key or "").encode(), _headers(m)) for m in batch] for batch in self.batches
         ]
 
     async def flushed(self) -> float:
@@ -145,10 +145,10 @@ class Reading:
             return STORED / (time.perf_counter() - started)
 
     async def through_lanes(self) -> float:
-        async def handle(delivery: Delivery) -> None:
-            await delivery.ack()
+        def begin(deliveries: Iterable[Delivery]) -> tuple[int, Callable[[], Awaitable[None]]]:
+            return 1, next(iter(deliveries)).ack
 
-        lanes = Lanes(handle, max_in_flight=1000, max_bytes=64_000_000, stopping=asyncio.Event())
+        lanes = Lanes(begin, max_in_flight=1000, max_bytes=64_000_000, stopping=asyncio.Event())
         async with self.broker.subscribe([self.topic], group=new_id()) as batches:
             started, seen = 0.0, 0
             async for batch in batches:
@@ -160,6 +160,10 @@ class Reading:
                     break
             await lanes.drained()
             return STORED / (time.perf_counter() - started)
+
+
+def _headers(message: Message) -> dict[str, str | bytes | None]:
+    return {**to_wire_headers(message)}
 
 
 def _message(topic: str, number: int) -> Message:

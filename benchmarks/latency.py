@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 from confluent_kafka import Consumer, Producer
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.harness import Case, Table, compare
 from txpatterns import App, Event
+from txpatterns.database.engines import sync_side
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Message
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome
@@ -77,8 +77,8 @@ class Reader:
             message = self._consumer.poll(0.1)
             if message is not None and message.error() is None:
                 now, headers = time.perf_counter(), dict(message.headers() or [])
-                name = next((value for key, value in headers.items() if key.endswith("message-id")), b"")
-                self.seen[name.decode()] = now
+                name = next((value for key, value in headers.items() if key.endswith("message-id")), None)
+                self.seen[name.decode() if isinstance(name, bytes) else ""] = now
         self._consumer.close()
 
     async def has(self, message_ids: Iterable[str]) -> None:
@@ -185,12 +185,12 @@ async def _commit_with(url: str, broker: Any, topic: str, *, apart: bool) -> dic
     writer = App("writing", address, broker) if apart else app
     await app.database.transact(create_missing)
     commits: list[float] = []
-    sa.event.listen(writer.database.engine.sync_engine, "commit", lambda _: commits.append(time.perf_counter()))
+    sa.event.listen(sync_side(writer.database.engine), "commit", lambda _: commits.append(time.perf_counter()))
     committed: dict[str, float] = {}
     async with app.running(consume=False):
         await app.drained()
         for number in range(WARM_UP + COMMITS):
-            async with AsyncSession(writer.database.engine) as session:
+            async with writer.session() as session:
                 message_id = writer.outbox.add(session, Tick(name=str(number)))
                 await session.commit()
             if number >= WARM_UP:

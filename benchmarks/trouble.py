@@ -83,7 +83,8 @@ class Troubled:
         self._trouble, self._outcome = trouble, outcome
 
     async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
-        good, bad = [], []
+        good: list[str] = []
+        bad: list[str] = []
         for message in messages:
             (bad if self._is_bad(message) else good).append(message.id)
         self.asked += len(bad)
@@ -268,8 +269,8 @@ async def beside_missing_topic(url: str, topics: Topics, rounds: int) -> Table:
 
 
 def _case(course: Course, name: str, opening: Opening, rate: float) -> Case:
-    goal = {} if name == BASE else {"base": BASE, "goal": GOAL}
-    return Case(name, lambda: course.sample(opening, rate), **goal)
+    base, goal = (None, None) if name == BASE else (BASE, GOAL)
+    return Case(name, lambda: course.sample(opening, rate), base, goal)
 
 
 def _note(rate: float) -> str:

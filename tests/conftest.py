@@ -98,7 +98,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["rig"] = list(session.config.stash[taken])
+        servers = session.config.stash[taken]
+        session.config.workeroutput["rig"] = sorted(servers)
         session.config.workeroutput["told"] = session.config.stash[evidence.told]
 
 

@@ -18,7 +18,7 @@ class Progress:
         self._to_come: Counter[str] = Counter()
         self._all = 0
         self._done: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config

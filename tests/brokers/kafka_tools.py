@@ -1,21 +1,25 @@
 """What the tests of the Kafka adapter share: a look at what is really stored, past the adapter."""
 
 import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from txpatterns.brokers.kafka import KafkaBroker
 
+T = TypeVar("T")
 
-def broker_at(bootstrap, **options):
+
+def broker_at(bootstrap: str, **options: Any) -> KafkaBroker:
     return KafkaBroker.from_url(f"kafka://{bootstrap}", **options)
 
 
-def stored(bootstrap, topic):
+def stored(bootstrap: str, topic: str) -> list[Message]:
     """The records of a topic, partition by partition."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "look", "enable.auto.commit": False})
-    found = []
+    found: list[Message] = []
     try:
         for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
@@ -27,11 +31,17 @@ def stored(bootstrap, topic):
     return found
 
 
-def ids_of(records):
-    return [dict(record.headers())["message-id"].decode() for record in records]
+def ids_of(records: Iterable[Message]) -> list[str]:
+    return [header(record, "message-id") for record in records]
 
 
-def committed(bootstrap, group, topic, partition=0):
+def header(record: Message, name: str) -> str:
+    value = dict(record.headers() or [])[name]
+    assert isinstance(value, bytes)
+    return value.decode()
+
+
+def committed(bootstrap: str, group: str, topic: str, partition: int = 0) -> int | None:
     """The offset that a group has committed; None without one."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition)])
@@ -39,7 +49,7 @@ def committed(bootstrap, group, topic, partition=0):
     return found.offset if found.offset >= 0 else None
 
 
-async def eventually(condition):
+async def eventually(condition: Callable[[], T]) -> T:
     """Wait for a condition, asking in a thread because it may ask a server. The test's own time-out bounds it."""
     while not (found := await asyncio.to_thread(condition)):  # noqa: ASYNC110 - it may be a server's
         await asyncio.sleep(0.02)

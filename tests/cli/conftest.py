@@ -2,7 +2,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,32 +16,35 @@ SNIPPET = Path(__file__).resolve().parent.parent.parent / "docs" / "snippets" / 
 class Ran:
     """What a command printed and how it ended."""
 
-    def __init__(self, code, out, err):
+    def __init__(self, code: str | int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
     @property
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.out)
 
 
-def checked(ran, code):
+Txp = Callable[..., Ran]
+
+
+def checked(ran: Ran, code: int | None) -> Ran:
     assert code is None or ran.code == code, ran.out + ran.err
     assert "Traceback" not in ran.err
     return ran
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path: Path) -> Path:
     """A folder with the README's file in it."""
     (tmp_path / "orders.py").write_text(SNIPPET.read_text())
     return tmp_path
 
 
 @pytest.fixture
-def txp(project, monkeypatch, capsys):
+def txp(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Txp:
     """`txp("outbox", "list", …)` in that folder; checks the exit code, and that no traceback was printed."""
 
-    def run(*arguments, code=0, **environment):
+    def run(*arguments: str, code: int | None = 0, **environment: str) -> Ran:
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("TXP_")]:
@@ -60,10 +65,10 @@ def txp(project, monkeypatch, capsys):
 
 
 @pytest.fixture
-def txp_process(project):
+def txp_process(project: Path) -> Txp:
     """The same as a process of its own."""
 
-    def run(*arguments, code=0, **environment):
+    def run(*arguments: str, code: int | None = 0, **environment: str) -> Ran:
         command = [sys.executable, "-c", "from txpatterns.cli import main; main()", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TXP_")}
         done = subprocess.run(
@@ -75,10 +80,10 @@ def txp_process(project):
 
 
 @pytest.fixture
-def place(project):
+def place(project: Path) -> Callable[[], str]:
     """Places one order, as the README does; returns its id."""
 
-    def run():
+    def run() -> str:
         done = subprocess.run([sys.executable, "orders.py"], cwd=project, capture_output=True, text=True, check=True)
         return done.stdout.split()[1]
 

@@ -71,7 +71,7 @@ class Bank:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(self.database.engine) as session, session.begin():
+        async with self.database.session() as session, session.begin():
             yield session
 
     async def transfer(self, session: AsyncSession, to: str, number: int = 0, *, after: timedelta | None = None) -> str:
@@ -89,11 +89,11 @@ class Bank:
 
     def runs(self, message_id: str) -> int:
         """Count a run of a handler, in a place that outlives the process; gives which one it is."""
-        times = 1 + sum(record["id"] == message_id for record in self.around.log.records("runs"))
+        times = 1 + [record["id"] for record in self.around.log.records("runs")].count(message_id)
         self.around.log.write("runs", id=message_id, times=times)
         return times
 
-    def relay(self, **settings: object) -> Relay:
+    def relay(self, **settings: Any) -> Relay:
         return Relay(
             self.database,
             self.broker,

@@ -7,8 +7,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from crash.bank import BANK, PARK, Bank, opened
 from txpatterns.messages import Message
 from txpatterns.retries import FailurePolicies
@@ -55,7 +53,7 @@ async def place_again_after_an_error(bank: Bank) -> None:
 
 
 async def _has_balance(bank: Bank) -> bool:
-    async with AsyncSession(bank.database.engine) as session:
+    async with bank.database.session() as session:
         found = await session.connection()
         return bool((await found.exec_driver_sql("SELECT balance FROM account WHERE name = 'a'")).scalar())
 

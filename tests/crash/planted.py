@@ -1,40 +1,51 @@
 """Bugs that people do write, each put into a process of the explorer to see that it is found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from crash import planted_sagas as saga_bugs
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
-from txpatterns.coordination.leases import Leases
+from rig.planting import instead_of
+from txpatterns.coordination.leases import Held, Leases
 from txpatterns.coordination.schema import lease_table
 from txpatterns.database.deferred.units import Unit
-from txpatterns.execution import Execution
+from txpatterns.execution import Execution, Result, Run
 from txpatterns.inbox import attempts, batches
 from txpatterns.inbox.attempts import Attempts
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.deliveries import Deliveries
-from txpatterns.inbox.lane_store import LaneStore
-from txpatterns.outbox.outbox import Outbox
+from txpatterns.inbox.entries import Entry, WaitingEntry
+from txpatterns.inbox.lane_store import LaneStore, waiting_of
+from txpatterns.outbox.outbox import Outbox, _Added
 from txpatterns.outbox.relay.backlog import Backlog
-from txpatterns.outbox.relay.due import DueStore
+from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.holding_store import HoldingStore
-from txpatterns.outbox.relay.sending import Sending
+from txpatterns.outbox.relay.publication import Publication
+from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.sending import Conclude, Sending
 from txpatterns.outbox.relay.serving import Serving
-from txpatterns.outbox.relay.store import OutboxStore, Place
+from txpatterns.outbox.relay.store import OutboxStore, Page, Place
 from txpatterns.outbox.relay.unseen import Unseen
+from txpatterns.outbox.relay.verdicts import Verdicts
 from txpatterns.outbox.schema import Waiting as OutboxWaiting
 from txpatterns.outbox.schema import waiting_table
 from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
-from txpatterns.transport import CONFIRMED, Verdict
+from txpatterns.transport import CONFIRMED, Delivery, Outcome, Verdict
 
-_FLOWS = {flow.name: flow for flow in (*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS)}
+_ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS]
+_FLOWS = {flow.name: flow for flow in _ALL}
 UNDONE = _FLOWS["saga in threads, undone"]
+_PATCH = pytest.MonkeyPatch()
+"""Nobody undoes it: a process of the explorer ends with its bug."""
 
 
 @dataclass(frozen=True)
@@ -43,66 +54,63 @@ class Planted:
 
     name: str
     plant: Callable[[Surroundings], None]
-    flow: Flow
+    flow: Flow[Any]
     breaks: str
     modes: Sequence[Mode] = (Mode.KILL_BEFORE, Mode.KILL_AFTER)
     points: str = ""
     postgresql: bool = False
 
     @property
-    def story(self) -> Flow:
+    def story(self) -> Flow[Any]:
         return replace(self.flow, plant=self.plant)
 
 
 def acknowledges_first(_: Surroundings) -> None:
     handle = Deliveries.handle
 
-    async def early(self: Deliveries, delivery: Any) -> None:
+    @instead_of(_PATCH, Deliveries, handle)
+    async def early(self: Deliveries, delivery: Delivery) -> None:
         await delivery.ack()
         await handle(self, delivery)
-
-    Deliveries.handle = early
 
 
 def settles_before_the_confirmation(_: Surroundings) -> None:
     outcomes = Sending._outcomes
 
-    async def early(self: Sending, publication: Any, conclude: Any) -> None:
+    @instead_of(_PATCH, Sending, outcomes)
+    async def early(self: Sending, publication: Publication, conclude: Conclude) -> None:
         await OutboxStore(self.state.database).settle(publication.rows)
         await outcomes(self, publication, conclude)
-
-    Sending._outcomes = early
 
 
 def takes_silence_for_a_confirmation(_: Surroundings) -> None:
     conclude = Backlog.conclude
 
-    def hopeful(self: Backlog, rows: Any, outcomes: Any, *, alone: bool) -> Any:
+    @instead_of(_PATCH, Backlog, conclude)
+    def hopeful(self: Backlog, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
         refused = {i: outcome for i, outcome in outcomes.items() if outcome.verdict is Verdict.REJECTED}
         told = {row.message.id: refused.get(row.message.id, CONFIRMED) for row in rows}
         return conclude(self, rows, told, alone=alone)
 
-    Backlog.conclude = hopeful
-
 
 def does_not_look_at_the_epoch(_: Surroundings) -> None:
-    Leases.guard = lambda self, connection, slots: set(slots)
+    instead_of(_PATCH, Leases, Leases.guard)(lambda self, connection, slots: set(slots))
 
 
 def does_not_lock_the_lease(_: Surroundings) -> None:
-    def guard(self: Leases, connection: sa.Connection, slots: Any) -> set[int]:
+    @instead_of(_PATCH, Leases, Leases.guard)
+    def guard(self: Leases, connection: Connection, slots: Held) -> set[int]:
         mine = (lease_table.c.scope == self.scope, lease_table.c.owner == self.owner)
         found = connection.execute(sa.select(lease_table.c.slot, lease_table.c.epoch).where(*mine))
         return {row.slot for row in found if slots.get(row.slot) == row.epoch}
-
-    Leases.guard = guard
 
 
 def claims_in_a_transaction_of_its_own(_: Surroundings) -> None:
     execute = Execution.run
 
-    async def split(self: Execution, run: Any) -> Any:
-        def opening(connection: sa.Connection) -> bool:
+    @instead_of(_PATCH, Execution, execute)
+    async def split(self: Execution, run: Run) -> Result:
+        def opening(connection: Connection) -> bool:
             first = run.opening(connection)
             connection.exec_driver_sql("COMMIT")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -110,130 +118,124 @@ def claims_in_a_transaction_of_its_own(_: Surroundings) -> None:
 
         return await execute(self, replace(run, opening=opening))
 
-    Execution.run = split
-
 
 def sends_after_the_commit(around: Surroundings) -> None:
-    kept: list[Any] = []
-    Outbox._write = lambda self, connection, entries: kept.extend(entries)
+    kept: list[_Added] = []
+    instead_of(_PATCH, Outbox, Outbox._write)(lambda self, connection, added: kept.extend(added))
 
+    @instead_of(_PATCH, Outbox, Outbox._committed)
     def committed(self: Outbox) -> None:
         for entry in kept:
             around.points.leave(around.points.arrive("after the commit"))
             around.log.write("stored", **record_of(entry.message))
 
-    Outbox._committed = committed
-
 
 def remembers_only_a_cursor(around: Surroundings) -> None:
-    page, place = OutboxStore.page, around.log.path.with_name("cursor")
+    page, file = OutboxStore.page, around.log.path.with_name("cursor")
 
-    async def onward(self: OutboxStore, after: Place, *bounds: Any) -> Any:
-        before = int(place.read_text()) if place.exists() and around.life > 0 else 0
-        found = await page(self, Place(max(after.after, before), Unseen(first=1 << 62)), *bounds)
+    @instead_of(_PATCH, OutboxStore, page)
+    async def onward(self: OutboxStore, place: Place, buckets: Sequence[int], limit: int, room: int) -> Page:
+        before = int(file.read_text()) if file.exists() and around.life > 0 else 0
+        cursor = Place(max(place.after, before), Unseen(first=1 << 62))
+        found = await page(self, cursor, buckets, limit, room)
         if found.rows:
-            place.write_text(str(found.rows[-1].position))
+            file.write_text(str(found.rows[-1].position))
         return found
-
-    OutboxStore.page = onward
 
 
 def forgets_the_followers_of_a_dead_letter(_: Surroundings) -> None:
     end = DueStore._end
 
-    def harsh(self: DueStore, connection: sa.Connection, due: Any, error: str, *, permanent: bool) -> None:
+    @instead_of(_PATCH, DueStore, end)
+    def harsh(self: DueStore, connection: Connection, due: Due, error: str, *, permanent: bool) -> None:
         end(self, connection, due, error, permanent=permanent)
         key = due.row.message.key
         connection.execute(sa.delete(waiting_table).where(waiting_table.c.key == key))
 
-    DueStore._end = harsh
-
 
 def lets_followers_overtake(_: Surroundings) -> None:
-    move_out = HoldingStore._move_out
+    move_out, fail = HoldingStore._move_out, HoldingStore.fail
 
-    def loose(self: HoldingStore, connection: sa.Connection, ids: Any, state: Any) -> int:
+    @instead_of(_PATCH, HoldingStore, move_out)
+    def loose(self: HoldingStore, connection: Connection, ids: Sequence[str], state: OutboxWaiting) -> int:
         return move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
 
-    fail = HoldingStore.fail
-
-    async def free(self: HoldingStore, held: Any, row: Any, error: Any, *, permanent: bool) -> bool:
+    @instead_of(_PATCH, HoldingStore, fail)
+    async def free(self: HoldingStore, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
         await fail(self, held, row, error, permanent=permanent)
         return False
-
-    HoldingStore._move_out = loose
-    HoldingStore.fail = free
 
 
 def counts_attempts_in_memory(_: Surroundings) -> None:
     counts: dict[int, int] = {}
     stored: dict[int, int] = {}
-    update, begin, read = Attempts._update, Attempts.begin, attempts.waiting_of
+    update, begin, read = Attempts._update, Attempts.begin, waiting_of
 
-    def forgetful(self: Attempts, connection: sa.Connection, waiting: Any, **values: Any) -> None:
+    @instead_of(_PATCH, Attempts, update)
+    def forgetful(self: Attempts, connection: Connection, waiting: WaitingEntry, **values: Any) -> None:
         if "attempts" in values:
             counts[waiting.id] = values.pop("attempts")
         update(self, connection, waiting, **values)
 
-    def recalled(row: Any) -> Any:
+    @instead_of(_PATCH, attempts, read)
+    def recalled(row: sa.RowMapping) -> WaitingEntry:
         waiting = read(row)
         stored[waiting.id] = waiting.attempts
         return replace(waiting, attempts=counts.get(waiting.id, waiting.attempts))
 
-    attempts.waiting_of = recalled
-    Attempts._update = forgetful
-    Attempts._fence = lambda self, connection, waiting: True
-    Attempts.begin = lambda self, connection, waiting, limit: begin(
-        self, connection, replace(waiting, attempts=stored.get(waiting.id, waiting.attempts)), limit
+    instead_of(_PATCH, Attempts, Attempts._fence)(lambda self, connection, waiting: True)
+    instead_of(_PATCH, Attempts, begin)(
+        lambda self, connection, waiting, limit: begin(
+            self, connection, replace(waiting, attempts=stored.get(waiting.id, waiting.attempts)), limit
+        )
     )
 
 
 def does_not_promote_the_next(_: Surroundings) -> None:
-    LaneStore.promote = lambda self, connection, entry: False
+    instead_of(_PATCH, LaneStore, LaneStore.promote)(lambda self, connection, entry: False)
 
 
 def does_not_look_who_waits(_: Surroundings) -> None:
     """Takes a message from the broker although an earlier one of its key waits in the database."""
-    Claims.take = lambda self, connection, entry, limit: self.claim(
-        connection, entry.consumer, entry.message.id, entry.fingerprint, limit
+    instead_of(_PATCH, Claims, Claims.take)(
+        lambda self, connection, entry, limit: self.claim(
+            connection, entry.consumer, entry.message.id, entry.fingerprint, limit
+        )
     )
 
 
 def does_not_look_who_waits_for_a_batch(_: Surroundings) -> None:
     """The same for the messages of a batch."""
 
-    def take_all(self: Claims, connection: sa.Connection, entries: Any, limit: Any) -> set[str]:
+    @instead_of(_PATCH, Claims, Claims.take_all)
+    def take_all(self: Claims, connection: Connection, entries: Sequence[Entry], limit: timedelta | None) -> set[str]:
         ids = [(entry.message.id, entry.fingerprint) for entry in entries]
         return {id_ for id_, digest in ids if self.claim(connection, entries[0].consumer, id_, digest, limit)}
-
-    Claims.take_all = take_all
 
 
 def claims_one_for_all(_: Surroundings) -> None:
     take_all = Claims.take_all
 
-    def first(self: Claims, connection: sa.Connection, entries: Any, limit: Any) -> set[str]:
+    @instead_of(_PATCH, Claims, take_all)
+    def first(self: Claims, connection: Connection, entries: Sequence[Entry], limit: timedelta | None) -> set[str]:
         taken = take_all(self, connection, entries[:1], limit)
         return taken and {entry.message.id for entry in entries}
 
-    Claims.take_all = first
-
 
 def goes_on_behind_what_failed_in_a_batch(_: Surroundings) -> None:
-    batches._STOPS = frozenset()
+    _PATCH.setattr(batches, "_STOPS", frozenset())
 
 
 def keeps_what_a_savepoint_undid(_: Surroundings) -> None:
-    Unit.drop = lambda self, scopes: None
+    instead_of(_PATCH, Unit, Unit.drop)(lambda self, savepoint: None)
 
 
 def never_settles(_: Surroundings) -> None:
+    @instead_of(_PATCH, Serving, Serving._settle)
     async def settle(self: Serving) -> None:
         rows = list(self.state.confirmed)
         self.state.confirmed.clear()
         self.backlog.unfinished.finish(rows)
-
-    Serving._settle = settle
 
 
 PAUSE = (Mode.PAUSE,)

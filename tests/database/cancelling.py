@@ -2,22 +2,26 @@
 
 import asyncio
 import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-async def cancelled_at(work, number, *, again=False):
+async def cancelled_at(work: Callable[[], Awaitable[object]], number: int, *, again: bool = False) -> bool:
     """Run ``work()`` and cancel it when it, or a task that it started, is about to be suspended the so-manieth time.
 
     ``again``: and at each later one, as anyio does it until the task ends. Says whether it came that far.
     """
-    loop, seen, task = asyncio.get_running_loop(), 0, None
+    loop, seen = asyncio.get_running_loop(), 0
 
-    def at_each():
+    def at_each() -> None:
         nonlocal seen
         if seen == number or (again and seen > number):
             task.cancel()
         seen += 1
 
-    def counting(loop, coroutine, **given):
+    def counting(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) -> asyncio.Task[Any]:
         return asyncio.Task(_run(coroutine, at_each), loop=loop, **given)
 
     before = loop.get_task_factory()
@@ -32,19 +36,22 @@ async def cancelled_at(work, number, *, again=False):
     return seen > number
 
 
-async def _run(coroutine, at_each):
+async def _run(coroutine: Awaitable[T], at_each: Callable[[], None]) -> T:
     return await _counted(coroutine, at_each)
 
 
 @types.coroutine
-def _counted(awaitable, at_each):
+def _counted(awaitable: Awaitable[T], at_each: Callable[[], None]) -> Generator[Any, Any, T]:
     """Await, and call ``at_each`` whenever the task is about to be suspended."""
-    inner, result, error = awaitable.__await__(), None, None
+    inner: Any = awaitable.__await__()
+    result: object = None
+    error: BaseException | None = None
     while True:
         try:
             waited = inner.throw(error) if error is not None else inner.send(result)
         except StopIteration as stop:
-            return stop.value
+            value: T = stop.value
+            return value
         at_each()
         result = error = None
         try:

@@ -1,6 +1,6 @@
 """A kind beside the messages that a commit writes, made for the tests: notes, each with what it found already there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -26,9 +26,16 @@ EARLY, LATE = Kind.MESSAGES - 20, Kind.MESSAGES - 10
 class Notes:
     """Writes notes of one kind; ``meanwhile`` is called as it does."""
 
-    def __init__(self, database: Database, kind: int = EARLY, *, is_sorted: bool = False, meanwhile=None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        kind: int = EARLY,
+        *,
+        is_sorted: bool = False,
+        meanwhile: Callable[[Connection], object] = lambda connection: None,
+    ) -> None:
         self.told = 0
-        self.meanwhile = meanwhile or (lambda connection: None)
+        self.meanwhile = meanwhile
         sort_key = str if is_sorted else None
         self.writer = Writer(kind, Identity(database), self._write, self._committed, sort_key)
 

@@ -54,6 +54,8 @@ def included(path: str, section: str | None) -> str:
 def load(name: str) -> ModuleType:
     """A file that the site is built with."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -7,7 +7,6 @@ from collections import Counter
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from endtoend.application import Count, Ledger
 from txpatterns import App
@@ -39,7 +38,7 @@ async def _commit_share(app: App, event: type[Count], share: range) -> None:
 
 async def _commit(app: App, batch: list[Count]) -> bool:
     try:
-        async with AsyncSession(app.database.engine) as session, session.begin():
+        async with app.session() as session, session.begin():
             for event in batch:
                 message_id = app.outbox.add(session, event)
                 session.add(Ledger(message_id=message_id, key=event.name, number=event.number))
@@ -52,7 +51,7 @@ async def _was_committed(app: App, batch: list[Count]) -> bool:
     first, ledger = batch[0], Ledger
     while True:
         try:
-            async with AsyncSession(app.database.engine) as session:
+            async with app.session() as session:
                 query = sa.select(ledger).where(ledger.key == first.name, ledger.number == first.number)
                 return (await session.scalars(query)).first() is not None
         except (DBAPIError, OSError):

@@ -107,8 +107,7 @@ async def main(url: str, point: str, marker: str, redelivered: str, batches: str
         world = await prepared(database)
         broker = QueueBroker(world, point, Path(marker), redelivered == "yes")
         world.broker = broker  # type: ignore[assignment]
-        settings = {"policies": quick(7), "takeover": timedelta(milliseconds=300), "lease_ttl": TTL}
-        consumer = world.consumer(**settings)
+        consumer = world.consumer(policies=quick(7), takeover=timedelta(milliseconds=300), lease_ttl=TTL)
         (in_batches if batches else one_by_one)(consumer, broker)
         task = asyncio.create_task(consumer.run())
         while not await drained(world):  # noqa: ASYNC110 - another process may have done it

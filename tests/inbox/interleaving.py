@@ -29,6 +29,7 @@ class Session:
         self.connection = connection
         self.pid = pid
         self._steps: asyncio.Queue[Step] = asyncio.Queue()
+        self._unfinished = 0
         self._task = asyncio.create_task(self._run())
 
     @classmethod
@@ -47,11 +48,12 @@ class Session:
                 await asyncio.gather(session._task, return_exceptions=True)
 
     def ask(self, step: Step) -> None:
+        self._unfinished += 1
         self._steps.put_nowait(step)
 
     @property
     def busy(self) -> bool:
-        return self._steps._unfinished_tasks > 0
+        return self._unfinished > 0
 
     async def _run(self) -> None:
         while True:
@@ -59,7 +61,7 @@ class Session:
             try:
                 await step()
             finally:
-                self._steps.task_done()
+                self._unfinished -= 1
 
     def check(self) -> None:
         if self._task.done():

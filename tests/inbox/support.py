@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -156,7 +157,7 @@ class World:
         self.registry = EventRegistry()
         self.outbox = Outbox(database, self.registry)
 
-    def consumer(self, group: str = "app", **settings: object) -> Consumer:
+    def consumer(self, group: str = "app", **settings: Any) -> Consumer:
         settings.setdefault("retry_interval", timedelta(milliseconds=10))
         return Consumer(
             self.database,
@@ -165,7 +166,7 @@ class World:
             group=group,
             emitter=self.outbox,
             hooks=self.told,
-            settings=ConsumerSettings(**settings),  # type: ignore[arg-type]
+            settings=ConsumerSettings(**settings),
         )
 
     def message(self, event: Event, message_id: str | None = None) -> Message:

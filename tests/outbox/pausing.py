@@ -8,18 +8,24 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rig.planting import instead_of
 from rig.stopping import has_stopped, stop
 from txpatterns import Hooks
 from txpatterns.brokers.kafka import KafkaBroker
-from txpatterns.brokers.kafka.channel import Channel
+from txpatterns.brokers.kafka.channel import Batch, Channel
 from txpatterns.brokers.kafka.producer import KafkaPublisher
 from txpatterns.brokers.kafka.settings import KafkaSettings
 from txpatterns.database import Database
 from txpatterns.hooks import on
+from txpatterns.messages import Message
 from txpatterns.outbox import Relay, RelaySettings
 from txpatterns.outbox.relay.store import OutboxStore
 from txpatterns.runtime.moments import Ownership
@@ -29,23 +35,24 @@ SETTINGS = RelaySettings(batch=4, read_ahead=40, lease=timedelta(seconds=1), pol
 LINGER = 700
 """Milliseconds for which the driver keeps what it was handed, so that it is surely in its queue: less than a lease."""
 
-_sent = []
+_sent: list[int] = []
+_patch = pytest.MonkeyPatch()
 
 
-def before(owner, name, when=lambda *_: True):
+def before(owner: object, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
     real = getattr(owner, name)
 
-    def replaced(*given, **named):
+    def replaced(*given: Any, **named: Any) -> Any:
         stop(when(*given))
         return real(*given, **named)
 
     setattr(owner, name, replaced)
 
 
-def after(owner, name, when=lambda _: True):
+def after(owner: object, name: str, when: Callable[[Any], bool] = lambda _: True) -> None:
     real = getattr(owner, name)
 
-    async def replaced(*given, **named):
+    async def replaced(*given: Any, **named: Any) -> Any:
         found = await real(*given, **named)
         stop(when(found))
         return found
@@ -53,33 +60,32 @@ def after(owner, name, when=lambda _: True):
     setattr(owner, name, replaced)
 
 
-def in_the_middle_of_handing_over():
+def in_the_middle_of_handing_over() -> None:
     send = Channel.send
 
-    def in_two_parts(self, batch, messages):
+    @instead_of(_patch, Channel, send)
+    def in_two_parts(self: Channel, batch: Batch, messages: deque[Message]) -> None:
         first = deque([messages.popleft()])
         send(self, batch, first)
         stop()
         send(self, batch, messages)
 
-    Channel.send = in_two_parts
 
-
-def with_all_in_the_drivers_queue():
+def with_all_in_the_drivers_queue() -> None:
     send = Channel.send
 
-    def and_stop(self, batch, messages):
+    @instead_of(_patch, Channel, send)
+    def and_stop(self: Channel, batch: Batch, messages: deque[Message]) -> None:
         send(self, batch, messages)
         stop()
 
-    Channel.send = and_stop
 
-
-def with_all_in_flight():
+def with_all_in_flight() -> None:
     """The driver says when nothing is left in its queue, and answers are outstanding: the server reads nothing now."""
     send = Channel.send
 
-    def when_the_server_stands_still(self, batch, messages):
+    @instead_of(_patch, Channel, send)
+    def when_the_server_stands_still(self: Channel, batch: Batch, messages: deque[Message]) -> None:
         if _sent:  # the first lets it connect
             print("is about to send", flush=True)
             while not has_stopped() and not Path("send").exists():
@@ -87,16 +93,14 @@ def with_all_in_flight():
         _sent.append(len(messages))
         send(self, batch, messages)
 
-    Channel.send = when_the_server_stands_still
 
-
-def look_at_statistics(told):
+def look_at_statistics(told: str) -> None:
     brokers = json.loads(told)["brokers"].values()
     stop(len(_sent) > 1 and any(broker["waitresp_msg_cnt"] for broker in brokers))
 
 
-PLACES = {
-    "with a page read": lambda: after(OutboxStore, "page", lambda page: page.rows),
+PLACES: dict[str, Callable[[], None]] = {
+    "with a page read": lambda: after(OutboxStore, "page", lambda page: bool(page.rows)),
     "before asking for the topic": lambda: before(KafkaPublisher, "_refused"),
     "before handing over": lambda: before(Channel, "send"),
     "in the middle of handing over": in_the_middle_of_handing_over,
@@ -112,14 +116,14 @@ PLACES = {
 
 class Teller(Hooks):
     @on(Ownership)
-    def ownership(self, moment):
+    def ownership(self, moment: Ownership) -> None:
         print(f"owns {moment.buckets}", flush=True)
 
 
-async def main(database, bootstrap, place, way):
+async def main(database: str, bootstrap: str, place: str, way: str) -> None:
     PLACES[place]()
     linger = LINGER if place == "with all in the driver's queue" else 0
-    options = {"linger.ms": linger}
+    options: dict[str, Any] = {"linger.ms": linger}
     if place == "with all in flight":
         options |= {"statistics.interval.ms": 50, "stats_cb": look_at_statistics}
     broker = KafkaBroker(KafkaSettings(bootstrap, producer=options))

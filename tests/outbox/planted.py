@@ -3,168 +3,175 @@
 A guard whose absence no test notices is no guard. ``test_planted.py`` plants them one at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
+import asyncpg
+import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from coordination import test_leases
 from database import test_deferred
 from outbox import test_add, test_backlog, test_failures, test_relay, test_unseen
+from rig.planting import instead_of
 from txpatterns.coordination import ownership
-from txpatterns.coordination.leases import Leases
+from txpatterns.coordination.leases import Held, Leases
 from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.deferred import engine_events, session_events, units
 from txpatterns.database.deferred.units import Commit, Unit
+from txpatterns.database.engines import refuse_autocommit
 from txpatterns.database.identity import Identity
 from txpatterns.outbox import writer
 from txpatterns.outbox.relay.backlog import Backlog
-from txpatterns.outbox.relay.due import DueStore
+from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.holding import Holding
 from txpatterns.outbox.relay.reading import Reading
+from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.serving import Serving
-from txpatterns.outbox.relay.store import OutboxStore, Place
+from txpatterns.outbox.relay.store import OutboxStore, Page, Place
 from txpatterns.outbox.relay.unseen import Unseen
+from txpatterns.outbox.relay.verdicts import Verdicts
 from txpatterns.outbox.relay.waiting import WaitingTable
 from txpatterns.outbox.schema import outbox_table
 from txpatterns.retries import OnFailure
-from txpatterns.transport import CONFIRMED
+from txpatterns.transport import CONFIRMED, Outcome
 
 
 @dataclass(frozen=True)
 class Bug:
     """``plant`` is given pytest's monkeypatch; ``shows`` is a test; ``given`` are its parameters."""
 
-    plant: Callable
-    shows: Callable
+    plant: Callable[[pytest.MonkeyPatch], None]
+    shows: Callable[..., object]
     driver: str = "sqlite"
     given: tuple[tuple[str, object], ...] = ()
 
 
-def settle_before_confirm(patch):
+def settle_before_confirm(patch: pytest.MonkeyPatch) -> None:
     """H21: every message counts as stored as soon as it was handed over."""
     real = Backlog.conclude
-    patch.setattr(Backlog, "conclude", _conclude_all(real))
+
+    @instead_of(patch, Backlog, real)
+    def conclude(self: Backlog, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
+        return real(self, rows, {row.message.id: CONFIRMED for row in rows}, alone=alone)
 
 
-def _conclude_all(real):
-    return lambda self, rows, _, alone: real(self, rows, {row.message.id: CONFIRMED for row in rows}, alone=alone)
-
-
-def settle_by_position(patch):
+def settle_by_position(patch: pytest.MonkeyPatch) -> None:
     """Positions used as identity, though SQLite may give one twice."""
 
-    async def settle(self, rows):
+    @instead_of(patch, OutboxStore, OutboxStore.settle)
+    async def settle(self: OutboxStore, rows: Sequence[Row]) -> int | None:
         wanted = outbox_table.c.position.in_([row.position for row in rows])
         await self.database.execute(sa.delete(outbox_table).where(wanted))
+        return None
 
-    patch.setattr(OutboxStore, "settle", settle)
 
-
-def no_epoch_check(patch):
+def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     """H18: a relay trusts what it remembers to own."""
-    patch.setattr(Leases, "guard", lambda self, connection, slots: set(slots))
+    instead_of(patch, Leases, Leases.guard)(lambda self, connection, slots: set(slots))
 
 
-def guard_without_lock(patch):
+def guard_without_lock(patch: pytest.MonkeyPatch) -> None:
     """H18: the epoch is looked at, but not held until the write is committed."""
 
-    def guard(self, connection, slots):
+    @instead_of(patch, Leases, Leases.guard)
+    def guard(self: Leases, connection: Connection, slots: Held) -> set[int]:
         query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
             lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
         )
         return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
 
-    patch.setattr(Leases, "guard", guard)
 
-
-def _read_on_only(patch):
+def _read_on_only(patch: pytest.MonkeyPatch) -> None:
     page = OutboxStore.page
 
-    async def onward(self, place, *bounds):
-        return await page(self, Place(place.after, Unseen(first=1 << 62)), *bounds)
+    @instead_of(patch, OutboxStore, page)
+    async def onward(self: OutboxStore, place: Place, buckets: Sequence[int], limit: int, room: int) -> Page:
+        return await page(self, Place(place.after, Unseen(first=1 << 62)), buckets, limit, room)
 
-    patch.setattr(OutboxStore, "page", onward)
 
-
-def cursor_only(patch):
+def cursor_only(patch: pytest.MonkeyPatch) -> None:
     """H7, E1: what was read is behind us for ever."""
 
-    def begin(self, now, asked):
+    @instead_of(patch, Reading, Reading._begin_pass)
+    def begin(self: Reading, now: float, asked: int) -> None:
         self._asked, self._at_end = asked, False
 
-    patch.setattr(Reading, "_begin_pass", begin)
     _read_on_only(patch)
 
 
-def late_rows_are_found_by_and_by(patch):
+def late_rows_are_found_by_and_by(patch: pytest.MonkeyPatch) -> None:
     """H7: each pass reads on from where it is, and what committed late is left to the next one from the start."""
     begin = Reading._begin_pass
 
-    def begin_at_the_start(self, now, asked):
+    @instead_of(patch, Reading, begin)
+    def begin_at_the_start(self: Reading, now: float, asked: int) -> None:
         self._full_at = 0.0
         begin(self, now, asked)
 
-    patch.setattr(Reading, "_begin_pass", begin_at_the_start)
     _read_on_only(patch)
 
 
-def only_listed_transactions_run(patch):
+def only_listed_transactions_run(patch: pytest.MonkeyPatch) -> None:
     """H7: a snapshot does not list what is younger than the last transaction that has ended."""
     after = Unseen.after
-    patch.setattr(Unseen, "after", lambda self, snapshot, highest: replace(after(self, snapshot, highest), low=1 << 62))
+    instead_of(patch, Unseen, after)(
+        lambda self, snapshot, highest: replace(after(self, snapshot, highest), low=1 << 62)
+    )
 
 
-def others_are_forgotten(patch):
+def others_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """P7: drained is who has nothing left in its own buckets."""
-    patch.setattr(Serving, "_tell_drained", lambda self: self.state.drains.end(self.state.drains.asked))
+    instead_of(patch, Serving, Serving._tell_drained)(lambda self: self.state.drains.end(self.state.drains.asked))
 
 
-def handed_over_in_one_try(patch):
+def handed_over_in_one_try(patch: pytest.MonkeyPatch) -> None:
     """H30: a link that breaks at the end leaves the buckets to a lease."""
     patch.setattr(ownership, "_LEAVE_AGAIN", ())
 
 
-def early_takeover(patch):
+def early_takeover(patch: pytest.MonkeyPatch) -> None:
     """H19: whoever is not me is dead."""
 
-    def bury(self, connection):
+    @instead_of(patch, Leases, Leases._bury)
+    def bury(self: Leases, connection: Connection) -> None:
         others = connection.execute(sa.select(member_table.c.owner).where(member_table.c.owner != self.owner))
         self._free(connection, None, list(others.scalars()))
 
-    patch.setattr(Leases, "_bury", bury)
 
-
-def own_time_counts_from_the_answer(patch):
+def own_time_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
     """H19: a slow answer lengthens the lease."""
     patch.setattr(Leases, "is_safe", property(lambda self: bool(self.owner)))
 
 
-def savepoint_rollback_ignored(patch):
+def savepoint_rollback_ignored(patch: pytest.MonkeyPatch) -> None:
     """H2: what was added in a savepoint outlives it."""
-    patch.setattr(Unit, "drop", lambda self, savepoint: None)
+    instead_of(patch, Unit, Unit.drop)(lambda self, savepoint: None)
 
 
-def savepoint_release_ignored(patch):
+def savepoint_release_ignored(patch: pytest.MonkeyPatch) -> None:
     """H2: a released savepoint keeps its messages, and loses them."""
-    patch.setattr(Unit, "release", lambda self, savepoint: None)
+    instead_of(patch, Unit, Unit.release)(lambda self, savepoint: None)
 
 
-def savepoints_by_hand_ignored(patch):
+def savepoints_by_hand_ignored(patch: pytest.MonkeyPatch) -> None:
     """H2: only the session's own savepoints count for what is added to it."""
-    patch.setattr(session_events, "savepoints_on", lambda connection: ())
+    instead_of(patch, session_events, engine_events.savepoints_on)(lambda connection: ())
 
 
-def kinds_out_of_order(patch):
+def kinds_out_of_order(patch: pytest.MonkeyPatch) -> None:
     """H280: the messages are written first, before the rows that others lock."""
-    patch.setattr(units, "_kind_of", lambda writer: -writer.kind)
+    instead_of(patch, units, units._kind_of)(lambda writer: -writer.kind)
 
 
-def refused_write_is_forgotten(patch):
+def refused_write_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """H281: what could not be written is gone, and the next commit does without it."""
     real = Commit.write
 
-    def write(self, connection, which):
+    @instead_of(patch, Commit, real)
+    def write(self: Commit, connection: Connection, which: Callable[[Unit], bool]) -> None:
         try:
             real(self, connection, which)
         except Exception:
@@ -172,76 +179,75 @@ def refused_write_is_forgotten(patch):
                 unit.clear()
             raise
 
-    patch.setattr(Commit, "write", write)
 
-
-def refused_commit_stays_open(patch):
+def refused_commit_stays_open(patch: pytest.MonkeyPatch) -> None:
     """H6: SQLAlchemy is left to roll back a commit that our listener refused; it does not."""
-    patch.setattr(engine_events, "_abandon", lambda connection, error: None)
+    instead_of(patch, engine_events, engine_events._abandon)(lambda connection, error: None)
 
 
-def autocommit_accepted(patch):
+def autocommit_accepted(patch: pytest.MonkeyPatch) -> None:
     """H4: nobody asks the driver."""
-    patch.setattr(units, "refuse_autocommit", lambda connection: None)
+    instead_of(patch, units, refuse_autocommit)(lambda connection: None)
 
 
-def bare_write_before_begin(patch):
+def bare_write_before_begin(patch: pytest.MonkeyPatch) -> None:
     """H4: the driver is used although SQLAlchemy has not sent its BEGIN."""
     real = writer.BARE["asyncpg"]
 
     class Told:
-        def __init__(self, driver):
+        def __init__(self, driver: asyncpg.Connection) -> None:
             self.execute = driver.execute
 
-        def is_in_transaction(self):
+        def is_in_transaction(self) -> bool:
             return True
 
     patch.setitem(writer.BARE, "asyncpg", lambda driver, table, rows: real(Told(driver), table, rows))
 
 
-def any_database_will_do(patch):
+def any_database_will_do(patch: pytest.MonkeyPatch) -> None:
     """H3: nobody looks which database a transaction is in."""
-    patch.setattr(Identity, "check", lambda self, connection: None)
+    instead_of(patch, Identity, Identity.check)(lambda self, connection: None)
 
 
-def attempts_counted_afterwards(patch):
+def attempts_counted_afterwards(patch: pytest.MonkeyPatch) -> None:
     """H25: a process that dies during the attempt has made none."""
     real = DueStore.claim_due
 
-    async def claim(self, held, limit, but):
-        claimed = await real(self, held, limit, but)
+    @instead_of(patch, DueStore, real)
+    async def claim(
+        self: DueStore, held: Held, limit: int, but: Iterable[str], resting: Sequence[str] = ()
+    ) -> list[Due]:
+        claimed = await real(self, held, limit, but, resting)
         for due in claimed:
             await self.give_back(held, due, -self.leases.ttl)
         return claimed
 
-    patch.setattr(DueStore, "claim_due", claim)
 
-
-def outage_burns_attempts(patch):
+def outage_burns_attempts(patch: pytest.MonkeyPatch) -> None:
     """H26: an attempt counts although the broker was away."""
 
-    async def keep(self, held, due, pause):
-        pass
+    @instead_of(patch, DueStore, DueStore.give_back)
+    async def keep(self: DueStore, held: Held, due: Due, pause: timedelta) -> None:
+        return
 
-    patch.setattr(DueStore, "give_back", keep)
 
-
-def followers_forgotten(patch):
+def followers_forgotten(patch: pytest.MonkeyPatch) -> None:
     """P7: nobody lets the followers of a held key go."""
-    patch.setattr(Holding, "begin_release", lambda self, bucket, lane: None)
+    instead_of(patch, Holding, Holding.begin_release)(lambda self, bucket, lane: None)
 
 
-def key_not_held(patch):
+def key_not_held(patch: pytest.MonkeyPatch) -> None:
     """H23: the followers of a failing message go out before it."""
     real = Backlog.thaw
-    patch.setattr(Backlog, "thaw", lambda self, lane, position, held: real(self, lane, position, held=False))
+    instead_of(patch, Backlog, real)(lambda self, lane, position, *, held: real(self, lane, position, held=False))
 
 
-def failure_does_not_stop_the_batch(patch):
+def failure_does_not_stop_the_batch(patch: pytest.MonkeyPatch) -> None:
     """H23: what was confirmed behind a failure of its key counts, and the failed one goes out after it."""
     real = Backlog.conclude
 
-    def conclude(self, rows, outcomes, *, alone):
+    @instead_of(patch, Backlog, real)
+    def conclude(self: Backlog, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
         self.judge.ordered_prefix, kept = False, self.judge.ordered_prefix
         found = real(
             self, [row for row in rows if outcomes.get(row.message.id) is not CONFIRMED], outcomes, alone=alone
@@ -253,44 +259,40 @@ def failure_does_not_stop_the_batch(patch):
         self.judge.ordered_prefix = kept
         return found
 
-    patch.setattr(Backlog, "conclude", conclude)
 
-
-def lane_reads_on_after_a_gap(patch):
+def lane_reads_on_after_a_gap(patch: pytest.MonkeyPatch) -> None:
     """P3: rows of a lane are accepted although earlier ones were left out."""
     real = Backlog.take_in
 
-    def take_in(self, rows):
+    @instead_of(patch, Backlog, real)
+    def take_in(self: Backlog, rows: Iterable[Row]) -> list[Row]:
         self.dropped = {}
         return real(self, rows)
 
-    patch.setattr(Backlog, "take_in", take_in)
 
-
-def left_out_is_read_again_once(patch):
+def left_out_is_read_again_once(patch: pytest.MonkeyPatch) -> None:
     """P1: what lies behind a page that was read again is nobody's."""
     real = Backlog.take_in_again
-    patch.setattr(Backlog, "take_in_again", lambda self, rows, first, last, seen: real(self, rows, first, None, seen))
+    instead_of(patch, Backlog, real)(lambda self, rows, first, last, seen: real(self, rows, first, None, seen))
 
 
-def reads_again_ahead_of_a_pass(patch):
+def reads_again_ahead_of_a_pass(patch: pytest.MonkeyPatch) -> None:
     """P3: a lane is read again from a place that the pass from the beginning has not come to."""
-    real = Backlog.next_left_out
-    patch.setattr(Backlog, "next_left_out", lambda self, seen: real(self, 1 << 62))
-    again = Backlog.take_in_again
-    patch.setattr(Backlog, "take_in_again", lambda self, rows, first, last, _: again(self, rows, first, last, 1 << 62))
+    next_place, again = Backlog.next_left_out, Backlog.take_in_again
+    instead_of(patch, Backlog, next_place)(lambda self, seen: next_place(self, 1 << 62))
+    instead_of(patch, Backlog, again)(lambda self, rows, first, last, seen: again(self, rows, first, last, 1 << 62))
 
 
-def retried_beside_itself(patch):
+def retried_beside_itself(patch: pytest.MonkeyPatch) -> None:
     """I9: nobody remembers what is out for another attempt."""
     due, claim = DueStore.due, DueStore.claim_due
-    patch.setattr(DueStore, "due", lambda self, held, but, resting: due(self, held, (), resting))
-    patch.setattr(DueStore, "claim_due", lambda self, held, limit, but, resting: claim(self, held, limit, (), resting))
+    instead_of(patch, DueStore, due)(lambda self, held, but, resting=(): due(self, held, (), resting))
+    instead_of(patch, DueStore, claim)(lambda self, held, limit, but, resting=(): claim(self, held, limit, (), resting))
 
 
-def parked_until_restart(patch):
+def parked_until_restart(patch: pytest.MonkeyPatch) -> None:
     """H24: that a key is parked is known to one process only."""
-    patch.setattr(WaitingTable, "_park", lambda self, connection, lane: None)
+    instead_of(patch, WaitingTable, WaitingTable._park)(lambda self, connection, lane: None)
 
 
 ONE_BY_ONE = (("ordered", False),)

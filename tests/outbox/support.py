@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -63,7 +64,7 @@ def prepare_tables(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_database(url: str | AsyncEngine | Engine, **given) -> AsyncIterator[Database]:
+async def open_database(url: str | AsyncEngine | Engine, **given: Any) -> AsyncIterator[Database]:
     database = Database(url, **given)
     try:
         await database.transact(prepare_tables)
@@ -86,7 +87,7 @@ def open_sync(url: str) -> Iterator[tuple[Engine, Outbox]]:
         sync_side(database._own).dispose()
 
 
-def session_of(database: Database, **given) -> AsyncSession:
+def session_of(database: Database, **given: Any) -> AsyncSession:
     assert isinstance(database.engine, AsyncEngine)
     return AsyncSession(database.engine, expire_on_commit=False, **given)
 
@@ -96,7 +97,7 @@ WAITING = sa.select(waiting_table).order_by(waiting_table.c.position, waiting_ta
 ORDERS = sa.select(Order.__table__.c.id)
 
 
-async def rows(database: Database, query=ROWS) -> list[sa.Row]:
+async def rows(database: Database, query: sa.Select[Any] = ROWS) -> list[sa.Row[Any]]:
     return await database.read(lambda connection: list(connection.execute(query)))
 
 
@@ -118,7 +119,7 @@ def sync_orders(engine: Engine) -> set[str]:
         return {row.id for row in connection.execute(ORDERS)}
 
 
-def sessions_of(engine: Engine, **given) -> Session:
+def sessions_of(engine: Engine, **given: Any) -> Session:
     return Session(engine, expire_on_commit=False, **given)
 
 

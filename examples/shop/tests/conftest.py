@@ -2,28 +2,31 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from rig.ports import free_port
 from rig.skips import judge
 from shop import wiring
+from shop.gateway.live import Bell
 from shop.settings import Settings, read_settings
 
 PATIENCE = 30.0
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport():
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     judge(report)
     return report
@@ -33,10 +36,10 @@ def pytest_runtest_makereport():
 class OpenShop:
     """A whole shop in this process, without a socket: its web application, its bell, and the bank's post."""
 
-    web: object
-    bell: object
     settings: Settings
     stack: AsyncExitStack
+    web: FastAPI = field(init=False)
+    bell: Bell = field(init=False)
     posted: list[tuple[bytes, dict[str, str]]] = field(default_factory=list)
     meanwhile: Callable[[], Awaitable[None]] | None = None
     """What happens while the bank's post is on its way."""
@@ -61,7 +64,7 @@ class OpenShop:
         assert added.status_code == 201, added.text
         ordered = await client.post("/api/v1/checkout", json={"method": method})
         assert ordered.status_code == 202, ordered.text
-        return ordered.json()["id"]
+        return str(ordered.json()["id"])
 
     async def until(self, client: httpx.AsyncClient, order_id: str, *types: str) -> list[str]:
         """Wait until the order's timeline has these events; gives all it has."""
@@ -80,7 +83,7 @@ class OpenShop:
         stock = (await client.get(f"/api/v1/products/{sku}")).json()["stock"]
         return {name: stock[name] for name in ("available", "reserved", "sold")}
 
-    def rows(self, service: str, query: str) -> list[tuple]:
+    def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return rows(self.settings.data, service, query)
 
     async def change(self, service: str, query: str) -> None:
@@ -88,7 +91,7 @@ class OpenShop:
         await asyncio.to_thread(rows, self.settings.data, service, query)
 
 
-def rows(data: Path, service: str, query: str) -> list[tuple]:
+def rows(data: Path, service: str, query: str) -> list[tuple[Any, ...]]:
     """Ask a service's own database, past its service."""
     with sqlite3.connect(data / f"{service}.db") as connection:
         found = connection.execute(query).fetchall()
@@ -97,82 +100,80 @@ def rows(data: Path, service: str, query: str) -> list[tuple]:
 
 
 @asynccontextmanager
-async def opened(data: Path, **env: str):
+async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
     settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20"} | env)
     async with AsyncExitStack() as stack:
-        made = OpenShop(None, None, settings, stack)
+        made = OpenShop(settings, stack)
         made.web, made.bell = wiring.embedded(settings, made.post)
         await stack.enter_async_context(made.web.router.lifespan_context(made.web))
         yield made
 
 
 @pytest.fixture
-async def shop(tmp_path):
+async def shop(tmp_path: Path) -> AsyncIterator[OpenShop]:
     """A shop whose bank answers at once and whose orders wait for their payment for a while."""
     async with opened(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-async def hasty_shop(tmp_path):
+async def hasty_shop(tmp_path: Path) -> AsyncIterator[OpenShop]:
     """A shop whose orders wait for their payment for a second only."""
     async with opened(tmp_path, SHOP_PAYMENT_WINDOW="1") as made:
         yield made
 
 
 @pytest.fixture
-def open_shop():
+def open_shop() -> Callable[..., AbstractAsyncContextManager[OpenShop]]:
     return opened
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Process:
     """`shop up` on a folder; its complaints go to the file `log` beside that folder."""
 
-    def __init__(self, data, **env):
+    def __init__(self, data: Path, **env: str) -> None:
         self.data = data
         self.env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"} | env
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.running = None
+        self.running: subprocess.Popen[str] | None = None
 
-    def launch(self, *options):
+    def launch(self, *options: str) -> subprocess.Popen[str]:
         """Start it and wait for nothing."""
         command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
         with (self.data.parent / "log").open("a") as log:
             self.running = subprocess.Popen(
                 [*command, *options], env=self.env, stdout=subprocess.PIPE, stderr=log, text=True
             )
+        return self.running
 
-    def start(self, *options):
+    def start(self, *options: str) -> None:
         """Start it and wait until it answers."""
-        self.launch(*options)
-        assert "Store" in self.running.stdout.readline(), self.log
+        output = self.launch(*options).stdout
+        assert output is not None
+        assert "Store" in output.readline(), self.log
         # The socket listens already, so this waits until the shop answers.
         httpx.get(f"{self.url}/health", timeout=120).raise_for_status()
 
-    def end(self, how=signal.SIGTERM):
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and give the exit code."""
+        assert self.running is not None
+        assert self.running.stdout is not None
         self.running.send_signal(how)
         self.running.stdout.close()
         return self.running.wait(60)
 
-    def close(self):
+    def close(self) -> None:
         if self.running is not None and self.running.poll() is None:
             self.end(signal.SIGKILL)
 
     @property
-    def log(self):
+    def log(self) -> str:
         return (self.data.parent / "log").read_text()[-3000:]
 
 
 @pytest.fixture
-def process(tmp_path):
+def process(tmp_path: Path) -> Iterator[Process]:
     """A shop that can be started, ended and killed."""
     made = Process(tmp_path / "shop")
     yield made
@@ -180,17 +181,17 @@ def process(tmp_path):
 
 
 @pytest.fixture
-def ask():
+def ask() -> Callable[[Path, str, str], list[tuple[Any, ...]]]:
     return rows
 
 
 @pytest.fixture
-def body_of():
+def body_of() -> Callable[[tuple[bytes, dict[str, str]]], Any]:
     return lambda posted: json.loads(posted[0])
 
 
 @pytest.fixture
-def reprice(shop):
+def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
     """Change a price in the catalogue, as its seller would."""
 
     async def change(sku: str, cents: int) -> None:
