@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.causes import one_of
 from txpatterns.execution import Came, Result
-from txpatterns.inbox.calls import Given
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry
 from txpatterns.inbox.handlers import Handler
+from txpatterns.inbox.invocation import Given
 from txpatterns.inbox.moments import Handling, HandlingBatch
 from txpatterns.inbox.processing import Processing
 from txpatterns.messages import Event

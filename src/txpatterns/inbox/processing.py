@@ -24,9 +24,9 @@ from txpatterns.execution import Execution, Origin, Result, Run
 from txpatterns.execution.calls import is_interrupt
 from txpatterns.hooks import HookList
 from txpatterns.inbox.attempts import Attempts, Plan
-from txpatterns.inbox.calls import Given, HandlerCall
 from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.handlers import Handler, Handlers
+from txpatterns.inbox.invocation import Given, Invocation
 from txpatterns.inbox.lane_store import LaneStore
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.inbox.settings import ConsumerSettings
@@ -124,7 +124,7 @@ class Processing:
         around: Callable[[], AbstractContextManager[object]],
     ) -> Run:
         """Describe one run of a handler, for one message or several; ``subject`` names them."""
-        call = HandlerCall(handler, given, self.emitter)
+        call = Invocation(handler, given, self.emitter)
         return Run(
             Origin(handler.consumer, subject, handler.place, misfit=HandlerDefinitionError, over_limit=HandlerTimeout),
             call,

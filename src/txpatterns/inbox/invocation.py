@@ -1,4 +1,4 @@
-"""A handler and what it is called with."""
+"""A handler, what it is called with, and the transaction that it is given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from txpatterns.outbox.emitting import Emitter
 Given = Sequence[tuple[Event, Message]]
 
 
-class HandlerCall:
+class Invocation:
     """A handler with its events and, when it runs, its transaction, which ends for it when it has ended.
 
     Which events those are is asked when it runs: the opening of its transaction leaves out what was handled.
