@@ -378,10 +378,16 @@ async def test_outer_savepoint_rolled_back_under_an_open_session(world):
     assert (await world.orders(), await world.messages()) == ([], [])
 
 
+# The other drivers have no two-phase transactions.
+TWO_PHASE = pytest.mark.parametrize(
+    "any_database", [pytest.param("postgresql+psycopg", marks=pytest.mark.server)], indirect=True
+)
+
+
+@TWO_PHASE
 @pytest.mark.parametrize("is_prepared", [True, False])
-async def test_two_phase_rolled_back(database, is_prepared):
-    """P1, H2: what a two-phase transaction had is gone with it, and not sent by the connection's next one."""
-    world = await opened(database.url("psycopg"))
+async def test_two_phase_rolled_back(world, is_prepared):
+    """P1, H2, H306: what a two-phase transaction had is gone with it, and not sent by the connection's next one."""
 
     def work(connection):
         transaction = connection.begin_twophase()
@@ -396,14 +402,13 @@ async def test_two_phase_rolled_back(database, is_prepared):
     await world.on_connection(work)
     assert (await world.orders(), await world.notes(), await world.messages()) == (["later"], [], [])
     assert world.early.told == 0
-    await world.close()
 
 
+@TWO_PHASE
 @pytest.mark.parametrize("is_prepared", [True, False])
 @OWNERS
-async def test_two_phase_committed(database, owner, is_prepared):
-    """P1, H280: prepared or not, a two-phase transaction has all kinds in their order, and its writers hear of it."""
-    world = await opened(database.url("psycopg"))
+async def test_two_phase_committed(world, owner, is_prepared):
+    """P1, H280, H306: prepared or not, all kinds are written in their order, and the writers hear of the commit."""
 
     def add(transaction):
         world.outbox.add(transaction, Placed(order_id="m"))
@@ -433,4 +438,3 @@ async def test_two_phase_committed(database, owner, is_prepared):
     assert [(row.id, row.messages) for row in found] == [("a", 0)]
     assert await world.messages() == ["m"]
     assert world.early.told == 1
-    await world.close()

@@ -10,7 +10,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, TwoPhaseTransaction
 
 from coordination import test_leases
 from database import test_deferred
@@ -185,6 +185,31 @@ def refused_commit_stays_open(patch: pytest.MonkeyPatch) -> None:
     instead_of(patch, engine_events, engine_events._abandon)(lambda connection, error: None)
 
 
+def told_before_the_outer_commit(patch: pytest.MonkeyPatch) -> None:
+    """H10: a session on somebody's connection tells at its own commit, though nobody can see its messages yet."""
+    instead_of(patch, session_events, session_events._tell)(lambda session, unit: unit.committed())
+
+
+def outer_commit_tells_nobody(patch: pytest.MonkeyPatch) -> None:
+    """H10: the commit that makes the messages of a session visible wakes no relay."""
+    instead_of(patch, engine_events, engine_events._tell)(lambda connection, units: None)
+
+
+def prepared_without_what_a_connection_added(patch: pytest.MonkeyPatch) -> None:
+    """H306: at PREPARE TRANSACTION only sessions write; after it nothing more can be written."""
+    real = Commit.write
+
+    @instead_of(patch, Commit, real)
+    def write(self: Commit, connection: Connection, which: Callable[[Unit], bool]) -> None:
+        prepares = isinstance(connection.get_transaction(), TwoPhaseTransaction)
+        real(self, connection, lambda unit: which(unit) and (unit.session is not None or not prepares))
+
+
+def two_phase_rollback_forgets_nothing(patch: pytest.MonkeyPatch) -> None:
+    """H306: what a two-phase transaction had is sent by the connection's next one."""
+    instead_of(patch, engine_events, engine_events._on_rollback)(lambda connection: None)
+
+
 def autocommit_accepted(patch: pytest.MonkeyPatch) -> None:
     """H4: nobody asks the driver."""
     instead_of(patch, units, refuse_autocommit)(lambda connection: None)
@@ -296,6 +321,7 @@ def parked_until_restart(patch: pytest.MonkeyPatch) -> None:
 
 
 ONE_BY_ONE = (("ordered", False),)
+COMMITTED = (("end", "commit"),)
 ON_ASYNCPG = (*ONE_BY_ONE, ("driver", "asyncpg"))
 
 BUGS = [
@@ -322,6 +348,20 @@ BUGS = [
         given=(("goes_on", "outer commit alone"),),
     ),
     Bug(refused_commit_stays_open, test_add.test_commit_that_was_refused_leaves_nothing_in_the_driver),
+    Bug(told_before_the_outer_commit, test_deferred.test_the_outer_commit_tells, given=COMMITTED),
+    Bug(outer_commit_tells_nobody, test_deferred.test_the_outer_commit_tells, given=COMMITTED),
+    Bug(
+        prepared_without_what_a_connection_added,
+        test_deferred.test_two_phase_committed,
+        "psycopg",
+        (("owner", "connection"), ("is_prepared", True)),
+    ),
+    Bug(
+        two_phase_rollback_forgets_nothing,
+        test_deferred.test_two_phase_rolled_back,
+        "psycopg",
+        (("is_prepared", False),),
+    ),
     Bug(autocommit_accepted, test_add.test_autocommit_is_refused, "psycopg", (("way", "engine"),)),
     Bug(bare_write_before_begin, test_add.test_emit_only_is_undone_when_the_commit_fails_behind_the_write, "asyncpg"),
     Bug(any_database_will_do, test_add.test_another_database_is_refused),

@@ -17,8 +17,6 @@ RED = (AssertionError, pytest.fail.Exception, TimeoutError, SQLAlchemyError, TxP
 
 
 @pytest.mark.timeout(180)
-# A scenario that fails, as it should here, leaves connections to the garbage collector.
-# FW
 @pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.plant.__name__)
 async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
     """P1, P3, P7: a guard taken out is noticed by the test that names it."""
