@@ -1,6 +1,8 @@
 """What nobody would notice is told: handlers that are not there, or that cannot run; sessions that are over."""
 
 import asyncio
+import threading
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
@@ -8,11 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from inbox.support import eventually
+from inbox.support import LONG, eventually
+from rig.planting import instead_of
 from rig.ports import free_port
-from txpatterns import App, Event, MemoryBroker, SyncTransaction, Transaction
+from txpatterns import App, Event, Hooks, MemoryBroker, SyncTransaction, Transaction
 from txpatterns.database import Database
+from txpatterns.database.setup import create_missing
 from txpatterns.errors import HandlerDefinitionError
+from txpatterns.hooks import on
+from txpatterns.inbox import ConsumerSettings
+from txpatterns.inbox.attempts import Attempts
+from txpatterns.runtime.moments import CONSUMER, Idle
+from txpatterns.settings import AppSettings
 from txpatterns.testing.clock import ManualClock
 
 
@@ -141,6 +150,98 @@ async def test_handlers_that_cannot_reach_their_database_are_no_progress(tmp_pat
         assert consumer.attention == ("shop: def handlers waits: OperationalError",)
         assert consumer.quiet_for >= timedelta(seconds=61)
     nowhere.dispose()
+
+
+class Signs(Hooks):
+    """What the consumer gave as signs of life."""
+
+    def __init__(self):
+        self.seen = []
+
+    @on(Idle)
+    def idle(self, moment):
+        self.seen.append(moment.part)
+
+    async def after(self, clock, by):
+        """Let time pass, and then a little more until the next sign: it may be waited for in two parts."""
+        clock.advance(by)
+        self.seen.clear()
+        while CONSUMER not in self.seen:
+            clock.advance(timedelta(seconds=1))
+            await asyncio.sleep(0.005)
+
+
+async def publish(app, event):
+    """Send one without a relay, which would lose its lease when the clock is moved; ends when it is handled."""
+    async with app.session() as session, session.begin():
+        app.outbox.add(session, event)
+        messages = app.outbox.pending(session)
+        await session.rollback()
+    async for _ in app.broker.publish(messages):
+        pass
+
+
+def consumer_of(app):
+    return next(part for part in app.health().parts if part.name == CONSUMER)
+
+
+async def test_a_consumer_whose_places_are_all_taken_for_ever_is_not_ready(database):
+    """P7, H143, H307: it looks for what is due as ever, and says that there is nothing; no message is handled."""
+    clock, signs = ManualClock(), Signs()
+    settings = AppSettings(consumer=ConsumerSettings(concurrency=2))
+    app = App("shop", Database(database.url(), clock=clock), MemoryBroker(), hooks=[signs], settings=settings)
+    await app.database.transact(create_missing)
+    began, go = [], threading.Event()
+
+    @app.on(Placed, timeout=timedelta(minutes=2))
+    def hangs(event: Placed, tx: SyncTransaction) -> None:
+        began.append(event)
+        go.wait(LONG)
+
+    @app.on(Packed, timeout=timedelta(minutes=6))
+    def takes_its_time(event: Packed, tx: SyncTransaction) -> None:
+        began.append(event)
+        go.wait(LONG)
+
+    async with app.running(relay=False), AsyncExitStack() as stack:
+        stack.callback(go.set)
+        sent = [asyncio.create_task(publish(app, event)) for event in (Placed(order_id="1"), Packed(order_id="2"))]
+        await eventually(lambda: len(began) == 2)
+        await signs.after(clock, timedelta(minutes=4))
+        assert app.health().ready  # one of them may take as long as that
+        await signs.after(clock, timedelta(minutes=4))
+        assert (app.health().alive, app.health().ready) == (True, False)
+        assert consumer_of(app).quiet_for >= timedelta(minutes=2)
+        assert len(consumer_of(app).attention) == 2
+        go.set()
+        await asyncio.gather(*sent)
+        assert app.health().ready
+    await app.close()
+
+
+async def test_a_consumer_that_cannot_look_for_what_is_due_is_not_ready(tmp_path, monkeypatch, caplog):
+    """P7, H143, H307: messages come and are handled, and those that failed wait for ever."""
+    clock = ManualClock()
+    app = App("shop", Database(f"sqlite+aiosqlite:///{tmp_path}/a.db", clock=clock), MemoryBroker())
+    handled = []
+
+    @app.on(Placed)
+    async def fine(event: Placed, tx: Transaction) -> None:
+        handled.append(event.order_id)
+
+    @instead_of(monkeypatch, Attempts, Attempts.until_due)
+    def fails(self, connection, consumers, within):
+        raise PermissionError("no SELECT on txp_inbox_waiting")
+
+    async with app.running(relay=False):
+        await eventually(lambda: "shop pauses: PermissionError" in caplog.text)
+        assert app.health().ready
+        clock.advance(timedelta(seconds=61))
+        await publish(app, Placed(order_id="1"))
+        assert handled
+        assert consumer_of(app).attention == ("shop waits: PermissionError",)
+        assert (app.health().alive, app.health().ready) == (True, False)
+    await app.close()
 
 
 async def test_the_sessions_of_an_app_are_over_when_they_are_closed(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from types import FrameType
 from typing import Any
 
@@ -71,6 +72,12 @@ class Underway:
     def is_over_limit(self, running: Running) -> bool:
         """Whether this code has been running for longer than it may."""
         return running.run.limit is not None and self._age(running) >= running.run.limit
+
+    def over_limit_since(self, many: int) -> float:
+        """Since when so many pieces of code run for longer than they may, by the monotonic clock; infinity if fewer."""
+        running = [one for one in tuple(self._running) if self.is_over_limit(one)]
+        ends = sorted(one.since + one.run.limit.total_seconds() for one in running if one.run.limit is not None)
+        return ends[many - 1] if len(ends) >= many else inf
 
     def long(self) -> list[str]:
         """Say in words what has been running for more than a minute."""

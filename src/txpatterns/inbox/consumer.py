@@ -126,7 +126,7 @@ class Consumer:
         return self._consuming.attention()
 
     def held_up_since(self) -> float:
-        """Since when handlers cannot run, by the monotonic clock; infinity while they can."""
+        """Since when handlers, or what is due again, cannot run, by the monotonic clock; infinity while they can."""
         return self._consuming.held_up_since()
 
     def check(self) -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from math import inf
 from typing import Any
 
 from txpatterns.coordination import Leases, Membership
@@ -57,6 +56,7 @@ class Consuming:
             stopping=self._stopping,
         )
         self._checked = 0
+        self._concurrency = 1
 
     @property
     def in_flight(self) -> int:
@@ -66,15 +66,20 @@ class Consuming:
     def attention(self) -> list[str]:
         """Say in words what a person should look at: what is waited for, what cannot be read, what runs for long."""
         processing = self.processing
-        outages = (self._intake.told(), processing.outages.told(), processing.plain_outages.told())
+        outages = (self._intake, self._outages, processing.outages, processing.plain_outages)
+        waits = dict.fromkeys(outage.told() for outage in outages)
         unread: Mapping[str, Exception] = getattr(self._broker, "unread", {})
         topics = [f"the topic {topic} cannot be read" for topic in processing.handlers.topics if topic in unread]
-        return [*filter(None, outages), *topics, *processing.execution.underway.long()]
+        return [*filter(None, waits), *topics, *processing.execution.underway.long()]
 
     def held_up_since(self) -> float:
-        """Since when handlers cannot run, by the monotonic clock; infinity while they can."""
-        found = (self.processing.outages.since, self.processing.plain_outages.since)
-        return min((since for since in found if since is not None), default=inf)
+        """Since when handlers, or what is due again, cannot run, by the monotonic clock; infinity while they can.
+
+        Handlers can not while all places are taken by some that do not end.
+        """
+        outages = (self._outages, self.processing.outages, self.processing.plain_outages)
+        found = [outage.since for outage in outages if outage.since is not None]
+        return min([*found, self.processing.execution.underway.over_limit_since(self._concurrency)])
 
     def check(self) -> None:
         """Refuse what would fail or be unsafe at run time; see ``Consumer.check``."""
@@ -94,6 +99,7 @@ class Consuming:
         if has_plain:
             self.processing.execution.prepare_threads()
         self.processing.slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
         self.runs.at_once = self._suspicion.at_once = self.processing.handlers.largest_batch
         self._checked = len(handlers)
 
