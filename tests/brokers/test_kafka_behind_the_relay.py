@@ -12,6 +12,7 @@ from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.deadletters.schema import dead_letter_table
 from txpatterns.hooks import on
 from txpatterns.outbox.moments import TopicPostponed, TopicResumed
+from txpatterns.outbox.schema import outbox_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import Capabilities
 
@@ -100,6 +101,33 @@ async def test_a_partition_without_a_leader_holds_up_its_topic_alone(second_kafk
     dead = sa.select(sa.func.count()).select_from(dead_letter_table)
     assert await app.database.read(lambda connection: connection.scalar(dead)) == 0
     await app.close()
+
+
+async def test_what_has_no_answer_at_the_stop_is_kept(kafka, own_kafka, tmp_path):
+    """P1, P3, H37, H308: confirmed and settled, or in the table still; the next start sends it, in its order."""
+    topic, database = kafka.create(), f"sqlite+aiosqlite:///{tmp_path}/o.db"
+
+    class Counted(Event, topic=topic, type="counted", key="key"):
+        key: str
+
+    async def add(app):
+        async with app.session() as session, session.begin():
+            return [app.outbox.add(session, Counted(key="k")) for _ in range(50)]
+
+    async with App("orders", database=database, broker=broker_at(kafka.bootstrap)) as app:
+        async with app.running(consume=False):
+            confirmed = await add(app)
+            await app.drained()
+            own_kafka.pause()
+            unanswered = await add(app)
+            await eventually(lambda: [len(one._producer) for one in app.broker._publisher._channels] == [50])
+        left = await app.database.read(lambda c: list(c.scalars(sa.select(outbox_table.c.message_id))))
+        assert sorted(left) == sorted(unanswered)
+    own_kafka.resume()
+    async with App("orders", database=database, broker=broker_at(kafka.bootstrap)) as app, app.running(consume=False):
+        await app.drained()
+    found = await asyncio.to_thread(lambda: ids_of(stored(kafka.bootstrap, topic)))
+    assert list(dict.fromkeys(found)) == [*confirmed, *unanswered]
 
 
 class Silent(MemoryBroker):

@@ -8,8 +8,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from brokers.kafka_tools import broker_at, eventually, ids_of, stored
+from rig.planting import instead_of
 from rig.ports import free_port
 from rig.waiting import wait_until
+from txpatterns.brokers.kafka.channel import Channel
 from txpatterns.brokers.kafka.driver_log import DriverLog
 from txpatterns.brokers.kafka.topics import weaknesses
 from txpatterns.errors import BrokerUnavailable, PublishRejected
@@ -316,6 +318,36 @@ async def test_closing_ends_what_is_under_way(kafka, own_kafka):
         publishing = Publishing(broker, [message(topic, "k") for _ in range(10)])
         await asyncio.sleep(0)
     assert set(await publishing.verdicts()) == {Verdict.UNKNOWN}
+
+
+async def test_what_the_driver_has_at_the_close_is_told_and_not_sent(kafka, monkeypatch):
+    """P1, P3, H56, H308: it is in no topic later, and whoever sends it again finds its place free."""
+    topic, news, held, closed = kafka.create(), Channel.news, asyncio.Event(), asyncio.Event()
+    sent = [message(topic, "k") for _ in range(100)]
+
+    async def all_ids():
+        return await asyncio.to_thread(lambda: ids_of(stored(kafka.bootstrap, topic)))
+
+    async with broker_at(kafka.bootstrap, producer={"linger.ms": 2_000}) as broker:
+        await Publishing(broker, sent[:10]).confirmed()
+        (channel,) = broker._publisher._channels
+
+        @instead_of(monkeypatch, Channel, news)
+        async def held_back(self):  # or it would tell the driver to gather no more
+            held.set()
+            await closed.wait()
+            await news(self)
+
+        publishing = Publishing(broker, sent[10:])
+        await held.wait()
+        assert len(channel._producer) == 90
+    closed.set()
+    assert set(await publishing.verdicts()) == {Verdict.UNKNOWN}
+    await eventually(lambda: not len(channel._producer))
+    assert await all_ids() == [each.id for each in sent[:10]]
+    async with broker_at(kafka.bootstrap) as broker:
+        await Publishing(broker, sent[10:]).confirmed()
+    assert await all_ids() == [each.id for each in sent]
 
 
 async def test_a_killed_broker_loses_nothing_that_was_confirmed(kafka, own_kafka):
