@@ -20,9 +20,17 @@ async def pass_on(event: Passed, tx: Transaction) -> None:
         tx.emit(Passed(story=event.story, hop=event.hop + 1))
 
 
-async def begin(app: App) -> None:
+async def begin(app: App, story: str = "one") -> None:
     async with app.transaction() as session:
-        app.outbox.add(session, Passed(story="one", hop=1))
+        app.outbox.add(session, Passed(story=story, hop=1))
+
+
+async def begin_before(app: App) -> None:
+    await begin(app, "before")
+
+
+def what_was_before_is_there(state: State) -> None:
+    assert "before" in {row["message_key"] for row in state.committed}
 
 
 def everybody_has_handled_it(state: State) -> None:

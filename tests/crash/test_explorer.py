@@ -69,6 +69,15 @@ async def test_it_looks_again_after_the_last_handler_has_emitted():
     assert (report.total, report.failures) == (4, [])
 
 
+async def test_what_is_prepared_is_there_in_every_case():
+    """Undisturbed, before the story: also where that is struck at its first point."""
+    invariants = [chain.what_was_before_is_there, chain.everybody_has_handled_it]
+    report = await explore(
+        chain.app, chain.begin, prepare=chain.begin_before, invariants=invariants, options=Options(most=4)
+    )
+    assert (report.total, report.failures) == (4, [])
+
+
 def test_a_module_is_found_that_only_the_caller_knows_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """pytest's `importlib` mode gives test files names that no import path leads to."""
     file = tmp_path / "stories.py"

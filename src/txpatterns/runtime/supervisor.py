@@ -66,9 +66,9 @@ class Supervisor:
     A part is never lost silently: its task is held here, its end is logged, and ``health`` tells its age.
     """
 
-    def __init__(self, *, clock: Clock | None = None, random: Random | None = None) -> None:
+    def __init__(self, *, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
-        self._random = random or Random()
+        self._random = Random()
         self._parts: list[_Kept] = []
         self._stopping = asyncio.Event()
 

@@ -60,7 +60,8 @@ async def explore(
 
     In each case a process of its own runs ``flow``, publishes and handles what came of it, and is struck once: it is
     killed, its connection or task ends, or it is paused past its leases. A new process recovers, and the library's
-    own invariants and yours are checked: functions that take a ``State`` and raise AssertionError.
+    own invariants and yours are checked: functions that take a ``State`` and raise AssertionError. ``prepare`` runs
+    before, undisturbed: what there was already.
 
     Those processes come from a fresh interpreter: nothing of the calling one is taken over but its environment and
     import path. They find the App and the functions by module and name, so these must stand at the top of modules.
