@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -124,6 +125,37 @@ async def test_what_does_not_stop_in_time_is_cancelled(caplog):
     assert not supervisor.health().alive
 
 
+async def test_a_part_that_fails_as_it_stops_is_told_of(caplog):
+    """H143: it is not started again, and its error is in the log."""
+    supervisor, began, stopping = Supervisor(), asyncio.Event(), asyncio.Event()
+
+    async def run():
+        began.set()
+        await stopping.wait()
+        raise OSError("its last write")
+
+    supervisor.start(Part("relay", run, stopping.set))
+    await began.wait()
+    assert await supervisor.stop(timedelta(seconds=5))
+    assert "the relay failed while it stopped" in caplog.text
+    assert supervisor.health().parts[0].error == "OSError: its last write"
+
+
+async def test_a_stop_that_is_cancelled_leaves_no_part_behind():
+    """H142, I14: whoever gave up waiting has no part that goes on behind their back."""
+    supervisor, parts = Supervisor(), [Failing(), Failing()]
+    asked = asyncio.Event()
+    for name, part in zip(("consumer", "relay"), parts, strict=True):
+        supervisor.start(Part(name, part.run, stop=asked.set))
+    await asyncio.gather(*(part.well.wait() for part in parts))
+    stopping = asyncio.create_task(supervisor.stop(timedelta(hours=1)))
+    await asked.wait()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert [part.running for part in supervisor.health().parts] == [False, False]
+
+
 async def test_a_cancelled_part_is_not_restarted():
     """H142: cancellation ends a part; it is not mistaken for a failure."""
     supervisor, part = Supervisor(), Failing()
@@ -226,6 +258,24 @@ async def test_an_app_s_loop_is_watched_under_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr("txpatterns.parts.LagWatch", Watch)
     async with App("orders", database=f"sqlite+aiosqlite:///{tmp_path}/a.db", broker="memory://").running():
         assert names == ["orders"]
+
+
+def test_a_worker_that_ends_by_an_error_says_so(caplog):
+    """H143: the thread is nobody's to wait for, so the log has it; and it can be started again."""
+    runs = []
+
+    @asynccontextmanager
+    async def running():
+        runs.append(asyncio.current_task())
+        yield
+        raise OSError("the parts could not be ended")
+
+    worker = Worker(running)
+    for times in (1, 2):
+        with worker.in_thread():
+            assert len(runs) == times
+    assert caplog.text.count("the worker's thread ended") == 2
+    assert "the parts could not be ended" in caplog.text
 
 
 def test_stopping_a_worker_twice_is_harmless():

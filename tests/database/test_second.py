@@ -3,8 +3,10 @@
 import ssl
 
 import asyncpg
+import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.rows import dict_row
 from sqlalchemy import NullPool, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -86,6 +88,39 @@ def test_what_cannot_be_carried_over_is_refused(given, why):
         plain_engine(engine, is_pooled=False)
     own = sa.create_engine("postgresql+psycopg://us@127.0.0.1:1/none")
     assert Database(engine, sync_engine=own).sync_engine is own
+
+
+def test_a_listener_that_connects_itself_is_refused():
+    """H222: what it was given is known to nobody else."""
+    engine = create_async_engine(NOWHERE)
+    event.listen(engine.sync_engine, "do_connect", lambda *_given: object())
+    with pytest.raises(ConfigurationError, match="do_connect listener opens its connections"):
+        plain_engine(engine, is_pooled=False)
+
+
+class AsyncCursorOfOurs(psycopg.AsyncCursor): ...
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"row_factory": dict_row}, "of a class of yours"),
+        ({"cursor_factory": AsyncCursorOfOurs}, "AsyncCursorOfOurs is a class of cursors for asynchronous connections"),
+    ],
+)
+def test_what_psycopg_reads_rows_with_is_refused(given, why):
+    """H222: the library's own statements would read other rows; cursors of psycopg's own have their counterpart."""
+    engine = create_async_engine("postgresql+psycopg_async://us@127.0.0.1:1/none", connect_args=given)
+    with pytest.raises(ConfigurationError, match=why):
+        plain_engine(engine, is_pooled=False)
+
+
+def test_a_kind_of_cursors_of_psycopgs_own_is_carried_over():
+    """H222: the one for asynchronous connections has a plain counterpart."""
+    given = {"cursor_factory": psycopg.AsyncClientCursor}
+    engine = create_async_engine("postgresql+psycopg_async://us@127.0.0.1:1/none", connect_args=given).sync_engine
+    translate = translation("psycopg_async", is_pooled=False)
+    assert translate(arguments_of(engine), engine.dialect)[1]["cursor_factory"] is psycopg.ClientCursor
 
 
 async def test_a_start_with_def_handlers_refuses_what_cannot_be_carried_over(database):

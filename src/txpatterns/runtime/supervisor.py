@@ -55,7 +55,7 @@ class _Kept:
     part: Part
     heard: Callable[[], float]
     began: float
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] = field(init=False)
     restarts: int = 0
     error: str | None = None
 
@@ -84,7 +84,7 @@ class Supervisor:
         parts = [
             PartHealth(
                 kept.part.name,
-                kept.task is not None and not kept.task.done(),
+                not kept.task.done(),
                 kept.restarts,
                 timedelta(seconds=max(0.0, now - max(kept.heard(), kept.began))),
                 kept.error,
@@ -107,8 +107,6 @@ class Supervisor:
         try:
             for kept in reversed(self._parts):
                 kept.part.stop()
-                if kept.task is None:
-                    continue
                 await asyncio.wait([kept.task], timeout=max(until - self.clock.monotonic(), 0))
                 if not kept.task.done():
                     late.append(kept.part.name)
@@ -116,7 +114,7 @@ class Supervisor:
                     await asyncio.wait([kept.task])
         finally:
             # Cancelled while it waited: no part goes on behind the caller's back.
-            left = [kept.task for kept in self._parts if kept.task is not None and not kept.task.done()]
+            left = [kept.task for kept in self._parts if not kept.task.done()]
             for task in left:
                 task.cancel()
             if left:
