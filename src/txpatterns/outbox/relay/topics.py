@@ -40,9 +40,6 @@ class Topics:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._troubles))
 
-    def __contains__(self, topic: str) -> bool:
-        return topic in self._troubles
-
     @property
     def postponed(self) -> dict[str, Exception | None]:
         """The topics that take nothing now, each with the broker's reason."""
