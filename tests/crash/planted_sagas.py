@@ -5,8 +5,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
+from rig.planting import instead_of
 from txpatterns.execution import Came, Result
 from txpatterns.sagas.attempt import Attempt
 from txpatterns.sagas.course import Course
@@ -14,8 +16,12 @@ from txpatterns.sagas.facts import Undone
 from txpatterns.sagas.schema import saga_table
 from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Entry, SagaStore, Write
+from txpatterns.sagas.undoing import Deed, Undoing
 from txpatterns.sagas.writer import SagaWriter
 from txpatterns.testing.explorer import Surroundings
+
+_PATCH = pytest.MonkeyPatch()
+"""Nobody undoes it: a process of the explorer ends with its bug."""
 
 
 def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
@@ -23,12 +29,14 @@ def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
     put_off: list[Write] = []
     in_a_step: list[bool] = []
 
+    @instead_of(_PATCH, SagaWriter, put)
     def later(self: SagaWriter, connection: sa.Connection, rows: int, write: Write) -> None:
         if in_a_step:
             put_off.append(write)
         else:
             put(self, connection, rows, write)
 
+    @instead_of(_PATCH, Attempt, closing)
     def without_a_fact(self: Attempt, connection: sa.Connection, value: object) -> None:
         in_a_step.append(True)
         try:
@@ -36,6 +44,7 @@ def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
         finally:
             in_a_step.pop()
 
+    @instead_of(_PATCH, Steps, conclude)
     async def behind(self: Steps, attempt: Attempt, result: Result, fail: Any) -> None:
         if put_off and result.came is Came.DONE:
             writer, write = self._writer, put_off.pop()
@@ -43,64 +52,58 @@ def writes_the_fact_behind_the_commit(_: Surroundings) -> None:
             await writer.tools.database.transact(lambda connection: put(writer, connection, rows, write))
         await conclude(self, attempt, result, fail)
 
-    SagaWriter.put, Attempt._closing, Steps._conclude = later, without_a_fact, behind
-
 
 def undoes_in_the_order_of_doing(_: Surroundings) -> None:
-    to_undo = Course.to_undo
+    real = Undoing.next
 
-    def forward(self: Course) -> Any:
-        self._done.reverse()
+    @instead_of(_PATCH, Undoing, real)
+    def forward(self: Undoing) -> Deed | None:
+        self._deeds.reverse()
         try:
-            return to_undo(self)
+            return real(self)
         finally:
-            self._done.reverse()
-
-    Course.to_undo = forward
+            self._deeds.reverse()
 
 
 def forgets_what_is_undone(_: Surroundings) -> None:
     take = Course._take
 
+    @instead_of(_PATCH, Course, take)
     def without_undone(self: Course, entries: Sequence[Entry], now: Any) -> None:
         take(self, [replace(e, facts=[f for f in e.facts if not isinstance(f, Undone)]) for e in entries], now)
 
-    Course._take = without_undone
-
 
 def does_not_look_at_the_epoch(_: Surroundings) -> None:
-    write = SagaStore.write
+    real = SagaStore.write
 
-    def whoever(self: SagaStore, connection: sa.Connection, saga: Claimed, n: int, what: Write) -> None:
+    @instead_of(_PATCH, SagaStore, real)
+    def whoever(self: SagaStore, connection: sa.Connection, saga: Claimed, n: int, write: Write) -> None:
         query = sa.select(saga_table.c.epoch).where(saga_table.c.number == saga.number)
         epoch = self.database.execute_beside(connection, query).scalar_one()
         last = sa.text("SELECT coalesce(max(n), 0) FROM txp_saga_journal WHERE saga = :saga")
         n = 1 + connection.execute(last, {"saga": saga.number}).scalar_one()
-        write(self, connection, replace(saga, epoch=epoch), n, what)
+        real(self, connection, replace(saga, epoch=epoch), n, write)
 
-    SagaStore.write = whoever
-    SagaStore.is_mine = lambda self, connection, saga: True
+    instead_of(_PATCH, SagaStore, SagaStore.is_mine)(lambda self, connection, saga: True)
 
 
 def forgets_what_the_code_sends(_: Surroundings) -> None:
     put = SagaWriter.put
 
+    @instead_of(_PATCH, SagaWriter, put)
     def silent(self: SagaWriter, connection: sa.Connection, rows: int, write: Write) -> None:
         put(self, connection, rows, replace(write, emits=()))
 
-    SagaWriter.put = silent
-
 
 def goes_on_after_a_write_that_may_be_lost(_: Surroundings) -> None:
+    @instead_of(_PATCH, SagaWriter, SagaWriter.write)
     async def hopeful(self: SagaWriter, write: Write) -> None:
         rows = self.course.rows
         with suppress(Exception):
             await self.tools.database.transact(lambda connection: self.put(connection, rows, write))
         self.took(write)
 
-    SagaWriter.write = hopeful
-
 
 def undoes_without_a_fact(_: Surroundings) -> None:
     undone = Course.undone
-    Course.undone = lambda self, operation: replace(undone(self, operation), facts=())
+    instead_of(_PATCH, Course, undone)(lambda self, deed: replace(undone(self, deed), facts=()))
