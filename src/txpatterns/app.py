@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Self, TypedDict, Unpack, overload
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
+from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.parts import PartChoice, Parts
@@ -35,7 +36,8 @@ from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.sagas.definitions import Definitions, Options, SagaFunction
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.sagas import Sagas
-from txpatterns.sagas.schema import saga_journal_table, saga_table
+from txpatterns.sagas.schema import SAGA_TABLES
+from txpatterns.sagas.signals import Signal, signals_of
 from txpatterns.serialization import Codec, EventRegistry
 from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
@@ -218,23 +220,27 @@ class App:
         *,
         version: int = 1,
         since: int = 1,
+        signals: Sequence[type[Event] | Signal] = (),
         errors: Sequence[type[Exception]] = (),
         retry: RetryLadder | None = None,
     ) -> Callable[[SagaFunction], SagaFunction]:
         """Register, as a decorator, the code of a saga: an ``async def`` that takes a ``SagaContext`` and arguments.
 
         ``name`` is the function's own if left out. ``version`` is that of what is started from now on; the function
-        runs those from ``since`` on, too, and may branch on ``saga.version``. ``errors`` are what steps raise that the
-        code is told at once, as it is. ``retry`` says how long to wait between the attempts of a step that says nothing
-        else.
+        runs those from ``since`` on, too, and may branch on ``saga.version``. ``signals`` are the events that it may
+        wait for: the App listens to their topics, and keeps them for sagas that will wait. ``errors`` are what steps
+        and calls raise that the code is told at once, as it is. ``retry`` says how long to wait between the attempts of
+        one that says nothing else.
 
         Raises:
             SagaDefinitionError: the function is no saga, or another one serves the same version.
         """
-        options = Options(version, since, tuple(errors), retry or RetryLadder())
+        options = Options(version, since, tuple(errors), signals_of(signals), retry or RetryLadder())
 
         def register(function: SagaFunction) -> SagaFunction:
             self.sagas.definitions.add(function, name, options)
+            for signal in options.signals:
+                self._hear(signal.event)
             return function
 
         return register
@@ -258,7 +264,7 @@ class App:
         await self.database.locate()
         if self.database.is_sqlite:
             made = await self.database.transact(partial(create_missing, target=self.metadata))
-        needs = (saga_table.name, saga_journal_table.name) if self.sagas.definitions else ()
+        needs = SAGA_TABLES if self.sagas.definitions else ()
         await self.database.transact(partial(verify, needs=needs))
         if made:
             logger.info("made the tables %s in %r", ", ".join(made), self.database)
@@ -326,9 +332,27 @@ class App:
     def _make_database(self, engine: AnyEngine | URL | str) -> Database:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
 
+    def _hear(self, event: type[Event]) -> None:
+        """Let the consumer bring an event to the sagas that wait for it."""
+        name = f"sagas.{describe(event).type}"
+        if any(handler.consumer == f"{self.name}.{name}" for handler in self.consumer.handlers):
+            return
+
+        async def bring(event: Event, tx: Transaction) -> None:
+            self.sagas.bring(tx.session, event, tx.message.id)
+
+        def bring_plainly(event: Event, tx: SyncTransaction) -> None:
+            self.sagas.bring(tx.session, event, tx.message.id)
+
+        is_plain = isinstance(self.database.engine, Engine)
+        self.consumer.handlers.add(event, bring_plainly if is_plain else bring, name=name)
+
     def _make_engine(self) -> SagaEngine:
         settings, definitions = self.settings.sagas, self.sagas.definitions
-        return SagaEngine(self.database, definitions, self.outbox, hooks=self.hooks, settings=settings)
+        hears_late = bool(definitions.signals()) and not self.broker.capabilities.confirms_handling
+        return SagaEngine(
+            self.database, definitions, self.outbox, hooks=self.hooks, settings=settings, hears_late=hears_late
+        )
 
     def _declare(self, handler: Handler) -> None:
         """Let the broker keep what comes for a handler that does not run yet."""

@@ -28,6 +28,7 @@
     │   ├── SagaDiverged             the code does not ask for what its journal has
     │   ├── SagaValueRefused         a value that would not come back from the journal as it is
     │   ├── StepFailed               what a saga's code is told of an operation that failed for good
+    │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
     │   ├── NotBegun                 what a call raises that was not made
     │   └── SagaFailed               what who waits for a saga is told of one that did not complete
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
@@ -250,6 +251,13 @@ class StepFailed(SagaError):
         self.type = type
         self.text = text
         self.unknown = unknown
+
+
+class WaitTimedOut(SagaError):
+    """What a saga waited for has not come in time."""
+
+    code = "TXP-1606"
+    fix = "Catch it to go another way; what is not caught undoes the saga."
 
 
 class NotBegun(SagaError):

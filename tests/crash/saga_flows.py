@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from crash.bank import TOTAL, Bank, Noted, account, effect, opened
 from txpatterns.hooks import HookList
+from txpatterns.messages import Event
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, NotDone, Undo
 from txpatterns.sagas.context import SagaContext
@@ -22,8 +23,9 @@ from txpatterns.sagas.facts import Ended, Finished, Undone, read
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
+from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
-from txpatterns.testing.explorer import INVARIANTS, Flow, State, Surroundings, done_at
+from txpatterns.testing.explorer import INVARIANTS, Flow, Invariant, State, Surroundings, done_at
 
 LADDER = RetryLadder((timedelta(seconds=1),) * 30)
 """Two processes that take each other for dead, each an hour ahead, use up an attempt at every turn."""
@@ -170,6 +172,57 @@ def that_stumbles(branch: Branch) -> Any:
     return transfer
 
 
+class Asked(Event, topic="asked", type="asked", key="account"):
+    account: str
+    number: int
+
+
+def of_events(branch: Branch) -> Any:
+    async def transfer(saga: SagaContext, first: str) -> int:
+        early = await saga.wait_for(Asked, key=saga.id, timeout=None)
+        await saga.step(pay, first, compensate=take_back)
+        late, _ = await saga.gather(
+            saga.wait_for(Asked, key=saga.id, timeout=timedelta(days=3)), saga.step(pay, "b", compensate=take_back)
+        )
+        return early.number + late.number
+
+    return transfer
+
+
+async def start_and_ask(branch: Branch) -> None:
+    """Bring the sagas' events before their start, and after."""
+    for id_ in ("saga-1", "saga-2"):
+        async with branch.bank.session() as session:
+            branch.sagas.bring(session, Asked(account=id_, number=1), f"{id_} 1")
+    await start_two(branch)
+    for id_ in ("saga-1", "saga-2"):
+        async with branch.bank.session() as session:
+            branch.sagas.bring(session, Asked(account=id_, number=2), f"{id_} 2")
+
+
+async def ask_and_run(branch: Branch) -> None:
+    running = asyncio.ensure_future(branch.run_until_nothing_waits())
+    try:
+        await start_and_ask(branch)
+        await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def ask_again_and_run(branch: Branch) -> None:
+    """Whoever brings events brings them again when he does not know whether they have come."""
+    await start_and_ask(branch)
+    await branch.run_until_nothing_waits()
+
+
+def events_were_had_in_order(state: State) -> None:
+    """I24, I23: no saga waits beside its event, and each has had its events once, in their order."""
+    assert not state.rows("SELECT * FROM txp_saga_wait"), "I24: something is waited for"
+    results = {row["id"]: row["result"] for row in state.rows("SELECT id, result FROM txp_saga")}
+    assert results == {"saga-1": "3", "saga-2": "3"}, f"I24: {results}"
+
+
 def of_calls(branch: Branch) -> Any:
     outside = branch.bank.around.outside()
 
@@ -221,7 +274,8 @@ async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> As
         definitions, hooks = Definitions("bank"), HookList()
         sagas = Sagas(bank.database, definitions, hooks=hooks)
         made = Branch(bank, sagas, SagaEngine(bank.database, definitions, bank.outbox, hooks=hooks, settings=SETTINGS))
-        definitions.add(define(made), "transfer", Options(errors=(ValueError,), retry=LADDER))
+        options = Options(errors=(ValueError,), signals=(Signal(Asked),), retry=LADDER)
+        definitions.add(define(made), "transfer", options)
         yield made
 
 
@@ -310,15 +364,15 @@ def calls_have_one_effect(state: State, *, charges: int) -> None:
         assert refunded == wanted, f"I22: {saga['id']} has charged {sorted(charged)}, refunded {sorted(refunded)}"
 
 
-RIGHT = (
+RIGHT: tuple[Invariant, ...] = (
     *INVARIANTS,
     money_is_conserved,
     steps_happen_once,
     what_is_compensated_is_undone_in_reverse,
     journals_have_no_gaps,
 )
-COMPLETED = (*RIGHT, partial(sagas_have_ended, as_="completed"))
-COMPENSATED = (*RIGHT, partial(sagas_have_ended, as_="compensated"))
+COMPLETED: tuple[Invariant, ...] = (*RIGHT, partial(sagas_have_ended, as_="completed"))
+COMPENSATED: tuple[Invariant, ...] = (*RIGHT, partial(sagas_have_ended, as_="compensated"))
 
 
 def flow(name: str, define: Callable[[Branch], Any], invariants: Any, *, starts: bool = False) -> Flow[Branch]:
@@ -335,5 +389,13 @@ SAGA_FLOWS = [
     flow("saga that fails", that_fails, COMPENSATED),
     flow("saga of calls", of_calls, (*COMPLETED, partial(calls_have_one_effect, charges=2)), starts=True),
     flow("saga of calls, undone", of_calls_that_are_undone, (*COMPENSATED, partial(calls_have_one_effect, charges=2))),
+    Flow(
+        "saga of events",
+        partial(branch, define=of_events),
+        ask_and_run,
+        ask_again_and_run,
+        None,
+        (*COMPLETED, events_were_had_in_order),
+    ),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
 ]

@@ -5,6 +5,7 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.operations import Operation, Wait
 from txpatterns.sagas.sagas import Handle, Sagas
 from txpatterns.sagas.settings import SagaSettings
+from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SagaContext",
     "SagaSettings",
     "Sagas",
+    "Signal",
     "StepTransaction",
     "SyncStepTransaction",
     "Undo",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from txpatterns.clock import Clock
 from txpatterns.correlation import CORRELATION_ID
-from txpatterns.errors import SagaDiverged, SagaValueRefused
+from txpatterns.errors import SagaDiverged, SagaValueRefused, WaitTimedOut
 from txpatterns.messages import Event
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
@@ -23,6 +24,8 @@ from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failur
 from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
 from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.schema import Status
+from txpatterns.sagas.signal_store import Arrived, WaitRow
+from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
 from txpatterns.sagas.strands import Error, Outcome, Value
 from txpatterns.sagas.transactions import Instance
@@ -42,6 +45,8 @@ class Open:
     is_running: bool = False
     is_in_doubt: bool = False
     """Whether a call may have had its effect already."""
+    is_registered: bool = False
+    """Whether it is kept that an event is waited for."""
 
     @property
     def path(self) -> str:
@@ -75,6 +80,9 @@ class Course:
         self._begun: dict[str, float] = {}
         self._unwritten: list[Fact] = []
         self._emits: list[tuple[str, Event]] = []
+        self._unwaits: list[str] = []
+        self._had: dict[tuple[str, str], int] = {}
+        """The last signal that the saga has had, by channel and key."""
 
     def rebuild(self, entries: Sequence[Entry], now: datetime) -> Write | None:
         """Run the code to where the journal ends. Gives what is to be written before anything else, if there is any.
@@ -91,8 +99,11 @@ class Course:
         if self.failure is not None:
             return None
         write = self._plan(turn)
+        if write.rests:  # whether something has come meanwhile is seen before it rests again
+            write = replace(write, standing=None, rests=False)
         if write.standing is None and not any(isinstance(fact, Begun) for fact in write.facts):
             self._unwritten, self._emits = list(write.facts), list(write.emits)
+            self._unwaits = list(write.unwaits)
             self.written()
             return None
         return write
@@ -130,16 +141,60 @@ class Course:
         standing = self.resting()
         if standing is None and decision.needs_attention:
             standing = Standing(Status.RUNNING, attention=self._attention)
-        return self._taken(Write([*self._unwritten, fact], standing, list(self._emits)))
+        return self._taken(self._write([*self._unwritten, fact], standing))
 
     def resting(self) -> Standing | None:
         """Say when a saga is due of which all that is open waits for a time; None: there is something to do now."""
         now = self._clock.monotonic()
         if not self.open or any(each.is_running or each.due <= now for each in self.open.values()):
             return None
+        if any(isinstance(each.operation.work, WaitFor) and not each.is_registered for each in self.open.values()):
+            return None
         first = min(each.due for each in self.open.values())
-        due = timedelta(seconds=max(first - now, 0.0))
+        due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
         return Standing(Status.WAITING, due, is_owned=False, attention=self._attention)
+
+    def register(self, path: str) -> Write:
+        """Let the saga wait for an event; gives what is to be written."""
+        opened = self.open[path]
+        work: WaitFor = opened.operation.work
+        seconds = None if work.timeout is None else work.timeout.total_seconds()
+        opened.is_registered, opened.is_running = True, False
+        opened.due = inf if seconds is None else self._clock.monotonic() + seconds
+        fact = Waiting(opened.operation.mark, seconds)
+        row = self._row_of(opened)
+        write = self._write([*self._unwritten, fact], self.resting())
+        return self._taken(replace(write, waits=[row]))
+
+    def wait_rows(self) -> list[WaitRow]:
+        """Give the events that are waited for now."""
+        return [self._row_of(each) for each in self.open.values() if each.is_registered]
+
+    def signalled(self, path: str, arrived: Arrived) -> Write:
+        """Give the code an event that it waits for, and run it on; gives what is to be written."""
+        opened = self.open.pop(path)
+        work: WaitFor = opened.operation.work
+        try:
+            event = work.form.read(arrived.payload)
+        except ValueError as error:
+            raise SagaDiverged(f"An event for {opened.operation.mark} does not fit its class now.") from error
+        self._had[work.signal.channel, work.key] = arrived.id
+        self._unwaits.append(path)
+        fact = Ended(opened.operation.mark, arrived.payload, signal=arrived.id)
+        write = self._plan(self._running.give(path, Value(event)), fact)
+        return replace(write, took=(work.signal.channel, work.key, arrived.id))
+
+    def timed_out(self, path: str) -> Write:
+        """Tell the code that an event has not come in time, and run it on; gives what is to be written."""
+        opened = self.open[path]
+        work: WaitFor = opened.operation.work
+        self._unwaits.append(path)
+        return self.failed(path, failure_of(WaitTimedOut(f"Nothing came for {work.key} within {work.timeout}.")))
+
+    def _row_of(self, opened: Open) -> WaitRow:
+        work: WaitFor = opened.operation.work
+        after = self._had.get((work.signal.channel, work.key), 0)
+        return WaitRow(opened.path, work.signal.channel, work.key, after)
 
     def undone(self, deed: Deed) -> Write:
         """Note that something is undone; gives what is to be written."""
@@ -192,7 +247,7 @@ class Course:
     def _code(self, replay: Replay) -> Any:
         options, saga = self.definition.options, self.saga
         arguments: Any = self.definition.arguments.read(saga.args)
-        context = SagaContext(replay, self.instance, saga.version, options.retry, self._clock)
+        context = SagaContext(replay, self.instance, saga.version, options, self._clock)
         return self.definition.function(context, *arguments)
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
@@ -203,8 +258,10 @@ class Course:
             return Error(error_of(fact.failure, self.definition.options.errors))
         value: object = None
         try:
-            if isinstance(operation.work, (Step, CallOut)):
+            if isinstance(operation.work, (Step, CallOut, WaitFor)):
                 value = operation.work.form.read(fact.value)
+            if isinstance(operation.work, WaitFor) and fact.signal is not None:
+                self._had[operation.work.signal.channel, operation.work.key] = fact.signal
         except ValueError as error:
             raise SagaDiverged(f"What {fact.mark} at {path} gave is no value of what it gives now.") from error
         self.undoing.did(operation, value)
@@ -217,7 +274,7 @@ class Course:
             for fact in entry.facts:
                 match fact:
                     case Waiting():
-                        self._dues[fact.mark.path] = since + fact.seconds
+                        self._dues[fact.mark.path] = inf if fact.seconds is None else since + fact.seconds
                     case Attempted(undoing=True):
                         self.undoing.attempts[fact.mark.path] = fact.number
                     case Attempted():
@@ -235,12 +292,17 @@ class Course:
     def _plan(self, turn: Turn, *facts: Fact) -> Write:
         """Say what is to be written behind a turn."""
         added: list[Fact] = [*turn.notes]
+        for path in turn.dropped:
+            dropped = self.open.pop(path, None)
+            if dropped is not None and dropped.is_registered:
+                self._unwaits.append(path)
         for operation in turn.operations:
             path = operation.mark.path
             self.open[path] = opened = Open(operation, self._attempts.get(path, 0), self._dues.get(path, 0.0))
             opened.is_in_doubt = path in self._begun
             if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
                 added.append(Begun(operation.mark))
+            opened.is_registered = isinstance(operation.work, WaitFor) and path in self._dues
             if isinstance(operation.work, Sleep) and path not in self._dues:
                 seconds = operation.work.time.total_seconds()
                 opened.due = self._clock.monotonic() + seconds
@@ -248,13 +310,17 @@ class Course:
         standing = self.resting() if turn.end is None else self._at_end(turn.end, added)
         if standing is not None and standing.diverged is not None:
             # What the code was told in this turn has had no consequence, and may be told anew.
-            return self._taken(Write([*self._unwritten, *facts], standing, list(self._emits)))
+            return self._taken(self._write([*self._unwritten, *facts], standing))
         if standing is None and self._attention is not None:
             standing = Standing(Status.RUNNING)
         if standing is not None:
             self._attention = standing.attention
         self._emits += turn.emits
-        return self._taken(Write([*self._unwritten, *facts, *added], standing, list(self._emits)))
+        return self._taken(self._write([*self._unwritten, *facts, *added], standing))
+
+    def _write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
+        rests = standing is not None and standing.status is Status.WAITING
+        return Write(facts, standing, list(self._emits), unwaits=list(self._unwaits), rests=rests)
 
     def _at_end(self, end: Outcome | Broken, added: list[Fact]) -> Standing:
         """Say where the end of the code leaves the saga, and add the fact of it."""
@@ -279,7 +345,7 @@ class Course:
         return Standing(status, NOW, is_owned=False, attention=why, diverged=self.definition.fingerprint)
 
     def _taken(self, write: Write) -> Write:
-        self._unwritten, self._emits = [], []
+        self._unwritten, self._emits, self._unwaits = [], [], []
         return write
 
     def _compensated(self) -> Standing:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from random import Random
 
 from txpatterns.causes import summary_of
-from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed
+from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed, WaitTimedOut
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Failure
 from txpatterns.sagas.operations import Aborted
@@ -25,6 +25,7 @@ _MISTAKES = (
     SagaValueRefused,
 )
 """What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""
+_TIMED_OUT = f"{WaitTimedOut.__module__}:{WaitTimedOut.__qualname__}"
 _WITHOUT_LADDER = timedelta(minutes=1)
 _LONGEST_TEXT = 2000
 
@@ -93,6 +94,8 @@ def failure_of(error: BaseException, errors: Sequence[type[Exception]] = ()) -> 
     """Give an error as the journal keeps it."""
     if isinstance(error, StepFailed):
         return Failure(error.type, error.text, unknown=error.unknown)
+    if isinstance(error, WaitTimedOut):
+        return Failure(_TIMED_OUT, error.message)
     kind = type(error)
     arguments = _arguments_of(error) if isinstance(error, tuple(errors)) else None
     text = str(error) if isinstance(error, (Aborted, Reject, *errors)) else summary_of(error)
@@ -105,6 +108,8 @@ def error_of(failure: Failure, errors: Sequence[type[Exception]]) -> Exception:
         for kind in errors:
             if f"{kind.__module__}:{kind.__qualname__}" == failure.type:
                 return kind(*json.loads(failure.arguments))
+    if failure.type == _TIMED_OUT:
+        return WaitTimedOut(failure.text)
     return StepFailed(failure.type, failure.text, unknown=failure.unknown)
 
 

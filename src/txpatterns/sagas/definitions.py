@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.inbox.signatures import name_of, written_at
 from txpatterns.retries import RetryLadder
+from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.values import Form, form_of_arguments, form_of_result
 
 SagaFunction = TypeVar("SagaFunction", bound=Callable[..., Awaitable[Any]])
@@ -29,12 +30,16 @@ class Options:
     """The lowest version that the function serves, too."""
     errors: tuple[type[Exception], ...] = ()
     """What actions raise that the code is told at once, as it is."""
+    signals: tuple[Signal, ...] = ()
+    """The events that the code may wait for."""
     retry: RetryLadder = field(default_factory=RetryLadder)
     """The waits between the attempts of an operation that says nothing else."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.since <= self.version:
             raise SagaDefinitionError(f"since={self.since} and version={self.version}: from 1 up, and not beyond.")
+        if len({signal.channel for signal in self.signals}) < len(self.signals):
+            raise SagaDefinitionError("signals= names the same event and field twice.")
         for error in self.errors:
             given: object = error
             if not (isinstance(given, type) and issubclass(given, Exception)):
@@ -120,6 +125,10 @@ class Definitions:
     def find(self, type_: str, version: int) -> Definition | None:
         """Give the function that runs a saga; None: there is none here."""
         return next((each for each in self._by_type.get(type_, []) if each.serves(version)), None)
+
+    def signals(self) -> list[Signal]:
+        """Give what any saga here may wait for, each once."""
+        return list(dict.fromkeys(signal for each in self for signal in each.options.signals))
 
     def known(self) -> Sequence[tuple[str, int, int, str]]:
         """Give what can be run here: type, first and last version, fingerprint."""

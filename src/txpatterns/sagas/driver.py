@@ -16,9 +16,11 @@ from txpatterns.sagas.course import Course, Open
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.operations import CallOut, Sleep
+from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
+from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import Ahead, SagaWriter
 
 logger = logging.getLogger("txpatterns")
@@ -33,6 +35,7 @@ class Driver:
         self.saga = saga
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._is_nudged = False
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -42,6 +45,7 @@ class Driver:
         self._failures = Failures(self._writer)
         self._steps = Steps(self._writer, self._failures)
         self._calls = Calls(self._writer, self._failures)
+        self._waits = Waits(self._writer)
 
     async def drive(self) -> None:
         """Run the saga.
@@ -59,6 +63,7 @@ class Driver:
                 if failed.error is not None and failed.path in course.open:
                     await self._failures.of_step(course.open[failed.path], failed.error)
                 failed = Ahead()
+                await self._waits.look()
                 await self._go_on()
             except Ahead as ahead:
                 failed = ahead
@@ -69,6 +74,16 @@ class Driver:
                 return
             finally:
                 await self._put_away()
+
+    @property
+    def waits_for_events(self) -> bool:
+        """Whether the saga waits for something that may arrive while something else of it runs."""
+        return bool(self._course.wait_rows())
+
+    def nudge(self) -> None:
+        """Something has arrived that the saga waits for."""
+        self._is_nudged = True
+        self._changed.set()
 
     async def _rebuild(self) -> None:
         store, tools, course = self._tools.store, self._tools, self._course
@@ -84,13 +99,17 @@ class Driver:
             if course.failure is not None:
                 await self._undo_next()
                 continue
+            if self._is_nudged:
+                self._is_nudged = False
+                await self._waits.look()
+                continue
             self._begin()
             if not self._tasks:
                 standing = course.resting()
                 if standing is None:
                     assert course.open, f"{self.saga.id} waits for nothing"
                     continue
-                await self._writer.write(Write((), standing))
+                await self._writer.write(Write((), standing, rests=True))
                 return
             await self._until_changed()
         while self._tasks:
@@ -115,6 +134,8 @@ class Driver:
                 return self._wake(opened)
             case CallOut():
                 return self._calls.run(opened)
+            case WaitFor():
+                return self._waits.run(opened)
             case _:
                 return self._steps.run(opened)
 
@@ -122,7 +143,7 @@ class Driver:
         """Wait until something has ended, or something else is due. Raises what an operation's task raised."""
         clock = self._tools.clock
         dues = [each.due for each in self._course.open.values() if not each.is_running]
-        wait = timedelta(seconds=max(min(dues, default=clock.monotonic() + 60) - clock.monotonic(), 0))
+        wait = timedelta(seconds=max(min([*dues, clock.monotonic() + 60]) - clock.monotonic(), 0))
         await clock.wait(self._changed, wait)
         self._changed.clear()
         for task in [task for task in self._tasks if task.done()]:

@@ -40,13 +40,17 @@ T = TypeVar("T")
 SAGAS = "sagas"
 """The part's name, and the word that wakes it."""
 _COMPARE_EVERY = timedelta(seconds=10)
+_SWEEP_EVERY = timedelta(seconds=30)
 _ALONE = 2
 """From so many owners that died with a saga on, it runs without others, so that they are not taken for the cause."""
 _NOW = timedelta(0)
 
 
 class SagaEngine:
-    """Runs the sagas of one application in this process, as one of any number that do."""
+    """Runs the sagas of one application in this process, as one of any number that do.
+
+    ``hears_late`` says that events may wait at a broker that came while nobody ran.
+    """
 
     def __init__(
         self,
@@ -56,8 +60,10 @@ class SagaEngine:
         *,
         hooks: HookList,
         settings: SagaSettings | None = None,
+        hears_late: bool = False,
     ) -> None:
         self.settings = settings or SagaSettings()
+        self._hears_late = hears_late
         self._definitions = definitions
         self._stopping = asyncio.Event()
         self._store = SagaStore(database)
@@ -76,12 +82,16 @@ class SagaEngine:
         self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._drivers: dict[int, Driver] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
         """Run sagas until ``stop`` is called, or until cancelled; what is not finished then others go on with."""
         self._stopping.clear()
         self._loop = asyncio.get_running_loop()
+        if self._hears_late:
+            grace = self.settings.timeout_grace.total_seconds()
+            self._tools.timeouts_from = self._database.clock.monotonic() + grace
         membership = Membership(self._leases, self._told, self._lost)
         clock, tasks = self._database.clock, list[asyncio.Task[None]]()
         try:
@@ -137,12 +147,16 @@ class SagaEngine:
 
     async def _claim_on(self) -> None:
         clock = self._database.clock
-        compared = clock.monotonic()
+        compared = swept = clock.monotonic()
         while not self._stopping.is_set():
             self._wake.clear()
             if clock.monotonic() - compared > _COMPARE_EVERY.total_seconds():
                 await self._give_back()
                 compared = clock.monotonic()
+            if clock.monotonic() - swept > _SWEEP_EVERY.total_seconds():
+                await self._sweep()
+                swept = clock.monotonic()
+            await self._nudge()
             if await self._claim():
                 continue
             self._tools.outages.fine()
@@ -183,7 +197,8 @@ class SagaEngine:
         alone = saga.crashes >= _ALONE
         if alone and self._running:
             await asyncio.wait(self._running.values())
-        task = asyncio.create_task(self._drive(Driver(self._tools, definition, saga)), name=f"saga {saga.id}")
+        driver = self._drivers[saga.number] = Driver(self._tools, definition, saga)
+        task = asyncio.create_task(self._drive(driver), name=f"saga {saga.id}")
         self._running[saga.number] = task
         task.add_done_callback(lambda _: self._ended(saga.number))
         if alone:
@@ -209,7 +224,23 @@ class SagaEngine:
 
     def _ended(self, number: int) -> None:
         self._running.pop(number, None)
+        self._drivers.pop(number, None)
         self._wake.set()
+
+    async def _nudge(self) -> None:
+        """Tell those that run here what has arrived for them meanwhile."""
+        waiting = [number for number, driver in self._drivers.items() if driver.waits_for_events]
+        if waiting:
+            look = partial(self._store.signals.nudged, sagas=waiting)
+            for number in await self._tools.outages.insist(lambda: self._database.read(look), while_=may_pass):
+                if number in self._drivers:
+                    self._drivers[number].nudge()
+
+    async def _sweep(self) -> None:
+        """Wake what should have been woken, and forget what is old."""
+        if count := await self._transact(self._store.signals.sweep):
+            logger.warning("%d sagas slept although what they wait for was there; they are woken", count)
+        await self._transact(partial(self._store.signals.clean, older_than=self.settings.keep_signals))
 
     async def _give_back(self) -> None:
         """Give back what is ours by the database and does not run here: an answer may have been lost."""

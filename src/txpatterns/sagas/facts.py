@@ -56,6 +56,8 @@ class Ended:
 
     mark: Mark
     value: str
+    signal: int | None = None
+    """Which signal has ended a wait."""
     fact: Literal["ended"] = "ended"
 
 
@@ -92,10 +94,10 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The code waits from here on, for so many seconds."""
+    """The code waits from here on, for so many seconds; None: for as long as it takes."""
 
     mark: Mark
-    seconds: float
+    seconds: float | None
     fact: Literal["waiting"] = "waiting"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol
 
-from txpatterns.sagas.operations import Gather
+from txpatterns.sagas.operations import First, Gather, Operation
 from txpatterns.sagas.strands import Error, Outcome, Then, Value
 
 
@@ -17,6 +17,9 @@ class Parts(Protocol):
 
     def forget(self, parts: Iterable[Awaitable[Any]]) -> None:
         """Let go of parts that are not begun any more."""
+
+    def drop(self, operation: Operation[Any]) -> None:
+        """Wait no longer for an operation."""
 
 
 class Gathering:
@@ -76,3 +79,26 @@ class Gathering:
             self._parts.forget(self._work.parts[self._next :])
             return self._error
         return Value(tuple(self._results))
+
+
+class Racing:
+    """Several waits, of which the first to end is what counts."""
+
+    def __init__(self, parts: Parts, work: First, then: Then) -> None:
+        self._parts = parts
+        self._work = work
+        self._then = then
+
+    def begin(self) -> None:
+        """Begin to wait for all of them."""
+        for part in self._work.parts:
+            self._parts.part(part, "", self._ender(part))
+
+    def _ender(self, ended: Operation[Any]) -> Then:
+        def end(outcome: Outcome) -> None:
+            for part in self._work.parts:
+                if part is not ended:
+                    self._parts.drop(part)
+            self._then(outcome)
+
+        return end

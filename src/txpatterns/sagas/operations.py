@@ -22,6 +22,8 @@ class Kind(StrEnum):
     CALL = "call"
     SLEEP = "sleep"
     GATHER = "gather"
+    WAIT = "wait"
+    FIRST = "first"
     EMIT = "emit"
     PIVOT = "pivot"
     NOW = "now"
@@ -111,6 +113,13 @@ class Sleep:
     """Waiting until a time has passed."""
 
     time: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """Whichever of several waits ends first; the others are dropped."""
+
+    parts: Sequence[Wait[Any]]
 
 
 @dataclass(frozen=True, slots=True)

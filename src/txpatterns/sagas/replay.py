@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from txpatterns.errors import SagaDiverged
 from txpatterns.messages import Event
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Finished, Mark, Noted
-from txpatterns.sagas.gathering import Gathering
-from txpatterns.sagas.operations import Gather, Kind, Operation, Suspended, Wait
+from txpatterns.sagas.gathering import Gathering, Racing
+from txpatterns.sagas.operations import First, Gather, Kind, Operation, Suspended, Wait
 from txpatterns.sagas.strands import BrokenRule, Error, Outcome, Strand, Then, Value
 
 _REFUSED_AT_MOST = 100
@@ -48,6 +48,8 @@ class Turn:
     """What it was told or asked for without waiting, and that was not noted before."""
     emits: list[tuple[str, Event]] = field(default_factory=list)
     """The events among these, each with its path."""
+    dropped: list[str] = field(default_factory=list)
+    """The paths of what it waits for no longer, because something else came first."""
     end: Outcome | Broken | None = None
 
 
@@ -191,6 +193,12 @@ class Replay:
         self._unawaited.clear()
         return trouble
 
+    def drop(self, operation: Operation[Any]) -> None:
+        """Wait no longer for an operation."""
+        self.waiting.pop(operation.mark.path, None)
+        self._then.pop(operation.mark.path, None)
+        self._turn.dropped.append(operation.mark.path)
+
     def forget(self, parts: Iterable[Awaitable[Any]]) -> None:
         """Let go of parts of a gathering that are not begun any more."""
         for part in parts:
@@ -213,7 +221,7 @@ class Replay:
 
     def _after(self, first: Turn, then: Turn) -> Turn:
         """Make one turn of two."""
-        then.notes[:0], then.emits[:0] = first.notes, first.emits
+        then.notes[:0], then.emits[:0], then.dropped[:0] = first.notes, first.emits, first.dropped
         return then
 
     def _run(self, work: Callable[..., None], *arguments: object) -> Turn:
@@ -274,6 +282,9 @@ class Replay:
         del self._unawaited[operation.mark.path]
         if isinstance(operation.work, Gather):
             return Gathering(self, operation.mark.path, operation.work, then).begin()
+        if isinstance(operation.work, First):
+            Racing(self, operation.work, then).begin()
+            return None
         self.waiting[operation.mark.path] = operation
         self._then[operation.mark.path] = then
         self._turn.operations.append(operation)

@@ -19,9 +19,11 @@ from txpatterns.database.engines import sync_side
 from txpatterns.database.identity import Identity
 from txpatterns.errors import SagaDefinitionError, SagaFailed
 from txpatterns.hooks import HookList
+from txpatterns.messages import Event, new_id
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definition, Definitions
 from txpatterns.sagas.schema import Status
+from txpatterns.sagas.signal_store import Arrival
 from txpatterns.sagas.store import SagaStore, Start
 from txpatterns.sagas.values import digest_of
 
@@ -86,7 +88,9 @@ class Sagas:
         self.definitions = definitions
         self._store = SagaStore(database)
         self._hooks = hooks
-        self._writer = Writer(Kind.SAGAS, Identity(database), self._write, on_commit, _in_order)
+        identity = Identity(database)
+        self._writer = Writer(Kind.SAGAS, identity, self._write, on_commit, _in_order)
+        self._signals: Writer[Arrival] = Writer(Kind.SIGNALS, identity, self._arrive, on_commit, tuple)
         deferred.watch(sync_side(database.engine))
 
     def start(
@@ -118,6 +122,41 @@ class Sagas:
         start = Start(definition.type, id, version, text, digest_of(args, definition.type), headers)
         deferred.add(deferred.plain(transaction), Entry(self._writer, f"{definition.type} {id}", start))
         return Handle(self._store, definition, id)
+
+    def signal(self, transaction: AnyTransaction, event: Event) -> None:
+        """Bring an event to the sagas that wait for it, with this transaction.
+
+        It is for what comes by another way than the broker, by a webhook for example. What comes by the broker the App
+        hears by itself, for each event of ``signals=``. Does no I/O.
+
+        Raises:
+            SagaDefinitionError: no saga of this App declares such an event.
+            SagaValueRefused: it would not come back from JSON as it is.
+        """
+        self.bring(transaction, event, new_id())
+
+    def bring(self, transaction: AnyTransaction, event: Event, message_id: str) -> None:
+        """Do what ``signal`` does for an event that a message has carried: the same message again brings nothing."""
+        for arrival in self._arrivals(event, message_id):
+            entry: Entry[Arrival] = Entry(self._signals, f"{arrival.channel} {message_id}", arrival)
+            deferred.add(deferred.plain(transaction), entry)
+
+    def _arrivals(self, event: Event, message_id: str) -> list[Arrival]:
+        signals = [signal for signal in self.definitions.signals() if signal.event is type(event)]
+        if not signals:
+            raise SagaDefinitionError(
+                f"No saga waits for {type(event).__name__}.", fix="Write: @app.saga(signals=[...])."
+            )
+        arrivals = []
+        for signal in signals:
+            key, (payload, _) = signal.key_of(event), signal.form.write(event)
+            if key is not None:
+                arrivals.append(Arrival(signal.channel, key, message_id, payload))
+        return arrivals
+
+    def _arrive(self, connection: Connection, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            self._store.signals.arrive(connection, arrival)
 
     def handle(self, saga: Callable[[SagaContext, *Ts], Awaitable[R]], id: str) -> Handle[R]:
         """Give the handle of a saga that was started before.

@@ -74,3 +74,33 @@ saga_journal_table = sa.Table(
     sa.Column("at", Instant, nullable=False),
     comment="what has happened in each saga, in order; a row is added by each write and never changed",
 )
+
+saga_wait_table = sa.Table(
+    "txp_saga_wait",
+    metadata,
+    sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("path", sa.String(200), primary_key=True, comment="of the operation that waits"),
+    sa.Column("channel", sa.String(300), nullable=False),
+    sa.Column("key", sa.String(500), nullable=False),
+    sa.Column("after", sa.BigInteger, nullable=False, comment="the last signal that the saga has had of these"),
+    sa.Index("ix_txp_saga_wait_key", "channel", "key"),
+    comment="what each saga waits for",
+)
+
+saga_signal_table = sa.Table(
+    "txp_saga_signal",
+    metadata,
+    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
+    sa.Column("channel", sa.String(300), nullable=False),
+    sa.Column("key", sa.String(500), nullable=False),
+    sa.Column("message_id", sa.String(200), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    sa.UniqueConstraint("channel", "key", "message_id", name="uq_txp_saga_signal_message"),
+    sa.Index("ix_txp_saga_signal_received", "received_at"),
+    sqlite_autoincrement=True,
+    comment="events that sagas wait for, or will; kept for a while, whoever has had them",
+)
+
+SAGA_TABLES = frozenset(table.name for table in (saga_table, saga_journal_table, saga_wait_table, saga_signal_table))
+"""What an App needs that has sagas."""

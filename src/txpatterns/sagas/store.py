@@ -18,6 +18,7 @@ from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
+from txpatterns.sagas.signal_store import SignalStore, WaitRow
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
@@ -91,6 +92,14 @@ class Write:
     standing: Standing | None = None
     emits: Sequence[tuple[str, Event]] = ()
     """The events that go with it, each with its path."""
+    waits: Sequence[WaitRow] = ()
+    """What is waited for from now on."""
+    unwaits: Sequence[str] = ()
+    """The paths of what is waited for no longer."""
+    took: tuple[str, str, int] | None = None
+    """The channel, the key and the number of a signal that the code was given."""
+    rests: bool = False
+    """Whether nothing is done any more until something comes: it must not have come meanwhile."""
 
 
 Known = Sequence[tuple[str, int, int, str]]
@@ -102,6 +111,7 @@ class SagaStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.signals = SignalStore(database)
 
     def start(self, connection: Connection, start: Start) -> bool:
         """Begin a saga in the connection's transaction; says whether there was none with this id.
@@ -120,8 +130,8 @@ class SagaStore:
         }
         times = {"started_at": self.database.now(), "due_at": self.database.now()}
         insert = insert_into(saga_table, on_sqlite=is_sqlite(connection)).values(**values, **times)
-        new = self.database.execute_beside(connection, insert.on_conflict_do_nothing().inline())
-        if new.rowcount == 1:
+        new = insert.on_conflict_do_nothing().returning(_saga.number)  # drivers do not all count what is inserted
+        if self.database.execute_beside(connection, new).first() is not None:
             return True
         query = sa.select(_saga.digest).where(_saga.type == start.type, _saga.id == start.id)
         if self.database.execute_beside(connection, query).scalar_one_or_none() == start.digest:
@@ -171,7 +181,10 @@ class SagaStore:
             LeaseLost: somebody else has claimed it since.
         """
         mine = (_saga.number == saga.number, _saga.epoch == saga.epoch)
-        if write.standing is not None:
+        arrived = self._wait(connection, saga.number, write)
+        if write.standing is not None and (write.rests or arrived):
+            is_mine = self._rest(connection, saga, write.standing)
+        elif write.standing is not None:
             update = sa.update(saga_table).where(*mine).values(**self._values(write.standing))
             is_mine = self.database.execute_beside(connection, update).rowcount == 1
         elif saga.crashes:
@@ -188,6 +201,30 @@ class SagaStore:
             row = {"saga": saga.number, "run": saga.run, "n": n, "facts": written(write.facts)}
             insert = sa.insert(saga_journal_table).inline().values(**row, at=self.database.now())
             self.database.execute_beside(connection, insert)
+
+    def _wait(self, connection: Connection, number: int, write: Write) -> bool:
+        """Keep what the saga waits for; says whether some of it is there already."""
+        signals = self.signals
+        ends = write.standing is not None and write.standing.is_end
+        if write.unwaits or ends:
+            signals.forget(connection, number, None if ends else write.unwaits)
+        if write.took is not None:
+            signals.took(connection, number, *write.took)
+        found = [signals.wait(connection, number, row) for row in sorted(write.waits)]
+        return any(found)
+
+    def _rest(self, connection: Connection, saga: Claimed, standing: Standing) -> bool:
+        """Let a saga wait, but for what has come by now: whoever brings more waits for the row's lock, and wakes it."""
+        mine = (_saga.number == saga.number, _saga.epoch == saga.epoch)
+        lock = sa.select(_saga.number).where(*mine)
+        if not is_sqlite(connection):
+            lock = lock.with_for_update(key_share=True)
+        if self.database.execute_beside(connection, lock).first() is None:
+            return False
+        values = self._values(standing)
+        values["due_at"] = sa.case((self.signals.has_arrived(), self.database.now()), else_=values["due_at"])
+        update = sa.update(saga_table).where(*mine).values(**values)
+        return self.database.execute_beside(connection, update).rowcount == 1
 
     def is_mine(self, connection: Connection, saga: Claimed) -> bool:
         """Whether nobody has claimed a saga since."""

@@ -31,6 +31,8 @@ class Tools:
     outages: Outages
     slots: asyncio.Semaphore
     random: Random = field(default_factory=Random)
+    timeouts_from: float = 0.0
+    """From when on, by the monotonic clock, events may be given up: those that came while nobody ran are read first."""
 
     @property
     def clock(self) -> Clock:

@@ -22,6 +22,8 @@ class Kind(IntEnum):
 
     SAGAS = 10
     """Those that begin with the commit."""
+    SIGNALS = 20
+    """For sagas that wait."""
     MESSAGES = 100
     """Those of an outbox: always the last."""
 

@@ -15,6 +15,12 @@ INSTANT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    the_sagas()
+    the_journal()
+    what_they_wait_for()
+
+
+def the_sagas() -> None:
     op.create_table(
         "txp_saga",
         sa.Column("number", NUMBER, sa.Identity(), primary_key=True),
@@ -51,6 +57,9 @@ def upgrade() -> None:
     ):
         some = sa.text(f"{needed} IS NOT NULL")
         op.create_index(name, "txp_saga", [column], postgresql_where=some, sqlite_where=some)
+
+
+def the_journal() -> None:
     op.create_table(
         "txp_saga_journal",
         sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -60,3 +69,29 @@ def upgrade() -> None:
         sa.Column("at", INSTANT, nullable=False),
         comment="what has happened in each saga, in order; a row is added by each write and never changed",
     )
+
+
+def what_they_wait_for() -> None:
+    op.create_table(
+        "txp_saga_wait",
+        sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("path", sa.String(200), primary_key=True, comment="of the operation that waits"),
+        sa.Column("channel", sa.String(300), nullable=False),
+        sa.Column("key", sa.String(500), nullable=False),
+        sa.Column("after", sa.BigInteger, nullable=False, comment="the last signal that the saga has had of these"),
+        comment="what each saga waits for",
+    )
+    op.create_index("ix_txp_saga_wait_key", "txp_saga_wait", ["channel", "key"])
+    op.create_table(
+        "txp_saga_signal",
+        sa.Column("id", NUMBER, sa.Identity(), primary_key=True),
+        sa.Column("channel", sa.String(300), nullable=False),
+        sa.Column("key", sa.String(500), nullable=False),
+        sa.Column("message_id", sa.String(200), nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("received_at", INSTANT, nullable=False),
+        sa.UniqueConstraint("channel", "key", "message_id", name="uq_txp_saga_signal_message"),
+        sqlite_autoincrement=True,
+        comment="events that sagas wait for, or will; kept for a while, whoever has had them",
+    )
+    op.create_index("ix_txp_saga_signal_received", "txp_saga_signal", ["received_at"])
