@@ -11,6 +11,7 @@ from txpatterns.hooks import HookList
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
 from txpatterns.outbox.moments import Added, Published, PublishFailed
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
+from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.telemetry.metrics import OTHER, MetricsHooks
 
 
@@ -151,6 +152,10 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     hooks.tell(DuplicatePrevented(message, "packing"))
     hooks.tell(HandlerFailed(message, "packing", ValueError("x"), 1))
     hooks.tell(Dead(message, None, "x"))
+    with hooks.within(StepRuns("shop.checkout", "1", "pay", 1, False, {})):
+        hooks.tell(StepRaised("shop.checkout", "1", "pay", ValueError("x"), 1))
+    hooks.tell(SagaEnded("shop.checkout", "1", "completed"))
+    hooks.tell(SagaNeedsAttention("shop.checkout", "1", "x"))
     hooks.tell(Ownership("outbox", 1))
     hooks.tell(DepthsSeen(DEPTHS))
     assert set(metrics.points()) == listed

@@ -102,7 +102,7 @@ class Attempt:
     @contextmanager
     def _around(self) -> Iterator[None]:
         saga, hooks = self._writer.saga, self._writer.tools.hooks
-        runs = StepRuns(saga.type, saga.id, self.mark.name, self.number, self.undoing)
+        runs = StepRuns(saga.type, saga.id, self.mark.name, self.number, self.undoing, saga.headers)
         with correlated(self._course.instance.correlation_id), hooks.within(runs):
             yield
 

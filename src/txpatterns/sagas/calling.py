@@ -97,7 +97,7 @@ class Calling:
     @contextmanager
     def _around(self, *, undoing: bool) -> Iterator[None]:
         saga, hooks = self._course.saga, self._tools.hooks
-        runs = StepRuns(saga.type, saga.id, self._mark.name, self._number, undoing)
+        runs = StepRuns(saga.type, saga.id, self._mark.name, self._number, undoing, saga.headers)
         with correlated(self._course.instance.correlation_id), hooks.within(runs):
             yield
 

@@ -209,7 +209,6 @@ class SagaEngine:
         why = f"{saga.crashes} processes have died while they ran it, without any progress"
         write = Write((), Standing(saga.status, None, is_owned=False, attention=why))
 
-        logger.error("%s %s needs a look: %s", saga.type, saga.id, why)
         await self._transact(partial(self._store.write, saga=saga, n=0, write=write))
         self._tools.hooks.tell(SagaNeedsAttention(saga.type, saga.id, why))
 
@@ -241,6 +240,7 @@ class SagaEngine:
         if count := await self._transact(self._store.signals.sweep):
             logger.warning("%d sagas slept although what they wait for was there; they are woken", count)
         await self._transact(partial(self._store.signals.clean, older_than=self.settings.keep_signals))
+        await self._transact(partial(self._store.clean, older_than=self.settings.keep_ended))
 
     async def _give_back(self) -> None:
         """Give back what is ours by the database and does not run here: an answer may have been lost."""

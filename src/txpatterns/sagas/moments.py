@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from txpatterns.hooks import Moment, Span
@@ -9,18 +10,20 @@ from txpatterns.hooks import Moment, Span
 
 @dataclass(frozen=True, slots=True)
 class StepRuns(Span):
-    """A step, or the compensation of one, runs, until its transaction has ended."""
+    """A step or a call, or the compensation of one, runs, until it has ended."""
 
     type: str
     saga_id: str
     step: str
     attempt: int
-    undoing: bool = False
+    undoing: bool
+    headers: Mapping[str, str]
+    """What was stored with the start: the correlation id, and the trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepDone(Moment):
-    """A step's effect is committed, or undone."""
+    """A step or a call has had its effect, or is undone."""
 
     type: str
     saga_id: str
@@ -30,7 +33,7 @@ class StepDone(Moment):
 
 @dataclass(frozen=True, slots=True)
 class StepRaised(Moment):
-    """A step raised; all that it wrote is rolled back."""
+    """A step or a call raised. What a step wrote is rolled back."""
 
     type: str
     saga_id: str

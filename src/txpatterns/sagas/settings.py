@@ -16,7 +16,8 @@ class SagaSettings:
     a time, and those that only wait are not among them. ``poll_interval`` is how often the database is asked for due
     sagas, five times as seldom while wake-ups are known to arrive. ``lease_ttl`` is how soon a process that died is
     noticed; after ``poisoned_after`` owners that died with one saga, without any progress between, nobody takes it any
-    more before a person has looked. ``keep_signals`` is how long an event is kept for sagas that will wait for it.
+    more before a person has looked. ``keep_ended`` is how long a saga that has ended is kept; after that its
+    id is free again. ``keep_signals`` is how long an event is kept for sagas that will wait for it.
     For ``timeout_grace`` after the start no wait for an event is given up, where events may lie at a broker that came
     while nobody ran.
     ``stop_within`` is how long running steps may go on after ``stop``.
@@ -27,12 +28,13 @@ class SagaSettings:
     poll_interval: timedelta = timedelta(milliseconds=500)
     lease_ttl: timedelta = timedelta(seconds=15)
     poisoned_after: int = 3
+    keep_ended: timedelta = timedelta(days=30)
     keep_signals: timedelta = timedelta(days=7)
     timeout_grace: timedelta = timedelta(seconds=30)
     stop_within: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "concurrency", "at_once", "poisoned_after")
-        check_at_least(INSTANT, self, "poll_interval", "keep_signals")
+        check_at_least(INSTANT, self, "poll_interval", "keep_signals", "keep_ended")
         check_at_least(timedelta(0), self, "stop_within", "timeout_grace")
         check_at_least(LEAST_LEASE, self, "lease_ttl")

@@ -23,6 +23,7 @@ from txpatterns.sagas.signal_store import SignalStore, WaitRow
 _saga, _journal = saga_table.c, saga_journal_table.c
 
 NOW = timedelta(0)
+_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,17 @@ class SagaStore:
         """Let others claim what this process owns and does not run; says how many that were."""
         update = sa.update(saga_table).where(_saga.owner == owner, _saga.number.not_in(sorted(running)))
         return connection.execute(update.values(owner=None)).rowcount
+
+    def clean(self, connection: Connection, older_than: timedelta) -> int:
+        """Forget some sagas that have ended longer ago than that, with their journals; says how many."""
+        old = sa.select(_saga.number).where(_saga.ended_at < self.database.now(-older_than)).limit(_CHUNK)
+        if not is_sqlite(connection):
+            old = old.with_for_update(skip_locked=True)
+        numbers = list(connection.execute(old).scalars())
+        if numbers:
+            connection.execute(sa.delete(saga_journal_table).where(_journal.saga.in_(numbers)))
+            connection.execute(sa.delete(saga_table).where(_saga.number.in_(numbers)))
+        return len(numbers)
 
     def find(self, connection: Connection, type_: str, id_: str) -> RowMapping | None:
         """Read where a saga stands; None: there is none with this id."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from sqlalchemy.engine import Connection
 
@@ -14,8 +13,6 @@ from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.store import Claimed, Standing, Write
 from txpatterns.sagas.tools import Tools
-
-logger = logging.getLogger("txpatterns")
 
 
 class Ahead(Exception):
@@ -85,7 +82,6 @@ class SagaWriter:
             return
         self.is_over = self.is_over or not standing.is_owned
         if standing.attention is not None and standing.attention != saga.attention:
-            logger.error("%s %s needs a look: %s", saga.type, saga.id, standing.attention)
             hooks.tell(SagaNeedsAttention(saga.type, saga.id, standing.attention))
         if standing.is_end:
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))

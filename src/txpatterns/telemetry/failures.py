@@ -13,6 +13,7 @@ from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Published, PublishFailed, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway
+from txpatterns.sagas.moments import SagaNeedsAttention, StepRaised
 from txpatterns.text import error_line, one_line
 
 logger = logging.getLogger("txpatterns")
@@ -68,6 +69,21 @@ class FailureLog(Hooks):
     def dead(self, moment: Dead) -> None:
         who = "nobody could publish it" if moment.consumer is None else f"{one_line(moment.consumer)} gave it up"
         logger.error("%s is a dead letter, %s: %s", _named(moment.message), who, error_line(moment.error))
+
+    @on(StepRaised)
+    def step_raised(self, moment: StepRaised) -> None:
+        error, step = moment.error, f"{one_line(moment.type)}: {one_line(moment.step)}"
+        level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
+        line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
+        who = f"{one_line(line)}: {step}" if line else step
+        what = "could not be undone" if moment.undoing else "failed"
+        logger.log(level, "%s %s for %s in attempt %d: %s", who, what, one_line(moment.saga_id), moment.attempt, told)
+
+    @on(SagaNeedsAttention)
+    def saga_needs_attention(self, moment: SagaNeedsAttention) -> None:
+        logger.error(
+            "%s %s needs a person: %s", one_line(moment.type), one_line(moment.saga_id), one_line(moment.reason)
+        )
 
 
 def _named(message: Message) -> str:

@@ -14,6 +14,7 @@ from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed,
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Ownership
+from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone, StepRaised, StepRuns
 from txpatterns.text import error_line, one_line
 
 try:
@@ -137,6 +138,31 @@ class LoggingHooks(Hooks):
             told["consumer"] = one_line(moment.consumer)
         self._log.error("message became a dead letter", **told)
 
+    @on(StepRuns)
+    @contextmanager
+    def step_runs(self, moment: StepRuns) -> Iterator[None]:
+        with bound_contextvars(**_of_saga(moment), **(self._trace() if self._trace else {})):
+            yield
+
+    @on(StepDone)
+    def step_done(self, moment: StepDone) -> None:
+        self._log.debug("step undone" if moment.undoing else "step done", **_of_saga(moment))
+
+    @on(StepRaised)
+    def step_raised(self, moment: StepRaised) -> None:
+        self._log.warning("step failed", **_of_saga(moment), **_told(moment.error))
+
+    @on(SagaEnded)
+    def saga_ended(self, moment: SagaEnded) -> None:
+        named = {"saga": one_line(moment.type), "saga_id": one_line(moment.saga_id)}
+        told = {} if moment.error is None else {"error": error_line(moment.error)}
+        self._log.info(f"saga {moment.status}", **named, **told)
+
+    @on(SagaNeedsAttention)
+    def saga_needs_attention(self, moment: SagaNeedsAttention) -> None:
+        named = {"saga": one_line(moment.type), "saga_id": one_line(moment.saga_id)}
+        self._log.error("saga needs a person", **named, reason=error_line(moment.reason))
+
     @on(Ownership)
     def ownership(self, moment: Ownership) -> None:
         scope, buckets = moment.scope, moment.buckets
@@ -145,6 +171,16 @@ class LoggingHooks(Hooks):
             return
         self._buckets[scope] = buckets
         self._log.info("buckets owned", scope=one_line(scope), buckets=buckets, before=before or 0)
+
+
+def _of_saga(moment: StepRuns | StepDone | StepRaised) -> dict[str, object]:
+    told: dict[str, object] = {
+        "saga": one_line(moment.type),
+        "saga_id": one_line(moment.saga_id),
+        "step": one_line(moment.step),
+        "undoing": moment.undoing,
+    }
+    return told if isinstance(moment, StepDone) else {**told, "attempt": moment.attempt}
 
 
 def _named(message: Message) -> dict[str, object]:

@@ -14,6 +14,7 @@ from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.outbox.moments import Added, Published, PublishFailed, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
+from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.text import one_line
 
 try:
@@ -81,6 +82,12 @@ class MetricsHooks(Hooks):
             "How long one attempt took, with its transaction.",
             explicit_bucket_boundaries_advisory=_DURATIONS,
         )
+        self._step_duration = meter.create_histogram(
+            "txpatterns.saga.step.duration",
+            "s",
+            "How long one attempt of a step or a call took.",
+            explicit_bucket_boundaries_advisory=_DURATIONS,
+        )
         meter.create_observable_gauge(
             "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
         )
@@ -99,6 +106,9 @@ class MetricsHooks(Hooks):
         self._handled = count("txpatterns.messages.handled", "{message}", "Effects that were committed.")
         self._duplicates = count("txpatterns.duplicates.prevented", "{message}", "Effects that were not repeated.")
         self._retries = count("txpatterns.handler.failures", "{failure}", "Attempts that failed and will be retried.")
+        self._step_failures = count("txpatterns.saga.step.failures", "{failure}", "Attempts of steps that failed.")
+        self._sagas_ended = count("txpatterns.sagas.ended", "{saga}", "Sagas that have ended, by how.")
+        self._sagas_flagged = count("txpatterns.sagas.flagged", "{saga}", "Times that a saga needed a person.")
         self._dead = count("txpatterns.dead_letters", "{message}", "Messages that became dead letters.")
 
     @on(Added)
@@ -165,6 +175,29 @@ class MetricsHooks(Hooks):
     def dead(self, moment: Dead) -> None:
         consumer = {} if moment.consumer is None else {"consumer": moment.consumer}
         self._dead.add(1, self._labels.of(topic=moment.message.topic, **consumer))
+
+    @on(StepRuns)
+    @contextmanager
+    def step_runs(self, moment: StepRuns) -> Iterator[None]:
+        start = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            labels = self._labels.of(saga=moment.type, step=moment.step)
+            self._step_duration.record(self._clock.monotonic() - start, labels)
+
+    @on(StepRaised)
+    def step_raised(self, moment: StepRaised) -> None:
+        error = type(moment.error).__name__
+        self._step_failures.add(1, self._labels.of(saga=moment.type, step=moment.step, error=error))
+
+    @on(SagaEnded)
+    def saga_ended(self, moment: SagaEnded) -> None:
+        self._sagas_ended.add(1, self._labels.of(saga=moment.type, status=moment.status))
+
+    @on(SagaNeedsAttention)
+    def saga_needs_attention(self, moment: SagaNeedsAttention) -> None:
+        self._sagas_flagged.add(1, self._labels.of(saga=moment.type))
 
     @on(Ownership)
     def ownership(self, moment: Ownership) -> None:

@@ -19,6 +19,7 @@ from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import PublishFailed, Publishing
 from txpatterns.runtime.moments import BrokerAway
+from txpatterns.sagas.moments import StepRaised, StepRuns
 from txpatterns.text import error_line, one_line
 
 try:
@@ -148,6 +149,31 @@ class TracingHooks(Hooks):
                 yield
         finally:
             context.detach(token)
+
+    @on(StepRuns)
+    @contextmanager
+    def step_runs(self, moment: StepRuns) -> Iterator[None]:
+        attributes: dict[str, str | int | bool] = {
+            "txpatterns.saga.type": one_line(moment.type),
+            "txpatterns.saga.id": one_line(moment.saga_id),
+            "txpatterns.attempt": moment.attempt,
+        }
+        if moment.undoing:
+            attributes["txpatterns.undoing"] = True
+        name = f"{'undo' if moment.undoing else 'step'} {one_line(moment.type)} {one_line(moment.step)}"
+        started = self._propagator.extract(moment.headers, context.get_current())
+        token = context.attach(started)
+        try:
+            with _entered(self._tracer.start_span(name, attributes=attributes)):
+                yield
+        finally:
+            context.detach(token)
+
+    @on(StepRaised)
+    def step_raised(self, moment: StepRaised) -> None:
+        found = _open.get()
+        if found is not None:
+            _record(found, moment.error)
 
     @on(PublishFailed)
     def publish_failed(self, moment: PublishFailed) -> None:
