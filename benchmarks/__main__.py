@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, sagas, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
@@ -25,6 +25,7 @@ NAMES = (
     "bursts",
     "latency",
     "inbox",
+    "sagas",
     "idle",
     "trouble",
     "kafka",
@@ -38,6 +39,10 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         yield await importing.package(rounds)
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
+    if "sagas" in names:
+        for concurrency in (1, 32):
+            with fresh_database(postgres) as url:
+                yield await sagas.workflows(url, concurrency, rounds)
     if kafka is not None:
         logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     if "trouble" in names:

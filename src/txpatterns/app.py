@@ -351,7 +351,13 @@ class App:
         settings, definitions = self.settings.sagas, self.sagas.definitions
         hears_late = bool(definitions.signals()) and not self.broker.capabilities.confirms_handling
         return SagaEngine(
-            self.database, definitions, self.outbox, hooks=self.hooks, settings=settings, hears_late=hears_late
+            self.database,
+            definitions,
+            self.outbox,
+            hooks=self.hooks,
+            settings=settings,
+            ended=self.sagas.ends.tell,
+            hears_late=hears_late,
         )
 
     def _declare(self, handler: Handler) -> None:

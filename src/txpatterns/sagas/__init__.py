@@ -2,8 +2,9 @@
 
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.context import SagaContext
+from txpatterns.sagas.handles import Handle
 from txpatterns.sagas.operations import Operation, Wait
-from txpatterns.sagas.sagas import Handle, Sagas
+from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction

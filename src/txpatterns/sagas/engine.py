@@ -49,7 +49,8 @@ _NOW = timedelta(0)
 class SagaEngine:
     """Runs the sagas of one application in this process, as one of any number that do.
 
-    ``hears_late`` says that events may wait at a broker that came while nobody ran.
+    ``ended`` is told the type and the id of each saga that has ended here. ``hears_late`` says that events may wait at
+    a broker that came while nobody ran.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SagaEngine:
         *,
         hooks: HookList,
         settings: SagaSettings | None = None,
+        ended: Callable[[str, str], None] = lambda _type, _id: None,
         hears_late: bool = False,
     ) -> None:
         self.settings = settings or SagaSettings()
@@ -77,6 +79,7 @@ class SagaEngine:
             hooks,
             Outages(database.clock, SAGAS, self._stopping),
             asyncio.Semaphore(concurrency),
+            ended=ended,
         )
         self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
         self._pace = Pace(database.clock)

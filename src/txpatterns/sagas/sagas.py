@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
-from functools import partial
-from typing import Any, Generic, TypeVar, TypeVarTuple, cast
+from typing import TypeVar, TypeVarTuple
 
 from sqlalchemy.engine import Connection
 
@@ -17,12 +14,12 @@ from txpatterns.database.database import Database
 from txpatterns.database.deferred import AnyTransaction, Entry, Kind, Writer
 from txpatterns.database.engines import sync_side
 from txpatterns.database.identity import Identity
-from txpatterns.errors import SagaDefinitionError, SagaFailed
+from txpatterns.errors import SagaDefinitionError
 from txpatterns.hooks import HookList
 from txpatterns.messages import Event, new_id
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.definitions import Definition, Definitions
-from txpatterns.sagas.schema import Status
+from txpatterns.sagas.definitions import Definitions
+from txpatterns.sagas.handles import Ends, Handle
 from txpatterns.sagas.signal_store import Arrival
 from txpatterns.sagas.store import SagaStore, Start
 from txpatterns.sagas.values import digest_of
@@ -31,47 +28,6 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 _ID = re.compile(r"[!-~]{1,200}")
-_LOOK = timedelta(milliseconds=100)
-
-
-class Handle(Generic[R]):
-    """One saga, for whoever wants to know what becomes of it."""
-
-    def __init__(self, store: SagaStore, definition: Definition, id_: str) -> None:
-        self._store = store
-        self._definition = definition
-        self.id = id_
-        self.type = definition.type
-
-    async def status(self) -> str | None:
-        """Say where the saga stands; None: there is none, or what starts it is not committed."""
-        found = await self._read()
-        return None if found is None else str(found["status"])
-
-    async def result(self, *, timeout: timedelta | None = None) -> R:
-        """Wait until the saga has ended; gives what its code has returned.
-
-        Raises:
-            SagaFailed: it was undone.
-            TimeoutError: it had not ended after that time; it goes on.
-        """
-        clock, never = self._store.database.clock, asyncio.Event()
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            while True:
-                found = await self._read()
-                match None if found is None else found["status"]:
-                    case Status.COMPLETED:
-                        return cast("R", self._definition.result.read(found["result"]))
-                    case Status.COMPENSATED:
-                        raise SagaFailed(self.id, Status.COMPENSATED, found["error"])
-                await clock.wait(never, _LOOK)
-
-    async def _read(self) -> Any:
-        find = partial(self._store.find, type_=self.type, id_=self.id)
-        return await self._store.database.read(find)
-
-    def __repr__(self) -> str:
-        return f"Handle({self.type!r}, {self.id!r})"
 
 
 class Sagas:
@@ -87,6 +43,7 @@ class Sagas:
     ) -> None:
         self.definitions = definitions
         self._store = SagaStore(database)
+        self.ends = Ends()
         self._hooks = hooks
         identity = Identity(database)
         self._writer = Writer(Kind.SAGAS, identity, self._write, on_commit, _in_order)
@@ -121,7 +78,7 @@ class Sagas:
         version = definition.options.version
         start = Start(definition.type, id, version, text, digest_of(args, definition.type), headers)
         deferred.add(deferred.plain(transaction), Entry(self._writer, f"{definition.type} {id}", start))
-        return Handle(self._store, definition, id)
+        return Handle(self._store, self.ends, definition, id)
 
     def signal(self, transaction: AnyTransaction, event: Event) -> None:
         """Bring an event to the sagas that wait for it, with this transaction.
@@ -164,7 +121,7 @@ class Sagas:
         Raises:
             SagaDefinitionError: the function is no saga of this App.
         """
-        return Handle(self._store, self.definitions.of(saga), id)
+        return Handle(self._store, self.ends, self.definitions.of(saga), id)
 
     def _write(self, connection: Connection, starts: Sequence[Start]) -> None:
         for start in starts:

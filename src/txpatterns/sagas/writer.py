@@ -84,6 +84,7 @@ class SagaWriter:
         if standing.attention is not None and standing.attention != saga.attention:
             hooks.tell(SagaNeedsAttention(saga.type, saga.id, standing.attention))
         if standing.is_end:
+            self.tools.ended(saga.type, saga.id)
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
 
     async def ask(self, why: str) -> None:

@@ -83,17 +83,24 @@ class MembersSuite(Suite):
         """P1, P3, H66: what it had not acknowledged comes to the others at once, before what follows of the key."""
         topic = self.new_topic()
         sent = [message(topic, f"key-{n % 10}") for n in range(100)]
+        left = asyncio.Event()
+
+        async def publish() -> None:
+            await self.publish_stubbornly(broker, sent[:50])
+            await left.wait()
+            await self.publish_stubbornly(broker, sent[50:])
+
         async with self.new_broker() as broker, AsyncExitStack() as stack:
             async with self.reading(broker, topic, "suite") as leaving:
-                before = asyncio.create_task(self.publish_stubbornly(broker, sent[:50]))
+                publishing = asyncio.create_task(publish())
                 taken = await leaving.take(6, ack=False)
                 for delivery in taken[:3]:
                     await delivery.ack()
                 staying = await stack.enter_async_context(self.reading(broker, topic, "suite"))
-            after = asyncio.create_task(self.publish_stubbornly(broker, sent[50:]))
+            left.set()
             done = [delivery.message.id for delivery in taken[:3]]
             done += await staying.until(each.id for each in sent if each.id not in done)
-            await asyncio.gather(before, after)
+            await publishing
         for key in {each.key for each in sent}:
             mine = [each.id for each in sent if each.key == key]
             assert [one for one in dict.fromkeys(done) if one in mine] == mine

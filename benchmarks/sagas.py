@@ -1,0 +1,118 @@
+"""What a saga costs beside the same transactions made by hand: steps, and calls to others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from benchmarks.harness import Case, Table, compare
+from txpatterns import App, Database
+from txpatterns.database.setup import create_missing
+from txpatterns.sagas import Call, SagaContext, StepTransaction
+
+MOST = 32
+STEPS = 3
+tables = sa.MetaData()
+done = sa.Table(
+    "done", tables, sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True), sa.Column("n", sa.Integer)
+)
+_RAW = """
+CREATE TABLE IF NOT EXISTS raw_saga (id text PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS raw_fact (saga text, n int, PRIMARY KEY (saga, n));
+"""
+_BARE, _HAND = "four commits, bare driver", "three session transactions by hand"
+_numbers = count(time.time_ns())
+
+
+async def step(tx: StepTransaction, n: int) -> int:
+    await tx.session.execute(sa.insert(done).values(n=n))
+    return n
+
+
+async def call(call: Call, n: int) -> int:
+    return n
+
+
+async def steps(saga: SagaContext) -> int:
+    return sum([await saga.step(step, n) for n in range(STEPS)])
+
+
+async def calls(saga: SagaContext) -> int:
+    return sum([await saga.call(call, n) for n in range(STEPS)])
+
+
+async def workflows(url: str, concurrency: int, rounds: int) -> Table:
+    """Workflows of three steps, and of three calls, from their start to their result."""
+    engine = create_async_engine(_asyncpg(url), pool_size=MOST, max_overflow=MOST)
+    app = App("bench", Database(engine), "memory://")
+    for function in (steps, calls):
+        app.saga()(function)
+    await app.database.transact(create_missing)
+    await app.database.transact(tables.create_all)
+    plain = url.replace("postgresql+psycopg", "postgresql").replace("postgresql+asyncpg", "postgresql")
+    pool = await asyncpg.create_pool(plain, min_size=MOST, max_size=MOST)
+    async with pool.acquire() as connection:
+        await connection.execute(_RAW)
+    total = 60 if concurrency == 1 else 600
+    try:
+        async with app.running(relay=False, consume=False):
+            cases = [
+                Case(_BARE, _rate(total, concurrency, lambda: _four_commits(pool))),
+                Case(_HAND, _rate(total, concurrency, lambda: _by_hand(engine))),
+                Case("saga of three calls", _rate(total, concurrency, _saga(app, calls)), _BARE, 0.6),
+                Case("saga of three steps", _rate(total, concurrency, _saga(app, steps)), _HAND, 0.8),
+            ]
+            return await compare(f"Sagas, {concurrency} at a time", "workflows/s", cases, rounds)
+    finally:
+        await pool.close()
+        await app.close()
+        await engine.dispose()
+
+
+def _rate(total: int, concurrency: int, one: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float]]:
+    async def run() -> float:
+        numbers = iter(range(total))
+
+        async def work() -> None:
+            for _ in numbers:
+                await one()
+
+        began = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+        return total / (time.perf_counter() - began)
+
+    return run
+
+
+def _saga(app: App, function: Any) -> Callable[[], Awaitable[object]]:
+    async def one() -> object:
+        async with app.session() as session, session.begin():
+            handle = app.sagas.start(session, function, id=f"{function.__name__}-{next(_numbers)}")
+        return await handle.result()
+
+    return one
+
+
+async def _four_commits(pool: Any) -> None:
+    async with pool.acquire() as connection:
+        id_ = str(next(_numbers))
+        await connection.execute("INSERT INTO raw_saga VALUES ($1)", id_)
+        for n in range(STEPS):
+            await connection.execute("INSERT INTO raw_fact VALUES ($1, $2)", id_, n)
+
+
+async def _by_hand(engine: AsyncEngine) -> None:
+    for n in range(STEPS):
+        async with AsyncSession(engine) as session, session.begin():
+            await session.execute(sa.insert(done).values(n=n))
+
+
+def _asyncpg(url: str) -> str:
+    return "postgresql+asyncpg" + url[url.index(":") :]

@@ -1,0 +1,92 @@
+"""Waiting for what becomes of a saga: told at once where it runs in this process, found by looking elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from txpatterns.errors import SagaFailed
+from txpatterns.sagas.definitions import Definition
+from txpatterns.sagas.schema import Status
+from txpatterns.sagas.store import SagaStore
+
+R = TypeVar("R")
+
+_LOOK = timedelta(milliseconds=100)
+
+
+class Ends:
+    """Who waits for the end of which saga, in any event loop of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[str, str], list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+
+    @contextmanager
+    def awaited(self, type_: str, id_: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set when a saga has ended here, for as long as the block lasts."""
+        entry, saga = (asyncio.get_running_loop(), asyncio.Event()), (type_, id_)
+        with self._lock:
+            self._waiting.setdefault(saga, []).append(entry)
+        try:
+            yield entry[1]
+        finally:
+            with self._lock:
+                self._waiting[saga].remove(entry)
+                if not self._waiting[saga]:
+                    del self._waiting[saga]
+
+    def tell(self, type_: str, id_: str) -> None:
+        """A saga has ended."""
+        with self._lock:
+            entries = list(self._waiting.get((type_, id_), ()))
+        for loop, event in entries:
+            with suppress(RuntimeError):  # that loop is no more
+                loop.call_soon_threadsafe(event.set)
+
+
+class Handle(Generic[R]):
+    """One saga, for whoever wants to know what becomes of it."""
+
+    def __init__(self, store: SagaStore, ends: Ends, definition: Definition, id_: str) -> None:
+        self._store = store
+        self._ends = ends
+        self._definition = definition
+        self.id = id_
+        self.type = definition.type
+
+    async def status(self) -> str | None:
+        """Say where the saga stands; None: there is none, or what starts it is not committed."""
+        found = await self._read()
+        return None if found is None else str(found["status"])
+
+    async def result(self, *, timeout: timedelta | None = None) -> R:
+        """Wait until the saga has ended; gives what its code has returned.
+
+        Raises:
+            SagaFailed: it was undone.
+            TimeoutError: it had not ended after that time; it goes on.
+        """
+        clock = self._store.database.clock
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            while True:
+                with self._ends.awaited(self.type, self.id) as ended:
+                    found = await self._read()
+                    match None if found is None else found["status"]:
+                        case Status.COMPLETED:
+                            return cast("R", self._definition.result.read(found["result"]))
+                        case Status.COMPENSATED:
+                            raise SagaFailed(self.id, Status.COMPENSATED, found["error"])
+                    await clock.wait(ended, _LOOK)
+
+    async def _read(self) -> Any:
+        find = partial(self._store.find, type_=self.type, id_=self.id)
+        return await self._store.database.read(find)
+
+    def __repr__(self) -> str:
+        return f"Handle({self.type!r}, {self.id!r})"
