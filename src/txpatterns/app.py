@@ -285,7 +285,8 @@ class App:
         self._parts.check(parts)
         make_engine = self._make_engine if self.sagas.definitions else None
         async with self, self._parts.running(self.consumer, make_engine, parts):
-            yield self
+            with self.sagas.ends.told(here=make_engine is not None and parts.get("sagas", True)):
+                yield self
 
     async def run(self, **parts: Unpack[PartChoice]) -> None:
         """Run the background parts until SIGTERM or SIGINT; a second signal ends the process at once."""

@@ -205,7 +205,7 @@ class Course:
         elif self._attention is not None:
             self._attention = None
             standing = Standing(Status.COMPENSATING)
-        return Write([Undone(deed.operation.mark)], standing)
+        return Write([Undone(deed.operation.mark)], standing, waits_no_more=self._waits_no_more(standing))
 
     def undo_again(self, deed: Deed, decision: Again) -> Write:
         """Note that an attempt to undo something has failed; gives what is to be written."""
@@ -319,8 +319,24 @@ class Course:
         return self._taken(self._write([*self._unwritten, *facts, *added], standing))
 
     def _write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
-        rests = standing is not None and standing.status is Status.WAITING
-        return Write(facts, standing, list(self._emits), unwaits=list(self._unwaits), rests=rests)
+        waits = any(isinstance(each.operation.work, WaitFor) for each in self.open.values())
+        rests = waits and standing is not None and standing.status is Status.WAITING
+        return Write(
+            facts,
+            standing,
+            list(self._emits),
+            unwaits=list(self._unwaits),
+            rests=rests,
+            waits_no_more=self._waits_no_more(standing),
+        )
+
+    def _waits_no_more(self, standing: Standing | None) -> bool:
+        has_waited = any(isinstance(each.work, WaitFor) for each in self._running.drawn.values())
+        return has_waited and standing is not None and standing.is_end
+
+    def at_rest(self, standing: Standing) -> Write:
+        """Give what is to be written when nothing is left to do until a time, or until something comes."""
+        return self._write((), standing)
 
     def _at_end(self, end: Outcome | Broken, added: list[Fact]) -> Standing:
         """Say where the end of the code leaves the saga, and add the fact of it."""

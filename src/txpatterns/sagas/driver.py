@@ -18,7 +18,7 @@ from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.operations import CallOut, Sleep
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import Claimed, Write
+from txpatterns.sagas.store import Claimed, Entry
 from txpatterns.sagas.tools import Tools, outside_of_tasks
 from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import Ahead, SagaWriter
@@ -36,6 +36,8 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_nudged = False
+        self._is_begun = False
+        self._claimed_at = tools.clock.monotonic()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -87,9 +89,13 @@ class Driver:
 
     async def _rebuild(self) -> None:
         store, tools, course = self._tools.store, self._tools, self._course
-        read = partial(store.journals, sagas=[self.saga])
-        journals, now = await tools.outages.insist(lambda: tools.database.read(read), while_=may_pass)
-        write = await outside_of_tasks(partial(course.rebuild, journals[self.saga.number], now))
+        entries: list[Entry] = []
+        if self.saga.epoch > 1 or self._is_begun:  # before its first claim nobody has written anything
+            read = partial(store.journal, saga=self.saga)
+            entries = await tools.outages.insist(lambda: tools.database.read(read), while_=may_pass)
+        self._is_begun = True
+        gone = timedelta(seconds=tools.clock.monotonic() - self._claimed_at)
+        write = await outside_of_tasks(partial(course.rebuild, entries, self.saga.claimed_at + gone))
         if write is not None:
             await self._writer.write(write)
 
@@ -109,7 +115,7 @@ class Driver:
                 if standing is None:
                     assert course.open, f"{self.saga.id} waits for nothing"
                     continue
-                await self._writer.write(Write((), standing, rests=True))
+                await self._writer.write(course.at_rest(standing))
                 return
             await self._until_changed()
         while self._tasks:

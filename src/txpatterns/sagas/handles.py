@@ -17,13 +17,16 @@ from txpatterns.sagas.store import SagaStore
 
 R = TypeVar("R")
 
-_LOOK = timedelta(milliseconds=100)
+_LOOK, _LOOK_BESIDE = timedelta(milliseconds=100), timedelta(seconds=1)
+"""How often it is looked for, where no engine runs in this process, and where one does that tells of its ends."""
 
 
 class Ends:
     """Who waits for the end of which saga, in any event loop of this process."""
 
     def __init__(self) -> None:
+        self.engines = 0
+        """How many engines of this process tell of their sagas' ends."""
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
 
@@ -40,6 +43,15 @@ class Ends:
                 self._waiting[saga].remove(entry)
                 if not self._waiting[saga]:
                     del self._waiting[saga]
+
+    @contextmanager
+    def told(self, *, here: bool) -> Iterator[None]:
+        """Count on being told for as long as the block lasts, if an engine runs ``here``."""
+        self.engines += here
+        try:
+            yield
+        finally:
+            self.engines -= here
 
     def tell(self, type_: str, id_: str) -> None:
         """A saga has ended."""
@@ -82,7 +94,7 @@ class Handle(Generic[R]):
                             return cast("R", self._definition.result.read(found["result"]))
                         case Status.COMPENSATED:
                             raise SagaFailed(self.id, Status.COMPENSATED, found["error"])
-                    await clock.wait(ended, _LOOK)
+                    await clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
 
     async def _read(self) -> Any:
         find = partial(self._store.find, type_=self.type, id_=self.id)

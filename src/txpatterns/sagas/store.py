@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite
@@ -54,6 +55,8 @@ class Claimed:
     args: str
     headers: Mapping[str, str]
     started_at: datetime
+    claimed_at: datetime
+    """By the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,19 @@ class Write:
     took: tuple[str, str, int] | None = None
     """The channel, the key and the number of a signal that the code was given."""
     rests: bool = False
-    """Whether nothing is done any more until something comes: it must not have come meanwhile."""
+    """Whether nothing is done any more until an event comes: it must not have come meanwhile."""
+    waits_no_more: bool = False
+    """Whether the saga has waited for events, and has ended."""
+
+    @property
+    def concerns_signals(self) -> bool:
+        """Whether what the saga waits for changes."""
+        return bool(self.waits or self.unwaits or self.took or self.waits_no_more)
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether it can be a transaction by itself, where a statement can do several things."""
+        return not (self.concerns_signals or self.rests or self.emits)
 
 
 Known = Sequence[tuple[str, int, int, str]]
@@ -161,19 +176,15 @@ class SagaStore:
             sa.update(saga_table)
             .where(_saga.number.in_(due))
             .values(owner=owner, epoch=_saga.epoch + 1, crashes=_saga.crashes + died)
-            .returning(*saga_table.columns)
+            .returning(*saga_table.columns, sa.type_coerce(self.database.now(), Instant).label("now"))
         )
         return [_claimed(row) for row in connection.execute(claim).mappings()]
 
-    def journals(self, connection: Connection, sagas: Sequence[Claimed]) -> tuple[dict[int, list[Entry]], datetime]:
-        """Read the journals of sagas, and the database's clock."""
-        runs = [sa.and_(_journal.saga == saga.number, _journal.run == saga.run) for saga in sagas]
-        query = sa.select(_journal.saga, _journal.n, _journal.facts, _journal.at).where(sa.or_(*runs))
-        found: dict[int, list[Entry]] = {saga.number: [] for saga in sagas}
-        for row in connection.execute(query.order_by(_journal.saga, _journal.n)):
-            found[row.saga].append(Entry(row.n, read(row.facts), row.at))
-        now = connection.execute(sa.select(sa.type_coerce(self.database.now(), Instant))).scalar_one()
-        return found, now
+    def journal(self, connection: Connection, saga: Claimed) -> list[Entry]:
+        """Read the journal of a saga."""
+        mine = (_journal.saga == saga.number, _journal.run == saga.run)
+        query = sa.select(_journal.n, _journal.facts, _journal.at).where(*mine).order_by(_journal.n)
+        return [Entry(row.n, read(row.facts), row.at) for row in connection.execute(query)]
 
     def write(self, connection: Connection, saga: Claimed, n: int, write: Write) -> None:
         """Add a row to a saga's journal, and set where it stands, in the connection's transaction.
@@ -181,34 +192,57 @@ class SagaStore:
         Raises:
             LeaseLost: somebody else has claimed it since.
         """
-        mine = (_saga.number == saga.number, _saga.epoch == saga.epoch)
-        arrived = self._wait(connection, saga.number, write)
+        arrived = self._wait(connection, saga.number, write) if write.concerns_signals else False
         if write.standing is not None and (write.rests or arrived):
             is_mine = self._rest(connection, saga, write.standing)
-        elif write.standing is not None:
-            update = sa.update(saga_table).where(*mine).values(**self._values(write.standing))
-            is_mine = self.database.execute_beside(connection, update).rowcount == 1
-        elif saga.crashes:
-            update = sa.update(saga_table).where(*mine).values(crashes=0)
-            is_mine = self.database.execute_beside(connection, update).rowcount == 1
+            guard = None
         else:
-            query = sa.select(_saga.number).where(*mine)
-            if not is_sqlite(connection):
-                query = query.with_for_update(key_share=True)
-            is_mine = self.database.execute_beside(connection, query).first() is not None
+            is_mine, guard = True, self._guard(connection, saga, write.standing)
+        if guard is not None and not (write.facts and not is_sqlite(connection)):
+            is_mine, guard = self.database.execute_beside(connection, guard).first() is not None, None
         if not is_mine:
             raise LeaseLost(f"Another process goes on with {saga.id}.")
-        if write.facts:
-            row = {"saga": saga.number, "run": saga.run, "n": n, "facts": written(write.facts)}
-            insert = sa.insert(saga_journal_table).inline().values(**row, at=self.database.now())
+        if write.facts and not self._note(connection, saga, n, write.facts, guard):
+            raise LeaseLost(f"Another process goes on with {saga.id}.")
+
+    def _guard(
+        self, connection: Connection, saga: Claimed, standing: Standing | None
+    ) -> sa.Select[tuple[int]] | ReturningUpdate[tuple[int]]:
+        """Give the statement that finds the saga's row if it is still ours, and sets where it stands."""
+        mine = (_saga.number == saga.number, _saga.epoch == saga.epoch)
+        if standing is None and not saga.crashes:
+            query = sa.select(_saga.number).where(*mine)
+            return query if is_sqlite(connection) else query.with_for_update(key_share=True)
+        changes = {"crashes": 0} if standing is None else self._values(standing)
+        return sa.update(saga_table).where(*mine).values(**changes).returning(_saga.number)
+
+    def _note(
+        self,
+        connection: Connection,
+        saga: Claimed,
+        n: int,
+        facts: Sequence[Fact],
+        guard: sa.Select[tuple[int]] | ReturningUpdate[tuple[int]] | None,
+    ) -> bool:
+        """Add the row, in one statement with its guard where there is one; says whether that has found the saga."""
+        row = {"run": saga.run, "n": n, "facts": written(facts)}
+        if guard is None:
+            insert = sa.insert(saga_journal_table).inline().values(saga=saga.number, **row, at=self.database.now())
             self.database.execute_beside(connection, insert)
+            return True
+        found = guard.cte("mine")
+        types = saga_journal_table.c
+        values = [sa.literal(value, types[name].type).label(name) for name, value in row.items()]
+        select = sa.select(found.c.number, *values, self.database.now().label("at"))
+        names = ["saga", *row, "at"]
+        insert = sa.insert(saga_journal_table).from_select(names, select).returning(_journal.saga)
+        return self.database.execute_beside(connection, insert).first() is not None
 
     def _wait(self, connection: Connection, number: int, write: Write) -> bool:
         """Keep what the saga waits for; says whether some of it is there already."""
         signals = self.signals
-        ends = write.standing is not None and write.standing.is_end
-        if write.unwaits or ends:
-            signals.forget(connection, number, None if ends else write.unwaits)
+        if write.unwaits or write.waits_no_more:
+            signals.forget(connection, number, None if write.waits_no_more else write.unwaits)
         if write.took is not None:
             signals.took(connection, number, *write.took)
         found = [signals.wait(connection, number, row) for row in sorted(write.waits)]
@@ -314,4 +348,5 @@ def _claimed(row: RowMapping) -> Claimed:
         args=row["args"],
         headers=json.loads(row["headers"]),
         started_at=row["started_at"],
+        claimed_at=row["now"],
     )

@@ -51,7 +51,7 @@ class SagaWriter:
             self.put(connection, rows, write)
 
         try:
-            await self.tools.database.transact(work)
+            await self.tools.database.transact(work, single=write.is_one_statement)
         except Exception as error:
             if not may_pass(error):
                 raise
