@@ -27,7 +27,7 @@ from sagas.support import (
 )
 from txpatterns import Reject, RetryLadder
 from txpatterns.errors import IdReused, SagaDefinitionError, SagaFailed, SagaValueRefused, SchemaError, StepFailed
-from txpatterns.sagas import SagaContext, StepTransaction, SyncStepTransaction
+from txpatterns.sagas import Call, SagaContext, SagaSettings, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.facts import Attempted, Ended, Undone
 from txpatterns.sagas.schema import saga_table
 
@@ -604,3 +604,25 @@ async def test_a_ladder_may_have_no_steps(sqlite_shop: Shop) -> None:
         await sqlite_shop.run(order)
     assert await sqlite_shop.effects() == ["reserve A1", "release A1"]
     assert [fact.value for fact in await sqlite_shop.facts() if isinstance(fact, Ended)] == ['"hold A1"']
+
+
+@pytest.mark.parametrize("crashes", [0, 2])
+async def test_an_engine_stops_although_an_operation_hangs(tmp_path, crashes: int) -> None:
+    """P7, H310: with every place taken, and with a saga that must run alone; what it has is given back."""
+    settings = SagaSettings(at_once=1, stop_within=timedelta(0))
+    begun = asyncio.Event()
+
+    async def hang(call: Call) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.call(hang)
+
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", settings=settings) as shop:
+        saga_of(shop, order)
+        await shop.start(order)
+        await shop.app.database.execute(sa.update(saga_table).values(crashes=crashes))
+        async with asyncio.timeout(PATIENCE.total_seconds()), shop.app.running():
+            await begun.wait()
+        assert (await shop.row())["owner"] is None

@@ -177,7 +177,7 @@ class SagaEngine:
         """Claim what is due and begin it; says how many sagas that were."""
         free = self.settings.at_once - len(self._running)
         if free <= 0:
-            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+            await self._database.clock.wait(self._wake, self.settings.poll_interval)
             return 1
         claim = partial(
             self._store.claim,
@@ -198,14 +198,22 @@ class SagaEngine:
             await self._flag(saga)
             return
         alone = saga.crashes >= _ALONE
-        if alone and self._running:
-            await asyncio.wait(self._running.values())
+        if alone:
+            await self._until_alone()
+        if self._stopping.is_set():
+            return  # it is given back
         driver = self._drivers[saga.number] = Driver(self._tools, definition, saga)
         task = asyncio.create_task(self._drive(driver), name=f"saga {saga.id}")
         self._running[saga.number] = task
-        task.add_done_callback(lambda _: self._ended(saga.number))
+        task.add_done_callback(partial(self._ended, saga.number))
         if alone:
-            await asyncio.wait([task])
+            await self._until_alone()
+
+    async def _until_alone(self) -> None:
+        """Wait until nothing runs, or the engine is to stop."""
+        while self._running and not self._stopping.is_set():
+            self._wake.clear()
+            await self._wake.wait()
 
     async def _flag(self, saga: Claimed) -> None:
         """Leave a saga to a person with which one process after the other has died."""
@@ -224,9 +232,10 @@ class SagaEngine:
         except Exception:
             logger.exception("the run of %s %s ended unexpectedly; it is begun anew", saga.type, saga.id)
 
-    def _ended(self, number: int) -> None:
-        self._running.pop(number, None)
-        self._drivers.pop(number, None)
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        if self._running.get(number) is task:  # and not the next run, which may have begun while this one ended
+            del self._running[number]
+            del self._drivers[number]
         self._wake.set()
 
     async def _nudge(self) -> None:
