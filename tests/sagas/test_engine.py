@@ -26,10 +26,11 @@ from sagas.support import (
     unpack,
 )
 from txpatterns import Reject, RetryLadder
+from txpatterns.coordination.schema import member_table
 from txpatterns.errors import IdReused, SagaDefinitionError, SagaFailed, SagaValueRefused, SchemaError, StepFailed
 from txpatterns.sagas import Call, SagaContext, SagaSettings, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.facts import Attempted, Ended, Undone
-from txpatterns.sagas.schema import saga_table
+from txpatterns.sagas.schema import SCOPE, saga_table
 
 
 @pytest.fixture
@@ -626,3 +627,28 @@ async def test_an_engine_stops_although_an_operation_hangs(tmp_path, crashes: in
         async with asyncio.timeout(PATIENCE.total_seconds()), shop.app.running():
             await begun.wait()
         assert (await shop.row())["owner"] is None
+
+
+async def test_a_process_that_was_paused_has_not_died(any_database: str) -> None:
+    """P7, H311: its membership has run out, and what it runs is free: it takes that when it is a member again."""
+    paused = timedelta(seconds=3)
+    settings = SagaSettings(stop_within=timedelta(0), lease_ttl=paused, poll_interval=timedelta(milliseconds=20))
+    calls = asyncio.Queue[Call]()
+
+    async def hang(call: Call) -> None:
+        calls.put_nowait(call)
+        await asyncio.Event().wait()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.call(hang)
+
+    async with opened(any_database, settings=settings) as shop:
+        saga_of(shop, order)
+        await shop.start(order)
+        async with asyncio.timeout(PATIENCE.total_seconds()), shop.app.running():
+            await calls.get()
+            over = sa.update(member_table).where(member_table.c.scope == SCOPE)
+            await shop.app.database.execute(over.values(expires_at=shop.app.database.now(-paused)))
+            await calls.get()
+            row = await shop.row()
+    assert (row["epoch"], row["crashes"]) == (2, 0)

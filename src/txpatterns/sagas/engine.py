@@ -267,8 +267,9 @@ class SagaEngine:
         """How many live is nothing that this part acts upon."""
 
     async def _lost(self) -> None:
-        """Let go of everything: what was ours others may have by now."""
+        """Let go of everything: what was ours others may have by now. Of the rest nobody has died."""
         await self._cancel()
+        await self._release()
 
     async def _finished(self) -> None:
         """Let the steps that run come to their end, within the deadline."""
@@ -288,8 +289,13 @@ class SagaEngine:
         await self._cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Exception):  # when the database is away, the lease runs out by itself
-            await self._database.transact(partial(self._store.give_back, owner=self._leases.owner, running=()))
+            await self._release()
             await membership.leave()
+
+    async def _release(self) -> None:
+        """Give back all that is ours."""
+        await self._database.transact(partial(self._store.give_back, owner=self._leases.owner, running=()))
+        self._wake.set()
 
 
 async def _until_stopped(work: Awaitable[None]) -> None:

@@ -168,6 +168,7 @@ class SagaStore:
         """Take sagas that are due and that nobody who lives owns, the longest due first."""
         free = sa.or_(_saga.owner.is_(None), _saga.owner.not_in(alive))
         due = sa.select(_saga.number).where(_saga.due_at <= self.database.now(), _served(known), free)
+        due = due.where(sa.literal(owner).in_(alive))  # whose membership has run out would find its own sagas free
         due = due.order_by(_saga.due_at).limit(most)
         if not is_sqlite(connection):
             due = due.with_for_update(skip_locked=True, key_share=True)
