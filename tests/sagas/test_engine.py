@@ -652,3 +652,54 @@ async def test_a_process_that_was_paused_has_not_died(any_database: str) -> None
             await calls.get()
             row = await shop.row()
     assert (row["epoch"], row["crashes"]) == (2, 0)
+
+
+async def test_an_undoing_that_cannot_be_committed_climbs_the_ladder(sqlite_shop: Shop) -> None:
+    """P4, H313: what fails at the commit is an attempt as any other: the next one waits, and a person is told."""
+    tries: list[int] = []
+
+    async def other(saga: SagaContext, text: str) -> None: ...
+
+    async def undo(tx: StepTransaction, sku: str) -> None:
+        tries.append(tx.attempt)
+        sqlite_shop.app.sagas.start(tx.session, other, "this", id="taken")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=undo)
+        await saga.step(refuse, 7)
+
+    sqlite_shop.app.saga("other")(other)
+    saga_of(sqlite_shop, order, retry=RetryLadder((timedelta(milliseconds=1), timedelta(hours=1)), jitter=0))
+    await sqlite_shop.start(other, "that", id="taken")
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert (tries, row["status"], row["owner"]) == ([1, 2], "compensating", None)
+    assert [fact.failure.type for fact in await sqlite_shop.facts() if isinstance(fact, Attempted)] == [
+        "txpatterns.errors:IdReused",
+        "txpatterns.errors:IdReused",
+    ]
+
+
+async def test_a_saga_ends_that_had_something_to_undo_and_has_not_any_more(sqlite_shop: Shop) -> None:
+    """P4, H171: a deploy takes a compensation away that had failed until then."""
+
+    async def never(tx: StepTransaction, sku: str) -> None:
+        raise Declined(7)
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=never)
+        await saga.step(refuse, 7)
+
+    async def less(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1")
+        await saga.step(refuse, 7)
+
+    saga_of(sqlite_shop, order, retry=RetryLadder((timedelta(milliseconds=200),), jitter=0))
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    other = another(sqlite_shop)
+    saga_of(other, less)
+    async with other.app.running():
+        with pytest.raises(SagaFailed, match="Declined"):
+            await other.app.sagas.handle(less, "order-1").result(timeout=PATIENCE)

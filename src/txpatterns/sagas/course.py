@@ -207,6 +207,10 @@ class Course:
             standing = Standing(Status.COMPENSATING)
         return Write([Undone(deed.operation.mark)], standing, waits_no_more=self._waits_no_more(standing))
 
+    def nothing_to_undo(self) -> Write:
+        """Give what is to be written where nothing is left to be undone."""
+        return Write((), self._compensated())
+
     def undo_again(self, deed: Deed, decision: Again) -> Write:
         """Note that an attempt to undo something has failed; gives what is to be written."""
         attempts = self.undoing.attempts

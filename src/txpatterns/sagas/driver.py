@@ -59,18 +59,17 @@ class Driver:
         failed = Ahead()
         while True:
             self._begin_anew()
-            course = self._course
             try:
                 await self._rebuild()
-                if failed.error is not None and failed.path in course.open:
-                    await self._failures.of_step(course.open[failed.path], failed.error)
+                if failed.error is not None:
+                    await self._follow(failed.path, failed.error)
                 failed = Ahead()
                 await self._waits.look()
                 await self._go_on()
             except Ahead as ahead:
                 failed = ahead
             except SagaDiverged as error:
-                await self._writer.write(course.stuck(error.message))
+                await self._writer.write(self._course.stuck(error.message))
                 return
             else:
                 return
@@ -98,6 +97,14 @@ class Driver:
         write = await outside_of_tasks(partial(course.rebuild, entries, self.saga.claimed_at + gone))
         if write is not None:
             await self._writer.write(write)
+
+    async def _follow(self, path: str, error: BaseException) -> None:
+        """Do what follows a step, or the undoing of one, of which the commit has failed."""
+        course, deed = self._course, self._course.undoing.next()
+        if path in course.open:
+            await self._failures.of_step(course.open[path], error)
+        elif course.failure is not None and deed is not None and deed.path == path:
+            await self._failures.of_undoing(deed, error)
 
     async def _go_on(self) -> None:
         course, stopping = self._course, self._tools.outages.stopping
@@ -162,7 +169,9 @@ class Driver:
 
     async def _undo_next(self) -> None:
         deed = self._course.undoing.next()
-        assert deed is not None, "a saga of which nothing is to be undone has ended"
+        if deed is None:  # the code has been changed, and undoes less than it did
+            await self._writer.write(self._course.nothing_to_undo())
+            return
         await (self._calls if isinstance(deed.operation.work, CallOut) else self._steps).undo(deed)
 
     async def _put_away(self) -> None:
