@@ -703,3 +703,21 @@ async def test_a_saga_ends_that_had_something_to_undo_and_has_not_any_more(sqlit
     async with other.app.running():
         with pytest.raises(SagaFailed, match="Declined"):
             await other.app.sagas.handle(less, "order-1").result(timeout=PATIENCE)
+
+
+async def test_an_error_that_the_saga_names_is_no_mistake(sqlite_shop: Shop) -> None:
+    """P4, H314: whatever it derives from, it undoes the saga when it leaves the code."""
+
+    class SoldOut(LookupError): ...
+
+    async def sell(tx: StepTransaction) -> None:
+        raise SoldOut("A1")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.step(sell)
+
+    saga_of(sqlite_shop, order, errors=[SoldOut])
+    with pytest.raises(SagaFailed, match="SoldOut: A1"):
+        await sqlite_shop.run(order)
+    assert await sqlite_shop.effects() == ["reserve A1", "release A1"]

@@ -354,7 +354,7 @@ class Course:
         if isinstance(end, Broken):
             return self._stuck(end.text)
         failure = failure_of(end.error, self.definition.options.errors)
-        if self.is_past_pivot or not undoes(end.error):
+        if self.is_past_pivot or not undoes(end.error, self.definition.options.errors):
             return self._stuck(failure.text)
         self.failure = failure
         added.append(Finished(failure=failure))

@@ -80,9 +80,12 @@ def after_attempt(
     return Tell(failure)
 
 
-def undoes(error: BaseException) -> bool:
-    """Whether an error that leaves the saga's code undoes the saga; otherwise a person decides."""
-    return isinstance(error, (Aborted, StepFailed)) or (isinstance(error, Exception) and not is_mistake(error))
+def undoes(error: BaseException, errors: Sequence[type[Exception]]) -> bool:
+    """Whether an error that leaves the saga's code undoes the saga; otherwise a person decides.
+
+    What the saga names in ``errors`` is no mistake, whatever it derives from.
+    """
+    return isinstance(error, (Aborted, StepFailed, *errors)) or not is_mistake(error)
 
 
 def is_mistake(error: BaseException) -> bool:
