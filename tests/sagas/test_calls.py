@@ -242,3 +242,16 @@ async def test_a_call_behind_the_pivot_is_not_undone(sqlite_shop: Shop, bank: Ba
     saga_of(sqlite_shop, order, retry=QUICK)
     assert await sqlite_shop.run(order) == "charged 8"
     assert len(bank.calls) == 6
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError()])
+async def test_a_call_that_raises_what_ends_others_has_failed(sqlite_shop: Shop, bank: Bank, error: Exception) -> None:
+    """P4, H312: neither its process nor its engine ends of it, and the saga is told as of any mistake."""
+
+    async def order(saga: SagaContext) -> str:
+        return await saga.call(bank.charge, 7)
+
+    bank.answers = [error]
+    saga_of(sqlite_shop, order)
+    assert await sqlite_shop.run(order) == "charged 7"
+    assert [call.attempt for call in bank.calls] == [1, 2]

@@ -721,3 +721,64 @@ async def test_an_error_that_the_saga_names_is_no_mistake(sqlite_shop: Shop) -> 
     with pytest.raises(SagaFailed, match="SoldOut: A1"):
         await sqlite_shop.run(order)
     assert await sqlite_shop.effects() == ["reserve A1", "release A1"]
+
+
+class Unsayable(Exception):
+    """An error whose text nobody can have."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [ValueError("\x00"), ValueError("\udcff"), Reject("\x00\udcff"), Unsayable(1)])
+async def test_whatever_an_error_says_the_saga_ends(any_database: str, error: Exception) -> None:
+    """P4, H312: a NUL, half of a surrogate pair, and no text at all."""
+
+    async def fails(tx: StepTransaction) -> None:
+        raise error
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.step(fails)
+
+    async with opened(any_database) as shop:
+        saga_of(shop, order, errors=[Unsayable])
+        with pytest.raises(SagaFailed):
+            await shop.run(order)
+        assert await shop.effects() == ["reserve A1", "release A1"]
+
+
+async def test_arguments_that_the_code_does_not_take_any_more_need_a_person(sqlite_shop: Shop) -> None:
+    """P4, H312, H171: nothing is undone; the text of before goes on."""
+
+    async def order(saga: SagaContext, sku: str) -> str:
+        return sku
+
+    async def changed(saga: SagaContext, sku: str, quantity: int) -> str:
+        return sku * quantity
+
+    saga_of(sqlite_shop, order)
+    handle = await sqlite_shop.start(order, "A1")
+    other = another(sqlite_shop)
+    saga_of(other, changed)
+    await other.rest()
+    assert "started with other arguments" in (await sqlite_shop.row())["attention"]
+    async with sqlite_shop.app.running():
+        assert await handle.result(timeout=PATIENCE) == "A1"
+
+
+async def test_what_nobody_thought_of_is_shown_to_a_person(sqlite_shop: Shop) -> None:
+    """P4, H312: a message that the outbox refuses for example; it is tried again later, not at once."""
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.sleep(timedelta(0))
+        saga.emit(Told(what="x" * 2000))
+
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert row["attention"].startswith("its run ended unexpectedly: AddRefused")
+    assert (row["status"], row["owner"]) == ("running", None)
+    assert await sqlite_shop.effects() == ["reserve A1"]

@@ -95,9 +95,7 @@ class InLoop(_Caller):
 
     def is_ours(self, error: BaseException) -> bool:
         """Whether an error is none of the code's own: a cancellation of us, a Ctrl-C, an event loop that is no more."""
-        if isinstance(error, GeneratorExit):
-            return _current_task() is not self._task
-        return isinstance(error, asyncio.CancelledError) or is_interrupt(error)
+        return isinstance(error, asyncio.CancelledError) or is_not_the_codes(error, self._task)
 
     async def _awaited(self) -> object:
         self._task = task = asyncio.current_task()
@@ -133,6 +131,11 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def is_not_the_codes(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an error that code raised in a task is a Ctrl-C, or the end of an event loop that is no more."""
+    return _current_task() is not task if isinstance(error, GeneratorExit) else is_interrupt(error)
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -10,8 +10,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from txpatterns.causes import one_of
 from txpatterns.correlation import correlated
 from txpatterns.errors import Reject, SagaDefinitionError
+from txpatterns.execution.calls import is_not_the_codes
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.course import Course, Open
@@ -93,6 +95,10 @@ class Calling:
             if task is None or task.cancelling():
                 raise
             raise RuntimeError(f"Something that {self._mark.name} awaited was cancelled.") from error
+        except BaseException as error:
+            if isinstance(error, Exception) or is_not_the_codes(error, task):
+                raise
+            raise RuntimeError(f"{self._mark.name} raised {one_of(error)}") from error
 
     @contextmanager
     def _around(self, *, undoing: bool) -> Iterator[None]:

@@ -250,7 +250,10 @@ class Course:
 
     def _code(self, replay: Replay) -> Any:
         options, saga = self.definition.options, self.saga
-        arguments: Any = self.definition.arguments.read(saga.args)
+        try:
+            arguments: Any = self.definition.arguments.read(saga.args)
+        except ValueError as error:
+            raise SagaDiverged("It was started with other arguments than its code takes now.") from error
         context = SagaContext(replay, self.instance, saga.version, options, self._clock)
         return self.definition.function(context, *arguments)
 

@@ -13,6 +13,7 @@ from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, Saga
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Failure
 from txpatterns.sagas.operations import Aborted
+from txpatterns.text import storable
 
 _MISTAKES = (
     TypeError,
@@ -101,8 +102,9 @@ def failure_of(error: BaseException, errors: Sequence[type[Exception]] = ()) -> 
         return Failure(_TIMED_OUT, error.message)
     kind = type(error)
     arguments = _arguments_of(error) if isinstance(error, tuple(errors)) else None
-    text = str(error) if isinstance(error, (Aborted, Reject, *errors)) else summary_of(error)
-    return Failure(f"{kind.__module__}:{kind.__qualname__}", text[:_LONGEST_TEXT], arguments)
+    return Failure(
+        f"{kind.__module__}:{kind.__qualname__}", storable(_text_of(error, errors), _LONGEST_TEXT), arguments
+    )
 
 
 def error_of(failure: Failure, errors: Sequence[type[Exception]]) -> Exception:
@@ -116,11 +118,18 @@ def error_of(failure: Failure, errors: Sequence[type[Exception]]) -> Exception:
     return StepFailed(failure.type, failure.text, unknown=failure.unknown)
 
 
+def _text_of(error: BaseException, errors: Sequence[type[Exception]]) -> str:
+    try:
+        return str(error) if isinstance(error, (Aborted, Reject, *errors)) else summary_of(error)
+    except Exception:  # noqa: BLE001 - of an application's class, which may fail at telling what went wrong
+        return summary_of(error)
+
+
 def _arguments_of(error: BaseException) -> str | None:
     """Give what an error's class is called with to make it again; None where that makes another."""
     try:
         text = json.dumps(error.args)
         again = type(error)(*json.loads(text))
+        return text if (str(again), again.args) == (str(error), error.args) else None
     except Exception:  # noqa: BLE001 - whatever its class says to that, it cannot be made again
         return None
-    return text if (str(again), again.args) == (str(error), error.args) else None

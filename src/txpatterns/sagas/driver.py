@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from txpatterns.causes import one_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.calling import Calls
@@ -24,6 +25,8 @@ from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import Ahead, SagaWriter
 
 logger = logging.getLogger("txpatterns")
+
+_AFTER_AN_ACCIDENT = timedelta(minutes=1)
 
 
 class Driver:
@@ -85,6 +88,10 @@ class Driver:
         """Something has arrived that the saga waits for."""
         self._is_nudged = True
         self._changed.set()
+
+    async def put_off(self, error: Exception) -> None:
+        """Tell a person that the run has ended by what nobody thought of. It is begun anew after a while."""
+        await self._writer.ask(f"its run ended unexpectedly: {one_of(error)}", again=_AFTER_AN_ACCIDENT)
 
     async def _rebuild(self) -> None:
         store, tools, course = self._tools.store, self._tools, self._course

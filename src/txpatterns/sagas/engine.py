@@ -32,6 +32,7 @@ from txpatterns.sagas.schema import SCOPE
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
+from txpatterns.sagas.writer import Ahead
 
 logger = logging.getLogger("txpatterns")
 
@@ -229,8 +230,10 @@ class SagaEngine:
             await driver.drive()
         except (LeaseLost, Stopped) as error:
             logger.info("%s %s goes on elsewhere: %s", saga.type, saga.id, type(error).__name__)
-        except Exception:
+        except Exception as error:
             logger.exception("the run of %s %s ended unexpectedly; it is begun anew", saga.type, saga.id)
+            with suppress(Ahead, LeaseLost, Stopped):  # then it is given back, or is another's already
+                await driver.put_off(error)
 
     def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         if self._running.get(number) is task:  # and not the next run, which may have begun while this one ended

@@ -20,6 +20,7 @@ from txpatterns.messages import Event
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
+from txpatterns.text import storable
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
@@ -306,7 +307,7 @@ class SagaStore:
         values: dict[str, Any] = {
             "status": standing.status,
             "due_at": None if standing.due is None else self.database.now(standing.due),
-            "attention": standing.attention,
+            "attention": standing.attention and storable(standing.attention),
             "crashes": 0,
         }
         if not standing.is_owned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from sqlalchemy.engine import Connection
 
@@ -53,9 +54,9 @@ class SagaWriter:
         try:
             await self.tools.database.transact(work, single=write.is_one_statement)
         except Exception as error:
+            self.course.is_dropped = True  # the code may have been told what is not written
             if not may_pass(error):
                 raise
-            self.course.is_dropped = True
             await self.tools.outages.pause(error)
             raise Ahead from error
         self.tools.outages.fine()
@@ -87,7 +88,8 @@ class SagaWriter:
             self.tools.ended(saga.type, saga.id)
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
 
-    async def ask(self, why: str) -> None:
-        """Leave a saga to a person."""
-        status = Status.RUNNING if self.course.failure is None else Status.COMPENSATING
-        await self.write(Write((), Standing(status, None, is_owned=False, attention=why)))
+    async def ask(self, why: str, *, again: timedelta | None = None) -> None:
+        """Leave a saga to a person; where ``again`` is given it is tried after that time all the same."""
+        is_undone = self.course.failure is not None or self.saga.status is Status.COMPENSATING
+        status = Status.COMPENSATING if is_undone else Status.RUNNING
+        await self.write(Write((), Standing(status, again, is_owned=False, attention=why)))
