@@ -782,3 +782,32 @@ async def test_what_nobody_thought_of_is_shown_to_a_person(sqlite_shop: Shop) ->
     assert row["attention"].startswith("its run ended unexpectedly: AddRefused")
     assert (row["status"], row["owner"]) == ("running", None)
     assert await sqlite_shop.effects() == ["reserve A1"]
+
+
+async def test_what_was_not_written_is_not_built_upon(postgres_shop: Shop) -> None:
+    """P4, H174: the code was told of a call that could not be written; a step of another branch is rolled back."""
+    told = asyncio.Event()
+
+    async def ask(call: Call) -> str:
+        return "answer"
+
+    async def waits(tx: StepTransaction) -> None:
+        await tx.session.execute(sa.insert(effect).values(what="waited"))
+        await told.wait()
+
+    async def branch(saga: SagaContext) -> None:
+        await saga.call(ask)
+        told.set()
+        saga.emit(Told(what="x" * 2000))
+        await saga.call(ask)
+
+    async def order(saga: SagaContext) -> None:
+        await saga.gather(saga.step(waits), branch(saga))
+
+    saga_of(postgres_shop, order)
+    await postgres_shop.start(order)
+    async with postgres_shop.app.running():
+        await postgres_shop.watch.flagged.wait()
+    assert "AddRefused" in (await postgres_shop.row())["attention"]
+    assert await postgres_shop.effects() == []
+    assert not [fact for fact in await postgres_shop.facts() if isinstance(fact, Ended)]
