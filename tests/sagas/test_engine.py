@@ -811,3 +811,28 @@ async def test_what_was_not_written_is_not_built_upon(postgres_shop: Shop) -> No
     assert "AddRefused" in (await postgres_shop.row())["attention"]
     assert await postgres_shop.effects() == []
     assert not [fact for fact in await postgres_shop.facts() if isinstance(fact, Ended)]
+
+
+async def test_what_a_person_is_asked_about_is_not_begun_anew_by_what_else_runs(shop: Shop) -> None:
+    """P4: a branch that fails beside a step of which half is done; neither is tried before somebody has looked."""
+    halves: list[int] = []
+
+    async def half(tx: StepTransaction) -> None:
+        halves.append(tx.attempt)
+        await tx.session.execute(sa.insert(effect).values(what="half"))
+        await tx.session.commit()
+        raise ValueError("the other half")
+
+    async def ask(call: Call) -> None:
+        await shop.watch.flagged.wait()
+        raise TypeError("wrong")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.gather(saga.step(half), saga.call(ask, retry=RetryLadder(())))
+
+    saga_of(shop, order)
+    await shop.start(order)
+    await shop.rest()
+    row = await shop.row()
+    assert (halves, row["due_at"], row["owner"]) == ([1], None, None)
+    assert "half has ended its transaction by itself" in row["attention"]

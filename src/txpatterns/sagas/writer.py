@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy.engine import Connection
@@ -38,6 +39,8 @@ class SagaWriter:
         """Held from when the code is told something until that is committed."""
         self.is_over = False
         """Whether the saga has ended, or waits, so that its owner lets go of it."""
+        self._asked: Standing | None = None
+        """Where it stands since a person is asked; whatever ends then of what else runs leaves it there."""
 
     @property
     def saga(self) -> Claimed:
@@ -65,6 +68,8 @@ class SagaWriter:
     def put(self, connection: Connection, rows: int, write: Write) -> None:
         """Write in a connection's transaction: the facts, where the saga stands, and what it sends."""
         tools, instance = self.tools, self.course.instance
+        if write.standing is not None and self._asked is not None:
+            write = replace(write, standing=self._asked, rests=False)
         tools.store.write(connection, self.saga, rows + 1, write)
         for path, event in write.emits:
             message_id = instance.message_id(f"{self.saga.run}/{path}")
@@ -92,4 +97,6 @@ class SagaWriter:
         """Leave a saga to a person; where ``again`` is given it is tried after that time all the same."""
         is_undone = self.course.failure is not None or self.saga.status is Status.COMPENSATING
         status = Status.COMPENSATING if is_undone else Status.RUNNING
-        await self.write(Write((), Standing(status, again, is_owned=False, attention=why)))
+        asked = Standing(status, again, is_owned=False, attention=why)
+        await self.write(Write((), asked))
+        self._asked = asked
