@@ -255,3 +255,37 @@ async def test_a_call_that_raises_what_ends_others_has_failed(sqlite_shop: Shop,
     saga_of(sqlite_shop, order)
     assert await sqlite_shop.run(order) == "charged 7"
     assert [call.attempt for call in bank.calls] == [1, 2]
+
+
+async def test_an_operation_is_begun_once_at_a_time(sqlite_shop: Shop) -> None:
+    """P4: not while it is still being written that the attempt before has failed, however soon it is due again."""
+    again, go = asyncio.Event(), asyncio.Event()
+    made: list[int] = []
+
+    async def busy(call: Call) -> None:
+        made.append(call.attempt)
+        await go.wait()
+        if len(made) == 1:
+            raise ConnectionError("no route")
+
+    async def flaky(call: Call) -> None:
+        if call.attempt == 1:
+            raise ConnectionError("no route")
+        again.set()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.gather(
+            saga.call(busy, retry=QUICK), saga.call(flaky, retry=RetryLadder((timedelta(milliseconds=300),)))
+        )
+
+    saga_of(sqlite_shop, order)
+    handle = await sqlite_shop.start(order)
+    async with sqlite_shop.app.running():
+        while not any(isinstance(fact, Attempted) for fact in await sqlite_shop.facts()):
+            continue
+        async with sqlite_shop.app.database.writing():
+            go.set()
+            await again.wait()
+            begun = list(made)
+        await handle.result(timeout=timedelta(seconds=20))
+    assert (begun, made) == ([1], [1, 2])

@@ -132,13 +132,14 @@ class Course:
         opened = self.open[path]
         opened.attempts += decision.counts
         opened.due = self._clock.monotonic() + decision.after.total_seconds()
-        opened.is_running = False
+        was_running, opened.is_running = opened.is_running, False
         opened.is_in_doubt = opened.is_in_doubt or (decision.counts and isinstance(opened.operation.work, CallOut))
         seconds = decision.after.total_seconds()
         fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds)
         if decision.needs_attention:
             self._attention = _why(opened.operation, decision)
         standing = self.resting()
+        opened.is_running = was_running  # until this is written: it is begun once at a time
         if standing is None and decision.needs_attention:
             standing = Standing(Status.RUNNING, attention=self._attention)
         return self._taken(self._write([*self._unwritten, fact], standing))
