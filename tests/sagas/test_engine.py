@@ -337,6 +337,18 @@ async def test_what_cannot_be_a_saga_is_refused_where_it_is_written(sqlite_shop:
         app.saga(errors=["ValueError"])  # type: ignore[list-item]
 
 
+async def test_a_method_may_be_a_saga(sqlite_shop: Shop) -> None:
+    """P4: it is the same one each time that it is asked for."""
+
+    class Warehouse:
+        async def order(self, saga: SagaContext, sku: str) -> str:
+            return await saga.step(reserve, sku)
+
+    warehouse = Warehouse()
+    saga_of(sqlite_shop, warehouse.order)
+    assert await sqlite_shop.run(warehouse.order, "A1") == "hold A1"
+
+
 async def test_each_of_several_versions_is_run_by_its_own_function(sqlite_shop: Shop) -> None:
     """P4, H172: a saga keeps the version that it was started with; what serves none is left to others."""
 

@@ -186,6 +186,25 @@ def test_an_operation_is_awaited_once() -> None:
     assert "without awaiting <step work at 1>" in end.text
 
 
+def test_a_branch_is_gathered_once() -> None:
+    """P4, H164: the second time it would go on from where it waits, with the result of a step that has not run."""
+    results: list[object] = []
+
+    async def branch(saga: SagaContext) -> None:
+        results.append(await saga.step(work, "a"))
+
+    async def code(saga: SagaContext) -> None:
+        again = branch(saga)
+        await saga.gather(again, again)
+
+    replay = replay_of(code)
+    end = replay.begin().end
+    replay.close()
+    assert isinstance(end, Broken)
+    assert "branch, which has begun already" in end.text
+    assert results == []
+
+
 def test_code_that_is_put_away_cannot_do_anything() -> None:
     """P4, H166: its ``finally`` runs when it is suspended, and each operation in it raises; nothing is drawn."""
     seen: list[str] = []

@@ -116,7 +116,7 @@ class Definitions:
             SagaDefinitionError: it is not registered.
         """
         for each in self:
-            if each.function is function:
+            if each.function == function:  # a method is another object each time that it is asked for
                 return each
         raise SagaDefinitionError(
             f"{name_of(function)} is no saga of this App.", fix="Put @app.saga(...) before the function."

@@ -309,6 +309,10 @@ class Replay:
             raise BrokenRule(
                 f"gather takes operations and coroutines of the saga's code, not {type(awaitable).__name__}."
             )
+        if inspect.getcoroutinestate(awaitable) != inspect.CORO_CREATED:
+            raise BrokenRule(
+                f"gather was given {awaitable.__qualname__}, which has begun already: call it once for each."
+            )
         strand = Strand(awaitable, f"{prefix}.", then)
         self._strands.append(strand)
         self._drive(strand, Value(None))
