@@ -257,6 +257,25 @@ def test_code_that_does_not_let_itself_be_put_away_is_named() -> None:
     coroutine.close()
 
 
+def test_code_that_asks_for_something_new_again_and_again_is_stopped() -> None:
+    """P4, H166: a loop that swallows everything would keep the whole process from going on."""
+
+    is_over: list[bool] = []
+
+    async def stubborn(saga: SagaContext) -> None:
+        while not is_over:
+            with suppress(BaseException):
+                await saga.sleep(timedelta(seconds=1))
+
+    replay = replay_of(stubborn)
+    replay.begin()
+    (coroutine,) = (strand.coroutine for strand in replay._strands)
+    (told,) = replay.close()
+    assert "stubborn goes on when it is put away" in told
+    is_over.append(True)
+    coroutine.close()
+
+
 def test_code_that_asks_for_something_else_is_found_out() -> None:
     """P4, H171: another kind, name or argument than the journal has; more, or less, than it has."""
 
