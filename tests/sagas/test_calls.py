@@ -12,6 +12,7 @@ from sagas.support import QUICK, Declined, Shop, opened, refuse, release, reserv
 from txpatterns import Reject, RetryLadder
 from txpatterns.errors import NotBegun, SagaDefinitionError, SagaFailed, StepFailed
 from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, Undo, Unknown
+from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Failed, Undone
 from txpatterns.testing.clock import ManualClock
 
@@ -289,3 +290,73 @@ async def test_an_operation_is_begun_once_at_a_time(sqlite_shop: Shop) -> None:
             begun = list(made)
         await handle.result(timeout=timedelta(seconds=20))
     assert (begun, made) == ([1], [1, 2])
+
+
+@pytest.mark.parametrize("doubt", [Doubt.COMPENSATE, Doubt.ASK])
+async def test_a_call_that_was_not_made_is_not_in_doubt(sqlite_shop: Shop, bank: Bank, doubt: Doubt) -> None:
+    """P4, H315: not after its process has let go of the saga, either; nothing is undone for it, and nobody is asked."""
+
+    async def order(saga: SagaContext) -> str:
+        await saga.step(reserve, "A1", compensate=release)
+        return await saga.call(bank.charge, 7, doubt=doubt)
+
+    bank.answers = [NotBegun(after=timedelta(milliseconds=1))]
+    saga_of(sqlite_shop, order)
+    assert await sqlite_shop.run(order) == "charged 7"
+    begun = [fact.begun for fact in await sqlite_shop.facts() if isinstance(fact, Attempted)]
+    assert (begun, [call.attempt for call in bank.calls]) == ([False], [1, 1])
+
+
+@pytest.mark.parametrize("doubt", [Doubt.COMPENSATE, Doubt.ASK])
+async def test_a_stop_leaves_no_doubt_about_what_was_not_begun(
+    sqlite_shop: Shop, bank: Bank, doubt: Doubt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4, P7, H315: the call that follows the one that ran at the stop is made by whoever goes on."""
+    runs, go, stop = asyncio.Event(), asyncio.Event(), SagaEngine.stop
+
+    def stops(engine: SagaEngine) -> None:
+        stop(engine)
+        go.set()
+
+    async def first(call: Call) -> None:
+        runs.set()
+        await go.wait()
+
+    async def order(saga: SagaContext) -> str:
+        await saga.call(first)
+        return await saga.call(bank.charge, 7, doubt=doubt)
+
+    monkeypatch.setattr(SagaEngine, "stop", stops)
+    saga_of(sqlite_shop, order)
+    handle = await sqlite_shop.start(order)
+    async with sqlite_shop.app.running():
+        await runs.wait()
+    assert bank.calls == []
+    async with sqlite_shop.app.running():
+        assert await handle.result(timeout=timedelta(seconds=20)) == "charged 7"
+
+
+async def test_a_call_that_is_begun_after_all_is_in_doubt(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4, H315: that it begins is written again, also where its process has gone on with the saga meanwhile."""
+    again, done = asyncio.Event(), asyncio.Event()
+
+    async def call(call: Call) -> None:
+        bank.calls.append(call)
+        if len(bank.calls) == 1:
+            raise NotBegun(after=timedelta(milliseconds=1))
+        again.set()
+        await done.wait()
+
+    async def other(call: Call) -> None:
+        await again.wait()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.gather(saga.call(call), saga.call(other))
+
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order)
+    async with sqlite_shop.app.running():
+        await again.wait()
+        facts = [type(fact) for fact in await sqlite_shop.facts() if fact.mark.path == "1"]
+        done.set()
+    assert facts == [Begun, Attempted, Begun]

@@ -118,6 +118,9 @@ class Calls:
     async def run(self, opened: Open) -> None:
         """Make a call, or find out what has become of it, and write that down."""
         course, operation = self._writer.course, opened.operation
+        if not opened.is_begun:
+            async with self._writer.lock:
+                await self._writer.write(course.begins(opened.path))
         try:
             attempt = Calling(self._writer.tools, course, operation, opened.attempts + 1)
             value = await attempt.made(in_doubt=opened.is_in_doubt)

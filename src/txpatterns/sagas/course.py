@@ -15,7 +15,7 @@ from typing import Any
 
 from txpatterns.clock import Clock
 from txpatterns.correlation import CORRELATION_ID
-from txpatterns.errors import SagaDiverged, SagaValueRefused, WaitTimedOut
+from txpatterns.errors import NotBegun, SagaDiverged, SagaValueRefused, WaitTimedOut
 from txpatterns.messages import Event
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
@@ -43,6 +43,8 @@ class Open:
     is_ready: bool = False
     """Whether it is written down that the code waits for it: nothing begins before."""
     is_running: bool = False
+    is_begun: bool = True
+    """Whether it is written down that a call may be under way."""
     is_in_doubt: bool = False
     """Whether a call may have had its effect already."""
     is_registered: bool = False
@@ -135,7 +137,8 @@ class Course:
         was_running, opened.is_running = opened.is_running, False
         opened.is_in_doubt = opened.is_in_doubt or (decision.counts and isinstance(opened.operation.work, CallOut))
         seconds = decision.after.total_seconds()
-        fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds)
+        opened.is_begun = decision.counts or opened.is_in_doubt
+        fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds, begun=opened.is_begun)
         if decision.needs_attention:
             self._attention = _why(opened.operation, decision)
         standing = self.resting()
@@ -143,6 +146,21 @@ class Course:
         if standing is None and decision.needs_attention:
             standing = Standing(Status.RUNNING, attention=self._attention)
         return self._taken(self._write([*self._unwritten, fact], standing))
+
+    def begins(self, path: str) -> Write:
+        """Note that a call may be under way, of which it was noted that it was not; gives what is to be written."""
+        opened = self.open[path]
+        opened.is_begun = True
+        return self._taken(self._write([*self._unwritten, Begun(opened.operation.mark)], None))
+
+    def left(self) -> Write | None:
+        """Note of calls that they were not begun after all, now that nothing runs any more."""
+        facts: list[Fact] = [
+            Attempted(opened.operation.mark, opened.attempts, _LEFT, 0.0, begun=False)
+            for opened in self.open.values()
+            if isinstance(opened.operation.work, CallOut) and opened.is_begun and not opened.is_in_doubt
+        ]
+        return self._taken(self._write([*self._unwritten, *facts], None)) if facts else None
 
     def resting(self) -> Standing | None:
         """Say when a saga is due of which all that is open waits for a time; None: there is something to do now."""
@@ -288,6 +306,8 @@ class Course:
                     case Attempted():
                         self._dues[fact.mark.path] = since + fact.after
                         self._attempts[fact.mark.path] = fact.number
+                        if not fact.begun:
+                            self._begun.pop(fact.mark.path, None)
                     case Begun() | Failed():
                         self._begun[fact.mark.path] = since
                     case Undone():
@@ -378,6 +398,10 @@ class Course:
     def _told(self) -> str:
         assert self.failure is not None
         return f"{self.failure.type.rpartition(':')[2]}: {self.failure.text}"
+
+
+_LEFT = failure_of(NotBegun())
+"""Of a call whose process stopped before it was begun."""
 
 
 def _why(operation: Operation[Any], decision: Again) -> str:

@@ -134,6 +134,9 @@ class Driver:
             await self._until_changed()
         while self._tasks:
             await self._until_changed()
+        left = None if self._writer.is_over else self._course.left()
+        if left is not None:
+            await self._writer.write(left)
 
     def _begin(self) -> None:
         """Begin what is due of what the code waits for."""

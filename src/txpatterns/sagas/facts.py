@@ -89,6 +89,8 @@ class Attempted:
     after: float
     """Seconds from then to the next one, at least."""
     undoing: bool = False
+    begun: bool = True
+    """Whether a call may be under way since: not where nothing of it was begun, and what is written of that is void."""
     fact: Literal["attempted"] = "attempted"
 
 
