@@ -168,7 +168,7 @@ class SagaStore:
     ) -> list[Claimed]:
         """Take sagas that are due and that nobody who lives owns, the longest due first."""
         free = sa.or_(_saga.owner.is_(None), _saga.owner.not_in(alive))
-        due = sa.select(_saga.number).where(_saga.due_at <= self.database.now(), _served(known), free)
+        due = sa.select(_saga.number).where(_saga.due_at <= self._read_once(), _served(known), free)
         due = due.where(sa.literal(owner).in_(alive))  # whose membership has run out would find its own sagas free
         due = due.order_by(_saga.due_at).limit(most)
         if not is_sqlite(connection):
@@ -298,10 +298,14 @@ class SagaStore:
     def next_due(self, connection: Connection, known: Known, within: timedelta) -> timedelta | None:
         """Say how long until a saga is due that can be run here and nobody owns; None: not within that time."""
         now = sa.type_coerce(self.database.now(), Instant).label("now")
-        query = sa.select(_saga.due_at, now).where(_saga.due_at <= self.database.now(within), _saga.owner.is_(None))
+        query = sa.select(_saga.due_at, now).where(_saga.due_at <= self._read_once(within), _saga.owner.is_(None))
         query = query.where(_served(known))
         found = connection.execute(query.order_by(_saga.due_at).limit(1)).first()
         return None if found is None else found.due_at - found.now
+
+    def _read_once(self, plus: timedelta = NOW) -> sa.ScalarSelect[datetime]:
+        """Give the database's clock as it is once for a statement: of one that moves PostgreSQL looks at every row."""
+        return sa.select(self.database.now(plus)).scalar_subquery()
 
     def _values(self, standing: Standing) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -327,7 +331,8 @@ def _served(known: Known) -> sa.ColumnElement[bool]:
         sa.false(),
         *(
             sa.and_(
-                _saga.type == type_,
+                # An expression, or SQLite would take the index on types, which has all sagas that have ended.
+                sa.func.coalesce(_saga.type, "") == type_,
                 _saga.version.between(since, version),
                 sa.or_(_saga.diverged.is_(None), _saga.diverged != fingerprint),
             )
