@@ -58,4 +58,6 @@ class Failures:
     def tell(self, mark: Mark, error: BaseException, attempt: int, *, undoing: bool = False) -> None:
         """Tell the listeners of an attempt that failed."""
         saga = self._writer.saga
-        self._writer.tools.hooks.tell(StepRaised(saga.type, saga.id, mark.name, error, attempt, undoing))
+        errors = self._writer.course.definition.options.errors
+        expected = isinstance(error, (Reject, *errors)) and not undoing
+        self._writer.tools.hooks.tell(StepRaised(saga.type, saga.id, mark.name, error, attempt, undoing, expected))

@@ -41,6 +41,8 @@ class StepRaised(Moment):
     error: BaseException
     attempt: int
     undoing: bool = False
+    expected: bool = False
+    """Whether the saga has named such errors, so that its code is told of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class FailureLog(Hooks):
     @on(StepRaised)
     def step_raised(self, moment: StepRaised) -> None:
         error, step = moment.error, f"{one_line(moment.type)}: {one_line(moment.step)}"
-        level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
+        level = logging.INFO if moment.expected or isinstance(error, HandlerSignal) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
         who = f"{one_line(line)}: {step}" if line else step
         what = "could not be undone" if moment.undoing else "failed"

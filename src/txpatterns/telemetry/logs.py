@@ -150,7 +150,8 @@ class LoggingHooks(Hooks):
 
     @on(StepRaised)
     def step_raised(self, moment: StepRaised) -> None:
-        self._log.warning("step failed", **_of_saga(moment), **_told(moment.error))
+        level = self._log.info if moment.expected else self._log.warning
+        level("step failed", **_of_saga(moment), **_told(moment.error))
 
     @on(SagaEnded)
     def saga_ended(self, moment: SagaEnded) -> None:
