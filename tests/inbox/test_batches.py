@@ -310,6 +310,25 @@ async def test_a_batch_that_takes_too_long_is_halved_as_well(world):
     assert "did not end within 0:00:00.100000" in dead.error
 
 
+@pytest.mark.parametrize("order", ["0101", "010", "0110", "001", "1001", "01x", "0x1", "x01"])
+async def test_what_is_left_out_of_a_batch_that_fails_does_not_hide_the_poison(world, order):
+    """P2, P3, H316: the same twice, behind or in front of the poison (1), and what was handled before (x)."""
+    consumer, batches = world.consumer(policies=quick(1)), []
+    failing(consumer, batches, {("a", 1), ("b", 1)})
+    messages = {(book, name): world.message(Noted(book=book, number=int(name, 16))) for book in "ab" for name in "01e"}
+    async with AsyncSession(world.database.engine) as session, session.begin():
+        for book in "ab":
+            assert await consumer.inbox.aclaim(session, "app.noted", messages[book, "e"].id)
+    world.broker.put(*[messages[book, name] for book in "ab" for name in order.replace("x", "e")])
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.settled(consumer)
+    assert sorted(await world.effects()) == [("a", 0), ("b", 0)]
+    assert [row.reason for row in await world.dead()] == ["exhausted"] * 2
+    assert len(batches) <= 2 * 4
+    assert await world.waiting() == []
+
+
 async def test_what_the_database_refuses_is_found_by_halving(world):
     """P2, H297: a unique row of the application that two messages want: the second fails alone."""
     consumer = world.consumer(policies=quick(1))

@@ -68,10 +68,13 @@ class Part:
         """What the handler is called with."""
         return [(item.event, item.entry.message) for item in self.taken]
 
-    def halves(self) -> tuple[list[Item], list[Item]]:
-        """Those that were claimed, in two parts."""
-        middle = (len(self.taken) + 1) // 2
-        return self.taken[:middle], self.taken[middle:]
+    def halves(self) -> tuple[Sequence[Item], Sequence[Item]]:
+        """All in two parts, each with half of those that were claimed.
+
+        The others go with them: what is known of one holds for its key only when all before it have come to an end.
+        """
+        middle = self.items.index(self.taken[(len(self.taken) + 1) // 2])
+        return self.items[:middle], self.items[middle:]
 
 
 class _Group:
@@ -159,15 +162,16 @@ class Batches:
         """
         told: dict[Item, Result] = {}
         stopped: set[str] = set()
-        parts = [[item for group in groups for item in group.items]]
+        parts: list[Sequence[Item]] = [[item for group in groups for item in group.items]]
         while parts:
             going = [item for item in parts.pop() if item.entry.lane not in stopped]
             if going:
                 part, result = await self._attempt(going)
-                told.update(_results(part, result))
-                stopped.update(item.entry.lane for item in going if told.get(item, LEFT).came in _STOPS)
                 if result.came is Came.FAILED and len(part.taken) > 1:
                     parts.extend(reversed(part.halves()))
+                    continue
+                told.update(_results(part, result))
+                stopped.update(item.entry.lane for item in going if told[item].came in _STOPS)
             for group in groups:
                 if not group.told.done() and (group.lane in stopped or all(item in told for item in group.items)):
                     group.told.set_result([told.get(item, LEFT) for item in group.items])
@@ -219,13 +223,10 @@ _STOPS = frozenset((Came.REFUSED, Came.FAILED))
 
 
 def _results(part: Part, result: Result) -> Iterator[tuple[Item, Result]]:
-    """Say what came of each message of a part, but for those that are to be handled in smaller parts."""
+    """Say what came of each message of a part."""
     taken = set(part.taken)
     for item in part.items:
-        if item not in taken:
-            yield item, Result(Came.REFUSED)
-        elif result.came is not Came.FAILED or len(taken) == 1:
-            yield item, result
+        yield item, result if item in taken else Result(Came.REFUSED)
 
 
 def _chosen(waiting: deque[_Group]) -> list[_Group]:
