@@ -217,3 +217,44 @@ async def test_an_error_that_only_the_driver_knows_undoes_all_the_same(database)
         (letter,) = await world.dead()
         assert "undid all its work" in letter.error
         assert (await world.effects(), await world.inbox()) == ([], [])
+
+
+async def test_an_error_that_was_swallowed_is_named(database):
+    """P2, H46: the one that undid the work, and not that nothing works after it."""
+    async with Database(database.url("asyncpg")) as ours:
+        world = await prepared(ours)
+        consumer = world.consumer(policies=quick(1))
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            for column in ("no_such_column", "another_column"):
+                with suppress(Exception):
+                    await tx.session.execute(sa.text(f"SELECT {column}"))
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            await world.broker.all_acked()
+        (letter,) = await world.dead()
+        assert "no_such_column" in letter.error.splitlines()[0]
+
+
+async def test_a_handler_that_waits_for_its_own_lock_on_sqlite_has_failed(tmp_path):
+    """P7, H45, H317: another session of the handler's can never write while the handler's own does, so no repeat."""
+    async with Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}") as ours:
+        world, runs = await prepared(ours), []
+        consumer = world.consumer(policies=quick(2))
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            runs.append(event.number)
+            async with ours.session() as other, other.begin():
+                await other.execute(sa.text("PRAGMA busy_timeout = 0"))
+                await other.execute(note(event.book, event.number))
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            await world.broker.all_acked()
+            await world.settled(consumer)
+        (letter,) = await world.dead()
+        assert "database is locked" in letter.error
+        assert runs == [1, 1]

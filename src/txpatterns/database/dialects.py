@@ -152,6 +152,8 @@ def sqlstate(error: BaseException) -> str:
 
 
 READ_ONLY = "25006"
+NOTHING_WORKS = "25P02"
+"""What every statement gets in a transaction of which an earlier one has failed."""
 
 
 def has_open_transaction(connection: Connection) -> bool | None:

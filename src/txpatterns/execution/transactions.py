@@ -13,7 +13,15 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from txpatterns.causes import behind, mark, place_of
-from txpatterns.database.dialects import has_open_transaction, is_disconnect, is_repeatable, may_pass
+from txpatterns.database.dialects import (
+    NOTHING_WORKS,
+    has_open_transaction,
+    is_disconnect,
+    is_repeatable,
+    is_sqlite,
+    may_pass,
+    sqlstate,
+)
 from txpatterns.database.engines import WRITES, refuse_autocommit
 from txpatterns.database.sessions import writing_connection
 from txpatterns.errors import TransactionEnded, TxPatternsError
@@ -109,7 +117,9 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
         lost = committing or (connection.invalidated and connection not in _cut_off)
         if caller.is_over_limit() and (link := _broken_link(error, lost=lost)) is not None:
             return Result(Came.FAILED, _over_limit(run, link), ended)
-        return _of_code(error, lost=lost, ended=ended)
+        # SQLite's one writer is this transaction: code that finds the database locked in it waits for itself.
+        repeats = any(map(is_repeatable, behind(error))) and (committing or not is_sqlite(connection))
+        return _of_code(error, lost=lost, ended=ended, repeats=repeats)
     return Result(Came.DONE, value=value)
 
 
@@ -129,7 +139,8 @@ def _note_failure(context: ExceptionContext) -> None:
     connection = context.connection
     if connection is None or connection.closed or connection.invalidated:
         return
-    _failed[connection] = str(context.original_exception)
+    if sqlstate(context.original_exception) != NOTHING_WORKS:  # another one has failed before, and that one is told
+        _failed[connection] = str(context.original_exception)
     if not isinstance(context.original_exception, Exception):
         _cut_off[connection] = True
 
@@ -171,7 +182,7 @@ def _of_opening(error: BaseException) -> Result:
     return Result(Came.REPEAT if is_repeatable(error) else Came.OUTAGE, error)
 
 
-def _of_code(error: BaseException, *, lost: bool, ended: bool) -> Result:
+def _of_code(error: BaseException, *, lost: bool, ended: bool, repeats: bool) -> Result:
     """Only a lost connection of ours is an outage: the code may well have talked to other servers.
 
     What the database says counts wherever it stands: in a group, or behind the error that the code made of it.
@@ -179,7 +190,7 @@ def _of_code(error: BaseException, *, lost: bool, ended: bool) -> Result:
     link = _broken_link(error, lost=lost)
     if link is not None:
         return Result(Came.OUTAGE, link, ended)
-    return Result(Came.REPEAT if any(map(is_repeatable, behind(error))) else Came.FAILED, error, ended)
+    return Result(Came.REPEAT if repeats else Came.FAILED, error, ended)
 
 
 def _broken_link(error: BaseException, *, lost: bool) -> BaseException | None:
