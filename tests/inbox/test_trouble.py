@@ -13,7 +13,7 @@ from inbox.support import Echoed, Noted, eventually, note, prepared, quick, runn
 from txpatterns.coordination.leases import Leases
 from txpatterns.database import Database
 from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
-from txpatterns.inbox import SyncTransaction, Transaction, consuming
+from txpatterns.inbox import BatchTransaction, SyncTransaction, Transaction, consuming
 
 SERIALIZATION_FAILURE = sa.text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$")
 
@@ -97,6 +97,42 @@ async def test_an_outage_of_the_database_is_waited_out(own_postgres, postgres_wo
     assert found == Counter(range(100))
     assert (world.told.counts["failed"], await world.dead()) == (0, [])
     assert len([record for record in caplog.records if record.name == "txpatterns"]) <= 20
+
+
+@pytest.mark.parametrize("kind", ["single", "batch"])
+async def test_a_handler_that_ends_its_connection_each_time_has_failed(world, kind):
+    """P7, H318: the database can be reached, so it is no outage, as which it would be tried for ever; others go on."""
+    consumer, runs = world.consumer(policies=quick(2)), Counter()
+
+    async def effects(session, events):
+        for event in events:
+            runs[event.number] += 1
+            await session.execute(note(event.book, event.number))
+        if any(event.number == 1 for event in events):
+            raw = await (await session.connection()).get_raw_connection()
+            await raw.driver_connection.close()
+            await session.execute(sa.text("SELECT 1"))
+
+    if kind == "single":
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            await effects(tx.session, [event])
+    else:
+
+        @consumer.on(Noted, batch=10)
+        async def noted_together(events: list[Noted], tx: BatchTransaction) -> None:
+            await effects(tx.session, events)
+
+    world.put(*[Noted(book=str(number % 2), number=number) for number in range(4)])
+    async with running(consumer):
+        await world.broker.all_acked()
+        await world.settled(consumer)
+    assert sorted(number for _, number in await world.effects()) == [0, 2, 3]
+    (letter,) = await world.dead()
+    assert (letter.reason, letter.attempts) == ("exhausted", 2)
+    if kind == "single":
+        assert runs == {0: 1, 1: 2 * 6, 2: 1, 3: 1}
 
 
 async def test_a_blocking_handler_stalls_neither_loop_nor_lease(any_database):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -163,7 +164,10 @@ def has_open_transaction(connection: Connection) -> bool | None:
     """
     driver: Any = connection.connection.driver_connection
     if is_sqlite(connection):
-        return bool(driver.in_transaction)
+        try:
+            return bool(driver.in_transaction)
+        except (sqlite3.ProgrammingError, ValueError):  # it is closed, says the driver, or aiosqlite
+            return True
     if connection.dialect.driver == "asyncpg":
         return bool(driver.is_closed() or driver.is_in_transaction())
     return {"IDLE": False, "INERROR": None}.get(driver.info.transaction_status.name, True)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,6 +20,7 @@ from txpatterns.execution.transactions import transact
 from txpatterns.execution.underway import Underway
 
 _REPEATS = 5
+_ANYTHING = sa.select(sa.literal(1))
 
 Ask = Callable[[Callable[[Connection], bool]], Awaitable[bool]]
 """Asks something in a transaction of the library's own."""
@@ -54,7 +56,9 @@ class Execution:
     async def settle(self, make: Callable[[], Run], ask: Ask) -> Result:
         """Run the code until something has come of it; ``make`` describes each of the runs.
 
-        What the database gave up for another transaction's sake runs again at once, at most five times. Code that
+        What the database gave up for another transaction's sake runs again at once, at most five times; so does what
+        lost its connection, when the database can be reached again. What then loses it once more has failed: it is the
+        code that ends its connection, and not an outage. Code that
         ended its transaction by itself has come to an end (``ENDED``) where what the opening wrote stands, whatever it
         raised then: to run again could only do the rest twice.
         """
@@ -64,7 +68,9 @@ class Execution:
             result = await self.run(run)
             if result.error is not None and result.ended and await ask(run.stands):
                 return Result(Came.ENDED, _ended_by(run, result.error))
-            if result.came is not Came.REPEAT:
+            if result.came is Came.OUTAGE and result.began:
+                await ask(_is_reached)
+            elif result.came is not Came.REPEAT:
                 return result
             if repeats == _REPEATS:
                 return Result(Came.FAILED, result.error)
@@ -72,6 +78,10 @@ class Execution:
 
     def _in_thread(self, run: Run) -> Result:
         return transact(self.database.sync_session(), run, InThread(run, self.underway))
+
+
+def _is_reached(connection: Connection) -> bool:
+    return bool(connection.execute(_ANYTHING).scalar())
 
 
 def _ended_by(run: Run, error: BaseException) -> TransactionEnded:

@@ -40,6 +40,8 @@ class Result:
     ended: bool = False
     """Whether the code ended the transaction by itself, so that its record may stand although it failed."""
     value: object = None
+    began: bool = False
+    """With ``OUTAGE``: whether the code ran, so that the connection was lost in it, or at its commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ def _of_code(error: BaseException, *, lost: bool, ended: bool, repeats: bool) ->
     """
     link = _broken_link(error, lost=lost)
     if link is not None:
-        return Result(Came.OUTAGE, link, ended)
+        return Result(Came.OUTAGE, link, ended, began=True)
     return Result(Came.REPEAT if repeats else Came.FAILED, error, ended)
 
 
