@@ -304,6 +304,19 @@ async def test_a_run_that_is_cancelled_closes_its_connection(app, signs):
     assert (task.cancelled(), watch.hears, connections.leaks()) == (True, False, [])
 
 
+async def test_a_loop_that_was_closed_is_not_asked_for(app, signs):
+    """H319: whoever closes a loop in the middle of its work leaves neither a thread nor a connection behind."""
+    connections, watch = Connections(), FileWatch(app.database)
+    watch.on(OUTBOX, Heard(), sign=signs[OUTBOX])
+    loop = asyncio.new_event_loop()
+    visits = watch._visits(loop)
+    next(visits)  # it is opened
+    next(visits)  # and asked
+    loop.close()
+    assert next(visits, "its end") == "its end"
+    assert connections.leaks() == []
+
+
 async def test_a_call_that_fails_keeps_nobody_from_the_others(app, signs):
     """H34: it is written into the log, and polling finds what there is to do."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -116,7 +116,7 @@ class FileWatch(Hearing):
 
         def visits() -> Iterator[None]:
             try:
-                yield from self._visits(loop.call_soon_threadsafe)
+                yield from self._visits(loop)
             except Exception as error:  # noqa: BLE001 - raised in the loop
                 raised.append(error)
             finally:
@@ -134,13 +134,14 @@ class FileWatch(Hearing):
             raise raised[0]
         return True
 
-    def _visits(self, tell: Callable[..., object]) -> Iterator[None]:
-        """Ask once in each round."""
+    def _visits(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Ask once in each round, until the end; that of a loop that was closed in the middle of its work, too."""
+        tell = loop.call_soon_threadsafe
         with watched(self._database.engine, self._signs) as file:
             has_begun = False
             while True:
                 yield
-                if self._over:
+                if self._over or loop.is_closed():
                     return
                 news, self._answered_at = file.news(), time.monotonic()
                 for word in news:
