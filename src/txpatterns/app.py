@@ -28,7 +28,7 @@ from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.parts import PartChoice, Parts
-from txpatterns.retries import FailurePolicies, RetryLadder
+from txpatterns.retries import FailurePolicies, RetryLadder, check_kind
 from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
@@ -88,6 +88,7 @@ class App:
         self.name = _group(name)
         self.settings = options.get("settings") or AppSettings.from_environment()
         self.policies = options.get("policies") or FailurePolicies()
+        check_kind(FailurePolicies, self.policies)
         self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
         """Where each of the two came from: ``constructor``, ``environment`` or ``default``."""
         if database is None:

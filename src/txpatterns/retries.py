@@ -38,7 +38,7 @@ class RetryLadder:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_kind(timedelta, *self.delays)
+        check_kind(timedelta, *self.delays)
         if any(delay <= timedelta(0) for delay in self.delays) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(
                 "Ladder delays must be positive and jitter between 0 and 1.",
@@ -70,8 +70,8 @@ class FailurePolicy:
     ladder: RetryLadder = field(default_factory=RetryLadder)
 
     def __post_init__(self) -> None:
-        _check_kind(OnFailure, self.on_failure)
-        _check_kind(RetryLadder, self.ladder)
+        check_kind(OnFailure, self.on_failure)
+        check_kind(RetryLadder, self.ladder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class FailurePolicies:
     topics: Mapping[str, FailurePolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_kind(FailurePolicy, self.default, *self.topics.values())
+        check_kind(FailurePolicy, self.default, *self.topics.values())
 
     def of(self, topic: str) -> FailurePolicy:
         """Give the policy of a topic."""
@@ -128,7 +128,7 @@ class FailureRules:
                 raise ConfigurationError(
                     f"{kind!r} is no class of errors.", fix="Write, for example: permanent=[ValueError]"
                 )
-        _check_kind(RetryLadder, *self.ladders.values())
+        check_kind(RetryLadder, *self.ladders.values())
 
     @classmethod
     def of(
@@ -203,10 +203,12 @@ def _named(error: BaseException, rules: FailureRules, seen: set[int]) -> Iterato
         yield from _named(cause, rules, seen)
 
 
-def _check_kind(kind: type, *values: object) -> None:
+def check_kind(kind: type, *values: object) -> None:
+    """Refuse what is said about failures with objects of another class. Raises ConfigurationError."""
     for value in values:
         if not isinstance(value, kind):
             raise ConfigurationError(
                 f"{value!r} is no {kind.__name__}.",
-                fix="Write, for example: FailurePolicy(OnFailure.PARK, RetryLadder((timedelta(seconds=1),)))",
+                fix="Write, for example: "
+                "FailurePolicies(FailurePolicy(OnFailure.PARK, RetryLadder((timedelta(seconds=1),))))",
             )

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from txpatterns import App, AppSettings, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
+from txpatterns import App, AppSettings, FailurePolicies, FailurePolicy, MemoryBroker, OnFailure, RetryLadder
 from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError
 from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.outbox.relay import RelaySettings
+from txpatterns.outbox.relay import Relay, RelaySettings
 
 ZERO = timedelta(0)
 
@@ -76,6 +76,10 @@ def test_a_mistyped_variable_is_told(caplog):
         lambda: FailurePolicy(OnFailure.HOLD, (timedelta(seconds=1),)),
         lambda: FailurePolicies(topics={"orders": OnFailure.PARK}),
         lambda: FailurePolicies(OnFailure.PARK),
+        lambda: App("orders", policies=FailurePolicy(OnFailure.PARK)),
+        lambda: App("orders", policies={"orders": FailurePolicy()}),
+        lambda: ConsumerSettings(policies=FailurePolicy()),
+        lambda: Relay(Database("sqlite:///x.db"), MemoryBroker(), policies=FailurePolicy()),
         lambda: RetryLadder((5,)),
         lambda: RetryLadder((ZERO,)),
         lambda: RetryLadder(jitter=2),

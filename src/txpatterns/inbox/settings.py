@@ -12,7 +12,7 @@ from sqlalchemy.pool import QueuePool
 from txpatterns.checks import INSTANT, LEAST_LEASE, check_at_least
 from txpatterns.errors import UnsafeSettings
 from txpatterns.inbox.handlers import Handler
-from txpatterns.retries import FailurePolicies
+from txpatterns.retries import FailurePolicies, check_kind
 
 _USUAL_CONCURRENCY = 16
 
@@ -49,6 +49,7 @@ class ConsumerSettings:
     stop_within: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
+        check_kind(FailurePolicies, self.policies)
         check_at_least(1, self, "concurrency", "max_in_flight", "max_bytes")
         check_at_least(INSTANT, self, "retention", "handler_timeout", "retry_interval", "takeover")
         check_at_least(timedelta(0), self, "redelivery_horizon", "stop_within")

@@ -16,7 +16,7 @@ from txpatterns.outbox.relay.due import Due
 from txpatterns.outbox.relay.rows import Row
 from txpatterns.outbox.relay.settings import RelaySettings
 from txpatterns.outbox.schema import SCOPE
-from txpatterns.retries import FailurePolicies
+from txpatterns.retries import FailurePolicies, check_kind
 from txpatterns.runtime.outages import Outages
 from txpatterns.transport import Publisher
 
@@ -36,6 +36,7 @@ class RelayState:
         self.database = database
         self.broker = broker
         self.settings = settings
+        check_kind(FailurePolicies, policies)
         self.policies = policies
         self.hooks = hooks
         self.random = random
