@@ -271,6 +271,34 @@ async def test_a_graceful_stop_lets_the_running_handler_finish_and_leaves_the_re
         await world.told.until(lambda counts: counts["handled"] == 3)
 
 
+async def test_what_is_claimed_while_the_consumer_stops_is_attempted(world, monkeypatch):
+    """P7, H320: its attempt is counted already, so a stop that left it out would use it up for nothing."""
+    consumer, runs = world.consumer(policies=quick(2)), []
+
+    @consumer.on(Noted)
+    async def noted(event: Noted, tx: Transaction) -> None:
+        runs.append(event.number)
+        if len(runs) == 1:
+            raise ValueError
+        await tx.session.execute(note(event.book, event.number))
+
+    attempts = consumer._consuming.processing.attempts
+    claim, loop = attempts.claim, asyncio.get_running_loop()
+
+    def claim_and_stop(*given, **named):
+        claimed, dead = claim(*given, **named)
+        if claimed:
+            loop.call_soon_threadsafe(consumer.stop)
+        return claimed, dead
+
+    monkeypatch.setattr(attempts, "claim", claim_and_stop)
+    world.put(Noted(book="a", number=1))
+    async with asyncio.timeout(60):
+        await consumer.run()
+    assert runs == [1, 1]
+    assert (await world.effects(), await world.waiting(), await world.dead()) == ([("a", 1)], [], [])
+
+
 async def test_a_stop_does_not_wait_for_room(sqlite_world):
     """P7, H37: with more messages than it may hold, and a handler that does not end, it returns after `stop_within`."""
     world = sqlite_world

@@ -121,6 +121,8 @@ class DueAttempts:
                 busy=frozenset(self._busy),
             )
             async with self._claiming:
+                if processing.outages.stopping.is_set():
+                    return 0
                 claimed, dead = await processing.database.transact(claim)
                 self._outages.fine()
                 for waiting in claimed:
@@ -168,7 +170,9 @@ class DueAttempts:
         return found
 
     async def finished(self) -> None:
-        """Wait for the attempts that run."""
+        """Wait for the attempts that run, those included that are just being claimed."""
+        async with self._claiming:
+            pass
         while self._running:
             await asyncio.wait(set(self._running))
 
