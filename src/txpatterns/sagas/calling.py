@@ -16,10 +16,11 @@ from txpatterns.errors import Reject, SagaDefinitionError
 from txpatterns.execution.calls import is_not_the_codes
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
-from txpatterns.sagas.course import Course, Open
+from txpatterns.sagas.course import Course
 from txpatterns.sagas.decisions import Tell
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.moments import StepRuns
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Operation
 from txpatterns.sagas.store import Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any
@@ -21,6 +21,7 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Undone, Waiting
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
 from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.schema import Status
@@ -30,30 +31,6 @@ from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
 from txpatterns.sagas.strands import Error, Outcome, Value
 from txpatterns.sagas.transactions import Instance
 from txpatterns.sagas.undoing import Deed, Undoing
-
-
-@dataclass(slots=True)
-class Open:
-    """An operation that the code waits for."""
-
-    operation: Operation[Any]
-    attempts: int = 0
-    due: float = 0.0
-    """When it is to be begun, or ends by itself, by the monotonic clock."""
-    is_ready: bool = False
-    """Whether it is written down that the code waits for it: nothing begins before."""
-    is_running: bool = False
-    is_begun: bool = True
-    """Whether it is written down that a call may be under way."""
-    is_in_doubt: bool = False
-    """Whether a call may have had its effect already."""
-    is_registered: bool = False
-    """Whether it is kept that an event is waited for."""
-
-    @property
-    def path(self) -> str:
-        """Its place."""
-        return self.operation.mark.path
 
 
 class Course:

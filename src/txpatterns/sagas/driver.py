@@ -13,9 +13,10 @@ from txpatterns.causes import one_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.calling import Calls
-from txpatterns.sagas.course import Course, Open
+from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.failures import Failures
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Sleep
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.steps import Steps

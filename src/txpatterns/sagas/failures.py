@@ -6,10 +6,10 @@ from functools import partial
 
 from txpatterns.errors import Reject
 from txpatterns.retries import RetryLadder
-from txpatterns.sagas.course import Open
 from txpatterns.sagas.decisions import Again, Tell, after_attempt
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import StepRaised
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.undoing import Deed
 from txpatterns.sagas.writer import SagaWriter

@@ -9,9 +9,9 @@ from txpatterns.causes import one_of
 from txpatterns.errors import LeaseLost
 from txpatterns.execution import Came, Result
 from txpatterns.sagas.attempt import Attempt
-from txpatterns.sagas.course import Open
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.failures import Failures
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.store import Write
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.undoing import Deed

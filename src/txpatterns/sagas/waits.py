@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from txpatterns.database.dialects import may_pass
-from txpatterns.sagas.course import Open
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.signal_store import Arrived, SignalStore
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.writer import SagaWriter
