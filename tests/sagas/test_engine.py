@@ -403,6 +403,23 @@ async def test_code_that_has_changed_under_a_running_saga_is_found_out(shop: Sho
     assert asked == ["hold A1"]
 
 
+async def test_a_saga_whose_arguments_are_not_taken_any_more_needs_a_person(sqlite_shop: Shop) -> None:
+    """P4, H171: it is flagged, and not begun anew for ever."""
+
+    async def order(saga: SagaContext, sku: str) -> None:
+        await saga.step(reserve, sku)
+
+    async def changed(saga: SagaContext, amount: int) -> None: ...
+
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order, "A1")
+    other = another(sqlite_shop)
+    saga_of(other, changed)
+    async with other.app.running():
+        await other.watch.flagged.wait()
+    assert "other arguments than its code takes now" in (await sqlite_shop.row())["attention"]
+
+
 async def test_a_step_that_ends_its_transaction_by_itself_is_not_repeated(shop: Shop) -> None:
     """P4: half of its work stands, so a second attempt could do it twice: a person decides."""
 

@@ -57,6 +57,7 @@ class Course:
         self._attempts: dict[str, int] = {}
         self._dues: dict[str, float] = {}
         self._begun: dict[str, float] = {}
+        self._finished = 0.0
         self._unwritten: list[Fact] = []
         self._emits: list[tuple[str, Event]] = []
         self._unwaits: list[str] = []
@@ -76,7 +77,7 @@ class Course:
         self._take(entries, now)
         turn = replay.follow(facts, self._outcome_of)
         if self.failure is not None:
-            return None
+            return self._to_undo(turn)
         write = self._plan(turn)
         if write.rests:  # whether something has come meanwhile is seen before it rests again
             write = replace(write, standing=None, rests=False)
@@ -226,6 +227,11 @@ class Course:
         return Write((), self._stuck(why))
 
     @property
+    def unwritten(self) -> Write:
+        """What the code was told, and has sent, that is to be written with whatever comes next."""
+        return Write(tuple(self._unwritten), None, tuple(self._emits))
+
+    @property
     def is_past_pivot(self) -> bool:
         """Whether the saga only goes forward from here on."""
         return any(mark.kind == Kind.PIVOT for mark in self._running.story)
@@ -290,9 +296,17 @@ class Course:
                     case Undone():
                         self.undoing.undid(fact.mark.path)
                     case Finished():
-                        self.failure = fact.failure
+                        self.failure, self._finished = fact.failure, since
                     case _:
                         continue
+
+    def _to_undo(self, turn: Turn) -> Write | None:
+        """Add what was under way when a person ended the saga; gives its end where nothing is to be undone."""
+        for operation in turn.operations:
+            if operation.mark.path in self._begun and isinstance(operation.work, CallOut):
+                # Its last attempt may have begun at any time until then.
+                self.undoing.may_have_done(operation, self._finished)
+        return Write((), self._compensated()) if self.undoing.next() is None else None
 
     def _plan(self, turn: Turn, *facts: Fact) -> Write:
         """Say what is to be written behind a turn."""

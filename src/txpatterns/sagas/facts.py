@@ -91,6 +91,8 @@ class Attempted:
     undoing: bool = False
     begun: bool = True
     """Whether a call may be under way since: not where nothing of it was begun, and what is written of that is void."""
+    by: str | None = None
+    """Who has brought the next one forward; None: a try has failed."""
     fact: Literal["attempted"] = "attempted"
 
 
@@ -117,6 +119,8 @@ class Finished:
 
     value: str | None = None
     failure: Failure | None = None
+    by: str | None = None
+    """Who has ended it, wherever its code is; None: the code itself."""
     fact: Literal["finished"] = "finished"
 
 

@@ -169,7 +169,7 @@ class Replay:
                         turn = self._after(turn, self.give(fact.mark.path, outcome_of(operation, fact)))
                     case Begun():
                         self._found(fact.mark, turn)
-                    case Finished() if turn.end is None:
+                    case Finished(by=None) if turn.end is None:
                         raise SagaDiverged("The code had come to its end, and now waits for more.")
         finally:
             self.is_following = False

@@ -1,4 +1,4 @@
-"""The tables of sagas: where each of them stands, and its journal."""
+"""The tables of sagas: where each of them stands, its journal, and what operators did to it."""
 
 from __future__ import annotations
 
@@ -100,6 +100,25 @@ saga_signal_table = sa.Table(
     sa.Index("ix_txp_saga_signal_received", "received_at"),
     sqlite_autoincrement=True,
     comment="events that sagas wait for, or will; kept for a while, whoever has had them",
+)
+
+saga_audit_table = sa.Table(
+    "txp_saga_audit",
+    metadata,
+    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
+    sa.Column("done_at", Instant, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("action", sa.String(20), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    sa.Column("saga", sa.BigInteger, nullable=False, comment="its number"),
+    sa.Column("type", sa.String(200), nullable=False),
+    sa.Column("saga_id", sa.String(200), nullable=False),
+    sa.Column("path", sa.Text, comment="the operation that it was about"),
+    sa.Column("status", sa.String(20), nullable=False, comment="where the saga stood before"),
+    sa.Column("attention", sa.Text, comment="what was told of it before"),
+    sa.Index("ix_txp_saga_audit_saga", "saga"),
+    sqlite_autoincrement=True,
+    comment="what operators did to sagas; it holds no values",
 )
 
 SAGA_TABLES = frozenset(table.name for table in (saga_table, saga_journal_table, saga_wait_table, saga_signal_table))

@@ -180,7 +180,7 @@ class SagaStore:
             .values(owner=owner, epoch=_saga.epoch + 1, crashes=_saga.crashes + died)
             .returning(*saga_table.columns, sa.type_coerce(self.database.now(), Instant).label("now"))
         )
-        return [_claimed(row) for row in connection.execute(claim).mappings()]
+        return [claimed_of(row) for row in connection.execute(claim).mappings()]
 
     def journal(self, connection: Connection, saga: Claimed) -> list[Entry]:
         """Read the journal of a saga."""
@@ -341,7 +341,8 @@ def _served(known: Known) -> sa.ColumnElement[bool]:
     )
 
 
-def _claimed(row: RowMapping) -> Claimed:
+def claimed_of(row: RowMapping) -> Claimed:
+    """Read a row as whoever claims the saga does."""
     return Claimed(
         number=row["number"],
         type=row["type"],

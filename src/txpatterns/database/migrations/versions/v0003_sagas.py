@@ -18,6 +18,7 @@ def upgrade() -> None:
     the_sagas()
     the_journal()
     what_they_wait_for()
+    what_operators_did()
 
 
 def the_sagas() -> None:
@@ -95,3 +96,23 @@ def what_they_wait_for() -> None:
         comment="events that sagas wait for, or will; kept for a while, whoever has had them",
     )
     op.create_index("ix_txp_saga_signal_received", "txp_saga_signal", ["received_at"])
+
+
+def what_operators_did() -> None:
+    op.create_table(
+        "txp_saga_audit",
+        sa.Column("id", NUMBER, sa.Identity(), primary_key=True),
+        sa.Column("done_at", INSTANT, nullable=False),
+        sa.Column("who", sa.String(200), nullable=False),
+        sa.Column("action", sa.String(20), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+        sa.Column("saga", sa.BigInteger, nullable=False, comment="its number"),
+        sa.Column("type", sa.String(200), nullable=False),
+        sa.Column("saga_id", sa.String(200), nullable=False),
+        sa.Column("path", sa.Text, comment="the operation that it was about"),
+        sa.Column("status", sa.String(20), nullable=False, comment="where the saga stood before"),
+        sa.Column("attention", sa.Text, comment="what was told of it before"),
+        sqlite_autoincrement=True,
+        comment="what operators did to sagas; it holds no values",
+    )
+    op.create_index("ix_txp_saga_audit_saga", "txp_saga_audit", ["saga"])
