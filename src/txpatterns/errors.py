@@ -30,7 +30,8 @@
     │   ├── StepFailed               what a saga's code is told of an operation that failed for good
     │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
     │   ├── NotBegun                 what a call raises that was not made
-    │   └── SagaFailed               what who waits for a saga is told of one that did not complete
+    │   ├── SagaFailed               what who waits for a saga is told of one that did not complete
+    │   └── SagaKept                 a saga that cannot go the way that an operator asked for
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -284,6 +285,13 @@ class SagaFailed(SagaError):
         self.id = id
         self.status = status
         self.failure = failure
+
+
+class SagaKept(SagaError):
+    """The saga stays as it is."""
+
+    code = "TXP-1620"
+    fix = "Look at it: txp saga show ID"
 
 
 class LetterKept(TxPatternsError):

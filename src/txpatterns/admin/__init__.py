@@ -5,6 +5,10 @@ from txpatterns.admin.deadletters import Reader, drop, find_letter, find_letters
 from txpatterns.admin.depths import DepthsWatch, read_depths
 from txpatterns.admin.inbox import AtHandlers, InboxEntry, find_at_handlers, list_inbox
 from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbox
+from txpatterns.admin.saga_check import check_sagas
+from txpatterns.admin.saga_code import SagaCode
+from txpatterns.admin.saga_deeds import SagaInHand
+from txpatterns.admin.sagas import FoundSaga, SagaEntry, find_saga, list_sagas
 
 __all__ = [
     "AtHandlers",
@@ -12,17 +16,24 @@ __all__ = [
     "Deed",
     "DepthsWatch",
     "Found",
+    "FoundSaga",
     "InboxEntry",
     "OutboxEntry",
     "Reader",
+    "SagaCode",
+    "SagaEntry",
+    "SagaInHand",
+    "check_sagas",
     "drop",
     "find_at_handlers",
     "find_letter",
     "find_letters",
     "find_message",
+    "find_saga",
     "in_order",
     "list_inbox",
     "list_outbox",
+    "list_sagas",
     "read_audit",
     "read_depths",
     "retry",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +11,11 @@ from typing import Annotated
 
 import typer
 
-from txpatterns.admin.audit import AuditEntry, Deed, read_audit
+from txpatterns.admin.audit import AuditEntry, read_audit
 from txpatterns.admin.deadletters import Reader, drop, find_letter, find_letters, in_order, retry
 from txpatterns.admin.matching import NAMES, conditions_of
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, as_named, load_app, open_tables
+from txpatterns.cli.operators import deed_of, named, with_reason
 from txpatterns.cli.output import DIFFERENT, examples, show, table, why
 from txpatterns.cli.remains import count
 from txpatterns.database import Database
@@ -40,6 +38,7 @@ group = typer.Typer(no_args_is_help=True, help="Messages that were given up.")
 
 _COLUMNS = ("id", "died_at", "consumer", "topic", "type", "key", "attempts", "reason")
 _SHOWN = 20
+_KNOWS = "the handlers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +127,9 @@ def retry_(
     This only puts them back, with all their attempts; a running App takes them at once. One is put back without
     a question; for --matching you are asked, or say --yes. Exit code 3 when some of them stay as they are.
     """
-    place = _named(app)
+    place = named(app, _KNOWS)
     loaded = load_app(place)
-    reader, deed = Reader(loaded.consumer.handlers, loaded.registry), Deed(_me(), reason)
+    reader, deed = Reader(loaded.consumer.handlers, loaded.registry), deed_of(reason)
     choice = _Choice(letter_id, matching, yes or letter_id is not None, dry_run, json)
     _work_on(choice, place, lambda opened, one: retry(opened, reader, one, deed), ("put back", "retry"))
 
@@ -154,11 +153,9 @@ def drop_(
 
     You are asked before, or say --yes. The reason is written down, with the message's id and without its payload.
     """
-    if not reason or not reason.strip():
-        raise ConfigurationError("Why are they dropped?", fix="Give --reason TEXT: it is written down.")
-    deed = Deed(_me(), reason)
+    deed = with_reason(reason, "Why are they dropped?")
     choice = _Choice(letter_id, matching, yes, dry_run, json)
-    _work_on(choice, _named(app), lambda opened, one: drop(opened, one, deed), ("dropped", "drop"))
+    _work_on(choice, named(app, _KNOWS), lambda opened, one: drop(opened, one, deed), ("dropped", "drop"))
 
 
 @group.command("audit", epilog=examples("txp dlq audit --app orders:app", "txp dlq audit --limit 5 --json"))
@@ -243,12 +240,6 @@ def _agreed(letters: Sequence[DeadLetter], verb: str) -> bool:
     return typer.confirm("Go on?")
 
 
-def _named(app: str | None) -> str:
-    if app is None:
-        raise ConfigurationError("Which App?", fix="Give --app MODULE:APP, or set TXP_APP: it knows the handlers.")
-    return app
-
-
 def _preview(letters: Sequence[DeadLetter], verb: str) -> list[str]:
     more = len(letters) - _SHOWN
     lines = [*table(_rows(letters[:_SHOWN])), *([f"... and {more} more"] if more > 0 else [])]
@@ -266,11 +257,3 @@ def _rows(letters: Sequence[DeadLetter]) -> list[dict[str, object]]:
 def _told(entry: AuditEntry) -> str:
     why = f": {entry.reason}" if entry.reason else ""
     return f"{entry.action} by {entry.who} at {entry.done_at}{why}"
-
-
-def _me() -> str:
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
-    return f"{name}@{socket.gethostname()}"

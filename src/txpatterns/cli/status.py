@@ -16,7 +16,7 @@ SEE = {
     "depth": ("to be published", "txp outbox list --state pending"),
     "scheduled": ("for their time or key, to be published", "txp outbox list"),
     "waiting": ("at handlers, to be tried again", "txp inbox list"),
-    "sagas": ("sagas that have not ended", "txp status --json"),
+    "sagas": ("sagas that have not ended", "txp saga list"),
     "dead": ("dead letters", "txp dlq list"),
 }
 

@@ -1,0 +1,159 @@
+"""A saga's journal as a person reads it: a line for each thing that has happened, and what is open now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from txpatterns.sagas.facts import (
+    Attempted,
+    Begun,
+    Ended,
+    Fact,
+    Failed,
+    Failure,
+    Finished,
+    Mark,
+    Noted,
+    Undone,
+    Waiting,
+)
+from txpatterns.sagas.operations import Kind
+from txpatterns.sagas.store import Entry
+from txpatterns.settings import duration_text
+from txpatterns.text import one_line
+
+_VALUE = 80
+"""Characters of a value in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that has happened."""
+
+    at: datetime
+    path: str | None
+    operation: str | None
+    what: str
+    value: str | None = None
+    """As JSON; None where there is none, or it is not to be shown."""
+    undoing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLine:
+    """What the journal knows of something that is not at its end."""
+
+    path: str
+    operation: str
+    what: str
+    until: datetime | None = None
+
+
+def story_of(journal: Sequence[Entry], *, values: bool) -> list[Line]:
+    """Tell a journal; ``values`` says whether with what it keeps, which may be personal data."""
+    return [_line(entry.at, fact, values=values) for entry in journal for fact in entry.facts]
+
+
+def open_of(journal: Sequence[Entry], *, goes_on: bool, code: Mapping[str, str] | None) -> list[OpenLine]:
+    """Say what is open by a journal: what is in doubt, waits for another attempt, or waits for a time.
+
+    ``goes_on`` says whether it does so without a person. ``code`` is what the code waits for, by path, where that is
+    known: a journal does not say what was dropped because something else came first, nor what is to begin.
+    """
+    found: dict[str, OpenLine] = {}
+    for entry in journal:
+        for fact in entry.facts:
+            match fact:
+                case Begun():
+                    _put(found, fact.mark, "has begun, and nobody knows whether it has had its effect")
+                case Waiting():
+                    _put(found, fact.mark, *_waits(entry.at, fact.seconds))
+                case Attempted() if not goes_on:
+                    _put(found, fact.mark, "has failed, and waits for a person")
+                case Attempted():
+                    tried = f"is {'undone' if fact.undoing else 'tried'} again, for attempt {fact.number + 1}, at"
+                    _put(found, fact.mark, tried, entry.at + timedelta(seconds=fact.after))
+                case Ended() | Failed() | Undone():
+                    found.pop(fact.mark.path, None)
+                case Finished():
+                    doubtful = "was under way, and perhaps has had its effect"
+                    found = {
+                        path: OpenLine(path, line.operation, doubtful)
+                        for path, line in found.items()
+                        if line.operation.startswith(f"{Kind.CALL} ")
+                    }
+                case Noted():
+                    continue
+    if code is not None:
+        return [found.get(path) or OpenLine(path, operation, "is to begin") for path, operation in code.items()]
+    return list(found.values())
+
+
+def lines_of(story: Sequence[Line], opened: Sequence[OpenLine]) -> Iterator[str]:
+    """Lay a story out for a person; what is undone is indented."""
+    paths = max((len(line.path or "") for line in story), default=0)
+    for line in story:
+        named = f"{line.operation}: " if line.operation else ""
+        indent = "    " if line.undoing else ""
+        value = "" if line.value is None else f" {one_line(line.value, _VALUE)}"
+        yield f"{_time(line.at)}  {(line.path or '').ljust(paths)}  {indent}{named}{one_line(line.what, 300)}{value}"
+    for each in opened:
+        until = "" if each.until is None else f" {_time(each.until)}"
+        yield f"now: {each.operation} at {each.path} {each.what}{until}"
+
+
+def _line(at: datetime, fact: Fact, *, values: bool) -> Line:
+    mark = None if isinstance(fact, Finished) else fact.mark
+    what, value = _told(fact)
+    undoing = isinstance(fact, Undone) or (isinstance(fact, Attempted) and fact.undoing)
+    path, operation = (None, None) if mark is None else (mark.path, str(mark))
+    return Line(at, path, operation, what, value if values else None, undoing)
+
+
+def _told(fact: Fact) -> tuple[str, str | None]:
+    """Say a fact in words, and give its value."""
+    match fact:
+        case Begun():
+            return "begun", None
+        case Ended():
+            return "done", fact.value
+        case Failed():
+            doubt = ", and perhaps has had its effect" if fact.failure.unknown else ""
+            return f"failed for good{doubt}: {_failure(fact.failure)}", fact.failure.arguments
+        case Noted():
+            return ("sent" if fact.mark.kind == Kind.EMIT else "noted"), fact.value
+        case Attempted(by=None):
+            wait = duration_text(timedelta(seconds=round(fact.after, 3)))
+            return f"attempt {fact.number} failed, again after {wait}: {_failure(fact.failure)}", None
+        case Attempted():
+            return f"the next attempt is brought forward by an {fact.by}", None
+        case Waiting():
+            limit = "" if fact.seconds is None else f", for {duration_text(timedelta(seconds=fact.seconds))} at most"
+            return f"waits{limit}", None
+        case Undone():
+            return "undone", None
+        case Finished(failure=None):
+            return "the code has ended", fact.value
+        case Finished():
+            assert fact.failure is not None
+            who = "the code has failed" if fact.by is None else f"ended by an {fact.by}"
+            return f"{who}, what was done is undone: {_failure(fact.failure)}", fact.failure.arguments
+
+
+def _waits(since: datetime, seconds: float | None) -> tuple[str, datetime | None]:
+    return ("waits", None) if seconds is None else ("waits until", since + timedelta(seconds=seconds))
+
+
+def _put(found: dict[str, OpenLine], mark: Mark, what: str, until: datetime | None = None) -> None:
+    found[mark.path] = OpenLine(mark.path, str(mark), what, until)
+
+
+def _failure(failure: Failure) -> str:
+    name = failure.type.rpartition(":")[2]
+    return failure.text if failure.text.startswith(f"{name}:") else f"{name}: {failure.text}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds")
