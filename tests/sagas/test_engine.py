@@ -31,6 +31,7 @@ from txpatterns.errors import IdReused, SagaDefinitionError, SagaFailed, SagaVal
 from txpatterns.sagas import Call, SagaContext, SagaSettings, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.facts import Attempted, Ended, Undone
 from txpatterns.sagas.schema import SCOPE, saga_table
+from txpatterns.testing.clock import ManualClock
 
 
 @pytest.fixture
@@ -602,6 +603,24 @@ async def test_a_saga_that_sleeps_is_a_row(shop: Shop) -> None:
     assert timedelta(minutes=59) < row["due_at"] - row["started_at"] < timedelta(minutes=61)
     await shop.rest()
     assert (await shop.row())["due_at"] == row["due_at"]
+
+
+async def test_a_saga_that_sleeps_before_anything_else_wakes_up(tmp_path) -> None:
+    """P4: since when it waits, and what it has sent before, are written although it has done nothing yet."""
+    clock = ManualClock()
+
+    async def order(saga: SagaContext) -> None:
+        saga.emit(Told(what="begun"))
+        await saga.sleep(timedelta(hours=1))
+
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
+        saga_of(shop, order)
+        await shop.start(order)
+        await shop.rest()
+        assert [fact.fact for fact in await shop.facts()] == ["noted", "waiting"]
+        clock.advance(timedelta(minutes=61))
+        await shop.rest()
+        assert (await shop.row())["status"] == "completed"
 
 
 async def test_an_app_with_sagas_needs_their_tables(sqlite_shop: Shop) -> None:

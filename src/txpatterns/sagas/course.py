@@ -355,7 +355,7 @@ class Course:
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""
-        return self._write((), standing)
+        return self._taken(self._write(self._unwritten, standing))
 
     def _at_end(self, end: Outcome | Broken, added: list[Fact]) -> Standing:
         """Say where the end of the code leaves the saga, and add the fact of it."""
