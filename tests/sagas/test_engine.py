@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -419,6 +421,28 @@ async def test_a_saga_whose_arguments_are_not_taken_any_more_needs_a_person(sqli
     async with other.app.running():
         await other.watch.flagged.wait()
     assert "other arguments than its code takes now" in (await sqlite_shop.row())["attention"]
+
+
+async def test_what_was_claimed_although_the_answer_was_lost_is_claimed_again(shop: Shop, monkeypatch) -> None:
+    """P4, P7: at once, and not at the next comparison."""
+    lost, transact = [], shop.app.database.transact
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1")
+
+    async def and_lose_the_answer(work: Callable[[sa.Connection], Any], **options: Any) -> Any:
+        result = await transact(work, **options)
+        if isinstance(work, partial) and work.func.__name__ == "claim" and result and not lost:
+            lost.append(result)
+            raise sa.exc.OperationalError("UPDATE", None, OSError("the connection was lost"))
+        return result
+
+    monkeypatch.setattr("txpatterns.sagas.engine._COMPARE_EVERY", timedelta(days=1))
+    monkeypatch.setattr(shop.app.database, "transact", and_lose_the_answer)
+    saga_of(shop, order)
+    await shop.run(order)
+    assert len(lost) == 1
+    assert await shop.effects() == ["reserve A1"]
 
 
 async def test_a_step_that_ends_its_transaction_by_itself_is_not_repeated(shop: Shop) -> None:

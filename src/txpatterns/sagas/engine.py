@@ -85,6 +85,8 @@ class SagaEngine:
         self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
         self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
+        self._may_have_claimed = False
+        """A claim has failed, and it is not known whether it was committed."""
         self._running: dict[int, asyncio.Task[None]] = {}
         self._drivers: dict[int, Driver] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -155,7 +157,7 @@ class SagaEngine:
         while not self._stopping.is_set():
             self._wake.clear()
             if clock.monotonic() - compared > _COMPARE_EVERY.total_seconds():
-                await self._give_back()
+                await self._tools.outages.insist(self._give_back, while_=may_pass)
                 compared = clock.monotonic()
             if clock.monotonic() - swept > _SWEEP_EVERY.total_seconds():
                 await self._sweep()
@@ -187,7 +189,16 @@ class SagaEngine:
             known=self._definitions.known(),
             most=free,
         )
-        claimed = await self._transact(claim)
+
+        async def attempt() -> list[Claimed]:
+            if self._may_have_claimed:
+                await self._give_back()
+            self._may_have_claimed = True
+            taken = await self._database.transact(claim)
+            self._may_have_claimed = False
+            return taken
+
+        claimed = await self._tools.outages.insist(attempt, while_=may_pass)
         for saga in claimed:
             await self._begin(saga)
         return len(claimed)
@@ -260,7 +271,7 @@ class SagaEngine:
     async def _give_back(self) -> None:
         """Give back what is ours by the database and does not run here: an answer may have been lost."""
         give_back = partial(self._store.give_back, owner=self._leases.owner, running=list(self._running))
-        if count := await self._transact(give_back):
+        if count := await self._database.transact(give_back):
             logger.warning("%d sagas were ours and did not run; they are given back", count)
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
