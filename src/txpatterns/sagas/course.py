@@ -350,8 +350,9 @@ class Course:
         )
 
     def _waits_no_more(self, standing: Standing | None) -> bool:
-        has_waited = any(isinstance(each.work, WaitFor) for each in self._running.drawn.values())
-        return has_waited and standing is not None and standing.is_end
+        if standing is None or not standing.is_end:
+            return False
+        return any(isinstance(each.work, WaitFor) for each in self._running.drawn.values())
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""

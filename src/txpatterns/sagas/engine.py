@@ -157,7 +157,7 @@ class SagaEngine:
         while not self._stopping.is_set():
             self._wake.clear()
             if clock.monotonic() - compared > _COMPARE_EVERY.total_seconds():
-                await self._tools.outages.insist(self._give_back, while_=may_pass)
+                await self._insist(self._give_back)
                 compared = clock.monotonic()
             if clock.monotonic() - swept > _SWEEP_EVERY.total_seconds():
                 await self._sweep()
@@ -172,7 +172,7 @@ class SagaEngine:
     async def _rest(self) -> None:
         longest = timedelta(seconds=self._pace.between_looks(self.settings.poll_interval.total_seconds()))
         look = partial(self._store.next_due, known=self._definitions.known(), within=longest)
-        due = await self._tools.outages.insist(lambda: self._database.read(look), while_=may_pass)
+        due = await self._insist(lambda: self._database.read(look))
         wait = longest if due is None or due <= _NOW else due
         await self._database.clock.wait(self._wake, wait)
 
@@ -198,7 +198,7 @@ class SagaEngine:
             self._may_have_claimed = False
             return taken
 
-        claimed = await self._tools.outages.insist(attempt, while_=may_pass)
+        claimed = await self._insist(attempt)
         for saga in claimed:
             await self._begin(saga)
         return len(claimed)
@@ -257,7 +257,7 @@ class SagaEngine:
         waiting = [number for number, driver in self._drivers.items() if driver.waits_for_events]
         if waiting:
             look = partial(self._store.signals.nudged, sagas=waiting)
-            for number in await self._tools.outages.insist(lambda: self._database.read(look), while_=may_pass):
+            for number in await self._insist(lambda: self._database.read(look)):
                 if number in self._drivers:
                     self._drivers[number].nudge()
 
@@ -275,7 +275,10 @@ class SagaEngine:
             logger.warning("%d sagas were ours and did not run; they are given back", count)
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
-        return await self._tools.outages.insist(lambda: self._database.transact(work), while_=may_pass)
+        return await self._insist(lambda: self._database.transact(work))
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        return await self._tools.outages.insist(step, while_=may_pass)
 
     def _told(self, _census: Census) -> None:
         """How many live is nothing that this part acts upon."""
