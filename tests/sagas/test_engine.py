@@ -640,10 +640,14 @@ async def test_a_saga_that_sleeps_before_anything_else_wakes_up(tmp_path) -> Non
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
         saga_of(shop, order)
         await shop.start(order)
-        await shop.rest()
+        async with shop.app.running():
+            while not await shop.facts():
+                await asyncio.sleep(0)
         assert [fact.fact for fact in await shop.facts()] == ["noted", "waiting"]
         clock.advance(timedelta(minutes=61))
-        await shop.rest()
+        async with shop.app.running():
+            while (await shop.row())["ended_at"] is None:
+                await asyncio.sleep(0)
         assert (await shop.row())["status"] == "completed"
 
 
