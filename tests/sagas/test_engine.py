@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from rig.waiting import until
 from sagas.support import (
     PATIENCE,
     QUICK,
@@ -639,15 +640,13 @@ async def test_a_saga_that_sleeps_before_anything_else_wakes_up(tmp_path) -> Non
 
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
         saga_of(shop, order)
-        await shop.start(order)
+        handle = await shop.start(order)
         async with shop.app.running():
-            while not await shop.facts():
-                await asyncio.sleep(0)
+            await until(shop.facts, "the saga's first turn")
         assert [fact.fact for fact in await shop.facts()] == ["noted", "waiting"]
         clock.advance(timedelta(minutes=61))
         async with shop.app.running():
-            while (await shop.row())["ended_at"] is None:
-                await asyncio.sleep(0)
+            await handle.result(timeout=PATIENCE)
         assert (await shop.row())["status"] == "completed"
 
 
