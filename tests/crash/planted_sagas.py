@@ -1,6 +1,5 @@
 """Bugs that people do write in a saga's engine, each put into a process of the explorer to see that it is found."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,12 +9,13 @@ import sqlalchemy as sa
 
 from rig.planting import instead_of
 from txpatterns.execution import Came, Result
+from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
-from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Undone
+from txpatterns.sagas.past import Past
 from txpatterns.sagas.schema import saga_table
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import Claimed, Entry, SagaStore, Write
+from txpatterns.sagas.store import Claimed, SagaStore, Write
 from txpatterns.sagas.undoing import Deed, Undoing
 from txpatterns.sagas.writer import SagaWriter
 from txpatterns.testing.explorer import Surroundings
@@ -66,11 +66,12 @@ def undoes_in_the_order_of_doing(_: Surroundings) -> None:
 
 
 def forgets_what_is_undone(_: Surroundings) -> None:
-    take = Course._take
+    take = Past._take
 
-    @instead_of(_PATCH, Course, take)
-    def without_undone(self: Course, entries: Sequence[Entry], now: Any) -> None:
-        take(self, [replace(e, facts=[f for f in e.facts if not isinstance(f, Undone)]) for e in entries], now)
+    @instead_of(_PATCH, Past, take)
+    def without_undone(self: Past, fact: object, since: float) -> None:
+        if not isinstance(fact, Undone):
+            take(self, fact, since)
 
 
 def does_not_look_at_the_epoch(_: Surroundings) -> None:
@@ -105,5 +106,5 @@ def goes_on_after_a_write_that_may_be_lost(_: Surroundings) -> None:
 
 
 def undoes_without_a_fact(_: Surroundings) -> None:
-    undone = Course.undone
-    instead_of(_PATCH, Course, undone)(lambda self, deed: replace(undone(self, deed), facts=()))
+    undone = compensation.undone
+    instead_of(_PATCH, compensation, undone)(lambda course, deed: replace(undone(course, deed), facts=()))

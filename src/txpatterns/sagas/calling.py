@@ -15,6 +15,7 @@ from txpatterns.correlation import correlated
 from txpatterns.errors import Reject, SagaDefinitionError
 from txpatterns.execution.calls import is_not_the_codes
 from txpatterns.retries import RetryLadder
+from txpatterns.sagas import compensation
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.decisions import Tell
@@ -153,7 +154,7 @@ class Calls:
         course, mark = self._writer.course, deed.operation.mark
         waits = deed.settled_at - self._writer.tools.clock.monotonic()
         if waits > 0:
-            await self._writer.write(Write((), course.undo_later(timedelta(seconds=waits))))
+            await self._writer.write(Write((), compensation.later(course, timedelta(seconds=waits))))
             return
         number = course.undoing.attempts.get(deed.path, 0) + 1
         try:
@@ -162,5 +163,5 @@ class Calls:
             self._failures.tell(mark, error, number, undoing=True)
             await self._failures.of_undoing(deed, error)
         else:
-            await self._writer.write(course.undone(deed))
+            await self._writer.write(compensation.undone(course, deed))
             self._writer.tell_done(mark, undoing=True)

@@ -15,22 +15,22 @@ from typing import Any
 
 from txpatterns.clock import Clock
 from txpatterns.correlation import CORRELATION_ID
-from txpatterns.errors import NotBegun, SagaDiverged, SagaValueRefused, WaitTimedOut
-from txpatterns.messages import Event
+from txpatterns.errors import NotBegun, SagaDiverged, SagaValueRefused
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
-from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Undone, Waiting
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Waiting
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
+from txpatterns.sagas.past import Past
+from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.signal_store import Arrived, WaitRow
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
 from txpatterns.sagas.strands import Error, Outcome, Value
 from txpatterns.sagas.transactions import Instance
-from txpatterns.sagas.undoing import Deed, Undoing
+from txpatterns.sagas.undoing import Undoing
 
 
 class Course:
@@ -53,15 +53,12 @@ class Course:
         """Why the saga is being undone."""
         self._clock = clock
         self._replay: Replay | None = None
-        self._attention = saga.attention
-        self._attempts: dict[str, int] = {}
-        self._dues: dict[str, float] = {}
-        self._begun: dict[str, float] = {}
-        self._finished = 0.0
-        self._unwritten: list[Fact] = []
-        self._emits: list[tuple[str, Event]] = []
-        self._unwaits: list[str] = []
-        self._had: dict[tuple[str, str], int] = {}
+        self.attention = saga.attention
+        """Why a person should look at the saga."""
+        self._past = Past()
+        self.pending = Pending()
+        """What goes with the next write."""
+        self.had: dict[tuple[str, str], int] = {}
         """The last signal that the saga has had, by channel and key."""
 
     def rebuild(self, entries: Sequence[Entry], now: datetime) -> Write | None:
@@ -74,16 +71,16 @@ class Course:
         facts = [fact for entry in entries for fact in entry.facts]
         noted = {fact.mark.path: fact for fact in facts if isinstance(fact, Noted)}
         self._replay = replay = Replay(self._code, noted, Context())
-        self._take(entries, now)
+        self._past = past = Past.of(entries, now, self._clock.monotonic())
+        self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts)
         turn = replay.follow(facts, self._outcome_of)
         if self.failure is not None:
             return self._to_undo(turn)
-        write = self._plan(turn)
+        write = self.plan(turn)
         if write.rests:  # whether something has come meanwhile is seen before it rests again
             write = replace(write, standing=None, rests=False)
         if write.standing is None and not any(isinstance(fact, Begun) for fact in write.facts):
-            self._unwritten, self._emits = list(write.facts), list(write.emits)
-            self._unwaits = list(write.unwaits)
+            self.pending = Pending(list(write.facts), list(write.emits), list(write.unwaits))
             self.written()
             return None
         return write
@@ -97,7 +94,7 @@ class Course:
         """Tell the code that an operation has ended, and run it on; gives what is to be written."""
         opened = self.open.pop(path)
         self.undoing.did(opened.operation, value)
-        return self._plan(self._running.give(path, Value(value)), Ended(opened.operation.mark, text))
+        return self.plan(self.running.give(path, Value(value)), Ended(opened.operation.mark, text))
 
     def failed(self, path: str, failure: Failure) -> Write:
         """Tell the code that an operation has failed for good, and run it on; gives what is to be written."""
@@ -105,7 +102,7 @@ class Course:
         if failure.unknown:
             self.undoing.may_have_done(opened.operation, self._clock.monotonic())
         told = Error(error_of(failure, self.definition.options.errors))
-        return self._plan(self._running.give(path, told), Failed(opened.operation.mark, failure))
+        return self.plan(self.running.give(path, told), Failed(opened.operation.mark, failure))
 
     def again(self, path: str, decision: Again) -> Write:
         """Note that an attempt has failed and another one follows; gives what is to be written."""
@@ -118,18 +115,18 @@ class Course:
         opened.is_begun = decision.counts or opened.is_in_doubt
         fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds, begun=opened.is_begun)
         if decision.needs_attention:
-            self._attention = _why(opened.operation, decision)
+            self.attention = why(opened.operation, decision)
         standing = self.resting()
         opened.is_running = was_running  # until this is written: it is begun once at a time
         if standing is None and decision.needs_attention:
-            standing = Standing(Status.RUNNING, attention=self._attention)
-        return self._taken(self._write([*self._unwritten, fact], standing))
+            standing = Standing(Status.RUNNING, attention=self.attention)
+        return self.write([fact], standing)
 
     def begins(self, path: str) -> Write:
         """Note that a call may be under way, of which it was noted that it was not; gives what is to be written."""
         opened = self.open[path]
         opened.is_begun = True
-        return self._taken(self._write([*self._unwritten, Begun(opened.operation.mark)], None))
+        return self.write([Begun(opened.operation.mark)], None)
 
     def left(self) -> Write | None:
         """Note of calls that they were not begun after all, now that nothing runs any more."""
@@ -138,7 +135,7 @@ class Course:
             for opened in self.open.values()
             if isinstance(opened.operation.work, CallOut) and opened.is_begun and not opened.is_in_doubt
         ]
-        return self._taken(self._write([*self._unwritten, *facts], None)) if facts else None
+        return self.write(facts, None) if facts else None
 
     def resting(self) -> Standing | None:
         """Say when a saga is due of which all that is open waits for a time; None: there is something to do now."""
@@ -149,78 +146,7 @@ class Course:
             return None
         first = min(each.due for each in self.open.values())
         due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
-        return Standing(Status.WAITING, due, is_owned=False, attention=self._attention)
-
-    def register(self, path: str) -> Write:
-        """Let the saga wait for an event; gives what is to be written."""
-        opened = self.open[path]
-        work: WaitFor = opened.operation.work
-        seconds = None if work.timeout is None else work.timeout.total_seconds()
-        opened.is_registered, opened.is_running = True, False
-        opened.due = inf if seconds is None else self._clock.monotonic() + seconds
-        fact = Waiting(opened.operation.mark, seconds)
-        row = self._row_of(opened)
-        write = self._write([*self._unwritten, fact], self.resting())
-        return self._taken(replace(write, waits=[row]))
-
-    def wait_rows(self) -> list[WaitRow]:
-        """Give the events that are waited for now."""
-        return [self._row_of(each) for each in self.open.values() if each.is_registered]
-
-    def signalled(self, path: str, arrived: Arrived) -> Write:
-        """Give the code an event that it waits for, and run it on; gives what is to be written."""
-        opened = self.open.pop(path)
-        work: WaitFor = opened.operation.work
-        try:
-            event = work.form.read(arrived.payload)
-        except ValueError as error:
-            raise SagaDiverged(f"An event for {opened.operation.mark} does not fit its class now.") from error
-        self._had[work.signal.channel, work.key] = arrived.id
-        self._unwaits.append(path)
-        fact = Ended(opened.operation.mark, arrived.payload, signal=arrived.id)
-        write = self._plan(self._running.give(path, Value(event)), fact)
-        return replace(write, took=(work.signal.channel, work.key, arrived.id))
-
-    def timed_out(self, path: str) -> Write:
-        """Tell the code that an event has not come in time, and run it on; gives what is to be written."""
-        opened = self.open[path]
-        work: WaitFor = opened.operation.work
-        self._unwaits.append(path)
-        return self.failed(path, failure_of(WaitTimedOut(f"Nothing came for {work.key} within {work.timeout}.")))
-
-    def _row_of(self, opened: Open) -> WaitRow:
-        work: WaitFor = opened.operation.work
-        after = self._had.get((work.signal.channel, work.key), 0)
-        return WaitRow(opened.path, work.signal.channel, work.key, after)
-
-    def undone(self, deed: Deed) -> Write:
-        """Note that something is undone; gives what is to be written."""
-        self.undoing.undid(deed.path)
-        standing = None
-        if self.undoing.next() is None:
-            standing = self._compensated()
-        elif self._attention is not None:
-            self._attention = None
-            standing = Standing(Status.COMPENSATING)
-        return Write([Undone(deed.operation.mark)], standing, waits_no_more=self._waits_no_more(standing))
-
-    def nothing_to_undo(self) -> Write:
-        """Give what is to be written where nothing is left to be undone."""
-        return Write((), self._compensated())
-
-    def undo_again(self, deed: Deed, decision: Again) -> Write:
-        """Note that an attempt to undo something has failed; gives what is to be written."""
-        attempts = self.undoing.attempts
-        attempts[deed.path] = number = attempts.get(deed.path, 0) + 1
-        if decision.needs_attention:
-            self._attention = _why(deed.operation, decision)
-        seconds = decision.after.total_seconds()
-        fact = Attempted(deed.operation.mark, number, decision.failure, seconds, undoing=True)
-        return Write([fact], self.undo_later(decision.after))
-
-    def undo_later(self, after: timedelta) -> Standing:
-        """Say where a saga stands that is undone further after a time."""
-        return Standing(Status.COMPENSATING, after, is_owned=False, attention=self._attention)
+        return Standing(Status.WAITING, due, is_owned=False, attention=self.attention)
 
     def stuck(self, why: str) -> Write:
         """Give what is to be written where this code cannot go on: another text of it may."""
@@ -229,26 +155,22 @@ class Course:
     @property
     def unwritten(self) -> Write:
         """What the code was told, and has sent, that is to be written with whatever comes next."""
-        return Write(tuple(self._unwritten), None, tuple(self._emits))
+        return Write(tuple(self.pending.facts), None, tuple(self.pending.emits))
 
     @property
     def is_past_pivot(self) -> bool:
         """Whether the saga only goes forward from here on."""
-        return any(mark.kind == Kind.PIVOT for mark in self._running.story)
+        return any(mark.kind == Kind.PIVOT for mark in self.running.story)
 
     @property
     def running(self) -> Replay:
         """The run of the code."""
-        return self._running
+        assert self._replay is not None, "the course is rebuilt first"
+        return self._replay
 
     def close(self) -> list[str]:
         """Put the code away; gives in words what does not let itself be put away."""
         return [] if self._replay is None else self._replay.close()
-
-    @property
-    def _running(self) -> Replay:
-        assert self._replay is not None, "the course is rebuilt first"
-        return self._replay
 
     def _code(self, replay: Replay) -> Any:
         options, saga = self.definition.options, self.saga
@@ -263,100 +185,78 @@ class Course:
         path = operation.mark.path
         if isinstance(fact, Failed):
             if fact.failure.unknown:
-                self.undoing.may_have_done(operation, self._begun.get(path, self._clock.monotonic()))
+                self.undoing.may_have_done(operation, self._past.begun.get(path, self._clock.monotonic()))
             return Error(error_of(fact.failure, self.definition.options.errors))
         value: object = None
         try:
             if isinstance(operation.work, (Step, CallOut, WaitFor)):
                 value = operation.work.form.read(fact.value)
             if isinstance(operation.work, WaitFor) and fact.signal is not None:
-                self._had[operation.work.signal.channel, operation.work.key] = fact.signal
+                self.had[operation.work.signal.channel, operation.work.key] = fact.signal
         except ValueError as error:
             raise SagaDiverged(f"What {fact.mark} at {path} gave is no value of what it gives now.") from error
         self.undoing.did(operation, value)
         return Value(value)
 
-    def _take(self, entries: Sequence[Entry], now: datetime) -> None:
-        """Take what the journal says beside what the code is told."""
-        for entry in entries:
-            since = self._clock.monotonic() - (now - entry.at).total_seconds()
-            for fact in entry.facts:
-                match fact:
-                    case Waiting():
-                        self._dues[fact.mark.path] = inf if fact.seconds is None else since + fact.seconds
-                    case Attempted(undoing=True):
-                        self.undoing.attempts[fact.mark.path] = fact.number
-                    case Attempted():
-                        self._dues[fact.mark.path] = since + fact.after
-                        self._attempts[fact.mark.path] = fact.number
-                        if not fact.begun:
-                            self._begun.pop(fact.mark.path, None)
-                    case Begun() | Failed():
-                        self._begun[fact.mark.path] = since
-                    case Undone():
-                        self.undoing.undid(fact.mark.path)
-                    case Finished():
-                        self.failure, self._finished = fact.failure, since
-                    case _:
-                        continue
-
     def _to_undo(self, turn: Turn) -> Write | None:
         """Add what was under way when a person ended the saga; gives its end where nothing is to be undone."""
         for operation in turn.operations:
-            if operation.mark.path in self._begun and isinstance(operation.work, CallOut):
+            if operation.mark.path in self._past.begun and isinstance(operation.work, CallOut):
                 # Its last attempt may have begun at any time until then.
-                self.undoing.may_have_done(operation, self._finished)
-        return Write((), self._compensated()) if self.undoing.next() is None else None
+                self.undoing.may_have_done(operation, self._past.finished)
+        return Write((), self.compensated()) if self.undoing.next() is None else None
 
-    def _plan(self, turn: Turn, *facts: Fact) -> Write:
+    def plan(self, turn: Turn, *facts: Fact) -> Write:
         """Say what is to be written behind a turn."""
         added: list[Fact] = [*turn.notes]
         for path in turn.dropped:
             dropped = self.open.pop(path, None)
             if dropped is not None and dropped.is_registered:
-                self._unwaits.append(path)
+                self.pending.unwaits.append(path)
         for operation in turn.operations:
             path = operation.mark.path
-            self.open[path] = opened = Open(operation, self._attempts.get(path, 0), self._dues.get(path, 0.0))
-            opened.is_in_doubt = path in self._begun
+            self.open[path] = opened = Open(operation, self._past.attempts.get(path, 0), self._past.dues.get(path, 0.0))
+            opened.is_in_doubt = path in self._past.begun
             if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
                 added.append(Begun(operation.mark))
-            opened.is_registered = isinstance(operation.work, WaitFor) and path in self._dues
-            if isinstance(operation.work, Sleep) and path not in self._dues:
+            opened.is_registered = isinstance(operation.work, WaitFor) and path in self._past.dues
+            if isinstance(operation.work, Sleep) and path not in self._past.dues:
                 seconds = operation.work.time.total_seconds()
                 opened.due = self._clock.monotonic() + seconds
                 added.append(Waiting(operation.mark, seconds))
         standing = self.resting() if turn.end is None else self._at_end(turn.end, added)
         if standing is not None and standing.diverged is not None:
             # What the code was told in this turn has had no consequence, and may be told anew.
-            return self._taken(self._write([*self._unwritten, *facts], standing))
-        if standing is None and self._attention is not None:
+            return self.write(facts, standing)
+        if standing is None and self.attention is not None:
             standing = Standing(Status.RUNNING)
         if standing is not None:
-            self._attention = standing.attention
-        self._emits += turn.emits
-        return self._taken(self._write([*self._unwritten, *facts, *added], standing))
+            self.attention = standing.attention
+        self.pending.emits += turn.emits
+        return self.write([*facts, *added], standing)
 
-    def _write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
+    def write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
+        """Plan a write of what is pending, and of these facts behind it."""
+        pending, self.pending = self.pending, Pending()
         waits = any(isinstance(each.operation.work, WaitFor) for each in self.open.values())
-        rests = waits and standing is not None and standing.status is Status.WAITING
         return Write(
-            facts,
+            [*pending.facts, *facts],
             standing,
-            list(self._emits),
-            unwaits=list(self._unwaits),
-            rests=rests,
-            waits_no_more=self._waits_no_more(standing),
+            pending.emits,
+            unwaits=pending.unwaits,
+            rests=waits and standing is not None and standing.status is Status.WAITING,
+            waits_no_more=self.waits_no_more(standing),
         )
 
-    def _waits_no_more(self, standing: Standing | None) -> bool:
+    def waits_no_more(self, standing: Standing | None) -> bool:
+        """Whether the saga ends, and rows may be left of what it has waited for."""
         if standing is None or not standing.is_end:
             return False
-        return any(isinstance(each.work, WaitFor) for each in self._running.drawn.values())
+        return any(isinstance(each.work, WaitFor) for each in self.running.drawn.values())
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""
-        return self._taken(self._write(self._unwritten, standing))
+        return self.write((), standing)
 
     def _at_end(self, end: Outcome | Broken, added: list[Fact]) -> Standing:
         """Say where the end of the code leaves the saga, and add the fact of it."""
@@ -374,27 +274,27 @@ class Course:
             return self._stuck(failure.text)
         self.failure = failure
         added.append(Finished(failure=failure))
-        return self._compensated() if self.undoing.next() is None else Standing(Status.COMPENSATING, error=self._told())
+        return self.compensated() if self.undoing.next() is None else Standing(Status.COMPENSATING, error=self._told())
 
     def _stuck(self, why: str) -> Standing:
         status = Status.RUNNING if self.failure is None else Status.COMPENSATING
         return Standing(status, NOW, is_owned=False, attention=why, diverged=self.definition.fingerprint)
 
-    def _taken(self, write: Write) -> Write:
-        self._unwritten, self._emits, self._unwaits = [], [], []
-        return write
-
-    def _compensated(self) -> Standing:
+    def compensated(self) -> Standing:
+        """Say where a saga stands of which all is undone that can be."""
         return Standing(Status.COMPENSATED, None, is_owned=False, error=self._told())
 
     def _told(self) -> str:
         assert self.failure is not None
-        return f"{self.failure.type.rpartition(':')[2]}: {self.failure.text}"
+        module, _, name = self.failure.type.rpartition(":")
+        text = self.failure.text
+        return text if text.startswith((f"{name}:", f"{module}.{name}:")) else f"{name}: {text}"
 
 
 _LEFT = failure_of(NotBegun())
 """Of a call whose process stopped before it was begun."""
 
 
-def _why(operation: Operation[Any], decision: Again) -> str:
+def why(operation: Operation[Any], decision: Again) -> str:
+    """Say why a person should look at what fails again and again."""
     return f"{operation.mark.name} fails: {decision.failure.text}"

@@ -20,7 +20,7 @@ from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Sleep
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import Claimed, Entry
+from txpatterns.sagas.store import Claimed, Entry, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
 from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import Ahead, SagaWriter
@@ -83,7 +83,7 @@ class Driver:
     @property
     def waits_for_events(self) -> bool:
         """Whether the saga waits for something that may arrive while something else of it runs."""
-        return bool(self._course.wait_rows())
+        return bool(self._waits.rows())
 
     def nudge(self) -> None:
         """Something has arrived that the saga waits for."""
@@ -181,7 +181,7 @@ class Driver:
     async def _undo_next(self) -> None:
         deed = self._course.undoing.next()
         if deed is None:  # the code has been changed, and undoes less than it did
-            await self._writer.write(self._course.nothing_to_undo())
+            await self._writer.write(Write((), self._course.compensated()))
             return
         await (self._calls if isinstance(deed.operation.work, CallOut) else self._steps).undo(deed)
 

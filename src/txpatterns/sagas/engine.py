@@ -32,6 +32,7 @@ from txpatterns.sagas.schema import SCOPE
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
+from txpatterns.sagas.upkeep import Every, Upkeep
 from txpatterns.sagas.writer import Ahead
 
 logger = logging.getLogger("txpatterns")
@@ -82,6 +83,7 @@ class SagaEngine:
             asyncio.Semaphore(concurrency),
             ended=ended,
         )
+        self._upkeep = Upkeep(self._store, self.settings, self._transact)
         self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
         self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
@@ -152,16 +154,12 @@ class SagaEngine:
         return found
 
     async def _claim_on(self) -> None:
-        clock = self._database.clock
-        compared = swept = clock.monotonic()
+        compare = Every(self._database.clock, _COMPARE_EVERY, lambda: self._insist(self._give_back))
+        sweep = Every(self._database.clock, _SWEEP_EVERY, self._upkeep.sweep)
         while not self._stopping.is_set():
             self._wake.clear()
-            if clock.monotonic() - compared > _COMPARE_EVERY.total_seconds():
-                await self._insist(self._give_back)
-                compared = clock.monotonic()
-            if clock.monotonic() - swept > _SWEEP_EVERY.total_seconds():
-                await self._sweep()
-                swept = clock.monotonic()
+            await compare.when_due()
+            await sweep.when_due()
             await self._nudge()
             if await self._claim():
                 continue
@@ -260,13 +258,6 @@ class SagaEngine:
             for number in await self._insist(lambda: self._database.read(look)):
                 if number in self._drivers:
                     self._drivers[number].nudge()
-
-    async def _sweep(self) -> None:
-        """Wake what should have been woken, and forget what is old."""
-        if count := await self._transact(self._store.signals.sweep):
-            logger.warning("%d sagas slept although what they wait for was there; they are woken", count)
-        await self._transact(partial(self._store.signals.clean, older_than=self.settings.keep_signals))
-        await self._transact(partial(self._store.clean, older_than=self.settings.keep_ended))
 
     async def _give_back(self) -> None:
         """Give back what is ours by the database and does not run here: an answer may have been lost."""

@@ -6,6 +6,7 @@ from functools import partial
 
 from txpatterns.errors import Reject
 from txpatterns.retries import RetryLadder
+from txpatterns.sagas import compensation
 from txpatterns.sagas.decisions import Again, Tell, after_attempt
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import StepRaised
@@ -53,7 +54,7 @@ class Failures:
             error, number, ladder=ladder, errors=(), random=self._writer.tools.random, gives_up=False
         )
         assert not isinstance(decision, Tell), "an undoing does not give up"
-        await self._writer.write(self._writer.course.undo_again(deed, decision))
+        await self._writer.write(compensation.again(self._writer.course, deed, decision))
 
     def tell(self, mark: Mark, error: BaseException, attempt: int, *, undoing: bool = False) -> None:
         """Tell the listeners of an attempt that failed."""

@@ -8,6 +8,7 @@ from functools import partial
 from txpatterns.causes import one_of
 from txpatterns.errors import LeaseLost
 from txpatterns.execution import Came, Result
+from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.failures import Failures
@@ -41,7 +42,7 @@ class Steps:
         course = self._writer.course
 
         async def plan(_text: str, _value: object) -> Write:
-            return course.undone(deed)
+            return compensation.undone(course, deed)
 
         number = course.undoing.attempts.get(deed.path, 0) + 1
         attempt = Attempt(self._writer, deed.operation.mark, deed.operation.work, number, plan, undoing=True)

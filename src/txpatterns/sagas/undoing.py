@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -36,11 +37,11 @@ class Deed:
 class Undoing:
     """The deeds of a saga in the order of its journal, and which of them are undone."""
 
-    def __init__(self) -> None:
-        self.attempts: dict[str, int] = {}
+    def __init__(self, undone: Iterable[str] = (), attempts: Mapping[str, int] | None = None) -> None:
+        self.attempts = dict(attempts or {})
         """How many attempts to undo a deed have failed, by path."""
         self._deeds: list[Deed] = []
-        self._undone: set[str] = set()
+        self._undone = set(undone)
 
     def did(self, operation: Operation[Any], result: object) -> None:
         """An operation has had its effect."""

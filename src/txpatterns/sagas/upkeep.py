@@ -1,0 +1,58 @@
+"""What is done about sagas from time to time: waking what was not woken, and forgetting what is old."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Protocol, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from txpatterns.clock import Clock
+from txpatterns.sagas.settings import SagaSettings
+from txpatterns.sagas.store import SagaStore
+
+logger = logging.getLogger("txpatterns")
+
+T = TypeVar("T")
+
+
+class Every:
+    """Work that is done again and again, with a time between."""
+
+    def __init__(self, clock: Clock, time: timedelta, work: Callable[[], Awaitable[object]]) -> None:
+        self._clock = clock
+        self._seconds = time.total_seconds()
+        self._work = work
+        self._done_at = clock.monotonic()
+
+    async def when_due(self) -> None:
+        """Do it, if the time has passed since it was done last."""
+        if self._clock.monotonic() - self._done_at > self._seconds:
+            await self._work()
+            self._done_at = self._clock.monotonic()
+
+
+class Transact(Protocol):
+    """Does some work in a transaction of the library's own, however often that takes."""
+
+    async def __call__(self, work: Callable[[Connection], T]) -> T:
+        """Do it; gives what it gives."""
+
+
+class Upkeep:
+    """Cares for the tables of sagas. Each engine does; what one has done the next finds done."""
+
+    def __init__(self, store: SagaStore, settings: SagaSettings, transact: Transact) -> None:
+        self._store = store
+        self._settings = settings
+        self._transact = transact
+
+    async def sweep(self) -> None:
+        """Wake what should have been woken, and forget what is old."""
+        if count := await self._transact(self._store.signals.sweep):
+            logger.warning("%d sagas slept although what they wait for was there; they are woken", count)
+        await self._transact(partial(self._store.signals.clean, older_than=self._settings.keep_signals))
+        await self._transact(partial(self._store.clean, older_than=self._settings.keep_ended))
