@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, Producer
 
 from benchmarks.harness import Case, Table, compare
 from txpatterns import App, Event
+from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.engines import sync_side
 from txpatterns.database.setup import create_missing
 from txpatterns.messages import Message
@@ -32,12 +33,12 @@ class Ticked(Event):
     name: str
 
 
-class Stopwatch:
-    """A broker that notes when it was called for each message."""
-
-    capabilities = Capabilities(ordered_prefix=True)
+class Stopwatch(MemoryBroker):
+    """A broker that notes when it was called for each message, and keeps none."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(ordered_prefix=True)
         self.called: dict[str, float] = {}
         self.news = asyncio.Event()
 
@@ -46,12 +47,6 @@ class Stopwatch:
         self.called.update((message.id, now) for message in messages)
         self.news.set()
         yield dict.fromkeys((message.id for message in messages), CONFIRMED)
-
-    async def __aenter__(self) -> Stopwatch:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        return None
 
 
 class Reader:
