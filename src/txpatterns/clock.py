@@ -15,6 +15,10 @@ class Clock(Protocol):
     def offset(self) -> timedelta:
         """How far this clock is ahead of the real one; added to the database's clock as well."""
 
+    @property
+    def instant(self) -> datetime | None:
+        """Where it stands, if it moves by hand only: the database's clock stands there, too. None: it runs."""
+
     def now(self) -> datetime:
         """The present instant, in UTC."""
 
@@ -29,6 +33,7 @@ class SystemClock:
     """The real clock."""
 
     offset = timedelta(0)
+    instant: datetime | None = None
 
     def now(self) -> datetime:
         return datetime.now(UTC)

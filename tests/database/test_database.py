@@ -26,10 +26,12 @@ from outbox.support import (
 )
 from txpatterns.database import Database, finishing
 from txpatterns.database.deferred.units import commit_of
-from txpatterns.database.dialects import is_disconnect, is_repeatable
+from txpatterns.database.dialects import is_disconnect, is_repeatable, moment
 from txpatterns.database.engines import dispose
+from txpatterns.database.schema import Instant
 from txpatterns.errors import WrongDatabase
 from txpatterns.outbox import Outbox, Relay
+from txpatterns.testing.clock import ManualClock
 
 
 @pytest.fixture
@@ -47,6 +49,23 @@ async def test_the_databases_clock_moves_with_ours(any_database):
             found = await store.read(lambda c: c.execute(sa.select(store.now(timedelta(hours=1)))).scalar_one())
             assert found.tzinfo is not None
             assert abs(found - (datetime.now(UTC) + offset + timedelta(hours=1))) < timedelta(seconds=30)
+
+
+def _only(connection, statement):
+    return connection.execute(statement).scalar_one()
+
+
+async def test_the_databases_clock_stands_with_one_that_is_moved_by_hand(any_database):
+    """H19, H324: what is due now is due in the next statement, however long the one before was on its way."""
+    clock = ManualClock()
+    async with open_database(any_database, clock=clock) as store:
+        for moved in (timedelta(0), timedelta(days=3, milliseconds=250), timedelta(days=36_000)):
+            clock.advance(moved)
+            built = sa.select(store.now(timedelta(hours=1)))
+            prepared = sa.select(sa.type_coerce(moment("at"), Instant)).params(at=store.seconds(timedelta(hours=1)))
+            found = [await store.read(partial(_only, statement=each)) for each in (built, prepared, built)]
+            assert found[0] == found[1] == found[2]
+            assert abs(found[0] - (clock.now() + timedelta(hours=1))) < timedelta(milliseconds=1)
 
 
 async def test_time_moves_inside_a_transaction(database):

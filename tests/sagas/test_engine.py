@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rig.waiting import until
 from sagas.support import (
     PATIENCE,
     QUICK,
@@ -641,13 +640,11 @@ async def test_a_saga_that_sleeps_before_anything_else_wakes_up(tmp_path) -> Non
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
         saga_of(shop, order)
         handle = await shop.start(order)
-        async with shop.app.running():
-            await until(shop.facts, "the saga's first turn")
+        await shop.rest()
         assert [fact.fact for fact in await shop.facts()] == ["noted", "waiting"]
-        clock.advance(timedelta(minutes=61))
-        async with shop.app.running():
-            await handle.result(timeout=PATIENCE)
-        assert (await shop.row())["status"] == "completed"
+        clock.advance(timedelta(hours=1))
+        await shop.rest()
+        assert await handle.status() == "completed"
 
 
 async def test_an_app_with_sagas_needs_their_tables(sqlite_shop: Shop) -> None:

@@ -137,10 +137,13 @@ class Database:
 
     def now(self, plus: timedelta = timedelta(0)) -> ColumnElement[datetime]:
         """Give the database's clock as an SQL expression, moved by ``plus`` and by the test kit's clock."""
-        return dialects.now(self.clock.offset + plus)
+        return dialects.now(self.seconds(plus))
 
     def seconds(self, plus: timedelta = timedelta(0)) -> float:
         """Give the parameter of a ``dialects.moment`` that is to be what ``now(plus)`` is."""
+        instant = self.clock.instant
+        if instant is not None:
+            return dialects.STANDING + (instant + plus).timestamp()
         return (self.clock.offset + plus).total_seconds()
 
     async def moment(self) -> datetime:

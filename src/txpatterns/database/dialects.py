@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +19,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from txpatterns.database.schema import Instant
 from txpatterns.errors import TxPatternsError
 
+STANDING = 1e11
+"""From here up, a parameter of the database's clock is an instant, in seconds since 1970 and these: that of a clock
+which the test kit moves. It stands still, whatever time a statement takes to arrive."""
+_IS_STANDING = f"{STANDING / 10:.1f}"
+_FORMAT = "'%Y-%m-%d %H:%M:%f'"
+
 
 class _Now(FunctionElement[Any]):
     """The database's clock plus some seconds. It moves inside a transaction, as a lease needs."""
@@ -30,18 +35,26 @@ class _Now(FunctionElement[Any]):
 
 @compiles(_Now, "postgresql")
 def _now_postgresql(element: _Now, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+    return now_on_postgresql(compiler.process(element.clauses, **kw))
+
+
+def now_on_postgresql(seconds: str) -> str:
+    """Give the same in PostgreSQL's words, of a parameter's text."""
+    standing, running = f"to_timestamp({seconds} - {STANDING})", f"clock_timestamp() + make_interval(secs => {seconds})"
+    return f"(CASE WHEN {seconds} > {_IS_STANDING} THEN {standing} ELSE {running} END)"
 
 
 @compiles(_Now, "sqlite")
 def _now_sqlite(element: _Now, compiler: SQLCompiler, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.6f seconds', {seconds})) || '000')"
+    standing = f"strftime({_FORMAT}, {seconds} - {STANDING}, 'unixepoch')"
+    running = f"strftime({_FORMAT}, 'now', printf('%+.6f seconds', {seconds}))"
+    return f"((CASE WHEN {seconds} > {_IS_STANDING} THEN {standing} ELSE {running} END) || '000')"
 
 
-def now(offset: timedelta) -> ColumnElement[Any]:
-    """Give the database's own clock, moved by an offset."""
-    return now_plus(sa.bindparam(None, offset.total_seconds(), sa.Float))
+def now(seconds: float) -> ColumnElement[Any]:
+    """Give the database's own clock, moved by what ``Database.seconds`` gives."""
+    return now_plus(sa.bindparam(None, seconds, sa.Float))
 
 
 def now_plus(seconds: sa.BindParameter[float]) -> ColumnElement[Any]:

@@ -30,7 +30,7 @@ class Claims:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._offset = database.clock.offset
+        self._seconds = database.seconds()
         self._rendered: dict[tuple[str, Dialect, str | None], Rendered] = {}
 
     def claim(
@@ -110,9 +110,9 @@ class Claims:
 
     def _statement(self, name: str, connection: Connection) -> Rendered:
         """Give one of the inserts: rendered once, and again when the test kit has moved the clock."""
-        offset = self.database.clock.offset
-        if self._offset != offset:
-            self._offset, self._rendered = offset, {}
+        seconds = self.database.seconds()
+        if self._seconds != seconds:
+            self._seconds, self._rendered = seconds, {}
         kind = (name, connection.dialect, self.database.home.schema_beside(connection))
         found = self._rendered.get(kind)
         if found is None:

@@ -10,8 +10,7 @@ from itertools import count
 class ManualClock:
     """Wall time, steady time and waits move by ``advance`` and by nothing else.
 
-    The database's clock stands still with it, but for the milliseconds that a statement is on its way, so that due
-    times agree. Give it to ``Database`` as ``clock``.
+    The database's clock stands still with it, so that due times agree. Give it to ``Database`` as ``clock``.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -24,6 +23,11 @@ class ManualClock:
     def offset(self) -> timedelta:
         """How far this clock is ahead of the real one, which runs on: it shrinks as real time passes."""
         return self.now() - datetime.now(UTC)
+
+    @property
+    def instant(self) -> datetime:
+        """Where it stands."""
+        return self.now()
 
     def now(self) -> datetime:
         """The instant at which the clock was made, and what it was advanced since."""

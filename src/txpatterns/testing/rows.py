@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -94,7 +93,7 @@ def _read(connection: Connection, table: sa.Table) -> list[Row]:
 
 
 def _refuse_if_somebody_works(connection: Connection) -> None:
-    live = member_table.c.expires_at > dialects.now(timedelta(0))
+    live = member_table.c.expires_at > dialects.now(0.0)
     for label in connection.execute(sa.select(member_table.c.label).where(live)).scalars():
         host, _, process = label.rpartition(":")
         if host != socket.gethostname() or (process != str(os.getpid()) and _is_alive(int(process))):

@@ -186,7 +186,7 @@ class KeptMessages:
         state = connection.execute(_STATE, {**parent, "schema": SCHEMA}).one()
         rows: list[Any] = list(connection.execute(_PARTITIONS, parent))
         return _Found(
-            now=state.now.astimezone(UTC) + self.database.clock.offset,
+            now=self.database.clock.instant or state.now.astimezone(UTC) + self.database.clock.offset,
             parent=state.parent,
             is_owner=state.is_owner,
             has_schema=state.has_schema,

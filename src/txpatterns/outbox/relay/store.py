@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import within
+from txpatterns.database.dialects import now_on_postgresql, within
 from txpatterns.database.direct import Direct
 from txpatterns.database.engines import qualified, sync_side
 from txpatterns.messages import BUCKETS, Message
@@ -80,7 +80,7 @@ _DIRECT_DELETE = (
 # Only where they are kept are the rows read once more: to form them, payload and all, is a fifth of a settling.
 _DIRECT_KEEP = (
     f", moved AS (INSERT INTO {{sent}} ({', '.join(_READ)}, sent_at) "
-    f"SELECT {', '.join(_READ)}, clock_timestamp() + make_interval(secs => $3) FROM done)"
+    f"SELECT {', '.join(_READ)}, {now_on_postgresql('$3::float')} FROM done)"
 )
 _DIRECT_NUMBER = " SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
 

@@ -55,6 +55,8 @@ class HurriedClock:
     the database, so that no due time lies ahead for one of them only.
     """
 
+    instant = None
+
     def __init__(self, common: CommonTime, life: int, points: Points) -> None:
         self._common = common
         self._life = life
