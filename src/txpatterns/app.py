@@ -123,7 +123,13 @@ class App:
         )
         self.consumer.handlers.on_add.append(self._declare)
         self.inbox = self.consumer.inbox
-        self.sagas = Sagas(self.database, Definitions(name), hooks=self.hooks, on_commit=self._parts.saga_committed)
+        self.sagas = Sagas(
+            self.database,
+            Definitions(name),
+            hooks=self.hooks,
+            on_commit=self._parts.saga_committed,
+            runner=lambda: self._parts.engine,
+        )
 
     def session(self, **options: Any) -> AsyncSession:
         """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.

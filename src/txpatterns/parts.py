@@ -85,7 +85,7 @@ class Parts:
         self._pulse = pulse
         self._supervisor: Supervisor | None = None
         self._running: tuple[Part, ...] = ()
-        self._engine: SagaEngine | None = None
+        self.engine: SagaEngine | None = None
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -101,7 +101,7 @@ class Parts:
     def saga_committed(self) -> None:
         """A transaction that starts sagas was committed, in any thread: wake who runs them. Never raises."""
         try:
-            engine = self._engine
+            engine = self.engine
             if not (engine is not None and engine.wake()) and self._notifier is not None:
                 self._notifier.notify(SAGAS)
         except Exception:
@@ -140,12 +140,12 @@ class Parts:
                 consumer.check()
                 kinds = {handler.is_async for handler in consumer.handlers}
                 await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
-            self._engine = make_engine() if make_engine is not None and "sagas" in names else None
+            self.engine = make_engine() if make_engine is not None and "sagas" in names else None
             try:
                 async with self._started(lambda: self._made(names, consumer)):
                     yield
             finally:
-                self._engine = None
+                self.engine = None
 
     @asynccontextmanager
     async def _started(self, make: Callable[[], Sequence[Part]]) -> AsyncIterator[None]:
@@ -171,10 +171,10 @@ class Parts:
             if listener is not None:
                 consumer.listen(listener)
             made.append(self._consumer_part(consumer))
-        if self._engine is not None:
+        if self.engine is not None:
             if listener is not None:
-                self._engine.listen(listener)
-            made.append(self._saga_part(self._engine))
+                self.engine.listen(listener)
+            made.append(self._saga_part(self.engine))
         if listener is not None:
             made.append(Part("wake-up listener", listener.run, listener.stop))
         if "relay" in names:
@@ -286,7 +286,7 @@ class Parts:
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
-        self._supervisor, self._engine, self._running = None, None, ()
+        self._supervisor, self.engine, self._running = None, None, ()
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

@@ -52,5 +52,5 @@ class Notes:
         connection.execute(sa.insert(note_table), [{"id": id_, "by": by, "messages": messages} for id_ in ids])
         self.meanwhile(connection)
 
-    def _committed(self) -> None:
+    def _committed(self, _ids: Sequence[str]) -> None:
         self.told += 1

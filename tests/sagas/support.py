@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,9 +20,12 @@ from txpatterns.sagas import Handle, SagaSettings, StepTransaction, SyncStepTran
 from txpatterns.sagas.facts import Fact, read
 from txpatterns.sagas.moments import SagaNeedsAttention, StepDone
 from txpatterns.sagas.schema import saga_journal_table, saga_table
+from txpatterns.sagas.store import SagaStore
 
 QUICK = RetryLadder((timedelta(milliseconds=1), timedelta(milliseconds=1)), jitter=0)
 PATIENCE = timedelta(seconds=20)
+_SOON = timedelta(milliseconds=50)
+"""Longer than the waits of ``QUICK``."""
 
 tables = sa.MetaData()
 effect = sa.Table(
@@ -101,9 +105,13 @@ class Shop:
             return await handle.result(timeout=PATIENCE)
 
     async def rest(self) -> None:
-        """Run whatever is due, until nothing is."""
+        """Run whatever is due, until nothing is for a while; with a clock that stands, until nothing is now."""
         async with self.app.running():
             await self.app.drained()
+            known = self.app.sagas.definitions.known()
+            soon = partial(SagaStore(self.app.database).next_due, known=known, within=_SOON)
+            while self.app.database.clock.instant is None and await self.app.database.read(soon) is not None:
+                await self.app.drained()
 
     async def effects(self) -> list[str]:
         query = sa.select(effect.c.what).order_by(effect.c.id)

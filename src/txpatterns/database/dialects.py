@@ -57,7 +57,7 @@ def now(seconds: float) -> ColumnElement[Any]:
     return now_plus(sa.bindparam(None, seconds, sa.Float))
 
 
-def now_plus(seconds: sa.BindParameter[float]) -> ColumnElement[Any]:
+def now_plus(seconds: ColumnElement[float]) -> ColumnElement[Any]:
     """Give the database's own clock, moved by a parameter that each row of a statement may give another value."""
     return _Now(seconds)
 

@@ -173,7 +173,7 @@ class Outbox:
         self.registry.read_back(event, message)
         return message
 
-    def _committed(self) -> None:
+    def _committed(self, _added: Sequence[_Added]) -> None:
         self.on_commit()
 
     def _write(self, connection: Connection, added: Sequence[_Added]) -> None:

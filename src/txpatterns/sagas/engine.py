@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,6 +26,7 @@ from txpatterns.runtime.moments import Idle
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
+from txpatterns.sagas.grouping import GroupWriter
 from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.schema import SCOPE
@@ -80,6 +81,7 @@ class SagaEngine:
             outbox,
             hooks,
             Outages(database.clock, SAGAS, self._stopping),
+            GroupWriter(self._store),
             asyncio.Semaphore(concurrency),
             ended=ended,
         )
@@ -91,6 +93,8 @@ class SagaEngine:
         """A claim has failed, and it is not known whether it was committed."""
         self._running: dict[int, asyncio.Task[None]] = {}
         self._drivers: dict[int, Driver] = {}
+        self._is_for_one = 0
+        """Whether a saga runs alone, or is about to."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
@@ -129,6 +133,25 @@ class SagaEngine:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._wake.set)
         return loop is not None
+
+    def owner_of(self, sagas: int) -> str | None:
+        """Give who owns so many sagas that start now; None: they are to be claimed. From any thread."""
+        has_room = len(self._running) + sagas <= self.settings.at_once and not self._is_for_one
+        is_here = self._loop is not None and not self._stopping.is_set() and self._leases.is_safe
+        return self._leases.owner if has_room and is_here else None
+
+    def adopt(self, sagas: Sequence[Claimed]) -> None:
+        """Run what has been started with this owner. From any thread."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile: the lease runs out
+                loop.call_soon_threadsafe(self._adopt, sagas, self._leases.owner)
+
+    def _adopt(self, sagas: Sequence[Claimed], owner: str) -> None:
+        for saga in sagas:
+            is_ours = self._loop is not None and not self._stopping.is_set() and owner == self._leases.owner
+            if is_ours and saga.number not in self._running:
+                self._run(saga)
 
     def listen(self, listener: Hearing) -> None:
         """Be told of what others start, and look less often while that is known to arrive."""
@@ -202,22 +225,29 @@ class SagaEngine:
         return len(claimed)
 
     async def _begin(self, saga: Claimed) -> None:
-        definition = self._definitions.find(saga.type, saga.version)
-        assert definition is not None, "only what is known is claimed"
         if saga.crashes >= self.settings.poisoned_after:
             await self._flag(saga)
             return
         alone = saga.crashes >= _ALONE
-        if alone:
-            await self._until_alone()
-        if self._stopping.is_set():
-            return  # it is given back
+        self._is_for_one += alone
+        try:
+            if alone:
+                await self._until_alone()
+            if self._stopping.is_set():
+                return  # it is given back
+            self._run(saga)
+            if alone:
+                await self._until_alone()
+        finally:
+            self._is_for_one -= alone
+
+    def _run(self, saga: Claimed) -> None:
+        definition = self._definitions.find(saga.type, saga.version)
+        assert definition is not None, "only what is known is claimed, or started"
         driver = self._drivers[saga.number] = Driver(self._tools, definition, saga)
         task = asyncio.create_task(self._drive(driver), name=f"saga {saga.id}")
         self._running[saga.number] = task
         task.add_done_callback(partial(self._ended, saga.number))
-        if alone:
-            await self._until_alone()
 
     async def _until_alone(self) -> None:
         """Wait until nothing runs, or the engine is to stop."""
@@ -295,6 +325,7 @@ class SagaEngine:
         for task in tasks:
             task.cancel()
         await self._cancel()
+        await self._tools.group.finish()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Exception):  # when the database is away, the lease runs out by itself
             await self._release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from sqlalchemy.engine import Connection
 
@@ -21,13 +21,23 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.handles import Ends, Handle
 from txpatterns.sagas.signal_store import Arrival
-from txpatterns.sagas.store import SagaStore, Start
+from txpatterns.sagas.store import Claimed, SagaStore, Start
 from txpatterns.sagas.values import digest_of
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 _ID = re.compile(r"[!-~]{1,200}")
+
+
+class Runner(Protocol):
+    """Who runs sagas in this process."""
+
+    def owner_of(self, sagas: int) -> str | None:
+        """Give who owns so many sagas that start now; None: they are to be claimed. From any thread."""
+
+    def adopt(self, sagas: Sequence[Claimed]) -> None:
+        """Run what has been started with this owner. From any thread."""
 
 
 class Sagas:
@@ -40,14 +50,17 @@ class Sagas:
         *,
         hooks: HookList,
         on_commit: Callable[[], None] = lambda: None,
+        runner: Callable[[], Runner | None] = lambda: None,
     ) -> None:
         self.definitions = definitions
+        self._on_commit = on_commit
+        self._runner = runner
         self._store = SagaStore(database)
         self.ends = Ends()
         self._hooks = hooks
         identity = Identity(database)
-        self._writer = Writer(Kind.SAGAS, identity, self._write, on_commit, _in_order)
-        self._signals: Writer[Arrival] = Writer(Kind.SIGNALS, identity, self._arrive, on_commit, tuple)
+        self._writer = Writer(Kind.SAGAS, identity, self._write, self._committed, _in_order)
+        self._signals: Writer[Arrival] = Writer(Kind.SIGNALS, identity, self._arrive, self._arrived, tuple)
         deferred.watch(sync_side(database.engine))
 
     def start(
@@ -124,8 +137,22 @@ class Sagas:
         return Handle(self._store, self.ends, self.definitions.of(saga), id)
 
     def _write(self, connection: Connection, starts: Sequence[Start]) -> None:
+        runner = self._runner()
+        owner = None if runner is None else runner.owner_of(len(starts))
         for start in starts:
-            self._store.start(connection, start)
+            self._store.start(connection, start, owner)
+
+    def _committed(self, starts: Sequence[Start]) -> None:
+        """Let what runs here begin at once, and tell of the rest."""
+        claimed = [start.claimed for start in starts if start.claimed is not None]
+        runner = self._runner()
+        if claimed and runner is not None:
+            runner.adopt(claimed)
+        if len(claimed) < len(starts):
+            self._on_commit()
+
+    def _arrived(self, _arrivals: Sequence[Arrival]) -> None:
+        self._on_commit()
 
 
 def _in_order(start: Start) -> tuple[str, str]:

@@ -28,7 +28,7 @@ NOW = timedelta(0)
 _CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """A saga that its transaction's commit begins."""
 
@@ -38,6 +38,8 @@ class Start:
     args: str
     digest: str
     headers: Mapping[str, str]
+    claimed: Claimed | None = None
+    """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,10 @@ class SagaStore:
         self.database = database
         self.signals = SignalStore(database)
 
-    def start(self, connection: Connection, start: Start) -> bool:
+    def start(self, connection: Connection, start: Start, owner: str | None = None) -> bool:
         """Begin a saga in the connection's transaction; says whether there was none with this id.
+
+        Where there is an ``owner`` it has the saga from the commit on, as if it had claimed it.
 
         Raises:
             IdReused: there is one, with other arguments.
@@ -144,11 +148,17 @@ class SagaStore:
             "args": start.args,
             "digest": start.digest,
             "headers": json.dumps(dict(start.headers)),
+            "run": 1,
+            "owner": owner,
+            "epoch": 0 if owner is None else 1,
         }
         times = {"started_at": self.database.now(), "due_at": self.database.now()}
         insert = insert_into(saga_table, on_sqlite=is_sqlite(connection)).values(**values, **times)
-        new = insert.on_conflict_do_nothing().returning(_saga.number)  # drivers do not all count what is inserted
-        if self.database.execute_beside(connection, new).first() is not None:
+        new = insert.on_conflict_do_nothing().returning(_saga.number, _saga.started_at)
+        row = self.database.execute_beside(connection, new).first()
+        if row is not None:
+            if owner is not None:
+                start.claimed = _claimed(start, row.number, row.started_at)
             return True
         query = sa.select(_saga.digest).where(_saga.type == start.type, _saga.id == start.id)
         if self.database.execute_beside(connection, query).scalar_one_or_none() == start.digest:
@@ -338,6 +348,25 @@ def _served(known: Known) -> sa.ColumnElement[bool]:
             )
             for type_, since, version, fingerprint in known
         ),
+    )
+
+
+def _claimed(start: Start, number: int, now: datetime) -> Claimed:
+    """Give a saga as it is right after its start."""
+    return Claimed(
+        number=number,
+        type=start.type,
+        id=start.id,
+        version=start.version,
+        run=1,
+        status=Status.RUNNING,
+        epoch=1,
+        crashes=0,
+        attention=None,
+        args=start.args,
+        headers=start.headers,
+        started_at=now,
+        claimed_at=now,
     )
 
 

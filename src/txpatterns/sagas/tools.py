@@ -14,6 +14,7 @@ from txpatterns.execution import Execution
 from txpatterns.hooks import HookList
 from txpatterns.outbox import Outbox
 from txpatterns.runtime.outages import Outages
+from txpatterns.sagas.grouping import GroupWriter
 from txpatterns.sagas.store import SagaStore
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Tools:
     outbox: Outbox
     hooks: HookList
     outages: Outages
+    group: GroupWriter
     slots: asyncio.Semaphore
     random: Random = field(default_factory=Random)
     ended: Callable[[str, str], None] = lambda _type, _id: None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.engine import Connection
 
@@ -50,12 +51,11 @@ class SagaWriter:
     async def write(self, write: Write) -> None:
         """Write in a transaction of our own. Raises Ahead where it is not known whether that is committed."""
         rows = self.course.rows
-
-        def work(connection: Connection) -> None:
-            self.put(connection, rows, write)
-
         try:
-            await self.tools.database.transact(work, single=write.is_one_statement)
+            if write.is_one_statement:
+                await self.tools.group.write(self.saga, rows + 1, self._as_asked(write))
+            else:
+                await self.tools.database.transact(partial(self.put, rows=rows, write=write))
         except Exception as error:
             self.course.is_dropped = True  # the code may have been told what is not written
             if not may_pass(error):
@@ -68,12 +68,17 @@ class SagaWriter:
     def put(self, connection: Connection, rows: int, write: Write) -> None:
         """Write in a connection's transaction: the facts, where the saga stands, and what it sends."""
         tools, instance = self.tools, self.course.instance
-        if write.standing is not None and self._asked is not None:
-            write = replace(write, standing=self._asked, rests=False)
+        write = self._as_asked(write)
         tools.store.write(connection, self.saga, rows + 1, write)
         for path, event in write.emits:
             message_id = instance.message_id(f"{self.saga.run}/{path}")
             tools.outbox.add(connection, event, headers=instance.lineage(), message_id=message_id)
+
+    def _as_asked(self, write: Write) -> Write:
+        """Leave the saga where it stands since a person is asked."""
+        if write.standing is None or self._asked is None:
+            return write
+        return replace(write, standing=self._asked, rests=False)
 
     def tell_done(self, mark: Mark, *, undoing: bool = False) -> None:
         """Tell the listeners that an operation has had its effect, or was undone."""

@@ -38,8 +38,8 @@ class Writer(Generic[T]):
     """Of the database that the entries belong in: a commit in another one is refused."""
     write: Callable[[Connection, Sequence[T]], None]
     """Writes all that the transaction has for this writer. It may add entries of later kinds to the connection."""
-    committed: Callable[[], None]
-    """Called when what was written is committed, once for each transaction."""
+    committed: Callable[[Sequence[T]], None]
+    """Called with what was written when that is committed, once for each transaction."""
     sort_key: Callable[[T], Any] | None = None
     """In which order ``write`` gets them, where they lock rows; None: as they were added."""
 

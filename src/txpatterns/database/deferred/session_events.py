@@ -150,7 +150,9 @@ def _tell(session: Session, unit: Unit) -> None:
     """Tell that it is committed; where the transaction goes on in other hands, its commit will."""
     for connection in connections_of(session):
         if connection.in_transaction():
-            new_commit_of(connection).own_unit().written |= unit.written
+            own = new_commit_of(connection).own_unit()
+            for writer, contents in unit.written.items():
+                own.hand(writer, contents)
             unit.written.clear()
     unit.committed()
 

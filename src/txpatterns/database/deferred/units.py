@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,7 +31,8 @@ class Unit:
         self.session = session
         self.entries: list[tuple[Scope, Entry[Any]]] = []
         self.cancelled: list[tuple[Scope, tuple[int, str]]] = []
-        self.written: set[Writer[Any]] = set()
+        self.written: dict[Writer[Any], list[Any]] = {}
+        """What is written, and not committed yet."""
         self.is_committing = False
         """Whether the commit has begun: a listener may add entries while it runs."""
         self.has_failed = False
@@ -79,16 +80,20 @@ class Unit:
         """What this writer was to write is written."""
         left = [(scope, entry) for scope, entry in self.entries if entry.writer is not writer]
         if len(left) < len(self.entries):
+            self.hand(writer, [entry.content for entry in self.live if entry.writer is writer])
             self.entries[:] = left
-            self.written.add(writer)
         if not left:
             self.cancelled.clear()
 
+    def hand(self, writer: Writer[Any], contents: Sequence[Any]) -> None:
+        """Take what is written already, to tell of its commit."""
+        self.written.setdefault(writer, []).extend(contents)
+
     def committed(self) -> None:
         """Tell the writers of what was written that it is committed."""
-        told, self.written = self.written, set()
-        for writer in told:
-            writer.committed()
+        told, self.written = self.written, {}
+        for writer, contents in told.items():
+            writer.committed(contents)
 
 
 class Commit:
