@@ -124,7 +124,7 @@ def sends_after_the_commit(around: Surroundings) -> None:
     instead_of(_PATCH, Outbox, Outbox._write)(lambda self, connection, added: kept.extend(added))
 
     @instead_of(_PATCH, Outbox, Outbox._committed)
-    def committed(self: Outbox) -> None:
+    def committed(self: Outbox, _added: Sequence[_Added]) -> None:
         for entry in kept:
             around.points.leave(around.points.arrive("after the commit"))
             around.log.write("stored", **record_of(entry.message))

@@ -72,7 +72,21 @@ def kept(shop: Shop, connection: sa.Connection) -> list[tuple[object, ...]]:
     return [tuple(row) for row in connection.execute(joined)]
 
 
-async def test_what_is_written_together_is_what_each_would_have_written(shop: Shop) -> None:
+@pytest.fixture
+def alone(monkeypatch) -> list[Claimed]:
+    """Who was written alone."""
+    found: list[Claimed] = []
+    really = GroupWriter._alone
+
+    async def counted(self: GroupWriter, saga: Claimed, n: int, write: Write) -> None:
+        found.append(saga)
+        await really(self, saga, n, write)
+
+    monkeypatch.setattr(GroupWriter, "_alone", counted)
+    return found
+
+
+async def test_what_is_written_together_is_what_each_would_have_written(shop: Shop, alone: list[Claimed]) -> None:
     """P4, H325: facts, standing, times and ends of all kinds; those of one are nobody else's."""
     database = shop.app.database
     store = SagaStore(database)
@@ -83,19 +97,21 @@ async def test_what_is_written_together_is_what_each_would_have_written(shop: Sh
     await asyncio.sleep(0)
     assert await together(group, one[1:], KINDS[1:]) == [None] * (len(KINDS) - 1)
     await first
+    assert alone == one[:1]
     for saga, write in zip(other, KINDS, strict=True):
         await database.transact(lambda connection, saga=saga, write=write: store.write(connection, saga, 1, write))
     rows = await database.read(lambda connection: kept(shop, connection))
     assert rows[: len(KINDS)] == rows[len(KINDS) :]
 
 
-async def test_who_has_lost_its_saga_writes_nothing_and_the_others_do(shop: Shop) -> None:
+async def test_who_has_lost_its_saga_writes_nothing_and_the_others_do(shop: Shop, alone: list[Claimed]) -> None:
     """P4, H168, H325: the epoch is looked at for each of them."""
     sagas = await started(shop)
     stolen = sa.update(saga_table).where(saga_table.c.number == sagas[5].number).values(epoch=2)
     await shop.app.database.execute(stolen)
     told = await together(GroupWriter(SagaStore(shop.app.database)), sagas, [BEGUN] * SAGAS)
     assert [type(error) for error in told] == [LeaseLost if n == 5 else type(None) for n in range(SAGAS)]
+    assert alone == [sagas[0], sagas[5]]
     count = sa.select(sa.func.count()).select_from(saga_journal_table)
     assert await shop.app.database.read(lambda connection: connection.execute(count).scalar_one()) == SAGAS - 1
 

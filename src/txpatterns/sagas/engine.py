@@ -73,6 +73,7 @@ class SagaEngine:
         self._stopping = asyncio.Event()
         self._store = SagaStore(database)
         self._database = database
+        self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
         concurrency = 1 if database.is_sqlite else self.settings.concurrency
         self._tools = Tools(
             database,
@@ -86,7 +87,6 @@ class SagaEngine:
             ended=ended,
         )
         self._upkeep = Upkeep(self._store, self.settings, self._transact)
-        self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
         self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
         self._may_have_claimed = False
@@ -177,7 +177,7 @@ class SagaEngine:
         return found
 
     async def _claim_on(self) -> None:
-        compare = Every(self._database.clock, _COMPARE_EVERY, lambda: self._insist(self._give_back))
+        compare = Every(self._database.clock, _COMPARE_EVERY, lambda: self._insist(self._compare))
         sweep = Every(self._database.clock, _SWEEP_EVERY, self._upkeep.sweep)
         while not self._stopping.is_set():
             self._wake.clear()
@@ -289,9 +289,14 @@ class SagaEngine:
                 if number in self._drivers:
                     self._drivers[number].nudge()
 
-    async def _give_back(self) -> None:
+    async def _compare(self) -> None:
+        """Give back what should have begun here: the answer to the commit that started it was lost."""
+        await self._give_back(older_than=_COMPARE_EVERY)
+
+    async def _give_back(self, older_than: timedelta = _NOW) -> None:
         """Give back what is ours by the database and does not run here: an answer may have been lost."""
-        give_back = partial(self._store.give_back, owner=self._leases.owner, running=list(self._running))
+        owner, running = self._leases.owner, list(self._running)
+        give_back = partial(self._store.give_back, owner=owner, running=running, older_than=older_than)
         if count := await self._database.transact(give_back):
             logger.warning("%d sagas were ours and did not run; they are given back", count)
 

@@ -7,6 +7,7 @@ itself; so what commits is the same as if each had been written alone, only soon
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,12 +16,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection
 
+from txpatterns.causes import one_of
 from txpatterns.database.dialects import is_disconnect, now_plus
 from txpatterns.errors import LeaseLost
 from txpatterns.sagas.facts import written
 from txpatterns.sagas.schema import saga_journal_table, saga_table
 from txpatterns.sagas.store import Claimed, SagaStore, Write
 from txpatterns.text import storable
+
+logger = logging.getLogger("txpatterns")
 
 _MOST = 256
 
@@ -90,10 +94,11 @@ class GroupWriter:
         """Write for all of them; and alone for each that was not written with the others."""
         try:
             written = await self._store.database.transact(partial(self._all, members=members), single=True)
-        except sa.exc.SQLAlchemyError as error:
+        except Exception as error:
             if is_disconnect(error):  # nobody knows whether it is committed
                 raise
-            written = set()  # one of them cannot be written, and says so itself
+            logger.warning("%d sagas cannot be written together, so each is alone: %s", len(members), one_of(error))
+            written = set()
         alone = [member for member in members if member.saga.number not in written]
         for member in members:
             if member.saga.number in written and not member.done.done():
@@ -148,7 +153,7 @@ _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
 
 def _columns(members: Sequence[Member]) -> dict[str, list[Any]]:
     rows = [_row(member) for member in members]
-    return {name: [row[name] for row in rows] for name in _TYPES}
+    return {f"all_{name}": [row[name] for row in rows] for name in _TYPES}
 
 
 def _row(member: Member) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def _statement() -> sa.Select[tuple[int]]:
 
     Who is left out writes alone, and so waits for a lock without keeping the others waiting.
     """
-    arrays = [sa.bindparam(name, type_=ARRAY(type_)) for name, type_ in _TYPES.items()]
+    arrays = [sa.bindparam(f"all_{name}", type_=ARRAY(type_)) for name, type_ in _TYPES.items()]
     columns = [sa.column(name, type_) for name, type_ in _TYPES.items()]
     given = sa.select(sa.func.unnest(*arrays).table_valued(*columns, name="rows").render_derived()).cte("given")
     saga, g = saga_table.c, given.c
@@ -194,7 +199,7 @@ def _statement() -> sa.Select[tuple[int]]:
             status=g.status,
             due_at=sa.case((g.due.is_(None), None), else_=now_plus(sa.bindparam("now", type_=sa.Float) + g.due)),
             attention=g.attention,
-            crashes=0,
+            crashes=sa.literal_column("0"),
             owner=sa.case((g.is_owned, saga.owner), else_=None),
             diverged=sa.func.coalesce(g.diverged, saga.diverged),
             error=sa.func.coalesce(g.error, saga.error),

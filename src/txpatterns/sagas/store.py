@@ -278,9 +278,16 @@ class SagaStore:
         query = sa.select(_saga.number).where(_saga.number == saga.number, _saga.epoch == saga.epoch)
         return self.database.execute_beside(connection, query).first() is not None
 
-    def give_back(self, connection: Connection, owner: str, running: Collection[int]) -> int:
-        """Let others claim what this process owns and does not run; says how many that were."""
+    def give_back(
+        self, connection: Connection, owner: str, running: Collection[int], *, older_than: timedelta = NOW
+    ) -> int:
+        """Let others claim what this process owns and does not run; says how many that were.
+
+        What was started less long ago than ``older_than`` may be about to begin.
+        """
         update = sa.update(saga_table).where(_saga.owner == owner, _saga.number.not_in(sorted(running)))
+        if older_than > NOW:
+            update = update.where(_saga.started_at < self.database.now(-older_than))
         return connection.execute(update.values(owner=None)).rowcount
 
     def clean(self, connection: Connection, older_than: timedelta) -> int:
