@@ -121,7 +121,7 @@ async def main(names: list[str], rounds: int, *, write: bool) -> None:
         if kafka is not None:
             kafka.start()
         async for table in run(names, rounds, postgres, kafka):
-            table.ran_on = machine("txoutbox")
+            table.ran_on = machine("dbos", "txoutbox")
             print(markdown([table], table.ran_on), flush=True)
             if write:
                 save(table)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from benchmarks.harness import Case, Table, compare
+from benchmarks.workflow_peer import peer
 from txpatterns import App, Database
 from txpatterns.database.setup import create_missing
 from txpatterns.sagas import Call, SagaContext, StepTransaction
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS raw_saga (id text PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS raw_fact (saga text, n int, PRIMARY KEY (saga, n));
 """
 _BARE, _HAND = "four commits, bare driver", "three session transactions by hand"
+_PEER = "DBOS: a workflow of three steps"
 _numbers = count(time.time_ns())
 
 
@@ -60,14 +62,17 @@ async def workflows(url: str, concurrency: int, rounds: int) -> Table:
     pool = await asyncpg.create_pool(plain, min_size=MOST, max_size=MOST)
     async with pool.acquire() as connection:
         await connection.execute(_RAW)
+    calls_goal, peer_goal = (0.6, 6.0) if concurrency == 1 else (1.0, 40.0)
     total = 60 if concurrency == 1 else 600
     try:
-        async with app.running(relay=False, consume=False):
+        async with app.running(relay=False, consume=False), peer(plain, STEPS, lambda: next(_numbers)) as workflow:
+            of_calls, of_steps = (_rate(total, concurrency, _saga(app, saga)) for saga in (calls, steps))
             cases = [
                 Case(_BARE, _rate(total, concurrency, lambda: _four_commits(pool))),
                 Case(_HAND, _rate(total, concurrency, lambda: _by_hand(engine))),
-                Case("saga of three calls", _rate(total, concurrency, _saga(app, calls)), _BARE, 0.6),
-                Case("saga of three steps", _rate(total, concurrency, _saga(app, steps)), _HAND, 0.8),
+                Case(_PEER, _rate(total, concurrency, workflow)),
+                Case("saga of three calls", of_calls, _BARE, calls_goal, {_PEER: peer_goal}),
+                Case("saga of three steps", of_steps, _HAND, 0.8, {_PEER: None}),
             ]
             return await compare(f"Sagas, {concurrency} at a time", "workflows/s", cases, rounds)
     finally:

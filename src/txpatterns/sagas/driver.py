@@ -85,6 +85,11 @@ class Driver:
         """Whether the saga waits for something that may arrive while something else of it runs."""
         return bool(self._waits.rows())
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to do for the saga, by anybody."""
+        return self._writer.has_ended
+
     def nudge(self) -> None:
         """Something has arrived that the saga waits for."""
         self._is_nudged = True

@@ -89,6 +89,8 @@ class SagaEngine:
         self._upkeep = Upkeep(self._store, self.settings, self._transact)
         self._pace = Pace(database.clock)
         self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        """Set when one that ran here does not any more."""
         self._may_have_claimed = False
         """A claim has failed, and it is not known whether it was committed."""
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -125,6 +127,7 @@ class SagaEngine:
         """Begin nothing more; ``run`` returns when the steps that run have ended, or after ``stop_within``."""
         self._stopping.set()
         self._wake.set()
+        self._room.set()
 
     def wake(self) -> bool:
         """Look for due sagas now. From any thread; says whether no other process needs to know."""
@@ -201,7 +204,8 @@ class SagaEngine:
         """Claim what is due and begin it; says how many sagas that were."""
         free = self.settings.at_once - len(self._running)
         if free <= 0:
-            await self._database.clock.wait(self._wake, self.settings.poll_interval)
+            self._room.clear()
+            await self._database.clock.wait(self._room, self.settings.poll_interval)
             return 1
         claim = partial(
             self._store.claim,
@@ -252,8 +256,8 @@ class SagaEngine:
     async def _until_alone(self) -> None:
         """Wait until nothing runs, or the engine is to stop."""
         while self._running and not self._stopping.is_set():
-            self._wake.clear()
-            await self._wake.wait()
+            self._room.clear()
+            await self._room.wait()
 
     async def _flag(self, saga: Claimed) -> None:
         """Leave a saga to a person with which one process after the other has died."""
@@ -277,8 +281,9 @@ class SagaEngine:
     def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         if self._running.get(number) is task:  # and not the next run, which may have begun while this one ended
             del self._running[number]
-            del self._drivers[number]
-        self._wake.set()
+            if not self._drivers.pop(number).has_ended:
+                self._wake.set()  # it may be due again soon
+        self._room.set()
 
     async def _nudge(self) -> None:
         """Tell those that run here what has arrived for them meanwhile."""

@@ -10,19 +10,15 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection
 
 from txpatterns.causes import one_of
-from txpatterns.database.dialects import is_disconnect, now_plus
+from txpatterns.database.dialects import is_disconnect
 from txpatterns.errors import LeaseLost
-from txpatterns.sagas.facts import written
-from txpatterns.sagas.schema import saga_journal_table, saga_table
-from txpatterns.sagas.store import Claimed, SagaStore, Write
-from txpatterns.text import storable
+from txpatterns.sagas.statements import WRITE_UNLOCKED, parameters
+from txpatterns.sagas.store import Claimed, SagaStore, Write, row_of
 
 logger = logging.getLogger("txpatterns")
 
@@ -121,8 +117,9 @@ class GroupWriter:
     def _all(self, connection: Connection, members: Sequence[Member]) -> set[int]:
         """Write for all of them in one transaction; says of which sagas."""
         if not self._store.database.is_sqlite:
-            given = {"now": self._store.database.seconds(), **_columns(members)}
-            return set(self._store.database.execute_beside(connection, _STATEMENT, given).scalars())
+            rows = [row_of(member.saga, member.n, member.write) for member in members]
+            given = parameters(rows, self._store.database.seconds())
+            return set(self._store.database.execute_beside(connection, WRITE_UNLOCKED, given).scalars())
         found = set()
         for member in members:
             try:
@@ -131,83 +128,3 @@ class GroupWriter:
                 continue
             found.add(member.saga.number)
         return found
-
-
-_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
-    "number": sa.BigInteger(),
-    "epoch": sa.BigInteger(),
-    "run": sa.Integer(),
-    "n": sa.Integer(),
-    "facts": sa.Text(),
-    "status": sa.Text(),
-    "due": sa.Float(),
-    "is_owned": sa.Boolean(),
-    "is_end": sa.Boolean(),
-    "attention": sa.Text(),
-    "diverged": sa.Text(),
-    "error": sa.Text(),
-    "result": sa.Text(),
-}
-"""What is given of each write. Where the saga stays as it stands, its status is NULL."""
-
-
-def _columns(members: Sequence[Member]) -> dict[str, list[Any]]:
-    rows = [_row(member) for member in members]
-    return {f"all_{name}": [row[name] for row in rows] for name in _TYPES}
-
-
-def _row(member: Member) -> dict[str, Any]:
-    saga, write = member.saga, member.write
-    row: dict[str, Any] = dict.fromkeys(_TYPES) | {"number": saga.number, "epoch": saga.epoch, "run": saga.run}
-    row |= {"n": member.n, "facts": written(write.facts) if write.facts else None}
-    standing = write.standing
-    if standing is not None:
-        row |= {
-            "status": standing.status.value,
-            "due": None if standing.due is None else standing.due.total_seconds(),
-            "is_owned": standing.is_owned,
-            "is_end": standing.is_end,
-            "attention": standing.attention and storable(standing.attention),
-            "diverged": standing.diverged,
-            "error": standing.error,
-            "result": standing.result,
-        }
-    return row
-
-
-def _statement() -> sa.Select[tuple[int]]:
-    """Make the statement that writes for many. It gives the sagas that were still theirs, and that nobody has locked.
-
-    Who is left out writes alone, and so waits for a lock without keeping the others waiting.
-    """
-    arrays = [sa.bindparam(f"all_{name}", type_=ARRAY(type_)) for name, type_ in _TYPES.items()]
-    columns = [sa.column(name, type_) for name, type_ in _TYPES.items()]
-    given = sa.select(sa.func.unnest(*arrays).table_valued(*columns, name="rows").render_derived()).cte("given")
-    saga, g = saga_table.c, given.c
-    fits = sa.and_(saga.number == g.number, saga.epoch == g.epoch)
-    mine = sa.select(saga.number).join(given, fits).order_by(saga.number)
-    locked = mine.with_for_update(key_share=True, skip_locked=True, of=saga_table).cte("mine")
-    now = now_plus(sa.bindparam("now", type_=sa.Float))
-    facts = sa.select(g.number, g.run, g.n, g.facts, now).join(locked, locked.c.number == g.number)
-    noted = sa.insert(saga_journal_table).from_select(
-        ["saga", "run", "n", "facts", "at"], facts.where(g.facts.is_not(None))
-    )
-    stood = (
-        sa.update(saga_table)
-        .where(saga.number == g.number, g.number == locked.c.number, g.status.is_not(None))
-        .values(
-            status=g.status,
-            due_at=sa.case((g.due.is_(None), None), else_=now_plus(sa.bindparam("now", type_=sa.Float) + g.due)),
-            attention=g.attention,
-            crashes=sa.literal_column("0"),
-            owner=sa.case((g.is_owned, saga.owner), else_=None),
-            diverged=sa.func.coalesce(g.diverged, saga.diverged),
-            error=sa.func.coalesce(g.error, saga.error),
-            result=sa.func.coalesce(g.result, saga.result),
-            ended_at=sa.case((g.is_end, now), else_=saga.ended_at),
-        )
-    )
-    return sa.select(locked.c.number).add_cte(noted.cte("noted"), stood.cte("stood"))
-
-
-_STATEMENT = _statement()

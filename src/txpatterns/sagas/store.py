@@ -13,18 +13,29 @@ from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import insert_into, is_sqlite
+from txpatterns.database.dialects import insert_into, is_sqlite, moment
 from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
+from txpatterns.sagas.statements import WRITE, parameters
 from txpatterns.text import storable
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
 NOW = timedelta(0)
+_GIVEN = ("type", "id", "version", "status", "args", "digest", "headers", "run", "owner", "epoch")
+_START = {
+    on_sqlite: insert_into(saga_table, on_sqlite=on_sqlite)
+    .values({**{name: sa.bindparam(name) for name in _GIVEN}, "started_at": moment("now"), "due_at": moment("now")})
+    .on_conflict_do_nothing()
+    .returning(_saga.number, _saga.started_at)
+    for on_sqlite in (False, True)
+}
+_FIND = sa.select(saga_table).where(_saga.type == sa.bindparam("type"), _saga.id == sa.bindparam("id"))
+_IS_MINE = sa.select(_saga.number).where(_saga.number == sa.bindparam("number"), _saga.epoch == sa.bindparam("epoch"))
 _CHUNK = 500
 
 
@@ -116,9 +127,14 @@ class Write:
         return bool(self.waits or self.unwaits or self.took or self.waits_no_more)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is about the saga's row and its journal alone."""
+        return not (self.concerns_signals or self.rests)
+
+    @property
     def is_one_statement(self) -> bool:
         """Whether it can be a transaction by itself, where a statement can do several things."""
-        return not (self.concerns_signals or self.rests or self.emits)
+        return self.is_plain and not self.emits
 
 
 Known = Sequence[tuple[str, int, int, str]]
@@ -140,7 +156,7 @@ class SagaStore:
         Raises:
             IdReused: there is one, with other arguments.
         """
-        values = {
+        given = {
             "type": start.type,
             "id": start.id,
             "version": start.version,
@@ -152,10 +168,8 @@ class SagaStore:
             "owner": owner,
             "epoch": 0 if owner is None else 1,
         }
-        times = {"started_at": self.database.now(), "due_at": self.database.now()}
-        insert = insert_into(saga_table, on_sqlite=is_sqlite(connection)).values(**values, **times)
-        new = insert.on_conflict_do_nothing().returning(_saga.number, _saga.started_at)
-        row = self.database.execute_beside(connection, new).first()
+        given["now"] = self.database.seconds()
+        row = self.database.execute_beside(connection, _START[is_sqlite(connection)], given).first()
         if row is not None:
             if owner is not None:
                 start.claimed = _claimed(start, row.number, row.started_at)
@@ -204,6 +218,11 @@ class SagaStore:
         Raises:
             LeaseLost: somebody else has claimed it since.
         """
+        if write.is_plain and not saga.crashes and not is_sqlite(connection):
+            given = parameters([row_of(saga, n, write)], self.database.seconds())
+            if self.database.execute_beside(connection, WRITE, given).first() is None:
+                raise LeaseLost(f"Another process goes on with {saga.id}.")
+            return
         arrived = self._wait(connection, saga.number, write) if write.concerns_signals else False
         if write.standing is not None and (write.rests or arrived):
             is_mine = self._rest(connection, saga, write.standing)
@@ -275,8 +294,8 @@ class SagaStore:
 
     def is_mine(self, connection: Connection, saga: Claimed) -> bool:
         """Whether nobody has claimed a saga since."""
-        query = sa.select(_saga.number).where(_saga.number == saga.number, _saga.epoch == saga.epoch)
-        return self.database.execute_beside(connection, query).first() is not None
+        given = {"number": saga.number, "epoch": saga.epoch}
+        return self.database.execute_beside(connection, _IS_MINE, given).first() is not None
 
     def give_back(
         self, connection: Connection, owner: str, running: Collection[int], *, older_than: timedelta = NOW
@@ -303,8 +322,7 @@ class SagaStore:
 
     def find(self, connection: Connection, type_: str, id_: str) -> RowMapping | None:
         """Read where a saga stands; None: there is none with this id."""
-        query = sa.select(saga_table).where(_saga.type == type_, _saga.id == id_)
-        return connection.execute(query).mappings().one_or_none()
+        return connection.execute(_FIND, {"type": type_, "id": id_}).mappings().one_or_none()
 
     def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
         """Whether a saga that can be run here is due, and was at a moment of the database's clock, whoever owns it."""
@@ -356,6 +374,26 @@ def _served(known: Known) -> sa.ColumnElement[bool]:
             for type_, since, version, fingerprint in known
         ),
     )
+
+
+def row_of(saga: Claimed, n: int, write: Write) -> Mapping[str, Any]:
+    """Give a plain write as a row for ``statements``."""
+    standing = write.standing
+    return {
+        "number": saga.number,
+        "epoch": saga.epoch,
+        "run": saga.run,
+        "n": n,
+        "facts": written(write.facts) if write.facts else None,
+        "status": standing and standing.status.value,
+        "due": None if standing is None or standing.due is None else standing.due.total_seconds(),
+        "is_owned": standing and standing.is_owned,
+        "is_end": standing and standing.is_end,
+        "attention": standing and standing.attention and storable(standing.attention),
+        "diverged": standing and standing.diverged,
+        "error": standing and standing.error,
+        "result": standing and standing.result,
+    }
 
 
 def _claimed(start: Start, number: int, now: datetime) -> Claimed:

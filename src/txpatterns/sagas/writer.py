@@ -40,6 +40,8 @@ class SagaWriter:
         """Held from when the code is told something until that is committed."""
         self.is_over = False
         """Whether the saga has ended, or waits, so that its owner lets go of it."""
+        self.has_ended = False
+        """Whether it has ended for good."""
         self._asked: Standing | None = None
         """Where it stands since a person is asked; whatever ends then of what else runs leaves it there."""
 
@@ -95,6 +97,7 @@ class SagaWriter:
         if standing.attention is not None and standing.attention != saga.attention:
             hooks.tell(SagaNeedsAttention(saga.type, saga.id, standing.attention))
         if standing.is_end:
+            self.has_ended = True
             self.tools.ended(saga.type, saga.id)
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
 
