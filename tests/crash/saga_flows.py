@@ -205,6 +205,7 @@ async def ask_and_run(branch: Branch) -> None:
     try:
         await start_and_ask(branch)
         await running
+        await branch.run_until_nothing_waits()  # what was started when there was nothing to do yet
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -272,8 +273,9 @@ async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> As
     """Be a process of the bank that runs these sagas."""
     async with opened(around) as bank:
         definitions, hooks = Definitions("bank"), HookList()
-        sagas = Sagas(bank.database, definitions, hooks=hooks)
-        made = Branch(bank, sagas, SagaEngine(bank.database, definitions, bank.outbox, hooks=hooks, settings=SETTINGS))
+        engine = SagaEngine(bank.database, definitions, bank.outbox, hooks=hooks, settings=SETTINGS)
+        sagas = Sagas(bank.database, definitions, hooks=hooks, runner=lambda: engine)
+        made = Branch(bank, sagas, engine)
         options = Options(errors=(ValueError,), signals=(Signal(Asked),), retry=LADDER)
         definitions.add(define(made), "transfer", options)
         yield made
