@@ -75,7 +75,7 @@ class Calling:
                         fix="Give Done(result), NotDone() or Unknown().",
                     )
         elif in_doubt and work.doubt is Doubt.ASK:
-            raise Asks
+            raise Asks(f"nobody knows whether {self._mark.name} has had its effect")
         elif in_doubt and work.doubt is Doubt.COMPENSATE:
             raise GivenUp(f"nobody knows whether {self._mark.name} has had its effect")
         return await self._cut_off(work.action, call)
@@ -139,7 +139,7 @@ class Calls:
     async def _fail(self, opened: Open, error: Exception) -> None:
         work: CallOut = opened.operation.work
         if isinstance(error, Asks):
-            await self._writer.ask(f"nobody knows whether {opened.operation.mark.name} has had its effect")
+            await self._writer.ask(str(error))
             return
         gives_up = isinstance(error, GivenUp) or (work.doubt is Doubt.COMPENSATE and work.probe is None)
         ladder = RetryLadder(()) if gives_up else work.ladder
