@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import txpatterns
+from txpatterns import sagas
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
 MOST_NAMES = 25
@@ -22,5 +23,15 @@ def test_every_exported_name_exists():
 
 def test_the_reference_names_exactly_what_is_exported():
     """A name that is added, or taken away, changes the reference page with it."""
-    listed = set(re.findall(r"^::: txpatterns\.(\w+)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert listed == set(txpatterns.__all__) - {"__version__"}
+    assert listed("txpatterns") == set(txpatterns.__all__) - {"__version__"}
+
+
+def test_the_reference_names_all_of_sagas():
+    """What `txpatterns.sagas` exports, too: it is what everybody needs who writes one."""
+    assert listed("txpatterns.sagas") == set(sagas.__all__)
+
+
+def listed(package: str) -> set[str]:
+    """The names of a package on the reference page."""
+    entry = rf"^::: {re.escape(package)}\.(\w+)$"
+    return set(re.findall(entry, REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE))

@@ -20,6 +20,16 @@ from rig.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, SNIPPETS = ROOT / "docs", ROOT / "docs" / "snippets"
 
+LESSONS = {
+    "index.md": 4,
+    "tutorial/survive-a-kill.md": 8,
+    "tutorial/handlers-and-retries.md": 1,
+    "tutorial/first-saga.md": 12,
+    "how-to/change-a-running-saga.md": 3,
+    "how-to/saga-needs-you.md": 6,
+}
+"""The pages that are typed from top to bottom, with how many commands each has at least."""
+
 INCLUDE = re.compile(r'^--8<-- "([^":]+)(?::([\w-]+))?"$', re.MULTILINE)
 SECTION = re.compile(r"^\s*# --8<-- \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 BLOCK = re.compile(
@@ -28,7 +38,9 @@ BLOCK = re.compile(
 LOGGED = re.compile(
     r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?:INFO|WARNING) .*"  # as the command writes them
     r"|(?:\S+: )?\S+ failed at \S+ \S+ on \S+ in attempt \d+: .*"  # as Python does where nothing is set up
-    r"|\S+ \S+ on \S+ is a dead letter, .*)\n",
+    r"|\S+ \S+ on \S+ is a dead letter, .*"
+    r"|(?:\S+: ){1,2}\S+ failed for \S+ in attempt \d+: .*"
+    r"|(?:\S+: )?\S+ \S+ needs a person: .*)\n",
     re.MULTILINE,
 )
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -88,6 +100,9 @@ class Reader:
 
     def type(self, command: str, expected: str) -> None:
         """Run a command; one whose output ends with ^C is interrupted when it has said the rest."""
+        if command.startswith("export "):
+            self.environment = {**self.environment, **dict(each.split("=", 1) for each in command.split()[1:])}
+            return
         interrupt = expected.rstrip().endswith("^C")
         wanted = expected.rstrip().removesuffix("^C")
         seen, code = self.output(command, wanted if interrupt else None)

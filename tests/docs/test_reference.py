@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
+from crash import planted, planted_sagas
 from docs.reader import DOCS, SNIPPETS
 from txpatterns import BigInt, Event
 from txpatterns.database.schema import metadata
@@ -92,3 +93,11 @@ def test_the_snippet_of_the_page_uses_the_codecs_of_the_package():
         "CloudEvents, structured (application/cloudevents+json)",
         "raw (application/json)",
     ]
+
+
+def test_every_bug_planted_in_sagas_is_on_the_page_of_hazards():
+    """P4: with the invariant that finds it."""
+    section = (DOCS / "explanation" / "hazards.md").read_text(encoding="utf-8").split("### Planted bugs")[1]
+    shown = dict(re.findall(r"^\| ([\w ]+) \| (I\d+)\b", section.split("\n## ")[0], re.MULTILINE))
+    bugs = {each.name: each.breaks for each in planted.PLANTED if each.plant.__module__ == planted_sagas.__name__}
+    assert shown == bugs

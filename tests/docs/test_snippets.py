@@ -13,9 +13,11 @@ SHOWN = sorted(SNIPPETS.rglob("*.out"))
 ELSEWHERE = {
     "first.py": "test_tutorial.py",
     "orders.py": "tests/cli",
+    "sagas/bank.py": "test_tutorial.py",
     "telemetry.py": "tests/telemetry/test_page.py",
     "tutorial/orders.py": "test_tutorial.py",
     "tutorial/parcels.py": "test_tutorial.py",
+    "tutorial/trips.py": "test_tutorial.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
 }
@@ -29,6 +31,8 @@ OURS = (
     "failing",
     "batches",
     "saga",
+    "sagas/payment",
+    "sagas/webhook",
     "event_versions",
     "codecs",
     "sqlite",
