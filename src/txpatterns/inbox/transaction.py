@@ -21,6 +21,7 @@ class _HandlerTransaction(EmittingTransaction[S]):
     def __init__(self, session: S, message: Message, consumer: str, emitter: Emitter | None) -> None:
         super().__init__(session, emitter)
         self.message = message
+        """The message that is handled."""
         self.consumer = consumer
 
     def _id_of(self, number: int) -> str:
@@ -36,6 +37,7 @@ class _BatchTransaction(OpenTransaction[S]):
     def __init__(self, session: S, messages: Sequence[Message], consumer: str, emitter: Emitter | None) -> None:
         super().__init__(session, emitter)
         self.messages = tuple(messages)
+        """The messages that are handled, in the order of the events."""
         self.consumer = consumer
         self._emitted = Counter[str]()
 

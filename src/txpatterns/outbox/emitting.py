@@ -37,6 +37,7 @@ class OpenTransaction(Generic[S]):
 
     def __init__(self, session: S, emitter: Emitter | None) -> None:
         self.session: S = session
+        """What you write with it commits together with the note that this is done."""
         self._emitter = emitter
         self._is_open = True
 

@@ -48,7 +48,9 @@ class SagaContext:
         self._clock = clock
         self._is_past_pivot = False
         self.id = instance.id
+        """The id that this saga was started with."""
         self.correlation_id = instance.correlation_id
+        """What all messages of its story have in common: the id of the start's, or the saga's own."""
         self.version = version
         """The version that this saga was started with; it keeps it for life."""
 

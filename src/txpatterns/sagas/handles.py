@@ -70,7 +70,9 @@ class Handle(Generic[R]):
         self._ends = ends
         self._definition = definition
         self.id = id_
+        """The saga's id."""
         self.type = definition.type
+        """Application and name of the saga."""
 
     async def status(self) -> str | None:
         """Say where the saga stands; None: there is none, or what starts it is not committed."""

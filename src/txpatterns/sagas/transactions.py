@@ -43,6 +43,7 @@ class _StepTransaction(EmittingTransaction[S]):
         self._instance = instance
         self._place = place
         self.saga_id = instance.id
+        """The saga's id."""
         self.key = f"{instance.type}/{instance.id}/{place}"
         """Tells this step from all others, and is the same in each of its attempts."""
         self.attempt = attempt
