@@ -18,6 +18,7 @@ CART_TOPIC = "cart-events"
 TIMER_TOPIC = "order-timers"
 BANK_TOPIC = "bank-webhooks"
 NOTES_TOPIC = "shop-notes"
+CHECKOUT_TOPIC = "checkout-outbox"
 
 
 class OrderLine(BaseModel):
@@ -41,6 +42,39 @@ class OrderCreated(Event, topic=ORDER_TOPIC, type="order.created", key="order_id
     method: str
 
 
+class CheckoutRequested(Event, topic=ORDER_TOPIC, type="checkout.requested", key="order_id"):
+    """An order is placed whose checkout a saga leads; what ``order.created`` is for one that events lead."""
+
+    order_id: str
+    visitor_id: str
+    key: str  # of the checkout: the same one again makes no second session
+    lines: tuple[OrderLine, ...]
+    total: Money
+    pay_by: datetime
+    method: str
+
+
+class CheckoutCancelRequested(Event, topic=ORDER_TOPIC, type="checkout.cancel_requested", key="order_id"):
+    """The customer calls an order off whose checkout a saga leads: the saga decides whether it is in time."""
+
+    order_id: str
+
+
+class CheckoutCompleted(Event, topic=CHECKOUT_TOPIC, type="checkout.completed", key="order_id"):
+    """Set aside and paid: whoever has a part in it does it now, and nobody goes back."""
+
+    order_id: str
+    visitor_id: str
+    lines: tuple[OrderLine, ...]
+
+
+class CheckoutFailed(Event, topic=CHECKOUT_TOPIC, type="checkout.failed", key="order_id"):
+    """The checkout was given up, and what it had done is undone."""
+
+    order_id: str
+    reason: str
+
+
 class OrderPaid(Event, topic=ORDER_TOPIC, type="order.paid", key="order_id"):
     order_id: str
 
@@ -59,6 +93,7 @@ class OrderCancelRequested(Event, topic=ORDER_TOPIC, type="order.cancel_requeste
 class OrderCanceled(Event, topic=ORDER_TOPIC, type="order.canceled", key="order_id"):
     order_id: str
     reason: str
+    by_saga: bool = False  # which has seen to the money itself
 
 
 class StockLine(BaseModel):
@@ -87,6 +122,24 @@ class StockReleased(Event, topic=ORDER_TOPIC, type="stock.released", key="order_
 
 
 class StockSold(Event, topic=ORDER_TOPIC, type="stock.sold", key="order_id"):
+    order_id: str
+    lines: tuple[StockLine, ...]
+
+
+class ReservationMade(Event, topic=ORDER_TOPIC, type="reservation.made", key="order_id"):
+    """A saga has had stock set aside; nobody else has anything to do then."""
+
+    order_id: str
+    lines: tuple[StockLine, ...]
+    until: datetime
+
+
+class ReservationRefused(Event, topic=ORDER_TOPIC, type="reservation.refused", key="order_id"):
+    order_id: str
+    short: tuple[StockLine, ...]
+
+
+class ReservationReleased(Event, topic=ORDER_TOPIC, type="reservation.released", key="order_id"):
     order_id: str
     lines: tuple[StockLine, ...]
 
@@ -170,3 +223,14 @@ class HandlerStumbled(Event, topic=NOTES_TOPIC, type="handler.stumbled", key="or
     attempt: int
     error: str
     again_after: float | None = None  # seconds, about; none when it was the last attempt
+
+
+class StepTold(Event, topic=NOTES_TOPIC, type="checkout.step", key="order_id"):
+    """What became of one attempt at a step of a checkout's saga, or at undoing it: told for the order's page."""
+
+    order_id: str
+    step: str
+    what: str  # "begun", "done", "refused", or "failed" when nobody knows what it came to
+    attempt: int
+    undoing: bool = False
+    error: str | None = None

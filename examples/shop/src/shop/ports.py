@@ -7,6 +7,7 @@ object; across processes it is a caller from ``shop.calls`` with the same method
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -70,12 +71,20 @@ class StockLevel(View):
     sold: int
 
 
+class Mode(StrEnum):
+    """Who leads a checkout: nobody, each service following the others' events, or a saga."""
+
+    CHOREOGRAPHED = "choreographed"
+    ORCHESTRATED = "orchestrated"
+
+
 class NewOrder(View):
     checkout_id: str
     visitor_id: str
     cart_version: int
     lines: list[CartLine]
     method: str
+    mode: Mode = Mode.CHOREOGRAPHED
 
 
 class Order(View):
@@ -88,6 +97,7 @@ class Order(View):
     method: str
     created_at: datetime
     pay_by: datetime
+    mode: Mode = Mode.CHOREOGRAPHED
 
 
 class OrderPage(View):
@@ -99,6 +109,29 @@ class Charge(View):
     id: str
     status: str  # "pending", "captured", "failed", "refunded"
     amount: Money
+
+
+class StockNeed(View):
+    """So many of one sku."""
+
+    sku: str
+    quantity: int
+
+
+class Reservation(View):
+    """What became of the wish to set something aside: ``state`` is reserved, rejected, released or sold."""
+
+    state: str
+    short: list[StockNeed] = []
+    """Of what there is too little, with how many there are; where it was rejected just now."""
+
+
+class CheckoutSession(View):
+    """A checkout that a saga leads: ``status`` is STARTED, COMPLETED or FAILED, with the reason."""
+
+    order_id: str
+    status: str
+    reason: str | None
 
 
 class WebhookResult(View):
@@ -136,6 +169,10 @@ class Carts(Protocol):
 class Inventory(Protocol):
     async def levels(self, skus: list[str]) -> list[StockLevel]: ...
 
+    async def reserve(self, order_id: str, lines: list[StockNeed], until: datetime) -> Reservation: ...
+
+    async def release(self, order_id: str) -> Reservation: ...
+
 
 class Orders(Protocol):
     async def place(self, order: NewOrder) -> Order: ...
@@ -149,12 +186,24 @@ class Orders(Protocol):
     async def cancel(self, visitor_id: str, order_id: str) -> Order: ...
 
 
+class Checkouts(Protocol):
+    async def get(self, visitor_id: str, order_id: str) -> CheckoutSession: ...
+
+
 class Payments(Protocol):
+    async def charge(self, key: str, order_id: str, amount: Money, method: str, pay_by: datetime) -> Charge: ...
+
+    async def find(self, key: str) -> Charge | None: ...
+
+    async def refund(self, key: str, order_id: str, amount: Money, method: str) -> Charge: ...
+
     async def receive_webhook(self, body: bytes, headers: dict[str, str]) -> WebhookResult: ...
 
 
 class Bank(Protocol):
     async def charge(self, key: str, amount: Money, method: str, window_seconds: float) -> Charge: ...
+
+    async def find(self, key: str) -> Charge | None: ...
 
     async def stop(self, key: str, amount: Money) -> Charge: ...
 

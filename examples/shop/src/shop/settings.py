@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "bank": 50070}
+from shop.ports import Mode
+
+PORTS = {
+    "catalog": 50051,
+    "cart": 50052,
+    "inventory": 50053,
+    "payment": 50054,
+    "orders": 50055,
+    "checkout": 50056,
+    "bank": 50070,
+}
 """Where the services answer each other when each is a process of its own."""
 
 HIGHEST_PORT = 65_535
@@ -38,6 +48,8 @@ class Settings:
     cookie_secret: str
     webhook_secret: str
     addresses: Mapping[str, str]
+    checkout: Mode
+    """Who leads a checkout that does not say it."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -95,7 +107,15 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
         addresses=addresses,
+        checkout=_mode("SHOP_CHECKOUT", env),
     )
+
+
+def _mode(name: str, env: Mapping[str, str]) -> Mode:
+    given = env.get(name) or Mode.CHOREOGRAPHED
+    if given not in list(Mode):
+        raise SettingsError(f"{name} must be one of {', '.join(Mode)}; it is {given!r}.")
+    return Mode(given)
 
 
 def _port(name: str, given: str) -> int:

@@ -7,7 +7,7 @@ import logging
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shop.events import ORDER_TOPIC, PAYMENT_TOPIC, HandlerStumbled
+from shop.events import CHECKOUT_TOPIC, ORDER_TOPIC, PAYMENT_TOPIC, HandlerStumbled
 from txpatterns import App
 from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import HandlerFailed
@@ -36,7 +36,11 @@ class Stumbles(Hooks):
             failed: What failed, where and how.
         """
         message, error = failed.message, failed.error
-        if message.topic not in (ORDER_TOPIC, PAYMENT_TOPIC) or message.key is None or self._notes.full():
+        if (
+            message.topic not in (ORDER_TOPIC, PAYMENT_TOPIC, CHECKOUT_TOPIC)
+            or message.key is None
+            or self._notes.full()
+        ):
             return
         waits = self.policies.of(message.topic).ladder.delays[failed.attempt - 1 :]
         self._notes.put_nowait(

@@ -22,6 +22,8 @@ import shop.bank.models
 import shop.cart.app
 import shop.cart.models
 import shop.catalog.models
+import shop.checkout.app
+import shop.checkout.models
 import shop.gateway.models
 import shop.gateway.timeline
 import shop.inventory.app
@@ -37,6 +39,8 @@ from shop.calls import caller, serve
 from shop.cart.api import CartApi
 from shop.catalog import seed
 from shop.catalog.api import CatalogApi
+from shop.checkout.api import CheckoutApi
+from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.idempotency import IdempotencyKeys
@@ -64,6 +68,7 @@ PORTS: Mapping[str, type[Any]] = {
     "orders": ports.Orders,
     "bank": ports.Bank,
     "payment": ports.Payments,
+    "checkout": ports.Checkouts,
 }
 """The services in an order in which each finds those that it calls."""
 
@@ -80,18 +85,27 @@ TABLES: Mapping[str, MetaData] = {
     "bank": shop.bank.models.Base.metadata,
     "postman": MetaData(),
     "payment": shop.payment.models.Base.metadata,
+    "checkout": shop.checkout.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One service in this process: its App, its notes about failed attempts, and what deletes its old rows."""
+    """One service in this process: its App, its notes for an order's page, and what deletes its old rows."""
 
     name: str
     app: App
-    stumbles: Stumbles
+    notes: Sequence[Stumbles | StepNotes]
     prunes: Sequence[Prune]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutOthers:
+    """Who the checkout's saga asks for something."""
+
+    inventory: ports.Inventory
+    payments: ports.Payments
 
 
 class Builder:
@@ -137,14 +151,16 @@ class Builder:
             inventory=self.api("inventory"),
             orders=self.api("orders"),
             payments=self.api("payment"),
+            checkouts=self.api("checkout"),
         )
-        return Context(app, services, Timeline(app, bell), IdempotencyKeys(app), environment(), self.settings.window)
+        keys, settings = IdempotencyKeys(app), self.settings
+        return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
 
     def app_of(self, name: str) -> App:
         """Give the App of a service that was built here."""
         return next(unit.app for unit in self.units if unit.name == name)
 
-    def _app(self, name: str, *prunes: Prune) -> App:
+    def _app(self, name: str, *prunes: Prune, notes: Sequence[StepNotes] = ()) -> App:
         policies = FailurePolicies()
         stumbles = Stumbles(name, policies)
         app = App(
@@ -153,10 +169,10 @@ class Builder:
             broker=self.broker,
             metadata=TABLES[name],
             policies=policies,
-            hooks=[stumbles],
+            hooks=[stumbles, *notes],
             settings=self.app_settings,
         )
-        self.units.append(Unit(name, app, stumbles, prunes))
+        self.units.append(Unit(name, app, [stumbles, *notes], prunes))
         return app
 
     def _catalog(self) -> CatalogApi:
@@ -192,7 +208,12 @@ class Builder:
     def _payment(self) -> PaymentsApi:
         app = self._app("payment", prune_webhooks)
         shop.payment.app.listen(app, self.api("bank"))
-        return PaymentsApi(app, self.settings.webhook_secret)
+        return PaymentsApi(app, self.api("bank"), self.settings.webhook_secret)
+
+    def _checkout(self) -> CheckoutApi:
+        app = self._app("checkout", notes=[StepNotes()])
+        shop.checkout.app.listen(app, CheckoutOthers(self.api("inventory"), self.api("payment")))
+        return CheckoutApi(app)
 
 
 @asynccontextmanager
@@ -212,7 +233,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             await fill()
         for unit in builder.units:
             await prune_once(unit.app, unit.prunes, datetime.now(UTC))
-        aside = [unit.stumbles.tell(unit.app) for unit in builder.units]
+        aside = [notes.tell(unit.app) for unit in builder.units for notes in unit.notes]
         aside += [prune_forever(unit.app, unit.prunes) for unit in builder.units]
         tasks = [asyncio.create_task(work) for work in aside]
         try:
@@ -279,6 +300,8 @@ def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bel
         usual,
         relay=replace(usual.relay, lease=SHORT_LEASE),
         consumer=replace(usual.consumer, lease_ttl=SHORT_LEASE, stop_within=STOP_WITHIN),
+        # No grace: the checkout asks the bank by itself before it takes silence for an answer.
+        sagas=replace(usual.sagas, lease_ttl=SHORT_LEASE, stop_within=STOP_WITHIN, timeout_grace=timedelta(0)),
         stop_within=STOP_WITHIN,
     )
     return _web(builder)

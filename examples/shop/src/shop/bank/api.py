@@ -56,6 +56,12 @@ class BankApi:
                 self._tell_later(session, row, f"{answer.event}", answer.kind, answer.after)
             return _view(row)
 
+    async def find(self, key: str) -> Charge | None:
+        """Say how the charge of a key stands; none: nobody has asked for it under this key."""
+        async with self.app.session() as session:
+            row = await session.scalar(select(ChargeRow).where(ChargeRow.key == key))
+            return None if row is None else _view(row)
+
     async def stop(self, key: str, amount: Money) -> Charge:
         """Begin nothing under this key from now on; says how the charge stands.
 

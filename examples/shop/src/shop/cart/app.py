@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from shop.cart.domain import Line, without_bought
-from shop.cart.models import CartRow
-from shop.events import CartSettled, OrderConfirmed
+from shop.cart.models import CartRow, SettledOrderRow
+from shop.events import CartSettled, CheckoutCompleted, OrderConfirmed
 from txpatterns import App, Transaction
 
 
 def listen(app: App) -> None:
-    """Take what was bought out of the cart once its order is confirmed."""
+    """Take what was bought out of the cart once its order is confirmed, or its checkout is complete."""
 
     @app.on(OrderConfirmed)
     async def settle_cart(event: OrderConfirmed, tx: Transaction) -> None:
-        cart = await tx.session.get(CartRow, event.visitor_id, with_for_update=True)
-        if cart is None:
-            return
-        bought = {line.cart_line_id: line.quantity for line in event.lines}
-        before = [Line(row.id, row.sku, row.quantity) for row in cart.lines]
-        left = {line.id: line.quantity for line in without_bought(before, bought)}
-        for row in list(cart.lines):
-            if row.id not in left:
-                cart.lines.remove(row)
-            else:
-                row.quantity = left[row.id]
-        cart.version += 1
-        removed = sum(line.quantity for line in before) - sum(left.values())
-        tx.emit(CartSettled(order_id=event.order_id, visitor_id=event.visitor_id, removed=removed))
+        await _settle(event, tx)
+
+    @app.on(CheckoutCompleted, name="cart-service-consumer")
+    async def settle_checkout(event: CheckoutCompleted, tx: Transaction) -> None:
+        await _settle(event, tx)
+
+
+async def _settle(event: OrderConfirmed | CheckoutCompleted, tx: Transaction) -> None:
+    """Take an order's things out, once: the same lines may have been filled again since."""
+    cart = await tx.session.get(CartRow, event.visitor_id, with_for_update=True)
+    if cart is None or await tx.session.get(SettledOrderRow, event.order_id):
+        return
+    tx.session.add(SettledOrderRow(order_id=event.order_id))
+    bought = {line.cart_line_id: line.quantity for line in event.lines}
+    before = [Line(row.id, row.sku, row.quantity) for row in cart.lines]
+    left = {line.id: line.quantity for line in without_bought(before, bought)}
+    for row in list(cart.lines):
+        if row.id not in left:
+            cart.lines.remove(row)
+        else:
+            row.quantity = left[row.id]
+    cart.version += 1
+    removed = sum(line.quantity for line in before) - sum(left.values())
+    tx.emit(CartSettled(order_id=event.order_id, visitor_id=event.visitor_id, removed=removed))

@@ -24,6 +24,14 @@ class CartRow(Base):
     )
 
 
+class SettledOrderRow(Base):
+    """An order whose things were taken out of the cart: told again, by whichever event, it changes nothing."""
+
+    __tablename__ = "settled_order"
+
+    order_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+
+
 class CartLineRow(Base):
     __tablename__ = "cart_line"
     __table_args__ = (UniqueConstraint("visitor_id", "sku"),)

@@ -8,12 +8,14 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from shop.gateway.context import Services
-from shop.ports import Cart, NewOrder, Order, Product
+from shop.ports import Cart, Mode, NewOrder, Order, Product
 from shop.problems import Problem
 from txpatterns import new_id
 
 LONGEST_KEY = 80
 LONGEST_VERSION = 10
+LOOKED_AT = 100
+"""How many products are looked at for one that is on the shelf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,25 @@ METHODS = (
     DemoMethod("late", "The answer comes too late", "Yes, but after the time to pay. You get your money back."),
     DemoMethod("lost", "The answer gets lost", "The bank takes the money, and its yes never arrives."),
     DemoMethod("silent", "No answer at all", "The bank takes nothing and says nothing. The time runs out."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChoice:
+    """Who may lead a checkout, in words."""
+
+    value: Mode
+    title: str
+    what: str
+
+
+MODES = (
+    ModeChoice(
+        Mode.CHOREOGRAPHED, "Nobody in particular", "Each service does its part when it hears of the last one's."
+    ),
+    ModeChoice(
+        Mode.ORCHESTRATED, "One service leads", "A saga asks each in turn, and undoes what was done if one says no."
+    ),
 )
 
 
@@ -59,14 +80,22 @@ def version_in(key: str) -> int:
     return int(version)
 
 
-async def place(services: Services, visitor_id: str, key: str, method: str, version: int | None) -> Order:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How somebody wants to check out: who leads it, and what the bank is to do."""
+
+    method: str
+    mode: Mode
+
+
+async def place(services: Services, visitor_id: str, key: str, wish: Wish, version: int | None) -> Order:
     """Order what is in the visitor's cart, which must be what they saw.
 
     Args:
         services: The services that answer.
         visitor_id: Who orders.
         key: The same key gives the same order.
-        method: How to pay.
+        wish: How to pay, and who leads the checkout.
         version: Of the cart that the visitor saw; none takes the cart as it is now.
 
     Raises:
@@ -74,8 +103,8 @@ async def place(services: Services, visitor_id: str, key: str, method: str, vers
             this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed`` with
             both prices.
     """
-    if method not in {known.value for known in METHODS}:
-        raise Problem("invalid", f"There is no way to pay called {method!r}.")
+    if wish.method not in {known.value for known in METHODS}:
+        raise Problem("invalid", f"There is no way to pay called {wish.method!r}.")
     cart = await services.carts.get(visitor_id)
     seen = cart.version if version is None else version
     # Before anything is compared: what was ordered stays ordered, whatever became of the cart.
@@ -93,9 +122,28 @@ async def place(services: Services, visitor_id: str, key: str, method: str, vers
             visitor_id=visitor_id,
             cart_version=cart.version,
             lines=cart.lines,
-            method=method,
+            method=wish.method,
+            mode=wish.mode,
         )
     )
+
+
+async def place_to_fail(services: Services, visitor_id: str) -> Order:
+    """Order what is in the cart, or else one thing that is on the shelf, with a bank that declines: a saga undoes it.
+
+    Raises:
+        Problem: as ``place`` does; ``conflict`` when the cart is empty, and so are the shelves.
+    """
+    cart = await services.carts.get(visitor_id)
+    if not cart.lines:
+        page = await services.catalog.products(None, None, None, LOOKED_AT)
+        levels = await services.inventory.levels([product.sku for product in page.items])
+        there = {level.sku for level in levels if level.available}
+        found = next((product for product in page.items if product.sku in there), None)
+        if found is None:
+            raise Problem("conflict", "Everything is sold out.")
+        await services.carts.add(visitor_id, found.sku, 1)
+    return await place(services, visitor_id, new_id(), Wish("fail", Mode.ORCHESTRATED), None)
 
 
 async def products_in(services: Services, cart: Cart) -> dict[str, Product]:

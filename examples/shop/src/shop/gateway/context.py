@@ -12,7 +12,7 @@ from jinja2 import Environment
 from shop.gateway.idempotency import IdempotencyKeys
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Inventory, Orders, Payments
+from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
 from txpatterns import App
 
 
@@ -25,6 +25,7 @@ class Services:
     inventory: Inventory
     orders: Orders
     payments: Payments
+    checkouts: Checkouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Context:
     keys: IdempotencyKeys
     templates: Environment
     window: timedelta
+    mode: Mode
+    """Who leads a checkout that does not say it."""
 
 
 def context_of(request: Request) -> Context:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from shop.gateway.story import STUMBLED, Entry
+from shop.gateway.story import STEP, STUMBLED, Entry
 
 LANES = ("orders", "inventory", "payment", "bank", "cart")
+LED_LANES = ("orders", "checkout", "inventory", "payment", "bank", "cart")
+"""Those of an order whose checkout a saga leads."""
 LANE_WIDTH = 30
 ROW_HEIGHT = 62
 HEAD = 78
@@ -20,7 +22,17 @@ EMITTERS = {
     "webhook": "payment",
     "cart": "cart",
     "refund": "orders",
+    "reservation": "inventory",
 }
+FROM_SAGA = {
+    "reservation.made",
+    "reservation.refused",
+    "reservation.released",
+    "payment.session_opened",
+    "checkout.completed",
+    "checkout.failed",
+}
+"""What is told because a saga has asked for it, and not because of another event."""
 UNDOING = {
     "order.cancel_requested",
     "stock.released",
@@ -29,6 +41,10 @@ UNDOING = {
     "refund.requested",
     "payment.refunded",
     "payment.failed",
+    "checkout.cancel_requested",
+    "checkout.failed",
+    "reservation.refused",
+    "reservation.released",
 }
 FROM_BANK = {"payment.captured", "payment.failed", "payment.refunded", "webhook.repeated"}
 
@@ -67,38 +83,87 @@ class Picture:
     curves: tuple[Curve, ...]
 
 
-def emitter(entry: Entry) -> str:
-    """Say which service told this event."""
+def emitter(entry: Entry, led: bool) -> str:
+    """Say which service told this event.
+
+    Args:
+        entry: The event.
+        led: Whether a saga leads the order's checkout.
+    """
     if entry.type == STUMBLED:
         return str(entry.payload["service"])
+    if led and entry.type in ("checkout.completed", "checkout.failed", "refund.requested"):
+        return "payment" if entry.type == "refund.requested" else "checkout"
     return EMITTERS.get(entry.type.partition(".")[0], "orders")
 
 
 def draw(entries: Sequence[Entry]) -> Picture:
     """Lay out an order's events, oldest on top, and between them the attempts at handling one that failed."""
-    entries = [entry for entry in entries if emitter(entry) in LANES]
-    places = {entry.message_id: index for index, entry in enumerate(entries)}
-    rows: list[Row] = []
-    curves: list[Curve] = []
-    calls: list[tuple[int, int]] = []
-    for index, entry in enumerate(entries):
-        dot = Dot(_x(emitter(entry)), _y(index), emitter(entry), _kind(entry))
-        cause_index = places.get(_cause(entry))
-        cause = rows[cause_index] if cause_index is not None and cause_index < index else None
+    led = any(entry.type == "checkout.requested" for entry in entries)
+    sheet = Sheet(LED_LANES if led else LANES, led)
+    for entry in entries:
+        if entry.type != STEP and emitter(entry, led) in sheet.names:
+            sheet.add(entry)
+    return sheet.picture()
+
+
+class Sheet:
+    """The picture while it is drawn.
+
+    Args:
+        names: The lanes, from left to right.
+        led: Whether a saga leads the checkout: then a line in its lane joins what it asks for.
+    """
+
+    def __init__(self, names: tuple[str, ...], led: bool) -> None:
+        self.names = names
+        self.led = led
+        self._rows: list[Row] = []
+        self._places: dict[str, int] = {}
+        self._curves: list[Curve] = []
+        self._calls: list[tuple[int, int]] = []
+        self._asked: list[int] = []
+
+    def add(self, entry: Entry) -> None:
+        """Draw the next event."""
+        lane = emitter(entry, self.led)
+        dot = Dot(self._x(lane), _y(len(self._rows)), lane, _kind(entry))
+        cause_index = self._places.get(_cause(entry))
+        cause = None if cause_index is None else self._rows[cause_index]
         after = None
         if cause is not None:
             after = round((entry.occurred_at - cause.entry.occurred_at).total_seconds() * 1000)
-            curves.append(Curve(_curve(cause.dot, dot), dot.kind))
+            self._curves.append(Curve(_curve(cause.dot, dot), dot.kind))
         elif entry.type in FROM_BANK:
-            curves.append(Curve(f"M{_x('bank')} {dot.y}H{dot.x}", dot.kind))
+            self._curves.append(Curve(f"M{self._x('bank')} {dot.y}H{dot.x}", dot.kind))
+        elif self._is_asked(entry):
+            self._curves.append(Curve(f"M{self._x('checkout')} {dot.y}H{dot.x}", dot.kind))
+            self._asked.append(dot.y)
+            if len(self._asked) == 1:
+                self._curves.append(Curve(_curve(self._rows[0].dot, replace(dot, x=self._x("checkout"))), ""))
         if entry.type in FROM_BANK | {"payment.session_opened"}:
-            calls.append((_x("bank"), dot.y))
+            self._calls.append((self._x("bank"), dot.y))
         if entry.type == "payment.session_opened" or (entry.type in FROM_BANK and cause is not None):
-            curves.append(Curve(f"M{dot.x} {dot.y}H{_x('bank')}", ""))
-        rows.append(Row(entry, dot, after, cause.entry.type if cause else _outside(entry)))
-    width = MARGIN * 2 + LANE_WIDTH * (len(LANES) - 1)
-    lanes = tuple((lane, _x(lane)) for lane in LANES)
-    return Picture(width, HEAD + ROW_HEIGHT * len(entries), lanes, tuple(calls), tuple(rows), tuple(curves))
+            self._curves.append(Curve(f"M{dot.x} {dot.y}H{self._x('bank')}", ""))
+        self._places[entry.message_id] = len(self._rows)
+        outside = "the saga" if self._is_asked(entry) else _outside(entry)
+        self._rows.append(Row(entry, dot, after, cause.entry.type if cause else outside))
+
+    def picture(self) -> Picture:
+        """Give what was drawn."""
+        curves = self._curves
+        if len(self._asked) > 1:
+            curves = [Curve(f"M{self._x('checkout')} {self._asked[0]}V{self._asked[-1]}", ""), *curves]
+        width = MARGIN * 2 + LANE_WIDTH * (len(self.names) - 1)
+        lanes = tuple((lane, self._x(lane)) for lane in self.names)
+        height = HEAD + ROW_HEIGHT * len(self._rows)
+        return Picture(width, height, lanes, tuple(self._calls), tuple(self._rows), tuple(curves))
+
+    def _is_asked(self, entry: Entry) -> bool:
+        return self.led and entry.type in FROM_SAGA
+
+    def _x(self, lane: str) -> int:
+        return MARGIN + LANE_WIDTH * self.names.index(lane)
 
 
 def _kind(entry: Entry) -> str:
@@ -117,10 +182,6 @@ def _outside(entry: Entry) -> str | None:
     if entry.type in FROM_BANK:
         return "a webhook"
     return "a timer" if entry.type == "order.cancel_requested" and "causation-id" in entry.headers else None
-
-
-def _x(lane: str) -> int:
-    return MARGIN + LANE_WIDTH * LANES.index(lane)
 
 
 def _y(index: int) -> int:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from shop.gateway.context import Context, Ctx, Who
+from shop.gateway.course import course_of
 from shop.gateway.lanes import draw
 from shop.gateway.live import Reading
 from shop.gateway.pages import ALREADY, show
@@ -121,6 +122,7 @@ async def _values(context: Context, visitor: Visitor, order: Order, entries: Seq
         "order": order,
         "story": story_of(order, entries),
         "picture": draw(entries),
+        "course": course_of(entries),
         "token": visitor.form_token,
         "cart_count": cart.count,
     }

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
-from shop.ports import StockLevel
+from shop.ports import Mode, StockLevel
 from shop.problems import Problem
 
 router = APIRouter(include_in_schema=False)
@@ -136,26 +136,50 @@ async def order(
     csrf: Annotated[str, Form()],
     checkout_id: Annotated[str, Form()],
     method: Annotated[str, Form()],
+    mode: Annotated[Mode | None, Form()] = None,
 ) -> Response:
     """Order what the page showed. Pressing twice, or in two windows that show the same cart, makes one order."""
     visitor.check_form(csrf)
     version = checkout.version_in(checkout_id)
+    wish = checkout.Wish(method, mode or context.mode)
     try:
-        placed = await checkout.place(context.services, visitor.id, checkout_id, method, version)
+        placed = await checkout.place(context.services, visitor.id, checkout_id, wish, version)
     except Problem as problem:
         match problem.kind.slug:
             case "cart-ordered":
-                path = f"/orders/{problem.extra['order']}"
-                there = RedirectResponse(path, status_code=303)
-                there.set_cookie(ALREADY, "yes", max_age=60, path=path, httponly=True, samesite="lax")
-                return there
+                return ordered_already(str(problem.extra["order"]))
             case "stale-version":
-                return await _checkout(context, visitor, CHANGED, problem.kind.status, method)
+                return await _checkout(context, visitor, CHANGED, problem.kind.status, wish)
             case "cart-empty" | "price-changed":
                 return await _cart(context, visitor, problem.detail, problem.kind.status)
             case _:
                 raise
     return RedirectResponse(f"/orders/{placed.id}", status_code=303)
+
+
+@router.post("/show/compensation")
+async def show_compensation(context: Ctx, visitor: Who, csrf: Annotated[str, Form()]) -> Response:
+    """Place an order that cannot be paid, and lead to its story."""
+    visitor.check_form(csrf)
+    try:
+        placed = await checkout.place_to_fail(context.services, visitor.id)
+    except Problem as problem:
+        match problem.kind.slug:
+            case "cart-ordered":
+                return ordered_already(str(problem.extra["order"]))
+            case "price-changed":
+                return await _cart(context, visitor, problem.detail, problem.kind.status)
+            case _:
+                raise
+    return RedirectResponse(f"/orders/{placed.id}", status_code=303)
+
+
+def ordered_already(order_id: str) -> RedirectResponse:
+    """Lead to the order that was made of this cart before, whose page says so once."""
+    path = f"/orders/{order_id}"
+    there = RedirectResponse(path, status_code=303)
+    there.set_cookie(ALREADY, "yes", max_age=60, path=path, httponly=True, samesite="lax")
+    return there
 
 
 async def show(context: Context, visitor: Visitor, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -183,7 +207,7 @@ async def _cart(context: Context, visitor: Visitor, notice: str | None, status: 
 
 
 async def _checkout(
-    context: Context, visitor: Visitor, notice: str | None, status: int = 200, chosen: str = checkout.METHODS[0].value
+    context: Context, visitor: Visitor, notice: str | None, status: int = 200, chosen: checkout.Wish | None = None
 ) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
     if not cart.lines:
@@ -198,7 +222,8 @@ async def _checkout(
         cart=cart,
         checkout_id=checkout.key_for(cart),
         methods=checkout.METHODS,
-        chosen=chosen,
+        chosen=chosen or checkout.Wish(checkout.METHODS[0].value, context.mode),
+        modes=checkout.MODES,
         window=window,
         notice=notice,
         here="cart",

@@ -63,6 +63,19 @@ class Story:
 STUMBLED = "handler.stumbled"
 """A service failed at something and tries again: engineers see the attempts, the story only says so at its end."""
 
+STEP = "checkout.step"
+"""What became of an attempt at a step of a saga: the picture of the saga tells it, the story does not."""
+
+SAME_AS = {
+    "checkout.requested": "order.created",
+    "checkout.cancel_requested": "order.cancel_requested",
+    "checkout.completed": "order.paid",
+    "reservation.made": "stock.reserved",
+    "reservation.refused": "stock.rejected",
+    "reservation.released": "stock.released",
+}
+"""What means the same for how far an order is, where a saga leads its checkout."""
+
 Telling = tuple[str, str, str]
 Names = Mapping[str, str]
 
@@ -73,14 +86,14 @@ def tell(entries: Sequence[Entry]) -> Story:
     for entry in entries:
         names.update({line["sku"]: line["name"] for line in entry.payload.get("lines", ()) if "name" in line})
     steps = tuple(Step(*TELLERS[entry.type](entry, names), entry) for entry in entries if entry.type in TELLERS)
-    types = [entry.type for entry in entries]
-    by_type = {entry.type: entry for entry in entries}
+    types = [SAME_AS.get(entry.type, entry.type) for entry in entries]
+    by_type = {SAME_AS.get(entry.type, entry.type): entry for entry in entries}
     headline, lede, tone = _summary(types, by_type, names)
     waiting = "order.created" in by_type and not ENDINGS & set(types) and "order.paid" not in types
     deadline = None
     if waiting and "order.cancel_requested" not in types:
         deadline = datetime.fromisoformat(by_type["order.created"].payload["pay_by"])
-    stumbled = bool(entries) and entries[-1].type == STUMBLED
+    stumbled = bool(entries) and entries[-1].type == STUMBLED  # a saga's own attempts are in its picture
     return Story(headline, lede, tone, steps, _stages(types), deadline, _next(types, stumbled), _complete(types))
 
 
@@ -153,11 +166,22 @@ CANCEL_WORDS = {
     "customer": ("You called the order off.", "What was set aside goes back."),
     "out_of_stock": ("We cannot fill the order.", ""),
 }
+FAILED_WORDS = {
+    "payment_window": "No payment arrived in time, so the checkout has failed.",
+    "payment_failed": "Without a payment the checkout has failed.",
+    "customer": "You called the order off, so the checkout has failed.",
+    "out_of_stock": "Without the goods the checkout has failed.",
+}
 
 
 def _cancel_requested(entry: Entry, names: Names) -> Telling:
     says, detail = CANCEL_WORDS.get(entry.payload["reason"], ("We are calling the order off.", ""))
     return "bad", says, detail
+
+
+def _checkout_failed(entry: Entry, names: Names) -> Telling:
+    says = FAILED_WORDS.get(entry.payload["reason"], "Something did not work, so the checkout has failed.")
+    return "bad", says, "What it had done is undone, the last first."
 
 
 def _released(entry: Entry, names: Names) -> Telling:
@@ -204,6 +228,13 @@ TELLERS: dict[str, Callable[[Entry, Names], Telling]] = {
     "refund.requested": _fixed("wait", "The money came after the order had ended, so we are sending it back."),
     "payment.refunded": _refunded,
     "webhook.repeated": _repeated,
+    "checkout.requested": _created,
+    "checkout.cancel_requested": _fixed("wait", "You asked us to call the order off.", "If it is not paid yet, we do."),
+    "checkout.completed": _fixed("good", "It is set aside and paid.", "From here on it only goes forward."),
+    "checkout.failed": _checkout_failed,
+    "reservation.made": _reserved,
+    "reservation.refused": _rejected,
+    "reservation.released": _released,
     "cart.settled": _settled,
 }
 
@@ -213,7 +244,7 @@ def _summary(types: Sequence[str], by_type: Mapping[str, Entry], names: Names) -
         return "Confirmed", "Paid, packed, and on its way to you.", "good"
     if "order.canceled" in types:
         return "Canceled", _canceled_lede(types), "bad"
-    if "order.cancel_requested" in types:
+    if {"order.cancel_requested", "stock.released", "checkout.failed"} & set(types):
         return "Calling it off", "We are putting everything back the way it was.", "bad"
     if "order.paid" in types:
         return "Paid", "Your payment is here; we are confirming the order.", "good"
@@ -242,7 +273,7 @@ def _next(types: Sequence[str], stumbled: bool) -> str | None:
         return "Something did not work at once; we are trying it again"
     if "order.canceled" in types:
         return "Sending your money back"
-    if "order.cancel_requested" in types:
+    if {"order.cancel_requested", "stock.released", "checkout.failed"} & set(types):
         return "Putting everything back"
     if "order.confirmed" in types:
         return "Packing"
@@ -269,7 +300,7 @@ WAY = (
 
 
 def _stages(types: Sequence[str]) -> tuple[Stage, ...]:
-    off = {"order.canceled", "order.cancel_requested"} & set(types)
+    off = {"order.canceled", "order.cancel_requested"} & set(types) and "order.confirmed" not in types
     stages: list[Stage] = []
     for name, event in WAY:
         if event in types:

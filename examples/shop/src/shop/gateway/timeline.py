@@ -31,6 +31,14 @@ HEARD: tuple[type[Event], ...] = (
     events.WebhookRepeated,
     events.CartSettled,
     events.HandlerStumbled,
+    events.CheckoutRequested,
+    events.CheckoutCancelRequested,
+    events.CheckoutCompleted,
+    events.CheckoutFailed,
+    events.ReservationMade,
+    events.ReservationRefused,
+    events.ReservationReleased,
+    events.StepTold,
 )
 
 

@@ -8,12 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shop.events import OrderCreated, OrderLine, PaymentWindowClosed
+from shop.events import CheckoutRequested, OrderCreated, OrderLine, PaymentWindowClosed
 from shop.money import Money, total
 from shop.orders.app import tell
 from shop.orders.domain import Signal, Status, decide
-from shop.orders.models import OrderedCartRow, OrderRow
-from shop.ports import CartLine, NewOrder, Order, OrderPage
+from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
+from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
 from txpatterns import App, new_id
 from txpatterns.correlation import CORRELATION_ID
@@ -36,7 +36,7 @@ class OrdersApi:
 
         Of a cart at one version there is one order at a time, whichever checkouts ask for it; one that was canceled
         makes room for the next. The order, its first event and the timer of its payment window are stored in one
-        transaction.
+        transaction. Where a saga leads the checkout, the first event starts that, and the time to pay is the saga's.
 
         Raises:
             Problem: ``cart-empty``, ``cart-ordered`` when another checkout ordered this cart, or ``conflict`` when
@@ -53,6 +53,9 @@ class OrdersApi:
                 session.add(row)
                 await session.flush()
                 await _take_cart(session, order, row.id)
+                if order.mode is Mode.ORCHESTRATED:
+                    self.app.outbox.add(session, _requested(row))
+                    return _view(row)
                 first = self.app.outbox.add(session, _created(row))
                 self.app.outbox.add(
                     session,
@@ -141,6 +144,7 @@ class OrdersApi:
             method=order.method,
             created_at=now,
             pay_by=now + self.window,
+            saga=LedOrderRow() if order.mode is Mode.ORCHESTRATED else None,
         )
 
 
@@ -179,6 +183,13 @@ def _created(row: OrderRow) -> OrderCreated:
     )
 
 
+def _requested(row: OrderRow) -> CheckoutRequested:
+    created = _created(row)
+    return CheckoutRequested(
+        key=row.checkout_id, **{name: getattr(created, name) for name in OrderCreated.model_fields}
+    )
+
+
 def _view(row: OrderRow) -> Order:
     lines = []
     for stored in row.lines:
@@ -203,4 +214,5 @@ def _view(row: OrderRow) -> Order:
         method=row.method,
         created_at=row.created_at,
         pay_by=row.pay_by,
+        mode=Mode.ORCHESTRATED if row.saga is not None else Mode.CHOREOGRAPHED,
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from shop.events import (
+    CheckoutCancelRequested,
+    CheckoutCompleted,
+    CheckoutFailed,
     OrderCanceled,
     OrderCancelRequested,
     OrderConfirmed,
@@ -15,7 +18,7 @@ from shop.events import (
     StockRejected,
     StockReleased,
 )
-from shop.orders.domain import Fact, Signal, decide
+from shop.orders.domain import CancelReason, Fact, Signal, decide
 from shop.orders.models import OrderRow
 from txpatterns import App, Event, Transaction
 
@@ -48,12 +51,20 @@ def listen(app: App) -> None:
     async def finish_canceling(event: StockReleased, tx: Transaction) -> None:
         await _apply(tx, event.order_id, Signal.STOCK_RELEASED)
 
+    @app.on(CheckoutCompleted, name="orders-service")
+    async def confirm_checkout(event: CheckoutCompleted, tx: Transaction) -> None:
+        await _apply(tx, event.order_id, Signal.CHECKOUT_COMPLETED)
 
-async def _apply(tx: Transaction, order_id: str, signal: Signal) -> None:
+    @app.on(CheckoutFailed)
+    async def cancel_checkout(event: CheckoutFailed, tx: Transaction) -> None:
+        await _apply(tx, event.order_id, Signal.CHECKOUT_FAILED, CancelReason(event.reason))
+
+
+async def _apply(tx: Transaction, order_id: str, signal: Signal, reason: CancelReason = CancelReason.SHOP) -> None:
     order = await tx.session.get(OrderRow, order_id, with_for_update=True)
     if order is None:
         return  # an order of another installation on the same broker
-    decision = decide(order.life, signal)
+    decision = decide(order.life, signal, reason)
     order.life = decision.life
     for fact in decision.facts:
         tx.emit(tell(fact, order))
@@ -70,6 +81,9 @@ def tell(fact: Fact, order: OrderRow) -> Event:
         case Fact.CANCEL_REQUESTED:
             return OrderCancelRequested(order_id=order.id, reason=str(order.canceling))
         case Fact.CANCELED:
-            return OrderCanceled(order_id=order.id, reason=str(order.canceling))
+            by_saga = order.life.led_by_saga
+            return OrderCanceled(order_id=order.id, reason=str(order.canceling), by_saga=by_saga)
+        case Fact.SAGA_CANCEL_REQUESTED:
+            return CheckoutCancelRequested(order_id=order.id)
         case Fact.REFUND_REQUESTED:
             return RefundRequested(order_id=order.id)

@@ -18,6 +18,7 @@ class CancelReason(StrEnum):
     PAYMENT_FAILED = "payment_failed"
     PAYMENT_WINDOW = "payment_window"
     CUSTOMER = "customer"
+    SHOP = "shop"
 
 
 class Signal(StrEnum):
@@ -30,6 +31,8 @@ class Signal(StrEnum):
     CANCEL_ASKED = "cancel_asked"
     PAYMENT_CHECKED = "payment_checked"
     STOCK_RELEASED = "stock_released"
+    CHECKOUT_COMPLETED = "checkout_completed"
+    CHECKOUT_FAILED = "checkout_failed"
 
 
 class Fact(StrEnum):
@@ -40,14 +43,19 @@ class Fact(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     CANCELED = "canceled"
     REFUND_REQUESTED = "refund_requested"
+    SAGA_CANCEL_REQUESTED = "saga_cancel_requested"
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """Where an order stands. ``canceling`` is set from the request to cancel until its stock is back."""
+    """Where an order stands. ``canceling`` is set from the request to cancel until its stock is back.
+
+    Where a saga leads the checkout, it alone decides, and the order only hears how it ended.
+    """
 
     status: Status = Status.PENDING
     canceling: CancelReason | None = None
+    led_by_saga: bool = False
 
     @property
     def open(self) -> bool:
@@ -68,12 +76,19 @@ REASONS = {
 }
 
 
-def decide(life: Life, signal: Signal) -> Decision:
+def decide(life: Life, signal: Signal, reason: CancelReason = CancelReason.SHOP) -> Decision:
     """Say what a signal does to an order. A signal that comes too late or again changes nothing.
 
     The one exception is money: a capture that arrives when the order is being canceled, or is canceled, leads to a
     refund, because somebody has paid for nothing.
+
+    Args:
+        life: Where the order stands.
+        signal: What has happened.
+        reason: Why a saga has given its checkout up.
     """
+    if life.led_by_saga:
+        return _decide_led(life, signal, reason)
     match signal:
         case Signal.PAYMENT_CAPTURED if life.open:
             return Decision(Life(Status.PAID), (Fact.PAID,))
@@ -88,5 +103,18 @@ def decide(life: Life, signal: Signal) -> Decision:
             return Decision(replace(life, status=Status.CANCELED), (Fact.CANCELED,))
         case Signal.WINDOW_CLOSED | Signal.PAYMENT_FAILED | Signal.CANCEL_ASKED if life.open:
             return Decision(replace(life, canceling=REASONS[signal]), (Fact.CANCEL_REQUESTED,))
+        case _:
+            return Decision(life)
+
+
+def _decide_led(life: Life, signal: Signal, reason: CancelReason) -> Decision:
+    """Say what a signal does to an order whose checkout a saga leads. Money is the saga's, too."""
+    match signal:
+        case Signal.CHECKOUT_COMPLETED if life.status is Status.PENDING:
+            return Decision(replace(life, status=Status.CONFIRMED, canceling=None), (Fact.CONFIRMED,))
+        case Signal.CHECKOUT_FAILED if life.status is Status.PENDING:
+            return Decision(replace(life, status=Status.CANCELED, canceling=reason), (Fact.CANCELED,))
+        case Signal.CANCEL_ASKED if life.open:
+            return Decision(replace(life, canceling=CancelReason.CUSTOMER), (Fact.SAGA_CANCEL_REQUESTED,))
         case _:
             return Decision(life)

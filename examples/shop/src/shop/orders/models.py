@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shop.columns import Moment
 from shop.orders.domain import CancelReason, Life, Status
@@ -30,16 +30,26 @@ class OrderRow(Base):
     method: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(Moment)
     pay_by: Mapped[datetime] = mapped_column(Moment)
+    saga: Mapped[LedOrderRow | None] = relationship(lazy="selectin")
 
     @property
     def life(self) -> Life:
         """The order's state, as the pure rules see it."""
-        return Life(Status(self.status), CancelReason(self.canceling) if self.canceling else None)
+        reason = CancelReason(self.canceling) if self.canceling else None
+        return Life(Status(self.status), reason, led_by_saga=self.saga is not None)
 
     @life.setter
     def life(self, life: Life) -> None:
         self.status = life.status.value
         self.canceling = life.canceling.value if life.canceling else None
+
+
+class LedOrderRow(Base):
+    """An order whose checkout a saga leads. A table of its own: shops that are older than it have their orders."""
+
+    __tablename__ = "led_order"
+
+    order_id: Mapped[str] = mapped_column(ForeignKey("shop_order.id"), primary_key=True)
 
 
 class OrderedCartRow(Base):

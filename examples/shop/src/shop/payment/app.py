@@ -62,15 +62,16 @@ def listen(app: App, bank: Bank) -> None:
         if row.status != PaymentStatus.WAITING:
             return
         left = (row.pay_by - datetime.now(UTC)).total_seconds()
-        charge = await bank.charge(row.id, _amount(row), row.method, max(left, 0.0))
+        charge = await bank.charge(row.id, amount_of(row), row.method, max(left, 0.0))
         row.status, row.charge_id = PaymentStatus.OPEN.value, charge.id
         tx.emit(
-            PaymentSessionOpened(order_id=row.order_id, payment_id=row.id, charge_id=charge.id, amount=_amount(row))
+            PaymentSessionOpened(order_id=row.order_id, payment_id=row.id, charge_id=charge.id, amount=amount_of(row))
         )
 
     @app.on(OrderCanceled)
     async def settle_with_bank(event: OrderCanceled, tx: Transaction) -> None:
-        await _settle(tx, bank, event.order_id)
+        if not event.by_saga:
+            await _settle(tx, bank, event.order_id)
 
     @app.on(SettlementDue)
     async def settle_again(event: SettlementDue, tx: Transaction) -> None:
@@ -80,7 +81,7 @@ def listen(app: App, bank: Bank) -> None:
     async def refund(event: RefundRequested, tx: Transaction) -> None:
         row = await find_payment(tx.session, event.order_id)
         if row.status == PaymentStatus.CAPTURED:
-            charge_id = row.charge_id or (await bank.stop(row.id, _amount(row))).id
+            charge_id = row.charge_id or (await bank.stop(row.id, amount_of(row))).id
             await bank.refund(f"refund-{row.id}", charge_id)
             row.status = PaymentStatus.REFUNDING.value
 
@@ -94,27 +95,33 @@ async def _settle(tx: Transaction, bank: Bank, order_id: str) -> None:
     row = await find_payment(tx.session, order_id)
     if row.status not in CHARGEABLE:
         return
-    charge = await bank.stop(row.id, _amount(row))
+    charge = await bank.stop(row.id, amount_of(row))
     if charge.status == "captured":
         _, told = answer_payment(row, Answer.CAPTURED, charge, "look-up")
         for event in told:
             tx.emit(event)
     elif charge.status == "pending":
         tx.emit(SettlementDue(order_id=order_id), deliver_after=ASK_AGAIN)
-    elif row.status != PaymentStatus.FAILED:
+    elif row.status not in (PaymentStatus.FAILED, PaymentStatus.VOIDED):
         row.status = PaymentStatus.DROPPED.value
 
 
 def answer_payment(row: PaymentRow, answer: Answer, charge: Charge, source: str) -> tuple[Verdict, list[Event]]:
     """Apply an answer of the bank to a payment; gives the verdict, and the events that tell of it."""
     amount = charge.amount
-    verdict = judge(PaymentStatus(row.status), answer, amount == _amount(row))
+    before = PaymentStatus(row.status)
+    verdict = judge(before, answer, amount == amount_of(row))
     row.status, row.charge_id = verdict.status.value, charge.id
     if not verdict.tell:
         return verdict, []
     match answer:
         case Answer.CAPTURED:
-            return verdict, [PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)]
+            told: list[Event] = [
+                PaymentCaptured(order_id=row.order_id, payment_id=row.id, amount=amount, source=source)
+            ]
+            if before is PaymentStatus.VOIDED:
+                told.append(RefundRequested(order_id=row.order_id))
+            return verdict, told
         case Answer.FAILED:
             return verdict, [PaymentFailed(order_id=row.order_id, payment_id=row.id)]
         case Answer.REFUNDED:
@@ -133,5 +140,6 @@ async def find_payment(session: AsyncSession, order_id: str) -> PaymentRow:
     return row
 
 
-def _amount(row: PaymentRow) -> Money:
+def amount_of(row: PaymentRow) -> Money:
+    """Give what is to be paid."""
     return Money.of_minor(row.amount_minor, row.currency)

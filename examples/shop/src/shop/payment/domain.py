@@ -11,6 +11,7 @@ class PaymentStatus(StrEnum):
     OPEN = "open"  # the bank was asked
     CAPTURED = "captured"
     FAILED = "failed"
+    VOIDED = "voided"  # its checkout gave up: what is charged all the same goes back at once
     DROPPED = "dropped"  # the order ended, and the bank has charged nothing and will not
     REFUNDING = "refunding"
     REFUNDED = "refunded"
@@ -24,7 +25,13 @@ class Answer(StrEnum):
     REFUNDED = "charge.refunded"
 
 
-CHARGEABLE = (PaymentStatus.WAITING, PaymentStatus.OPEN, PaymentStatus.FAILED, PaymentStatus.DROPPED)
+CHARGEABLE = (
+    PaymentStatus.WAITING,
+    PaymentStatus.OPEN,
+    PaymentStatus.FAILED,
+    PaymentStatus.DROPPED,
+    PaymentStatus.VOIDED,
+)
 """Where money that moved is news."""
 
 

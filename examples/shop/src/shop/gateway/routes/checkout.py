@@ -10,16 +10,17 @@ from pydantic import BaseModel
 from shop.gateway import checkout
 from shop.gateway.context import Ctx, Who
 from shop.gateway.routes.cart import version_of
-from shop.ports import Order
+from shop.ports import CheckoutSession, Mode, Order
 from txpatterns import new_id
 
 router = APIRouter(prefix="/api/v1", tags=["checkout"])
 
 
 class Checkout(BaseModel):
-    """How to pay; in the demo, what the bank will do."""
+    """How to pay, in the demo what the bank will do; and who leads it, where that is not what the shop has set."""
 
     method: str = "card"
+    mode: Mode | None = None
 
 
 @router.post("/checkout", status_code=202)
@@ -39,9 +40,17 @@ async def start_checkout(
     key = idempotency_key or new_id()
 
     async def work() -> str:
-        placed = await checkout.place(context.services, visitor.id, key, body.method, version_of(if_match))
+        wish = checkout.Wish(body.method, body.mode or context.mode)
+        placed = await checkout.place(context.services, visitor.id, key, wish, version_of(if_match))
         return placed.model_dump_json()
 
-    order = Order.model_validate_json(await context.keys.once(visitor.id, key, body.model_dump(mode="json"), work))
+    asked = body.model_dump(mode="json", exclude_none=True)
+    order = Order.model_validate_json(await context.keys.once(visitor.id, key, asked, work))
     response.headers["Location"] = f"/api/v1/orders/{order.id}"
     return order
+
+
+@router.get("/checkout/{order_id}")
+async def get_checkout(context: Ctx, visitor: Who, order_id: str) -> CheckoutSession:
+    """Show how far a checkout is that a saga leads."""
+    return await context.services.checkouts.get(visitor.id, order_id)

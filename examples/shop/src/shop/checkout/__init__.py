@@ -1,0 +1,1 @@
+"""The checkout that a saga leads, beside the one that the services dance by themselves."""

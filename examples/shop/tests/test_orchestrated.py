@@ -1,0 +1,215 @@
+"""The checkout that a saga leads: its way, its ends, and what each failure leaves behind."""
+
+import asyncio
+import functools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shop.checkout import saga
+from shop.checkout.saga import CheckoutSaga
+
+SKU = "PLAY-01"
+
+
+async def lead(shop, client, method="succeed", quantity=1, sku=SKU):
+    """Put something into the cart and order it, led by a saga; gives the order's id."""
+    added = await client.post("/api/v1/cart/items", json={"sku": sku, "quantity": quantity})
+    assert added.status_code == 201, added.text
+    ordered = await client.post("/api/v1/checkout", json={"method": method, "mode": "orchestrated"})
+    assert ordered.status_code == 202, ordered.text
+    assert ordered.json()["mode"] == "orchestrated"
+    return ordered.json()["id"]
+
+
+async def session_of(client, order_id):
+    found = (await client.get(f"/api/v1/checkout/{order_id}")).json()
+    return found["status"], found["reason"]
+
+
+async def order_of(client, order_id):
+    found = (await client.get(f"/api/v1/orders/{order_id}")).json()
+    return found["status"], found["canceling"]
+
+
+@pytest.fixture
+def bring_again(shop):
+    """Send an order's CheckoutCompleted again, as new messages."""
+
+    async def send(order_id, times):
+        [(payload,)] = shop.rows("gateway", f"select payload from timeline where type = 'checkout.completed'")
+        event = CheckoutCompleted.model_validate_json(payload)
+        assert event.order_id == order_id
+        for _ in range(times):
+            await shop.send("checkout", event)
+
+    return send
+
+
+async def test_a_saga_leads_a_checkout_to_its_end(shop):
+    """P1, P2, P3: reserve, charge, the bank's webhook, complete; the event confirms the order and clears the cart."""
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice, quantity=2)
+    heard = await shop.until(alice, order_id, "stock.sold", "cart.settled")
+    assert heard[:5] == [
+        "checkout.requested",
+        "reservation.made",
+        "payment.session_opened",
+        "payment.captured",
+        "checkout.completed",
+    ]
+    assert sorted(heard[5:]) == ["cart.settled", "order.confirmed", "stock.sold"]
+    assert await shop.shelf(alice, SKU) == before | {"available": before["available"] - 2, "sold": 2}
+    assert await session_of(alice, order_id) == ("COMPLETED", None)
+    assert await order_of(alice, order_id) == ("CONFIRMED", None)
+    assert (await alice.get("/api/v1/cart")).json()["lines"] == []
+
+
+async def test_a_declined_payment_is_compensated(shop):
+    """P1, P5: the bank says no: the stock goes back, the session has failed, the cart stays."""
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice, "fail")
+    heard = await shop.until(alice, order_id, "order.canceled")
+    assert heard[3:] == ["payment.failed", "reservation.released", "checkout.failed", "order.canceled"]
+    assert await shop.shelf(alice, SKU) == before
+    assert await session_of(alice, order_id) == ("FAILED", "payment_failed")
+    assert await order_of(alice, order_id) == ("CANCELED", "payment_failed")
+    assert len((await alice.get("/api/v1/cart")).json()["lines"]) == 1
+
+
+async def test_what_is_not_there_is_not_sold(shop):
+    """P5: too much is asked for: nothing is set aside or charged, and only the session is undone."""
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice, quantity=before["available"] + 1)
+    heard = await shop.until(alice, order_id, "order.canceled")
+    assert heard == ["checkout.requested", "reservation.refused", "checkout.failed", "order.canceled"]
+    assert await session_of(alice, order_id) == ("FAILED", "out_of_stock")
+    assert await shop.shelf(alice, SKU) == before
+    assert shop.rows("bank", "select count(*) from charge") == [(0,)]
+
+
+@pytest.mark.parametrize("step", ["open_session", "reserve", "charge", "complete_session"])
+async def test_each_step_may_fail_for_a_while(shop, monkeypatch, step):
+    """P1, P2, P7: what fails twice is tried again, and is done once; a charge is asked for by its key in between."""
+    failures = fail_at(monkeypatch, step, times=2)
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice)
+    await shop.until(alice, order_id, "stock.sold", "cart.settled")
+    assert failures == []
+    assert await shop.shelf(alice, SKU) == before | {"available": before["available"] - 1, "sold": 1}
+    assert shop.rows("bank", "select count(*) from charge") == [(1,)]
+
+
+@pytest.mark.parametrize("step", ["release", "refund", "fail_session"])
+async def test_each_compensation_may_fail_for_a_while(shop, monkeypatch, step):
+    """P1, P7: an undoing is tried until it succeeds; the order is not told canceled before all is undone."""
+    failures = fail_at(monkeypatch, step, times=2)
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice, "fail")
+    heard = await shop.until(alice, order_id, "order.canceled")
+    assert failures == []
+    assert heard[-3:] == ["reservation.released", "checkout.failed", "order.canceled"]
+    assert await shop.shelf(alice, SKU) == before
+
+
+def fail_at(monkeypatch, step, times):
+    """Let a step fail so often after it has done its work; gives the failures that are left."""
+    left = ["failure"] * times
+    owner = CheckoutSaga if hasattr(CheckoutSaga, step) else saga
+    work = getattr(owner, step)
+
+    @functools.wraps(work)
+    async def failing(*args):
+        result = await work(*args)
+        if left:
+            left.pop()
+            raise ConnectionError("the answer is lost")
+        return result
+
+    monkeypatch.setattr(owner, step, failing)
+    return left
+
+
+async def test_fifty_posts_of_one_key_make_one_session(shop):
+    """P2, H240: unique by visitor and key: one order, one session, one saga, one charge."""
+    alice = await shop.visitor()
+    await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
+    ask = {"json": {"method": "succeed", "mode": "orchestrated"}, "headers": {"Idempotency-Key": "k"}}
+    answers = await asyncio.gather(*(alice.post("/api/v1/checkout", **ask) for _ in range(50)))
+    [order_id] = {answer.json()["id"] for answer in answers}
+    await shop.until(alice, order_id, "stock.sold", "cart.settled")
+    for service, table in (("checkout", "checkout_session"), ("checkout", "txp_saga"), ("bank", "charge")):
+        assert shop.rows(service, f"select count(*) from {table}") == [(1,)]
+
+
+async def test_one_cart_in_two_windows_of_either_kind(shop):
+    """P2, H240: whoever leads it, of a cart there is one order at a time."""
+    alice = await shop.visitor()
+    order_id = await lead(shop, alice, "silent")
+    other = await alice.post("/api/v1/checkout", json={"mode": "choreographed"})
+    assert (other.status_code, other.json()["order"]) == (409, order_id)
+
+
+async def test_a_completed_checkout_told_a_hundred_times(shop, bring_again):
+    """P2: consumers do it once, also where it comes under other message ids; a newer cart is not cleared again."""
+    alice = await shop.visitor()
+    order_id = await lead(shop, alice)
+    await shop.until(alice, order_id, "stock.sold", "cart.settled")
+    await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 3})
+    stock = await shop.shelf(alice, SKU)
+    await bring_again(order_id, 100)
+    other = await lead(shop, alice)  # comes behind them, so they are through when it is
+    heard = await shop.until(alice, other, "stock.sold", "cart.settled")
+    assert heard.count("order.confirmed") == 1
+    assert (await shop.shelf(alice, SKU))["sold"] == stock["sold"] + 4
+    assert (await shop.heard(alice, order_id)).count("order.confirmed") == 1
+    assert shop.rows("orders", "select status, count(*) from shop_order group by 1") == [("CONFIRMED", 2)]
+    assert shop.rows("cart", "select count(*) from settled_order") == [(2,)]
+
+
+async def test_calling_it_off_is_the_saga_s_to_decide(shop):
+    """P4: before the bank has paid, all is undone; after it, it is too late."""
+    alice = await shop.visitor()
+    before = await shop.shelf(alice, SKU)
+    order_id = await lead(shop, alice, "silent")
+    await shop.until(alice, order_id, "payment.session_opened")
+    answers = [(await alice.post(f"/api/v1/orders/{order_id}/cancel")).status_code for _ in range(2)]
+    assert answers == [202, 202]
+    await shop.until(alice, order_id, "order.canceled")
+    assert await order_of(alice, order_id) == ("CANCELED", "customer")
+    assert await shop.shelf(alice, SKU) == before
+    paid = await lead(shop, alice)
+    await shop.until(alice, paid, "order.confirmed")
+    assert (await alice.post(f"/api/v1/orders/{paid}/cancel")).status_code == 409
+
+
+@pytest.mark.parametrize(("method", "ends"), [("silent", "CANCELED"), ("lost", "CONFIRMED")])
+async def test_silence_is_no_answer(hasty_shop, method, ends):
+    """P4, P7: when the time is over the bank is asked by the key; only then the checkout fails, or goes on."""
+    shop, alice = hasty_shop, await hasty_shop.visitor()
+    order_id = await lead(shop, alice, method)
+    await shop.until(alice, order_id, "order.canceled" if ends == "CANCELED" else "stock.sold")
+    assert (await order_of(alice, order_id))[0] == ends
+    captured = "select count(*) from charge where captured_at is not null and refund_key is null"
+    assert shop.rows("bank", captured) == [(int(ends == "CONFIRMED"),)]
+
+
+async def test_money_that_comes_after_the_end_goes_back(shop, monkeypatch):
+    """P5: the bank was moving it when the checkout was given up: it is asked until it knows, and gives it back."""
+    monkeypatch.setattr("shop.payment.api.ASK_AGAIN", timedelta(milliseconds=100))
+    monkeypatch.setattr("shop.payment.app.ASK_AGAIN", timedelta(milliseconds=100))
+    alice = await shop.visitor()
+    order_id = await lead(shop, alice, "silent")
+    await shop.until(alice, order_id, "payment.session_opened")
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
+    await shop.change("bank", f"update charge set captured_at = '{soon:%Y-%m-%d %H:%M:%S.%f}'")
+    await alice.post(f"/api/v1/orders/{order_id}/cancel")
+    heard = await shop.until(alice, order_id, "order.canceled", "payment.refunded")
+    assert heard.index("order.canceled") < heard.index("payment.captured") < heard.index("payment.refunded")
+    assert heard.count("payment.refunded") == 1
+    assert shop.rows("payment", "select status from payment") == [("refunded",)]
