@@ -20,7 +20,10 @@ from rig.ports import free_port
 from rig.skips import judge
 from shop import wiring
 from shop.gateway.live import Bell
+from shop.rpc.client import Channels
+from shop.rpc.server import serving
 from shop.settings import Settings, read_settings
+from txpatterns.brokers.memory import MemoryBroker
 
 PATIENCE = 30.0
 
@@ -126,6 +129,57 @@ async def hasty_shop(tmp_path: Path) -> AsyncIterator[OpenShop]:
 @pytest.fixture
 def open_shop() -> Callable[..., AbstractAsyncContextManager[OpenShop]]:
     return opened
+
+
+@dataclass
+class OpenServices:
+    """Some services in this process, and beside each its gRPC server."""
+
+    builder: wiring.Builder
+    ports: dict[str, int]
+    channels: Channels
+
+    def straight(self, name: str) -> Any:
+        """The service's own object."""
+        return self.builder.api(name)
+
+    def grpc(self, name: str) -> Any:
+        """Who talks to the service over a real channel."""
+        return self.channels.caller(name, self.address(name))
+
+    def address(self, name: str) -> str:
+        return f"127.0.0.1:{self.ports[name]}"
+
+    def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
+        return rows(self.builder.settings.data, service, query)
+
+
+async def _ready() -> None:
+    return None
+
+
+@asynccontextmanager
+async def answering(data: Path, *names: str) -> AsyncIterator[OpenServices]:
+    """Serve these, with what they need themselves. The bank answers at once, and its webhooks go nowhere."""
+
+    async def lost(body: bytes, headers: dict[str, str]) -> int:
+        return 204
+
+    settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0"})
+    builder = wiring.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(wiring.PORTS))
+    apis = {name: builder.api(name) for name in names}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(wiring.running(builder))
+        ports = {
+            name: await stack.enter_async_context(serving(name, api, "127.0.0.1:0", _ready))
+            for name, api in apis.items()
+        }
+        yield OpenServices(builder, ports, await stack.enter_async_context(Channels()))
+
+
+@pytest.fixture
+def open_services() -> Callable[..., AbstractAsyncContextManager[OpenServices]]:
+    return answering
 
 
 class Process:

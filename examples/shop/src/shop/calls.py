@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import httpx
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -43,6 +43,7 @@ class Method:
     names: tuple[str, ...]
     arguments: dict[str, TypeAdapter[Any]]
     result: TypeAdapter[Any]
+    may_be_none: bool
 
 
 def methods_of(port: type[Any]) -> dict[str, Method]:
@@ -51,9 +52,10 @@ def methods_of(port: type[Any]) -> dict[str, Method]:
     for name, function in inspect.getmembers(port, inspect.isfunction):
         if name.startswith("_"):
             continue
-        hints = get_type_hints(function)
-        result = _adapter(hints.pop("return"))
-        found[name] = Method(tuple(hints), {key: _adapter(hint) for key, hint in hints.items()}, result)
+        hints = get_type_hints(function, include_extras=True)
+        result = hints.pop("return")
+        arguments = {key: _adapter(hint) for key, hint in hints.items()}
+        found[name] = Method(tuple(hints), arguments, _adapter(result), type(None) in get_args(result))
     return found
 
 

@@ -31,6 +31,13 @@ KINDS = {
         Kind("invalid", 422, "Invalid request", "Something in the request is missing or out of range; see `errors`."),
         Kind("bad-request", 400, "Bad request", "The request could not be read."),
         Kind("conflict", 409, "Conflict", "The thing is not in a state that allows this."),
+        Kind("exists", 409, "Exists already", "There is one already, and it is not the same."),
+        Kind(
+            "out-of-stock",
+            409,
+            "Out of stock",
+            "There is too little; see `short`. Nothing was set aside.",
+        ),
         Kind(
             "cart-ordered",
             409,
@@ -51,13 +58,19 @@ KINDS = {
             "idempotency-key-reused",
             422,
             "Idempotency key used before",
-            "This Idempotency-Key came with another body. Use a new key for a new request.",
+            "This key came with another request. Use a new key for a new request.",
         ),
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
         Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),
         Kind("method-not-allowed", 405, "Method not allowed", "This address does not take that method."),
         Kind("unavailable", 503, "Not available", "A part of the shop does not answer. Try again in a moment."),
+        Kind(
+            "timeout",
+            504,
+            "No answer in time",
+            "It may have been done all the same. Ask how it stands, or ask again with the same key.",
+        ),
         Kind("internal", 500, "Something broke", "The fault is ours, and it is in the log."),
     )
 }

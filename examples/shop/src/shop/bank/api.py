@@ -39,7 +39,13 @@ class BankApi:
         self.temper = temper
 
     async def charge(self, key: str, amount: Money, method: str, window_seconds: float) -> Charge:
-        """Charge an amount; the answer comes by webhook. The same key again gives the charge of the first time."""
+        """Charge an amount; the answer comes by webhook. The same key again gives the charge of the first time.
+
+        Raises:
+            Problem: ``invalid`` for a method that it does not know.
+        """
+        if method not in set(Method):
+            raise Problem("invalid", f"There is no way to pay called {method!r}.")
         async with self.app.transaction() as session:
             found = await session.scalar(select(ChargeRow).where(ChargeRow.key == key))
             if found is not None:

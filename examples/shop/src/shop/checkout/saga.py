@@ -8,6 +8,7 @@ from typing import Protocol
 from shop.checkout.sessions import complete_session, fail_session, note_reason, open_session
 from shop.events import CheckoutCancelRequested, CheckoutRequested, PaymentCaptured, PaymentFailed
 from shop.ports import Charge, Inventory, Payments, StockNeed
+from shop.problems import Problem
 from txpatterns.errors import StepFailed, WaitTimedOut
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas import Call, Done, NotDone, SagaContext, Undo
@@ -92,9 +93,12 @@ class CheckoutSaga:
     async def reserve(self, call: Call, order: CheckoutRequested) -> None:
         """Have the order's things set aside."""
         needs = [StockNeed(sku=line.sku, quantity=line.quantity) for line in order.lines]
-        held = await self.others.inventory.reserve(order.order_id, needs, order.pay_by)
-        if held.state != "reserved":
-            raise Refused("out_of_stock")
+        try:
+            await self.others.inventory.reserve(order.order_id, needs, order.pay_by)
+        except Problem as problem:
+            if problem.kind.slug not in ("out-of-stock", "conflict"):
+                raise
+            raise Refused("out_of_stock") from problem
 
     async def release(self, undo: Undo[None], order: CheckoutRequested) -> None:
         """Have them put back."""

@@ -49,8 +49,16 @@ class PaymentsApi:
         """Ask the bank for an order's money; whether it pays, it says later. The same key again asks for nothing more.
 
         What was refunded under this key before is charged no more: a wish that comes late is answered ``failed``.
+
+        Raises:
+            Problem: ``idempotency-key-reused`` when the key came with something else, ``exists`` when the order has a
+                payment under another key, or ``invalid`` for an amount or a method that there is not.
         """
+        if amount.minor <= 0:
+            raise Problem("invalid", "An amount to charge is above zero.")
         row = await self._expect(key, order_id, amount, method, pay_by)
+        if (row.order_id, amount_of(row), row.method) != (order_id, amount, method):
+            raise Problem("idempotency-key-reused", "Something else was asked for under this key.")
         if row.status != PaymentStatus.WAITING:
             return _view(row)
         # Written down before the bank is asked: its answer may be here before our own note of the charge is.
@@ -124,7 +132,7 @@ class PaymentsApi:
             async with self.app.session() as session:
                 known = await session.get(PaymentRow, row.id)
                 if known is None:
-                    raise Problem("conflict", "This order is paid for under another key.") from None
+                    raise Problem("exists", "This order is paid for under another key.") from None
                 return known
         return row
 

@@ -1,0 +1,1 @@
+"""The protocols of ``shop.ports`` over gRPC, as the ``.proto`` files describe them."""
