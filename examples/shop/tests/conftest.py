@@ -191,10 +191,21 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.running: subprocess.Popen[str] | None = None
+        self.program = ["-m", "shop"]
+        """What Python runs; a test may put something in front of the shop."""
 
     def launch(self, *options: str) -> subprocess.Popen[str]:
         """Start it and wait for nothing."""
-        command = [sys.executable, "-m", "shop", "up", "--headless", "--data", str(self.data), "--port", str(self.port)]
+        command = [
+            sys.executable,
+            *self.program,
+            "up",
+            "--headless",
+            "--data",
+            str(self.data),
+            "--port",
+            str(self.port),
+        ]
         with (self.data.parent / "log").open("a") as log:
             self.running = subprocess.Popen(
                 [*command, *options], env=self.env, stdout=subprocess.PIPE, stderr=log, text=True

@@ -11,6 +11,7 @@ import pytest
 
 from shop.catalog.seed import products
 
+MODES = ["choreographed", "orchestrated"]
 METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "lost", "card"]
 KILLS = 3
 AT_ONCE = 4
@@ -34,7 +35,7 @@ class Customer(threading.Thread):
         while not self.done.is_set():
             number += 1
             item = {"sku": f"PLAY-0{self.random.randint(1, 3)}", "quantity": self.random.randint(1, 2)}
-            body = {"method": self.random.choice(METHODS)}
+            body = {"method": self.random.choice(METHODS), "mode": self.random.choice(MODES)}
             self.ask("POST", "/api/v1/cart/items", item)
             answer = self.ask("POST", "/api/v1/checkout", body, {"Idempotency-Key": f"k{number}"})
             if answer is not None and answer.status_code == 202:
@@ -69,13 +70,14 @@ class Customer(threading.Thread):
 def unsettled(ask, data):
     waiting = ask(data, "orders", "select count(*) from shop_order where status in ('PENDING', 'PAID')")[0][0]
     moving = "('waiting', 'open', 'captured', 'refunding')"
+    leading = ask(data, "checkout", "select count(*) from txp_saga where ended_at is null")[0][0]
     refunds = ask(data, "payment", f"select count(*) from payment where status in {moving}")
     orders = dict(ask(data, "orders", "select id, status from shop_order"))
     paid = ask(data, "payment", "select order_id from payment where status in ('open', 'captured', 'refunding')")
     owed = sum(1 for (order,) in paid if orders[order] != "CONFIRMED")
     reserved = ask(data, "inventory", "select sum(reserved) from stock")[0][0]
     rows = sum(ask(data, name, "select count(*) from txp_outbox")[0][0] for name in ("orders", "inventory", "payment"))
-    return waiting + owed + reserved + rows if refunds else waiting
+    return waiting + leading + owed + reserved + rows if refunds else waiting + leading
 
 
 @pytest.mark.timeout(900)
@@ -149,4 +151,9 @@ def check_books(ask, data, accepted):
     assert {sku: stock for sku, stock, _ in stocked} == {product.sku: product.stock for product in products(42)}
     assert all(reserved == 0 for _, _, reserved in stocked)
     told = ask(data, "gateway", "select order_id, type, count(*) from timeline group by 1, 2 having count(*) > 1")
-    assert [row for row in told if row[1] not in ("webhook.repeated", "handler.stumbled")] == []
+    assert [row for row in told if row[1] not in ("webhook.repeated", "handler.stumbled", "checkout.step")] == []
+    sessions = dict(ask(data, "checkout", "select order_id, status from checkout_session"))
+    ends = {"COMPLETED": "CONFIRMED", "FAILED": "CANCELED"}
+    assert {order: ends[status] for order, status in sessions.items()} == {
+        order: orders[order][0] for order in sessions
+    }

@@ -11,11 +11,15 @@ NEXT = {
 }
 
 
-def run(*signals):
-    life, facts = Life(), []
+LED = Life(led_by_saga=True)
+LED_NEXT = NEXT | {Status.PENDING: {Status.PENDING, Status.CONFIRMED, Status.CANCELED}}
+
+
+def run(*signals, life=None):
+    life, facts = life or Life(), []
     for signal in signals:
-        decision = decide(life, signal)
-        assert decision.life.status in NEXT[life.status]
+        decision = decide(life, signal, CancelReason.PAYMENT_FAILED)
+        assert decision.life.status in (LED_NEXT if life.led_by_saga else NEXT)[life.status]
         life = decision.life
         facts += decision.facts
     return life, facts
@@ -61,3 +65,29 @@ def test_a_signal_twice_is_a_signal_once(before, signal):
     again = decide(life, signal)
     assert again.life == life
     assert set(again.facts) <= {Fact.REFUND_REQUESTED}
+
+
+def test_where_a_saga_leads_it_alone_decides():
+    """P4: what the order hears of stock and money changes nothing; how the checkout ended does."""
+    assert run(Signal.PAYMENT_CAPTURED, Signal.WINDOW_CLOSED, Signal.STOCK_RELEASED, life=LED) == (LED, [])
+    assert run(Signal.CHECKOUT_COMPLETED, life=LED)[1] == [Fact.CONFIRMED]
+    ended, facts = run(Signal.CHECKOUT_FAILED, life=LED)
+    assert (ended.status, ended.canceling, facts) == (Status.CANCELED, CancelReason.PAYMENT_FAILED, [Fact.CANCELED])
+
+
+def test_calling_it_off_is_a_wish_where_a_saga_leads():
+    """It is asked for once, and the saga may be through already."""
+    asked, facts = run(Signal.CANCEL_ASKED, Signal.CANCEL_ASKED, life=LED)
+    assert (asked.canceling, facts) == (CancelReason.CUSTOMER, [Fact.SAGA_CANCEL_REQUESTED])
+    late, _ = run(Signal.CANCEL_ASKED, Signal.CHECKOUT_COMPLETED, life=LED)
+    assert (late.status, late.canceling) == (Status.CONFIRMED, None)
+
+
+@given(st.lists(st.sampled_from(Signal), max_size=12))
+def test_any_order_of_signals_is_harmless_where_a_saga_leads(signals):
+    """P2, P4: each fact is told once, an end is an end, and money is never the order's to give back."""
+    life, facts = run(*signals, life=LED)
+    assert len(facts) == len(set(facts))
+    assert (Fact.CONFIRMED in facts) == (life.status is Status.CONFIRMED)
+    assert (Fact.CANCELED in facts) == (life.status is Status.CANCELED)
+    assert not {Fact.PAID, Fact.REFUND_REQUESTED, Fact.CANCEL_REQUESTED} & set(facts)

@@ -1,8 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
+from shop.gateway.course import course_of
 from shop.gateway.lanes import draw
 from shop.gateway.render import plain, times
-from shop.gateway.story import STUMBLED, TELLERS, Entry, tell
+from shop.gateway.story import SAME_AS, STEP, STUMBLED, TELLERS, Entry, tell
 from shop.gateway.timeline import HEARD
 from txpatterns.messages import describe
 
@@ -24,6 +25,7 @@ PAYLOADS = {
     "order.cancel_requested": {"reason": "payment_window"},
     "webhook.repeated": {"why": "known"},
 }
+PAYLOADS |= {led: PAYLOADS[same] for led, same in SAME_AS.items() if same in PAYLOADS}
 
 
 def entries(*types):
@@ -37,7 +39,7 @@ def entries(*types):
 
 def test_every_event_of_an_order_has_its_sentence():
     """A person can see why an order is where it is: what is heard is also told."""
-    assert {describe(event).type for event in HEARD} == {*TELLERS, STUMBLED}
+    assert {describe(event).type for event in HEARD} == {*TELLERS, STUMBLED, STEP}
 
 
 def test_the_way_to_a_confirmed_order():
@@ -95,3 +97,86 @@ def test_the_picture_joins_cause_and_effect():
     assert [row.after_ms for row in picture.rows] == [None, 40, 40, 40]
     assert len(picture.curves) == 3
     assert [row.dot.kind for row in picture.rows] == ["", "", "undoing", "undoing"]
+
+
+def led(*told):
+    """Entries of a checkout that a saga leads; a pair is a note of a step, with -name for its undoing."""
+    made = []
+    for index, each in enumerate(("checkout.requested", *told)):
+        type_, payload = each, PAYLOADS.get(each, {})
+        if isinstance(each, tuple):
+            step, what = each
+            payload = {
+                "step": step.removeprefix("-"),
+                "what": what,
+                "undoing": step.startswith("-"),
+                "error": "Gone: no",
+            }
+            type_ = STEP
+        if each == "checkout.failed":
+            payload = {"reason": "payment_failed"}
+        at = START + timedelta(milliseconds=40 * index)
+        made.append(Entry(index, f"m{index}", type_, "order-events", at, at, payload, {}))
+    return made
+
+
+FORTH = ["reservation.made", "payment.session_opened"]
+NOTED = [(step, what) for step in ("open_session", "reserve", "charge") for what in ("begun", "done")]
+
+
+def test_an_order_that_events_lead_has_no_saga():
+    assert course_of(entries("order.created", "stock.reserved")) is None
+
+
+def test_a_saga_s_steps_go_forth():
+    """Each step has its state in words; the same from the notes of the steps, and from what the services told."""
+    for told in (NOTED, FORTH):
+        course = course_of(led(*told))
+        assert [step.state for step in course.steps] == ["done", "done", "done", "running", "ahead"]
+        assert [step.undoing for step in course.steps] == [None] * 5
+    done = course_of(led(*FORTH, "payment.captured", "checkout.completed"))
+    assert [step.state for step in done.steps] == ["done"] * 5
+    assert not done.turned
+
+
+def test_a_compensation_is_drawn_below_what_it_undoes():
+    """The last first; what comes of each is told while it happens, and at the end even without any note."""
+    told = [
+        *FORTH,
+        "payment.failed",
+        ("-charge", "begun"),
+        ("-charge", "failed"),
+        ("-charge", "begun"),
+        ("-charge", "done"),
+    ]
+    halfway = course_of(led(*told, ("-reserve", "begun"), ("-reserve", "failed")))
+    assert [step.state for step in halfway.steps] == ["done", "done", "done", "refused", "skipped"]
+    assert halfway.steps[3].detail == "the bank declined"
+    assert [step.undoing.state for step in halfway.steps[:3]] == ["due", "failed", "done"]
+    assert halfway.steps[2].undoing.says == "undone first, at attempt 2"
+    over = course_of(led(*FORTH, "payment.failed", "reservation.released", "checkout.failed"))
+    assert [step.undoing.says for step in over.steps[:3]] == ["undone third", "undone second", "undone first"]
+
+
+def test_doubt_is_drawn():
+    """P1: an attempt that failed, or whose process died, leaves in doubt what it has done; then it is asked for."""
+    for told in ([("charge", "begun"), ("charge", "failed")], [("charge", "begun"), ("charge", "begun")]):
+        charge = course_of(led("reservation.made", *told)).steps[2]
+        assert (charge.state, charge.says) == ("doubt", "in doubt")
+    asked = [("charge", "begun"), ("charge", "failed"), ("charge", "begun"), ("charge", "done")]
+    charge = course_of(led("reservation.made", *asked)).steps[2]
+    assert (charge.state, charge.detail) == ("done", "2 attempts; what the first came to was asked by its key")
+
+
+def test_what_is_refused_at_once_undoes_only_the_session():
+    course = course_of(led("reservation.refused", "checkout.failed"))
+    assert [step.state for step in course.steps] == ["done", "refused", "skipped", "skipped", "skipped"]
+    assert [step.undoing is not None for step in course.steps] == [True, False, False, False, False]
+
+
+def test_the_picture_of_a_led_checkout_has_its_lane():
+    picture = draw(led(*FORTH, "payment.failed", "reservation.released", "checkout.failed"))
+    assert [name for name, _ in picture.lanes][:2] == ["orders", "checkout"]
+    assert [row.cause for row in picture.rows] == [None, "the saga", "the saga", "a webhook", "the saga", "the saga"]
+    told = tell(led("reservation.made", "reservation.released"))
+    assert told.headline == "Calling it off"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from shop.checkout.saga import SIGNALS, CheckoutSaga, Others, Refused
+from collections.abc import Awaitable, Callable
+
+from shop.checkout.saga import AGAIN, SIGNALS, CheckoutSaga, Others, Refused
 from shop.events import CheckoutRequested
 from txpatterns import App, Transaction
+from txpatterns.sagas import SagaContext
+
+Lead = Callable[[SagaContext, CheckoutRequested], Awaitable[str]]
 
 
-def listen(app: App, others: Others) -> None:
-    """Start a saga for each order that asks for one, in the transaction that takes its event: once."""
+def listen(app: App, others: Others) -> Lead:
+    """Start a saga for each order that asks for one, in the transaction that takes its event: once. Gives the saga."""
     lead = CheckoutSaga(others).run
-    app.saga("checkout", signals=SIGNALS, errors=(Refused,))(lead)
+    app.saga("checkout", signals=SIGNALS, errors=(Refused,), retry=AGAIN)(lead)
 
     @app.on(CheckoutRequested)
     async def start_checkout(event: CheckoutRequested, tx: Transaction) -> None:
         app.sagas.start(tx.session, lead, event, id=event.order_id)
+
+    return lead

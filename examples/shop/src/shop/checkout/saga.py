@@ -48,7 +48,7 @@ class CheckoutSaga:
 
     async def run(self, saga: SagaContext, order: CheckoutRequested) -> str:
         """Do it. Gives the id of the order."""
-        await saga.step(open_session, order, compensate=fail_session, retry=AGAIN)
+        await saga.step(open_session, order, compensate=fail_session)
         try:
             await saga.call(self.reserve, order, compensate=self.release, timeout=CALL)
             key = await self._charge(saga, order)

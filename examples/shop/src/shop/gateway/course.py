@@ -176,10 +176,13 @@ def _detail(kind: Kind, state: str, notes: dict[tuple[str, bool], Notes], turn: 
     note = notes.get((kind.name, False), Notes())
     if state == "doubt":
         return "an attempt ended without an answer; we ask again by its key"
-    if note.begun > 1:
-        how = "asked by its key" if kind.is_call else "rolled back"
-        return f"{note.begun} attempts; the others were {how}" if kind.name != "wait" else "the bank was asked"
-    return "nothing was heard; the bank was asked" if kind.name == "wait" and note.begun else ""
+    if kind.name == "wait":
+        return "nothing was heard; the bank was asked" if note.begun else ""
+    if note.begun < 2:
+        return ""
+    before = "the first" if note.begun == 2 else "the others"
+    came = f"what {before} came to was asked by its key" if kind.is_call else f"{before} left nothing behind"
+    return f"{note.begun} attempts; {came}"
 
 
 def _undoing(
