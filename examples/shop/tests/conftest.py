@@ -21,7 +21,7 @@ from rig.skips import judge
 from shop import wiring
 from shop.gateway.live import Bell
 from shop.rpc.client import Channels
-from shop.rpc.server import serving
+from shop.rpc.server import Door, serving
 from shop.settings import Settings, read_settings
 from txpatterns.brokers.memory import MemoryBroker
 
@@ -136,7 +136,7 @@ class OpenServices:
     """Some services in this process, and beside each its gRPC server."""
 
     builder: wiring.Builder
-    ports: dict[str, int]
+    addresses: dict[str, str]
     channels: Channels
 
     def straight(self, name: str) -> Any:
@@ -145,10 +145,7 @@ class OpenServices:
 
     def grpc(self, name: str) -> Any:
         """Who talks to the service over a real channel."""
-        return self.channels.caller(name, self.address(name))
-
-    def address(self, name: str) -> str:
-        return f"127.0.0.1:{self.ports[name]}"
+        return self.channels.caller(name, self.addresses[name])
 
     def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return rows(self.builder.settings.data, service, query)
@@ -170,11 +167,9 @@ async def answering(data: Path, *names: str) -> AsyncIterator[OpenServices]:
     apis = {name: builder.api(name) for name in names}
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(wiring.running(builder))
-        ports = {
-            name: await stack.enter_async_context(serving(name, api, "127.0.0.1:0", _ready))
-            for name, api in apis.items()
-        }
-        yield OpenServices(builder, ports, await stack.enter_async_context(Channels()))
+        doors = [Door(name, api, "127.0.0.1:0", _ready) for name, api in apis.items()]
+        addresses = await stack.enter_async_context(serving(doors))
+        yield OpenServices(builder, addresses, await stack.enter_async_context(Channels()))
 
 
 @pytest.fixture

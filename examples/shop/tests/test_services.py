@@ -17,7 +17,7 @@ from rig.lookup import Missing
 from rig.servers.kafka import Kafka
 from rig.servers.postgres import Postgres
 from rig.watchdog import Watchdog
-from shop.settings import PORTS
+from shop.settings import HTTP_PORTS, PORTS
 
 PATIENCE = 150.0
 
@@ -53,7 +53,8 @@ def test_an_order_through_seven_processes(servers, tmp_path):
     database, broker = servers
     prefix = f"shop_{os.getpid()}_"
     name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
-    env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in PORTS}
+    env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
+    env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
     env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
     port = free_address().rpartition(":")[2]
     command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]

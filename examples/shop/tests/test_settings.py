@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shop.settings import SettingsError, read_settings
+from shop.settings import SettingsError, read_grpc_port, read_settings
 
 
 def test_the_embedded_shop_needs_nothing(tmp_path):
@@ -36,17 +36,78 @@ def test_other_names_for_the_same_thing(tmp_path):
         "HTTP_PORT": "9090",
         "SHOP_DATABASE": "postgresql+asyncpg://shop@h/shop_{service}",
         "KAFKA_BROKERS": "k:9092",
-        "CART_SERVICE_ADDR": "cart:1",
     }
     settings = read_settings(tmp_path, None, 42, False, env)
     assert (settings.port, settings.broker) == (9090, "kafka://k:9092?create_topics=6")
     assert settings.database_of("cart").endswith("/shop_cart")
-    assert settings.addresses["cart"] == "cart:1"
     assert read_settings(tmp_path, 9091, 42, False, env).port == 9091
 
 
+ADDRESSES = {
+    "PRODUCT_SERVICE_ADDR": ("catalog", "127.0.0.1:50051"),
+    "CATALOG_SERVICE_ADDR": ("catalog", "127.0.0.1:50051"),
+    "CART_SERVICE_ADDR": ("cart", "127.0.0.1:50052"),
+    "INVENTORY_SERVICE_ADDR": ("inventory", "127.0.0.1:50053"),
+    "PAYMENT_SERVICE_ADDR": ("payment", "127.0.0.1:50054"),
+    "ORDERS_SERVICE_ADDR": ("orders", "127.0.0.1:50055"),
+    "CHECKOUT_SERVICE_ADDR": ("checkout", "127.0.0.1:50056"),
+}
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_where_a_service_answers(tmp_path, name):
+    """H349: each has its usual port, and each of its names says another."""
+    service, usual = ADDRESSES[name]
+    assert read_settings(tmp_path, None, 42, True, {}).addresses[service] == usual
+    assert read_settings(tmp_path, None, 42, True, {name: "there:1"}).addresses[service] == "there:1"
+
+
+def test_the_port_of_a_service_that_runs_alone():
+    """H349: the command line goes before the environment."""
+    assert read_grpc_port("orders", None, {}) is None
+    assert read_grpc_port("orders", None, {"GRPC_PORT": "6000", "CHECKOUT_SERVICE_PORT": "1"}) == 6000
+    assert read_grpc_port("checkout", None, {"CHECKOUT_SERVICE_PORT": "6000"}) == 6000
+    assert read_grpc_port("checkout", 7000, {"CHECKOUT_SERVICE_PORT": "6000"}) == 7000
+
+
+def test_the_checkouts_own_port_is_where_others_look_for_it(tmp_path):
+    """H349: but for an address that says something else."""
+    env = {"CHECKOUT_SERVICE_PORT": "6000"}
+    assert read_settings(tmp_path, None, 42, True, env).addresses["checkout"] == "127.0.0.1:6000"
+    env |= {"CHECKOUT_SERVICE_ADDR": "there:1"}
+    assert read_settings(tmp_path, None, 42, True, env).addresses["checkout"] == "there:1"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"PRODUCT_SERVICE_ADDR": "a:1"}, {"CATALOG_SERVICE_ADDR": "a:2"}),
+        ({"KAFKA_BROKERS": "a:1"}, {"KAFKA_ADDR": "a:2"}),
+        ({"GRPC_PORT": "1"}, {"CHECKOUT_SERVICE_PORT": "2"}),
+    ],
+)
+def test_two_names_that_disagree_are_refused(tmp_path, one, other):
+    """H349: with both, and what each says."""
+    env = {"SHOP_DATABASE": "p://x/{service}", "SHOP_BROKER": "b://x"} | one | other
+    with pytest.raises(SettingsError, match="disagree") as caught:
+        read_grpc_port("checkout", None, env) if "GRPC_PORT" in env else read_settings(tmp_path, None, 42, False, env)
+    assert all(f"{name}={value}" in str(caught.value) for name, value in (one | other).items())
+
+
+def test_a_database_named_in_parts(tmp_path):
+    """H349: a database for each service on that server; what a URL could misread is escaped."""
+    env = {"DB_HOST": "db", "DB_NAME": "shop", "KAFKA_ADDR": "k:9092"}
+    settings = read_settings(tmp_path, None, 42, False, env)
+    assert settings.database_of("cart") == "postgresql+asyncpg://postgres@db:5432/shop_cart"
+    env |= {"DB_PORT": "6432", "DB_USER": "me", "DB_PASSWORD": "p@:/"}
+    settings = read_settings(tmp_path, None, 42, False, env)
+    assert settings.database_of("cart") == "postgresql+asyncpg://me:p%40%3A%2F@db:6432/shop_cart"
+    with pytest.raises(SettingsError, match="DB_PORT must be a port"):
+        read_settings(tmp_path, None, 42, False, env | {"DB_PORT": "db"})
+
+
 @pytest.mark.parametrize("value", ["99999", "-1", "http", "1.5", "٣x"])
-@pytest.mark.parametrize("name", ["SHOP_PORT", "HTTP_PORT"])
+@pytest.mark.parametrize("name", ["SHOP_PORT", "HTTP_PORT", "CHECKOUT_SERVICE_PORT"])
 def test_a_port_that_is_none_is_named(tmp_path, name, value):
     """H249: the message says which setting it is, what it may be, and what it was."""
     with pytest.raises(SettingsError, match=f"{name} must be a port, from 0 .* to 65535; it is '{value}'"):
@@ -62,10 +123,11 @@ def test_seconds_that_are_none_are_named(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("value", ["cart", "cart:", ":1", "cart:99999", "cart:http"])
-def test_an_address_that_is_none_is_named(tmp_path, value):
+@pytest.mark.parametrize("name", [*ADDRESSES, "BANK_SERVICE_ADDR", "CART_HTTP_ADDR"])
+def test_an_address_that_is_none_is_named(tmp_path, name, value):
     """H249: so are addresses."""
-    with pytest.raises(SettingsError, match="CART_SERVICE_ADDR must be a host and a port"):
-        read_settings(tmp_path, None, 42, True, {"CART_SERVICE_ADDR": value})
+    with pytest.raises(SettingsError, match=f"{name} must be a host and a port"):
+        read_settings(tmp_path, None, 42, True, {name: value})
 
 
 @pytest.mark.parametrize("port", ["99999", "-1"])

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from shop import wiring
 from shop.gateway.live import Bell
 from shop.server import Server, listen, serve_until_stopped
-from shop.settings import PORTS, Settings, SettingsError, read_settings
+from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_grpc_port, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -53,6 +53,9 @@ def up(
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
     seed: SEED = 42,
     profile: Annotated[Profile, typer.Option(help="One process, or one for each service.")] = Profile.EMBEDDED,
+    grpc: Annotated[
+        bool, typer.Option("--grpc", help="Let the services answer by gRPC, too; each for itself, they always do.")
+    ] = False,
 ) -> None:
     """Open the shop: buy something, break it, watch it recover. Ctrl-C closes it."""
     data.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,9 @@ def up(
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
             if profile is Profile.EMBEDDED:
-                _serve_store(settings, door, headless, *wiring.embedded(settings))
+                if grpc:
+                    _check_grpc_ports(settings, PORTS)
+                _serve_store(settings, door, headless, *wiring.embedded(settings, told=_say if grpc else None))
             else:
                 _name_log_lines("gateway")
                 with _services(settings, seed):
@@ -72,14 +77,17 @@ def up(
 
 @app.command(epilog="Examples: shop run orders  ·  shop run gateway --port 8080")
 def run(
-    service: Annotated[str, typer.Argument(help=f"One of {', '.join([*PORTS, 'gateway'])}.")],
+    service: Annotated[str, typer.Argument(help=f"One of {', '.join([*HTTP_PORTS, 'gateway'])}.")],
     data: DATA = Path(".shop"),
     port: PORT = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Where the service answers by gRPC; 0 takes any port that is free.")
+    ] = None,
     seed: SEED = 42,
 ) -> None:
     """Run one service alone, on the servers that the environment names."""
-    if service not in {*PORTS, "gateway"}:
-        _refuse(f"There is no service {service}: choose one of {', '.join([*PORTS, 'gateway'])}.")
+    if service not in {*HTTP_PORTS, "gateway"}:
+        _refuse(f"There is no service {service}: choose one of {', '.join([*HTTP_PORTS, 'gateway'])}.")
     settings = _settings(data, port, seed, embedded=False)
     _name_log_lines(service)
     if service == "gateway":
@@ -87,9 +95,12 @@ def run(
             settings = settings.open_at(door.getsockname()[1])
             _serve_store(settings, door, True, *wiring.gateway(settings))
         return
-    host, _, number = settings.addresses[service].rpartition(":")
-    with _open_port(host, int(number)) as door:
-        serve_until_stopped(Server(wiring.service(settings, service), lambda: None), door)
+    if service in PORTS:
+        settings = _with_grpc_port(settings, service, grpc_port)
+        _check_grpc_ports(settings, [service])
+    host, _, number = settings.http_addresses[service].rpartition(":")
+    with _open_port(host, int(number), f"{service.upper()}_HTTP_ADDR") as door:
+        serve_until_stopped(Server(wiring.service(settings, service, _say), lambda: None), door)
 
 
 def main() -> None:
@@ -116,6 +127,27 @@ def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settin
         _refuse(str(error))
 
 
+def _with_grpc_port(settings: Settings, service: str, given: int | None) -> Settings:
+    try:
+        port = read_grpc_port(service, given, os.environ)
+    except SettingsError as error:
+        _refuse(str(error))
+    return settings if port is None else settings.grpc_at(service, port)
+
+
+def _check_grpc_ports(settings: Settings, services: Iterable[str]) -> None:
+    """Refuse ports that are taken before anything is set up; gRPC itself opens them later."""
+    for service in services:
+        host, _, number = settings.addresses[service].rpartition(":")
+        with _open_port(host, int(number), f"{service.upper()}_SERVICE_ADDR"):
+            continue
+
+
+def _say(addresses: Mapping[str, str]) -> None:
+    for service, address in addresses.items():
+        print(f"  gRPC       {address} {service}", flush=True)
+
+
 def _refuse(words: str) -> NoReturn:
     print(f"shop: {words}", file=sys.stderr)
     raise typer.Exit(2)
@@ -133,11 +165,11 @@ def _alone_in(data: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_port(host: str, port: int) -> Iterator[socket.socket]:
+def _open_port(host: str, port: int, setting: str = "--port") -> Iterator[socket.socket]:
     try:
         door = listen(host, port)
     except OSError as error:
-        _refuse(f"{host}:{port} cannot be opened ({error.strerror}). Choose another port with --port.")
+        _refuse(f"{host}:{port} cannot be opened ({error.strerror}). Choose another port with {setting}.")
     with door:
         yield door
 
@@ -162,17 +194,18 @@ def _has_screen() -> bool:
 @contextmanager
 def _services(settings: Settings, seed: int) -> Iterator[None]:
     """Run each service as a process of its own, and stop them all at the end."""
-    env = os.environ | {
+    # The name of one service's port is nothing for all of them.
+    env = {name: value for name, value in os.environ.items() if name != "GRPC_PORT"} | {
         "SHOP_COOKIE_SECRET": settings.cookie_secret,
         "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
     processes = []
     try:
-        for service in PORTS:
+        for service, address in settings.http_addresses.items():
             command = [sys.executable, "-m", "shop", "run", service, "--data", str(settings.data), "--seed", str(seed)]
             processes.append(subprocess.Popen(command, env=env))  # noqa: S603 - our own module
-            print(f"  {service:<10} {settings.addresses[service]} (process {processes[-1].pid})")
+            print(f"  {service:<10} {address} (process {processes[-1].pid})")
         yield
     finally:
         for process in processes:

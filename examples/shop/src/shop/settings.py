@@ -10,19 +10,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from shop.ports import Mode
 
-PORTS = {
-    "catalog": 50051,
-    "cart": 50052,
-    "inventory": 50053,
-    "payment": 50054,
-    "orders": 50055,
-    "checkout": 50056,
+PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
+"""Where the services answer each other by gRPC when each is a process of its own."""
+HTTP_PORTS = {
+    "catalog": 50061,
+    "cart": 50062,
+    "inventory": 50063,
+    "payment": 50064,
+    "orders": 50065,
+    "checkout": 50066,
     "bank": 50070,
 }
-"""Where the services answer each other when each is a process of its own."""
+"""Where they answer probes, and the same calls as JSON. The bank is a company of its own, and has nothing else."""
+
+OTHER_NAMES = {"catalog": ("PRODUCT_SERVICE_ADDR",)}
+"""Further names of a service's address."""
+OWN_PORTS = {"checkout": ("CHECKOUT_SERVICE_PORT",)}
+"""Names of a service's port that no other service takes for its own."""
+HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
@@ -48,6 +57,9 @@ class Settings:
     cookie_secret: str
     webhook_secret: str
     addresses: Mapping[str, str]
+    """Where the gateway listens, and the services by gRPC."""
+    http_addresses: Mapping[str, str]
+    """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
 
@@ -58,6 +70,11 @@ class Settings:
         shut, open_ = f":{self.port}", f":{port}"
         gateway = self.addresses["gateway"].removesuffix(shut) + open_
         return replace(self, port=port, addresses={**self.addresses, "gateway": gateway})
+
+    def grpc_at(self, service: str, port: int) -> Settings:
+        """Give the same settings for a service that listens for gRPC at another port."""
+        host = self.addresses[service].rpartition(":")[0]
+        return replace(self, addresses={**self.addresses, service: f"{host}:{port}"})
 
     def database_of(self, service: str) -> str:
         """Give the URL of a service's database."""
@@ -90,11 +107,7 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
     database, broker = f"sqlite+aiosqlite:///{data.resolve()}/{{service}}.db", "memory://"
     if not embedded:
         database, broker = _servers(env)
-    addresses = {"gateway": env.get("GATEWAY_SERVICE_ADDR", f"{host}:{port}")}
-    for service, usual in PORTS.items():
-        addresses[service] = env.get(f"{service.upper()}_SERVICE_ADDR", f"127.0.0.1:{usual}")
-    for service, address in addresses.items():
-        _check_address(f"{service.upper()}_SERVICE_ADDR", address)
+    addresses, http_addresses = _addresses(env, f"{host}:{port}")
     return Settings(
         data=data,
         host=host,
@@ -107,8 +120,32 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
         addresses=addresses,
+        http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
     )
+
+
+def read_grpc_port(service: str, given: int | None, env: Mapping[str, str]) -> int | None:
+    """Give the port at which a service that runs alone shall listen for gRPC, if one is named.
+
+    The command line goes first. ``GRPC_PORT`` is that of whichever service the process runs.
+
+    Raises:
+        SettingsError: it is no port, or two names say two things.
+    """
+    if given is not None:
+        return _port("--grpc-port", str(given))
+    name, value = _one_of(env, "GRPC_PORT", *OWN_PORTS.get(service, ()))
+    return _port(name, value) if value else None
+
+
+def _one_of(env: Mapping[str, str], *names: str) -> tuple[str, str]:
+    """Give the name that is set, out of several for one thing, and its value, which is empty where none is."""
+    found = [(name, env[name]) for name in names if env.get(name)]
+    if len({value for _, value in found}) > 1:
+        said = " and ".join(f"{name}={value}" for name, value in found)
+        raise SettingsError(f"{said} are two names for one thing, and disagree: set one of them.")
+    return found[0] if found else ("", "")
 
 
 def _mode(name: str, env: Mapping[str, str]) -> Mode:
@@ -128,10 +165,26 @@ def _is_port(text: str) -> bool:
     return text.isdecimal() and len(text) <= len(str(HIGHEST_PORT)) and int(text) <= HIGHEST_PORT
 
 
-def _check_address(name: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
+def _addresses(env: Mapping[str, str], gateway: str) -> tuple[dict[str, str], dict[str, str]]:
+    addresses = {"gateway": _address(env, gateway, "GATEWAY_SERVICE_ADDR")}
+    for service, usual in PORTS.items():
+        name, value = _one_of(env, *OWN_PORTS.get(service, ()))
+        port = _port(name, value) if value else usual
+        names = (f"{service.upper()}_SERVICE_ADDR", *OTHER_NAMES.get(service, ()))
+        addresses[service] = _address(env, f"127.0.0.1:{port}", *names)
+    http = {
+        service: _address(env, f"127.0.0.1:{usual}", HTTP_NAMES.get(service, f"{service.upper()}_HTTP_ADDR"))
+        for service, usual in HTTP_PORTS.items()
+    }
+    return addresses, http
+
+
+def _address(env: Mapping[str, str], usual: str, *names: str) -> str:
+    name, address = _one_of(env, *names)
+    host, _, port = (address or usual).rpartition(":")
     if not (host and _is_port(port)):
         raise SettingsError(f"{name} must be a host and a port, for example 127.0.0.1:50051; it is {address!r}.")
+    return f"{host}:{port}"
 
 
 def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
@@ -146,8 +199,8 @@ def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
 
 
 def _servers(env: Mapping[str, str]) -> tuple[str, str]:
-    database = env.get("SHOP_DATABASE", "")
-    brokers = env.get("KAFKA_BROKERS") or env.get("KAFKA_ADDR")
+    database = env.get("SHOP_DATABASE") or _database_of_parts(env)
+    _, brokers = _one_of(env, "KAFKA_BROKERS", "KAFKA_ADDR")
     broker = env.get("SHOP_BROKER") or (f"kafka://{brokers}" if brokers else "")
     if "{service}" not in database:
         raise SettingsError(
@@ -159,6 +212,17 @@ def _servers(env: Mapping[str, str]) -> tuple[str, str]:
     if broker.startswith("kafka://") and "create_topics=" not in broker:
         broker += f"{'&' if '?' in broker else '?'}create_topics={PARTITIONS}"
     return database, broker
+
+
+def _database_of_parts(env: Mapping[str, str]) -> str:
+    """Put a URL together of the parts by which others name a PostgreSQL server; nothing, where none is named."""
+    if not any(env.get(name) for name in ("DB_HOST", "DB_PORT", "DB_NAME")):
+        return ""
+    user, password = quote(env.get("DB_USER") or "postgres", safe=""), quote(env.get("DB_PASSWORD") or "", safe="")
+    host, name = env.get("DB_HOST") or "localhost", quote(env.get("DB_NAME") or "ecommerce", safe="")
+    port = _port("DB_PORT", env.get("DB_PORT") or "5432")
+    who = f"{user}:{password}" if password else user
+    return f"postgresql+asyncpg://{who}@{host}:{port}/{name}_{{service}}"
 
 
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:

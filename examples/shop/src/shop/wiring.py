@@ -54,6 +54,9 @@ from shop.orders.api import OrdersApi
 from shop.payment.api import PaymentsApi
 from shop.payment.retention import prune_webhooks
 from shop.pruning import Prune, prune_forever, prune_once
+from shop.rpc.client import Channels
+from shop.rpc.server import Door, serving
+from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
 from txpatterns import App, AppSettings
@@ -125,6 +128,7 @@ class Builder:
         self.settings = settings
         self.broker = broker
         self.client = client
+        self.channels = Channels()
         self.post = post
         self.local = local
         self.app_settings = AppSettings.from_environment()
@@ -137,9 +141,19 @@ class Builder:
         if name not in self._apis:
             if name in self.local:
                 self._apis[name] = getattr(self, f"_{name}")()
+            elif name in SERVICES:
+                self._apis[name] = self.channels.caller(name, self.settings.addresses[name])
             else:
-                self._apis[name] = caller(PORTS[name], self.client, self.settings.addresses[name])
+                self._apis[name] = caller(PORTS[name], self.client, self.settings.http_addresses[name])
         return self._apis[name]
+
+    def doors(self) -> list[Door]:
+        """Give what answers by gRPC out of the services that were built here."""
+        return [
+            Door(name, self.api(name), self.settings.addresses[name], partial(check, self.app_of(name)))
+            for name in SERVICES
+            if name in self.local
+        ]
 
     def gateway(self) -> Context:
         """Build the gateway."""
@@ -221,6 +235,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     """Make missing tables, fill empty shelves, and run relays, consumers and timers for as long as the block lasts."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
+        await stack.enter_async_context(builder.channels)
         for unit in builder.units:
             # Closed when all have stopped: until then one may call another, which opens a connection again.
             stack.push_async_callback(unit.app.close)
@@ -289,7 +304,20 @@ def http_post(client: httpx.AsyncClient, url: str) -> Post:
     return post
 
 
-def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bell]:
+Told = Callable[[Mapping[str, str]], None]
+"""Hears at which addresses the services answer by gRPC, by their names."""
+
+
+@asynccontextmanager
+async def answering(builder: Builder, told: Told | None) -> AsyncIterator[None]:
+    """Run, and answer by gRPC too where somebody wants to know at which addresses."""
+    async with running(builder), serving(builder.doors() if told else []) as addresses:
+        if told:
+            told(addresses)
+        yield
+
+
+def embedded(settings: Settings, post: Post | None = None, told: Told | None = None) -> tuple[FastAPI, Bell]:
     """Build the whole shop in one process, on one in-memory broker."""
     client = httpx.AsyncClient()
     everybody = frozenset(PORTS)
@@ -304,7 +332,7 @@ def embedded(settings: Settings, post: Post | None = None) -> tuple[FastAPI, Bel
         sagas=replace(usual.sagas, lease_ttl=SHORT_LEASE, stop_within=STOP_WITHIN, timeout_grace=timedelta(0)),
         stop_within=STOP_WITHIN,
     )
-    return _web(builder)
+    return _web(builder, told)
 
 
 def gateway(settings: Settings) -> tuple[FastAPI, Bell]:
@@ -313,16 +341,16 @@ def gateway(settings: Settings) -> tuple[FastAPI, Bell]:
     return _web(Builder(settings, settings.broker, client, http_post(client, settings.webhook_url), frozenset()))
 
 
-def service(settings: Settings, name: str) -> Starlette:
+def service(settings: Settings, name: str, told: Told) -> Starlette:
     """Build one service alone; the others are other processes."""
     client = httpx.AsyncClient()
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
     api = builder.api(name)
-    return serve(PORTS[name], api, lambda _: running(builder), partial(check, builder.app_of(name)))
+    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, builder.app_of(name)))
 
 
-def _web(builder: Builder) -> tuple[FastAPI, Bell]:
+def _web(builder: Builder, told: Told | None = None) -> tuple[FastAPI, Bell]:
     context = builder.gateway()
-    web = create_app(context, builder.settings.cookie_secret, lambda _: running(builder))
+    web = create_app(context, builder.settings.cookie_secret, lambda _: answering(builder, told))
     return web, context.timeline.bell

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -41,40 +42,69 @@ class NotOpened(Exception):
     """The server's address cannot be opened; the message says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a service answers: its name in this shop, what has its methods, host and port, and whether it can work.
+
+    Port 0 is any that is free.
+    """
+
+    name: str
+    api: Any
+    address: str
+    ready: Ready
+
+
 @asynccontextmanager
-async def serving(name: str, api: Any, address: str, ready: Ready) -> AsyncIterator[int]:
-    """Answer a service's calls for as long as the block lasts; gives the port.
+async def serving(doors: Sequence[Door]) -> AsyncIterator[dict[str, str]]:
+    """Answer the calls of services for as long as the block lasts; gives the address of each.
 
-    At the end its health is NOT_SERVING, new calls are refused, and those under way are finished.
-
-    Args:
-        name: The service's name in this shop.
-        api: What has the methods of its protocol.
-        address: Host and port; port 0 is any that is free.
-        ready: Asked for each health check.
+    At the end their health is NOT_SERVING, new calls are refused, and those under way are finished.
 
     Raises:
-        NotOpened: the port is taken, or the host is not of this machine.
+        NotOpened: a port is taken, or a host is not of this machine.
     """
-    service = SERVICES[name]
+    opened: list[_Opened] = []
+    try:
+        for door in doors:
+            opened += [await _open(door)]
+        yield {each.door.name: each.address for each in opened}
+    finally:
+        await asyncio.gather(*(each.close() for each in opened))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    door: Door
+    server: grpc.aio.Server
+    health: _Health
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"{self.door.address.rpartition(':')[0]}:{self.port}"
+
+    async def close(self) -> None:
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(LAST_CALLS)
+
+
+async def _open(door: Door) -> _Opened:
+    service = SERVICES[door.name]
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
-    handlers = {rpc.path.rpartition("/")[2]: _handler(rpc, api) for rpc in service.rpcs}
+    handlers = {rpc.path.rpartition("/")[2]: _handler(rpc, door.api) for rpc in service.rpcs}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
-    told = _Health(ready)
+    told = _Health(door.ready)
     health_pb2_grpc.add_HealthServicer_to_server(told, server)
     reflection.enable_server_reflection((service.name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(door.address)
     except RuntimeError as error:
-        raise NotOpened(f"{address} cannot be opened for gRPC.") from error
+        raise NotOpened(f"{door.address} cannot be opened for gRPC.") from error
     await server.start()
     for known in ("", service.name):
         await told.set(known, health_pb2.HealthCheckResponse.SERVING)
-    try:
-        yield port
-    finally:
-        await told.enter_graceful_shutdown()
-        await server.stop(LAST_CALLS)
+    return _Opened(door, server, told, port)
 
 
 class _Health(health.aio.HealthServicer):
