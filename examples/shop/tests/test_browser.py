@@ -163,6 +163,36 @@ def test_the_story_goes_on_while_the_page_is_open(page, tmp_path):
     page.screenshot(path=tmp_path / "order.png", full_page=True)
 
 
+def test_a_compensation_is_drawn_while_it_happens(page, tmp_path):
+    """One button, by keyboard: an order that fails; below each step that was done stands what undid it, in words."""
+    page.goto("/")
+    page.get_by_role("button", name="Show me a compensation").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/orders/*")
+    page.evaluate("window.sameLoad = true")
+    page.get_by_role("heading", name="Canceled").wait_for()
+    steps = page.locator(".course > li")
+    playwright.expect(steps.locator(".undo")).to_have_count(3, timeout=PATIENCE)
+    told = [" ".join(step.inner_text().split()) for step in steps.all()]
+    assert [words.partition(" ")[2] for words in told] == [
+        "Open a session done ↩ Session failed undone third",
+        "Set stock aside done ↩ Stock put back undone second",
+        "Ask for the money done ↩ Charge undone undone first",
+        "Wait for the bank failed the bank declined",
+        "Complete not reached",
+    ]
+    assert page.evaluate("window.sameLoad") is True
+    boxes = [(step.locator(".do").bounding_box(), step.locator(".undo").bounding_box()) for step in steps.all()[:3]]
+    assert all(undo["y"] > do["y"] + do["height"] and undo["x"] == do["x"] for do, undo in boxes)
+    assert page.evaluate(CONTRAST) == []
+    page.screenshot(path=tmp_path / "compensation.png", full_page=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = [(step.locator(".do").bounding_box(), step.locator(".undo").bounding_box()) for step in steps.all()[:3]]
+    assert all(undo["x"] > do["x"] + do["width"] and undo["y"] == do["y"] for do, undo in boxes)
+    page.screenshot(path=tmp_path / "compensation-small.png", full_page=True)
+
+
 def test_news_leaves_alone_what_the_reader_does(page):
     """While news comes in, what is open stays open, what has the focus keeps it, and nothing jumps."""
     order(page, "silent")

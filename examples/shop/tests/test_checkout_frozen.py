@@ -49,7 +49,7 @@ class Stock:
             print("reserving", flush=True)
             await asyncio.to_thread(self.wait)
             print("reserved", flush=True)
-        return Reservation(state="reserved")
+        return Reservation(order_id=order_id, state="reserved", lines=lines)
 
     async def release(self, order_id):
         raise AssertionError("nothing is undone")

@@ -204,7 +204,7 @@ async def test_silence_is_no_answer(hasty_shop, method, ends):
 
 
 async def test_money_that_comes_after_the_end_goes_back(shop, monkeypatch):
-    """P5: the bank was moving it when the checkout was given up: it is asked until it knows, and gives it back."""
+    """P5, H352: the bank was moving it when the checkout was given up: it is asked until it knows."""
     monkeypatch.setattr("shop.payment.api.ASK_AGAIN", timedelta(milliseconds=100))
     monkeypatch.setattr("shop.payment.app.ASK_AGAIN", timedelta(milliseconds=100))
     alice = await shop.visitor()

@@ -47,6 +47,36 @@ async def test_buying_without_a_script(shop):
     assert "Confirmed" in await read(alice, "/orders")
 
 
+async def test_choosing_who_leads(shop):
+    """The checkout page asks who leads, and an order's page draws the saga if one does; the rest is the same."""
+    alice = await shop.visitor()
+    await put_in(alice)
+    checkout = await read(alice, "/checkout")
+    assert re.search(r'value="choreographed" checked', checkout)
+    form = {"csrf": field(checkout, "csrf"), "checkout_id": field(checkout, "checkout_id"), "method": "succeed"}
+    ordered = await alice.post("/checkout", data=form | {"mode": "orchestrated"})
+    page = ordered.headers["location"]
+    await shop.until(alice, page.rpartition("/")[2], "stock.sold", "cart.settled")
+    assert "One service leads this checkout" in await read(alice, page)
+    assert (await alice.post("/checkout", data=form | {"mode": "nobody"})).status_code == 422
+    other = await shop.buy(alice, "silent")
+    assert "One service leads" not in await read(alice, f"/orders/{other}")
+
+
+async def test_a_compensation_for_the_asking(shop):
+    """Whatever is in the cart, or something from the shelf: ordered, declined, undone; again as often as one likes."""
+    alice = await shop.visitor()
+    token = field(await read(alice, "/"), "csrf")
+    assert (await alice.post("/show/compensation", data={"csrf": "x"})).status_code == 403
+    for _ in range(2):
+        shown = await alice.post("/show/compensation", data={"csrf": token})
+        page = shown.headers["location"]
+        await shop.until(alice, page.rpartition("/")[2], "order.canceled")
+        assert "Stock put back" in await read(alice, page)
+    assert (await alice.get("/api/v1/cart")).json()["lines"][0]["quantity"] == 1
+    assert shop.rows("inventory", "select sum(reserved), sum(sold) from stock") == [(0, 0)]
+
+
 async def test_changing_the_cart(shop):
     alice = await shop.visitor()
     await put_in(alice)

@@ -122,6 +122,14 @@ def test_seconds_that_are_none_are_named(tmp_path, name, value):
         read_settings(tmp_path, None, 42, True, {name: value})
 
 
+def test_who_leads_a_checkout(tmp_path):
+    """H249: nobody, if nothing is said; and what is none of the two is named."""
+    assert read_settings(tmp_path, None, 42, True, {}).checkout == "choreographed"
+    assert read_settings(tmp_path, None, 42, True, {"SHOP_CHECKOUT": "orchestrated"}).checkout == "orchestrated"
+    with pytest.raises(SettingsError, match="SHOP_CHECKOUT must be one of choreographed, orchestrated; it is 'both'"):
+        read_settings(tmp_path, None, 42, True, {"SHOP_CHECKOUT": "both"})
+
+
 @pytest.mark.parametrize("value", ["cart", "cart:", ":1", "cart:99999", "cart:http"])
 @pytest.mark.parametrize("name", [*ADDRESSES, "BANK_SERVICE_ADDR", "CART_HTTP_ADDR"])
 def test_an_address_that_is_none_is_named(tmp_path, name, value):

@@ -140,7 +140,7 @@ def test_a_saga_s_steps_go_forth():
 
 
 def test_a_compensation_is_drawn_below_what_it_undoes():
-    """The last first; what comes of each is told while it happens, and at the end even without any note."""
+    """H353: the last first; what comes of each is told while it happens, and at the end even without any note."""
     told = [
         *FORTH,
         "payment.failed",
@@ -163,6 +163,8 @@ def test_doubt_is_drawn():
     for told in ([("charge", "begun"), ("charge", "failed")], [("charge", "begun"), ("charge", "begun")]):
         charge = course_of(led("reservation.made", *told)).steps[2]
         assert (charge.state, charge.says) == ("doubt", "in doubt")
+    told = [("charge", "begun"), "payment.session_opened", ("charge", "failed")]
+    assert course_of(led("reservation.made", *told)).steps[2].state == "doubt"  # it is done, but the saga cannot know
     asked = [("charge", "begun"), ("charge", "failed"), ("charge", "begun"), ("charge", "done")]
     charge = course_of(led("reservation.made", *asked)).steps[2]
     assert (charge.state, charge.detail) == ("done", "2 attempts; what the first came to was asked by its key")
@@ -178,5 +180,6 @@ def test_the_picture_of_a_led_checkout_has_its_lane():
     picture = draw(led(*FORTH, "payment.failed", "reservation.released", "checkout.failed"))
     assert [name for name, _ in picture.lanes][:2] == ["orders", "checkout"]
     assert [row.cause for row in picture.rows] == [None, "the saga", "the saga", "a webhook", "the saga", "the saga"]
-    told = tell(led("reservation.made", "reservation.released"))
+    told = tell(led("reservation.made", "payment.failed"))
     assert told.headline == "Calling it off"
+    assert (told.deadline, told.next) == (None, "Putting everything back")

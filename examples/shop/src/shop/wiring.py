@@ -75,6 +75,9 @@ PORTS: Mapping[str, type[Any]] = {
 }
 """The services in an order in which each finds those that it calls."""
 
+ASKED = ("inventory", "payment")
+"""Those that the checkout's saga calls."""
+
 SHORT_LEASE = timedelta(seconds=5)
 """How soon the one process of the embedded shop takes up the work of its killed predecessor."""
 STOP_WITHIN = timedelta(seconds=5)
@@ -103,12 +106,14 @@ class Unit:
     prunes: Sequence[Prune]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckoutOthers:
     """Who the checkout's saga asks for something."""
 
     inventory: ports.Inventory
     payments: ports.Payments
+    over_grpc: bool = False
+    """Whether they live in this process, and are to be asked over loopback all the same, as from another one."""
 
 
 class Builder:
@@ -134,6 +139,8 @@ class Builder:
         self.app_settings = AppSettings.from_environment()
         self.units: list[Unit] = []
         self.fills: list[Callable[[], Awaitable[None]]] = []
+        self.others: CheckoutOthers | None = None
+        """Who the checkout asks, where that is in this process."""
         self._apis: dict[str, Any] = {}
 
     def api(self, name: str) -> Any:
@@ -226,7 +233,8 @@ class Builder:
 
     def _checkout(self) -> CheckoutApi:
         app = self._app("checkout", notes=[StepNotes()])
-        shop.checkout.app.listen(app, CheckoutOthers(self.api("inventory"), self.api("payment")))
+        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
+        shop.checkout.app.listen(app, self.others)
         return CheckoutApi(app)
 
 
@@ -243,6 +251,8 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             if not unit.app.database.is_sqlite:  # there, the App makes all that is missing
                 await make_database(builder.settings.database_of(unit.name))
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
+        if builder.others is not None and builder.others.over_grpc:
+            await stack.enter_async_context(_on_loopback(builder, builder.others))
         await stack.enter_async_context(_together(builder.units))
         for fill in builder.fills:
             await fill()
@@ -257,6 +267,16 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
+    """Let the checkout ask for stock and payments over gRPC, though they are in this process: at ports of their own."""
+    doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
+    async with serving(doors) as addresses:
+        inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
+        others.inventory, others.payments = inventory, payment
+        yield
 
 
 @asynccontextmanager

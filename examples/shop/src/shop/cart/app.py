@@ -23,7 +23,8 @@ def listen(app: App) -> None:
 async def _settle(event: OrderConfirmed | CheckoutCompleted, tx: Transaction) -> None:
     """Take an order's things out, once: the same lines may have been filled again since."""
     cart = await tx.session.get(CartRow, event.visitor_id, with_for_update=True)
-    if cart is None or await tx.session.get(SettledOrderRow, event.order_id):
+    known = await tx.session.get(SettledOrderRow, event.order_id)
+    if cart is None or known is not None:
         return
     tx.session.add(SettledOrderRow(order_id=event.order_id))
     bought = {line.cart_line_id: line.quantity for line in event.lines}

@@ -31,8 +31,13 @@ class Refused(Exception):
 class Others(Protocol):
     """Who is asked for something: in this process, or over a network."""
 
-    inventory: Inventory
-    payments: Payments
+    @property
+    def inventory(self) -> Inventory:
+        """Who keeps the stock."""
+
+    @property
+    def payments(self) -> Payments:
+        """Who moves the money."""
 
 
 class CheckoutSaga:

@@ -49,6 +49,7 @@ ENDS = {
     "customer": "you called it off",
     "out_of_stock": "not enough on the shelf",
 }
+ENDED = {"checkout.completed", "checkout.failed"}
 NUMBERS = ("", "first", "second", "third")
 
 
@@ -142,6 +143,8 @@ def _turn(types: Sequence[str], notes: dict[tuple[str, bool], Notes], reason: st
 
 def _is_done(kind: Kind, types: Sequence[str], notes: dict[tuple[str, bool], Notes]) -> bool:
     note = notes.get((kind.name, False))
+    if note is not None and note.last == "failed" and not ENDED & set(types):
+        return False  # the service may have done it, and told; the saga does not know
     return bool(set(kind.done_by) & set(types)) or (kind.name != "wait" and note is not None and note.last == "done")
 
 

@@ -76,6 +76,9 @@ SAME_AS = {
 }
 """What means the same for how far an order is, where a saga leads its checkout."""
 
+TURNS = {"payment.failed", "reservation.released", "checkout.failed"}
+"""What a saga that leads a checkout goes back after, or while."""
+
 Telling = tuple[str, str, str]
 Names = Mapping[str, str]
 
@@ -86,7 +89,7 @@ def tell(entries: Sequence[Entry]) -> Story:
     for entry in entries:
         names.update({line["sku"]: line["name"] for line in entry.payload.get("lines", ()) if "name" in line})
     steps = tuple(Step(*TELLERS[entry.type](entry, names), entry) for entry in entries if entry.type in TELLERS)
-    types = [SAME_AS.get(entry.type, entry.type) for entry in entries]
+    types = _types(entries)
     by_type = {SAME_AS.get(entry.type, entry.type): entry for entry in entries}
     headline, lede, tone = _summary(types, by_type, names)
     waiting = "order.created" in by_type and not ENDINGS & set(types) and "order.paid" not in types
@@ -95,6 +98,15 @@ def tell(entries: Sequence[Entry]) -> Story:
         deadline = datetime.fromisoformat(by_type["order.created"].payload["pay_by"])
     stumbled = bool(entries) and entries[-1].type == STUMBLED  # a saga's own attempts are in its picture
     return Story(headline, lede, tone, steps, _stages(types), deadline, _next(types, stumbled), _complete(types))
+
+
+def _types(entries: Sequence[Entry]) -> list[str]:
+    """Give the types of the events, in the words of an order that nobody leads."""
+    told = {entry.type for entry in entries}
+    types = [SAME_AS.get(entry.type, entry.type) for entry in entries]
+    if "checkout.requested" in told and TURNS & told and "checkout.completed" not in told:
+        types.append("order.cancel_requested")  # the saga says so by what it does
+    return types
 
 
 def tell_no_longer(status: str) -> Story:
@@ -244,7 +256,7 @@ def _summary(types: Sequence[str], by_type: Mapping[str, Entry], names: Names) -
         return "Confirmed", "Paid, packed, and on its way to you.", "good"
     if "order.canceled" in types:
         return "Canceled", _canceled_lede(types), "bad"
-    if {"order.cancel_requested", "stock.released", "checkout.failed"} & set(types):
+    if "order.cancel_requested" in types:
         return "Calling it off", "We are putting everything back the way it was.", "bad"
     if "order.paid" in types:
         return "Paid", "Your payment is here; we are confirming the order.", "good"
@@ -273,7 +285,7 @@ def _next(types: Sequence[str], stumbled: bool) -> str | None:
         return "Something did not work at once; we are trying it again"
     if "order.canceled" in types:
         return "Sending your money back"
-    if {"order.cancel_requested", "stock.released", "checkout.failed"} & set(types):
+    if "order.cancel_requested" in types:
         return "Putting everything back"
     if "order.confirmed" in types:
         return "Packing"
