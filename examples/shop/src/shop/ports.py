@@ -203,6 +203,10 @@ class Orders(Protocol):
 
 
 class Checkouts(Protocol):
+    async def place(
+        self, visitor_id: VisitorId, key: Key, method: Text, mode: Mode | None, version: int | None
+    ) -> Order: ...
+
     async def get(self, visitor_id: VisitorId, order_id: OrderId) -> CheckoutSession: ...
 
 

@@ -35,11 +35,13 @@ import shop.payment.models
 from shop import ports
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
+from shop.bank.domain import Method
 from shop.calls import caller, serve
 from shop.cart.api import CartApi
 from shop.catalog import seed
 from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
+from shop.checkout.placing import Placing
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
@@ -159,7 +161,7 @@ class Builder:
         return [
             Door(name, self.api(name), self.settings.addresses[name], partial(check, self.app_of(name)))
             for name in SERVICES
-            if name in self.local
+            if name in self.local and name in self._apis
         ]
 
     def gateway(self) -> Context:
@@ -235,7 +237,10 @@ class Builder:
         app = self._app("checkout", notes=[StepNotes()])
         self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
         shop.checkout.app.listen(app, self.others)
-        return CheckoutApi(app)
+        placing = Placing(
+            self.api("cart"), self.api("catalog"), self.api("orders"), frozenset(Method), self.settings.checkout
+        )
+        return CheckoutApi(app, placing)
 
 
 @asynccontextmanager

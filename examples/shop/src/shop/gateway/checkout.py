@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from shop.gateway.context import Services
-from shop.ports import Cart, Mode, NewOrder, Order, Product
+from shop.ports import Cart, Mode, Order
 from shop.problems import Problem
 from txpatterns import new_id
 
@@ -58,11 +55,6 @@ MODES = (
 )
 
 
-def checkout_id(visitor_id: str, key: str) -> str:
-    """Make the checkout's id from the visitor and their idempotency key: the same two give the same order."""
-    return str(uuid5(NAMESPACE_URL, f"checkout:{visitor_id}:{key}"))
-
-
 def key_for(cart: Cart) -> str:
     """Make the key of a checkout page. It carries the version of the cart that the page shows."""
     return f"{cart.version}.{new_id()}"
@@ -103,29 +95,7 @@ async def place(services: Services, visitor_id: str, key: str, wish: Wish, versi
             this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed`` with
             both prices.
     """
-    if wish.method not in {known.value for known in METHODS}:
-        raise Problem("invalid", f"There is no way to pay called {wish.method!r}.")
-    cart = await services.carts.get(visitor_id)
-    seen = cart.version if version is None else version
-    # Before anything is compared: what was ordered stays ordered, whatever became of the cart.
-    known = await services.orders.made(visitor_id, checkout_id(visitor_id, key), seen)
-    if known is not None:
-        return known
-    if seen != cart.version:
-        raise Problem("stale-version", "The cart changed after you looked at it. Nothing was ordered.")
-    changed = price_changes(cart, await products_in(services, cart))
-    if changed:
-        raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)
-    return await services.orders.place(
-        NewOrder(
-            checkout_id=checkout_id(visitor_id, key),
-            visitor_id=visitor_id,
-            cart_version=cart.version,
-            lines=cart.lines,
-            method=wish.method,
-            mode=wish.mode,
-        )
-    )
+    return await services.checkouts.place(visitor_id, key, wish.method, wish.mode, version)
 
 
 async def place_to_fail(services: Services, visitor_id: str) -> Order:
@@ -144,22 +114,3 @@ async def place_to_fail(services: Services, visitor_id: str) -> Order:
             raise Problem("conflict", "Everything is sold out.")
         await services.carts.add(visitor_id, found.sku, 1)
     return await place(services, visitor_id, new_id(), Wish("fail", Mode.ORCHESTRATED), None)
-
-
-async def products_in(services: Services, cart: Cart) -> dict[str, Product]:
-    """Give the products of a cart's lines, by sku, as the catalogue has them now."""
-    found = await services.catalog.products_by_sku([line.sku for line in cart.lines])
-    return {product.sku: product for product in found}
-
-
-def price_changes(cart: Cart, products: Mapping[str, Product]) -> list[dict[str, Any]]:
-    """Say which prices are not those that the visitor saw: the one in the cart, and the one now."""
-    return [
-        {
-            "sku": line.sku,
-            "in_cart": line.unit_price.model_dump(mode="json"),
-            "now": products[line.sku].price.model_dump(mode="json"),
-        }
-        for line in cart.lines
-        if line.sku in products and products[line.sku].price != line.unit_price
-    ]

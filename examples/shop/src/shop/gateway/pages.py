@@ -12,6 +12,7 @@ from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
 from shop.ports import Mode, StockLevel
+from shop.prices import price_changes, products_in
 from shop.problems import Problem
 
 router = APIRouter(include_in_schema=False)
@@ -192,7 +193,7 @@ async def show(context: Context, visitor: Visitor, template: str, status: int = 
 
 async def _cart(context: Context, visitor: Visitor, notice: str | None, status: int = 200) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
-    products = await checkout.products_in(context.services, cart)
+    products = await products_in(context.services.catalog, cart)
     return await show(
         context,
         visitor,
@@ -201,7 +202,7 @@ async def _cart(context: Context, visitor: Visitor, notice: str | None, status: 
         cart=cart,
         notice=notice,
         products=products,
-        repriced=bool(checkout.price_changes(cart, products)),
+        repriced=bool(price_changes(cart, products)),
         here="cart",
     )
 

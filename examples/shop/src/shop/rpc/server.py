@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
@@ -126,18 +126,16 @@ class _Health(health.aio.HealthServicer):
 
 
 def _handler(rpc: Rpc, api: Any) -> Any:
-    async def answer(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         try:
             return await _answered(rpc, api, request, context)
         except Problem as problem:
             await refuse(context, problem)
 
-    return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=rpc.request.FromString, response_serializer=rpc.answer.SerializeToString
-    )
+    return grpc.unary_unary_rpc_method_handler(answer, response_serializer=rpc.answer.SerializeToString)
 
 
-async def _answered(rpc: Rpc, api: Any, request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+async def _answered(rpc: Rpc, api: Any, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
     given: float | None = context.time_remaining()
     seconds = DEADLINE if given is None else given
     limit = asyncio.timeout(seconds)
@@ -155,8 +153,8 @@ async def _answered(rpc: Rpc, api: Any, request: Message, context: grpc.aio.Serv
     return to_answer(rpc, result)
 
 
-def _arguments(rpc: Rpc, request: Message) -> Mapping[str, Any]:
+def _arguments(rpc: Rpc, request: bytes) -> Mapping[str, Any]:
     try:
-        return of_request(rpc, request)
-    except ValidationError as error:
+        return of_request(rpc, rpc.request.FromString(request))
+    except (DecodeError, ValidationError) as error:
         raise Problem("bad-request", f"The call does not fit {rpc.path}: {error}") from error

@@ -119,7 +119,7 @@ SERVICES: Mapping[str, Service] = {
     "checkout": _service(
         checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"],
         ports.Checkouts,
-        {"GetSession": "get"},
+        {"PlaceOrder": "place", "GetSession": "get"},
     ),
 }
 """By the name of the service in this shop."""

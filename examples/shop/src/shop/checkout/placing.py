@@ -1,0 +1,66 @@
+"""From a cart to an order: what the visitor saw is what is ordered, once."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from uuid import NAMESPACE_URL, uuid5
+
+from shop.ports import Carts, Catalog, Mode, NewOrder, Order, Orders
+from shop.prices import price_changes, products_in
+from shop.problems import Problem
+
+
+def checkout_id(visitor_id: str, key: str) -> str:
+    """Make the checkout's id from the visitor and their idempotency key: the same two give the same order."""
+    return str(uuid5(NAMESPACE_URL, f"checkout:{visitor_id}:{key}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Who is asked when an order is placed, the ways to pay, and who leads a checkout that names nobody."""
+
+    carts: Carts
+    catalog: Catalog
+    orders: Orders
+    methods: AbstractSet[str]
+    usual: Mode
+
+    async def place(self, visitor_id: str, key: str, method: str, mode: Mode | None, version: int | None) -> Order:
+        """Order what is in the visitor's cart, which must be what they saw.
+
+        Args:
+            visitor_id: Who orders.
+            key: The same key gives the same order.
+            method: How to pay.
+            mode: Who leads the checkout.
+            version: Of the cart that the visitor saw; none takes the cart as it is now.
+
+        Raises:
+            Problem: ``invalid`` for an unknown method, ``cart-empty``, ``cart-ordered`` with the order that was made of
+                this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed``
+                with both prices.
+        """
+        if method not in self.methods:
+            raise Problem("invalid", f"There is no way to pay called {method!r}.")
+        cart = await self.carts.get(visitor_id)
+        seen = cart.version if version is None else version
+        # Before anything is compared: what was ordered stays ordered, whatever became of the cart.
+        known = await self.orders.made(visitor_id, checkout_id(visitor_id, key), seen)
+        if known is not None:
+            return known
+        if seen != cart.version:
+            raise Problem("stale-version", "The cart changed after you looked at it. Nothing was ordered.")
+        changed = price_changes(cart, await products_in(self.catalog, cart))
+        if changed:
+            raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)
+        return await self.orders.place(
+            NewOrder(
+                checkout_id=checkout_id(visitor_id, key),
+                visitor_id=visitor_id,
+                cart_version=cart.version,
+                lines=cart.lines,
+                method=method,
+                mode=mode or self.usual,
+            )
+        )
