@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -21,8 +22,11 @@ from fastapi import FastAPI
 
 from shop import wiring
 from shop.gateway.live import Bell
+from shop.problems import Problem
+from shop.rpc.asking import ask
+from shop.rpc.errors import STATUSES
 from shop.server import Server, listen, serve_until_stopped
-from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_grpc_port, read_settings
+from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_addresses, read_grpc_port, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -101,6 +105,26 @@ def run(
     host, _, number = settings.http_addresses[service].rpartition(":")
     with _open_port(host, int(number), f"{service.upper()}_HTTP_ADDR") as door:
         serve_until_stopped(Server(wiring.service(settings, service, _say), lambda: None), door)
+
+
+@app.command(epilog='Example: shop rpc catalog GetProduct \'{"sku": "PLAY-01"}\'')
+def rpc(
+    service: Annotated[str, typer.Argument(help=f"One of {', '.join(PORTS)}.")],
+    call: Annotated[str, typer.Argument(help="The call's name, as its .proto file has it.")],
+    request: Annotated[str, typer.Argument(help="The request, as JSON.")] = "{}",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Where the service answers by gRPC. [default: as settings say]", show_default=False),
+    ] = None,
+) -> None:
+    """Make one call to a service by gRPC, and print its answer as JSON."""
+    try:
+        print(asyncio.run(ask(service, call, request, address or read_addresses(os.environ).get(service, ""))))
+    except SettingsError as error:
+        _refuse(str(error))
+    except Problem as problem:
+        print(f"shop: {STATUSES[problem.kind.slug].name} {problem.kind.slug}: {problem.detail}", file=sys.stderr)
+        raise typer.Exit(1) from problem
 
 
 def main() -> None:

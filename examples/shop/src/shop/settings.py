@@ -107,7 +107,8 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
     database, broker = f"sqlite+aiosqlite:///{data.resolve()}/{{service}}.db", "memory://"
     if not embedded:
         database, broker = _servers(env)
-    addresses, http_addresses = _addresses(env, f"{host}:{port}")
+    addresses, http_addresses = read_addresses(env), _read_http_addresses(env)
+    addresses["gateway"] = _address(env, f"{host}:{port}", "GATEWAY_SERVICE_ADDR")
     return Settings(
         data=data,
         host=host,
@@ -165,18 +166,26 @@ def _is_port(text: str) -> bool:
     return text.isdecimal() and len(text) <= len(str(HIGHEST_PORT)) and int(text) <= HIGHEST_PORT
 
 
-def _addresses(env: Mapping[str, str], gateway: str) -> tuple[dict[str, str], dict[str, str]]:
-    addresses = {"gateway": _address(env, gateway, "GATEWAY_SERVICE_ADDR")}
+def read_addresses(env: Mapping[str, str]) -> dict[str, str]:
+    """Give where each service answers by gRPC.
+
+    Raises:
+        SettingsError: an address or a port is none, or two names say two things.
+    """
+    addresses = {}
     for service, usual in PORTS.items():
         name, value = _one_of(env, *OWN_PORTS.get(service, ()))
         port = _port(name, value) if value else usual
         names = (f"{service.upper()}_SERVICE_ADDR", *OTHER_NAMES.get(service, ()))
         addresses[service] = _address(env, f"127.0.0.1:{port}", *names)
-    http = {
+    return addresses
+
+
+def _read_http_addresses(env: Mapping[str, str]) -> dict[str, str]:
+    return {
         service: _address(env, f"127.0.0.1:{usual}", HTTP_NAMES.get(service, f"{service.upper()}_HTTP_ADDR"))
         for service, usual in HTTP_PORTS.items()
     }
-    return addresses, http
 
 
 def _address(env: Mapping[str, str], usual: str, *names: str) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import grpc
+from google.protobuf.message import Message
 
+from shop.problems import Problem
 from shop.rpc.errors import problem_in
 from shop.rpc.services import SERVICES, Rpc, Service
 from shop.rpc.travel import metadata, time_left
@@ -50,15 +52,12 @@ class Caller:
 
     async def _call(self, rpc: Rpc, arguments: dict[str, Any]) -> Any:
         request = to_request(rpc, arguments)
-        send = self._channels.to(self._address).unary_unary(
-            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.answer.FromString
-        )
         try:
-            answer = await send(request, timeout=time_left(), metadata=metadata())
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND and rpc.may_find_nothing:
+            answer = await self._channels.send(rpc, request, self._address)
+        except Problem as problem:
+            if problem.kind.slug == "not-found" and rpc.may_find_nothing:
                 return None
-            raise problem_in(error, self._address) from error
+            raise
         return of_answer(rpc, answer)
 
 
@@ -76,6 +75,20 @@ class Channels:
         if address not in self._open:
             self._open[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
         return self._open[address]
+
+    async def send(self, rpc: Rpc, request: Message, address: str) -> Message:
+        """Make a call, with its deadline and all that travels along.
+
+        Raises:
+            Problem: as a ``Caller``'s methods do.
+        """
+        send = self.to(address).unary_unary(
+            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.answer.FromString
+        )
+        try:
+            return await send(request, timeout=time_left(), metadata=metadata())
+        except grpc.aio.AioRpcError as error:
+            raise problem_in(error, address) from error
 
     def caller(self, service: str, address: str) -> Any:
         """Make an object with the methods of a service's protocol in ``shop.ports``.
