@@ -156,13 +156,13 @@ async def _ready() -> None:
 
 
 @asynccontextmanager
-async def answering(data: Path, *names: str) -> AsyncIterator[OpenServices]:
+async def answering(data: Path, *names: str, **env: str) -> AsyncIterator[OpenServices]:
     """Serve these, with what they need themselves. The bank answers at once, and its webhooks go nowhere."""
 
     async def lost(body: bytes, headers: dict[str, str]) -> int:
         return 204
 
-    settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0"})
+    settings = read_settings(data, 8080, 42, "SHOP_DATABASE" not in env, {"SHOP_BANK_DELAY": "0"} | env)
     builder = wiring.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(wiring.PORTS))
     apis = {name: builder.api(name) for name in names}
     async with AsyncExitStack() as stack:

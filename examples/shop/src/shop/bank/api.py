@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.bank.domain import Method, accepts, plan
@@ -46,6 +48,11 @@ class BankApi:
         """
         if method not in set(Method):
             raise Problem("invalid", f"There is no way to pay called {method!r}.")
+        return await _twice_at_most(
+            lambda: self._charge(key, amount, Method(method), timedelta(seconds=window_seconds))
+        )
+
+    async def _charge(self, key: str, amount: Money, method: Method, window: timedelta) -> Charge:
         async with self.app.transaction() as session:
             found = await session.scalar(select(ChargeRow).where(ChargeRow.key == key))
             if found is not None:
@@ -54,7 +61,7 @@ class BankApi:
             session.add(row)
             await session.flush()
             accepted = accepts(self.temper.seed, row.number)
-            course = plan(Method(method), accepted, timedelta(seconds=window_seconds), self.temper.think)
+            course = plan(method, accepted, window, self.temper.think)
             row.failed = course.failed
             if course.captured_after is not None:
                 row.captured_at = datetime.now(UTC) + course.captured_after
@@ -75,6 +82,9 @@ class BankApi:
         nothing is charged, also if it was never asked for: whoever asks later, because the network was slow or a
         process stood still, finds it failed.
         """
+        return await _twice_at_most(lambda: self._stop(key, amount))
+
+    async def _stop(self, key: str, amount: Money) -> Charge:
         async with self.app.transaction() as session:
             row = await session.scalar(select(ChargeRow).where(ChargeRow.key == key).with_for_update())
             if row is None:
@@ -113,6 +123,14 @@ class BankApi:
         }
         due = WebhookDue(charge_id=row.id, webhook_id=webhook_id, body=json.dumps(body))
         self.app.outbox.add(session, due, deliver_after=after)
+
+
+async def _twice_at_most(work: Callable[[], Awaitable[Charge]]) -> Charge:
+    """Do something with a key; once more, when the same key came twice at once, and the other was first."""
+    try:
+        return await work()
+    except IntegrityError:
+        return await work()
 
 
 def _view(row: ChargeRow) -> Charge:
