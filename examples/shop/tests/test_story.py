@@ -170,6 +170,15 @@ def test_doubt_is_drawn():
     assert (charge.state, charge.detail) == ("done", "2 attempts; what the first came to was asked by its key")
 
 
+def test_what_nobody_knows_is_undone_too():
+    """P1: no answer to the charge, however often it was asked for: it failed, and it is undone all the same."""
+    told = [("charge", "begun"), ("charge", "failed"), ("-charge", "begun"), ("-charge", "done"), ("-reserve", "begun")]
+    course = course_of(led("reservation.made", *told))
+    assert [step.state for step in course.steps] == ["done", "done", "refused", "skipped", "skipped"]
+    assert [step.undoing.state for step in course.steps[:3]] == ["due", "running", "done"]
+    assert course.steps[2].detail == "no answer, however often we asked"
+
+
 def test_what_is_refused_at_once_undoes_only_the_session():
     course = course_of(led("reservation.refused", "checkout.failed"))
     assert [step.state for step in course.steps] == ["done", "refused", "skipped", "skipped", "skipped"]

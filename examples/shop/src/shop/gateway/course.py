@@ -22,27 +22,26 @@ class Kind:
     undone_by: tuple[str, ...] = ()
 
 
-KINDS = (
-    Kind(
-        "open_session",
-        "Open a session",
-        "Session failed",
-        False,
-        ("reservation.made", "reservation.refused", "checkout.failed"),
-        ("checkout.failed",),
-    ),
-    Kind(
-        "reserve",
-        "Set stock aside",
-        "Stock put back",
-        True,
-        ("reservation.made",),
-        ("reservation.released", "checkout.failed"),
-    ),
-    Kind("charge", "Ask for the money", "Charge undone", True, ("payment.session_opened",), ("checkout.failed",)),
-    Kind("wait", "Wait for the bank", None, False, ("checkout.completed",)),
-    Kind("complete_session", "Complete", None, False, ("checkout.completed",)),
+OPEN = Kind(
+    "open_session",
+    "Open a session",
+    "Session failed",
+    False,
+    ("reservation.made", "reservation.refused", "checkout.failed"),
+    ("checkout.failed",),
 )
+RESERVE = Kind(
+    "reserve",
+    "Set stock aside",
+    "Stock put back",
+    True,
+    ("reservation.made",),
+    ("reservation.released", "checkout.failed"),
+)
+CHARGE = Kind("charge", "Ask for the money", "Charge undone", True, ("payment.session_opened",), ("checkout.failed",))
+WAIT = Kind("wait", "Wait for the bank", None, False, ("checkout.completed",))
+COMPLETE = Kind("complete_session", "Complete", None, False, ("checkout.completed",))
+KINDS = (OPEN, RESERVE, CHARGE, WAIT, COMPLETE)
 ENDS = {
     "payment_failed": "the bank declined",
     "payment_window": "no answer in time",
@@ -50,7 +49,15 @@ ENDS = {
     "out_of_stock": "not enough on the shelf",
 }
 ENDED = {"checkout.completed", "checkout.failed"}
-NUMBERS = ("", "first", "second", "third")
+NUMBERS = ("first", "second", "third")
+WORDS = {
+    "ahead": "still ahead",
+    "running": "under way",
+    "doubt": "in doubt",
+    "done": "done",
+    "refused": "failed",
+    "skipped": "not reached",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,29 +94,6 @@ class Notes:
 
     begun: int = 0
     last: str = ""
-    error: str = ""
-
-
-def course_of(entries: Sequence[Entry]) -> Course | None:
-    """Draw the saga so far; none where nobody leads the checkout."""
-    types = [entry.type for entry in entries]
-    if "checkout.requested" not in types:
-        return None
-    notes: dict[tuple[str, bool], Notes] = {}
-    for entry in entries:
-        if entry.type == STEP:
-            _read(notes, entry)
-    reason = next((str(entry.payload["reason"]) for entry in entries if entry.type == "checkout.failed"), "")
-    turn = _turn(types, notes, reason)
-    states = [_state(kind, types, notes, turn) for kind in KINDS]
-    order = [kind.name for kind, state in zip(KINDS, states, strict=True) if kind.undoes and state == "done"][::-1]
-    steps = tuple(
-        Done(
-            kind.does, state, _says(state), _detail(kind, state, notes, turn), _undoing(kind, types, notes, turn, order)
-        )
-        for kind, state in zip(KINDS, states, strict=True)
-    )
-    return Course(steps, _summary(types, turn), turn is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,66 +104,99 @@ class Turn:
     why: str
 
 
-def _read(notes: dict[tuple[str, bool], Notes], entry: Entry) -> None:
-    told = entry.payload
-    name = "wait" if told["step"] == "status_of" else str(told["step"])
-    note = notes.setdefault((name, bool(told["undoing"])), Notes())
-    note.begun += told["what"] == "begun"
-    note.last, note.error = str(told["what"]), str(told.get("error") or note.error)
+class Told:
+    """All that is known of one saga."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.types = {entry.type for entry in entries}
+        self._notes: dict[tuple[str, bool], Notes] = {}
+        reason = ""
+        for entry in entries:
+            if entry.type == STEP:
+                self._read(entry)
+            elif entry.type == "checkout.failed":
+                reason = str(entry.payload["reason"])
+        self.turn = self._turned(reason)
+
+    def note(self, kind: Kind, undoing: bool = False) -> Notes | None:
+        """Give what was told of a step's attempts, or of those to undo it."""
+        return self._notes.get((kind.name, undoing))
+
+    def is_done(self, kind: Kind) -> bool:
+        """Say whether a step is done, as far as the saga knows."""
+        note = self.note(kind)
+        if note is not None and note.last == "failed" and not ENDED & self.types:
+            return False  # the service may have done it, and told; the saga does not know
+        if kind is WAIT:
+            return bool(set(kind.done_by) & self.types) or self.note(COMPLETE) is not None
+        return bool(set(kind.done_by) & self.types) or (note is not None and note.last == "done")
+
+    def _read(self, entry: Entry) -> None:
+        told = entry.payload
+        name = WAIT.name if told["step"] == "status_of" else str(told["step"])
+        note = self._notes.setdefault((name, bool(told["undoing"])), Notes())
+        note.begun += told["what"] == "begun"
+        note.last = str(told["what"])
+
+    def _turned(self, reason: str) -> Turn | None:
+        refused = next(
+            (kind for kind in KINDS if (note := self.note(kind)) is not None and note.last == "refused"), None
+        )
+        goes_back = reason or {"payment.failed", "reservation.refused"} & self.types or self._is_undoing()
+        if "checkout.completed" in self.types or not (refused or goes_back):
+            return None
+        if "reservation.refused" in self.types:
+            refused = RESERVE
+        at = refused or next((kind for kind in KINDS if not self.is_done(kind)), WAIT)
+        return Turn(at.name, ENDS.get(reason) or self._why(at if refused else None))
+
+    def _why(self, refused: Kind | None) -> str:
+        """Say why it goes back, while the checkout has not told it yet."""
+        if refused is RESERVE:
+            return ENDS["out_of_stock"]
+        if "payment.failed" in self.types:
+            return ENDS["payment_failed"]
+        return ENDS["customer"] if "checkout.cancel_requested" in self.types else "no answer, however often we asked"
+
+    def _is_undoing(self) -> bool:
+        return any(undoing for _, undoing in self._notes)
 
 
-def _turn(types: Sequence[str], notes: dict[tuple[str, bool], Notes], reason: str) -> Turn | None:
-    refused = next((name for (name, undoing), note in notes.items() if note.last == "refused" and not undoing), None)
-    if refused is None and not (reason or "payment.failed" in types or any(undoing for _, undoing in notes)):
+def course_of(entries: Sequence[Entry]) -> Course | None:
+    """Draw the saga so far; none where nobody leads the checkout."""
+    told = Told(entries)
+    if "checkout.requested" not in told.types:
         return None
-    why = ENDS.get(reason, "")
-    if refused == "reserve" or "reservation.refused" in types:
-        return Turn("reserve", why or ENDS["out_of_stock"])
-    if "checkout.completed" in types:
-        return None
-    at = refused or next((kind.name for kind in KINDS if not _is_done(kind, types, notes)), "wait")
-    return Turn(at, why or (ENDS["payment_failed"] if "payment.failed" in types else ""))
+    states = {kind: _state(kind, told) for kind in KINDS}
+    undone = [kind for kind in KINDS if states[kind] == "done" or told.note(kind, undoing=True)]
+    order = [kind.name for kind in reversed(undone) if kind.undoes is not None]
+    steps = tuple(
+        Done(kind.does, state, WORDS[state], _detail(kind, state, told), _undoing(kind, told, order))
+        for kind, state in states.items()
+    )
+    return Course(steps, _summary(told), told.turn is not None)
 
 
-def _is_done(kind: Kind, types: Sequence[str], notes: dict[tuple[str, bool], Notes]) -> bool:
-    note = notes.get((kind.name, False))
-    if note is not None and note.last == "failed" and not ENDED & set(types):
-        return False  # the service may have done it, and told; the saga does not know
-    return bool(set(kind.done_by) & set(types)) or (kind.name != "wait" and note is not None and note.last == "done")
-
-
-def _state(kind: Kind, types: Sequence[str], notes: dict[tuple[str, bool], Notes], turn: Turn | None) -> str:
-    if turn is not None and kind.name == turn.at:
+def _state(kind: Kind, told: Told) -> str:
+    if told.turn is not None and kind.name == told.turn.at:
         return "refused"
-    if _is_done(kind, types, notes) or (kind.name == "wait" and ("complete_session", False) in notes):
+    if told.is_done(kind):
         return "done"
-    if turn is not None:
+    if told.turn is not None:
         return "skipped"
-    note = notes.get((kind.name, False))
+    note = told.note(kind)
     if note is not None:
         return "doubt" if kind.is_call and (note.last == "failed" or note.begun > 1) else "running"
-    asked = kind.name == "wait" and _is_done(KINDS[2], types, notes)
-    return "running" if asked or kind.name == "open_session" else "ahead"
+    return "running" if kind is OPEN or (kind is WAIT and told.is_done(CHARGE)) else "ahead"
 
 
-def _says(state: str) -> str:
-    return {
-        "ahead": "still ahead",
-        "running": "under way",
-        "doubt": "in doubt",
-        "done": "done",
-        "refused": "failed",
-        "skipped": "not reached",
-    }[state]
-
-
-def _detail(kind: Kind, state: str, notes: dict[tuple[str, bool], Notes], turn: Turn | None) -> str:
-    if state == "refused" and turn is not None:
-        return turn.why
-    note = notes.get((kind.name, False), Notes())
+def _detail(kind: Kind, state: str, told: Told) -> str:
+    if state == "refused" and told.turn is not None:
+        return told.turn.why
+    note = told.note(kind) or Notes()
     if state == "doubt":
         return "an attempt ended without an answer; we ask again by its key"
-    if kind.name == "wait":
+    if kind is WAIT:
         return "nothing was heard; the bank was asked" if note.begun else ""
     if note.begun < 2:
         return ""
@@ -188,25 +205,23 @@ def _detail(kind: Kind, state: str, notes: dict[tuple[str, bool], Notes], turn: 
     return f"{note.begun} attempts; {came}"
 
 
-def _undoing(
-    kind: Kind, types: Sequence[str], notes: dict[tuple[str, bool], Notes], turn: Turn | None, order: Sequence[str]
-) -> Undoing | None:
-    if turn is None or kind.undoes is None or kind.name not in order:
+def _undoing(kind: Kind, told: Told, order: Sequence[str]) -> Undoing | None:
+    if told.turn is None or kind.undoes is None or kind.name not in order:
         return None
-    note = notes.get((kind.name, True), Notes())
-    if note.last == "done" or set(kind.undone_by) & set(types):
-        says = f"undone {NUMBERS[order.index(kind.name) + 1]}"
+    note = told.note(kind, undoing=True) or Notes()
+    if note.last == "done" or set(kind.undone_by) & told.types:
+        says = f"undone {NUMBERS[order.index(kind.name)]}"
         return Undoing(kind.undoes, "done", f"{says}, at attempt {note.begun}" if note.begun > 1 else says)
     if note.last == "failed":
         return Undoing(kind.undoes, "failed", f"attempt {note.begun} failed; tried again until it is done")
     return Undoing(kind.undoes, "running" if note.begun else "due", "under way" if note.begun else "to be undone")
 
 
-def _summary(types: Sequence[str], turn: Turn | None) -> str:
-    if "checkout.completed" in types:
+def _summary(told: Told) -> str:
+    if "checkout.completed" in told.types:
         return "All steps are done. The rest is told by one event, and nothing is undone any more."
-    if turn is None:
+    if told.turn is None:
         return "Each step is asked for in turn. If one says no, those before it are undone."
-    if "checkout.failed" in types:
+    if "checkout.failed" in told.types:
         return "One step failed, so those before it are undone, the last first."
     return "One step failed: those before it are being undone, the last first."
