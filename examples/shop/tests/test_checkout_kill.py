@@ -55,6 +55,7 @@ POINTS = [
 def test_killed_at_a_point_of_the_saga(process, ask, where, method):
     """P1, P2, P5, P7: `after` is behind the effect, before the saga knows of it; it is done once all the same."""
     process.program = ["-c", KILL, where]
+    process.env |= {"SHOP_PAYMENT_WINDOW": "200"}  # a restart may take its time
     process.start()
     with httpx.Client(base_url=process.url, timeout=30) as alice:
         alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1}).raise_for_status()

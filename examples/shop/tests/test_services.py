@@ -48,8 +48,8 @@ def free_address():
 
 @pytest.mark.server
 @pytest.mark.timeout(900)
-def test_an_order_through_seven_processes(servers, tmp_path):
-    """P1, P2, P3: an order goes through every service over PostgreSQL and Kafka, and all processes end when asked."""
+def test_orders_through_eight_processes(servers, tmp_path):
+    """P1, P2, P3: orders of either kind go through every service over PostgreSQL and Kafka, and all end when asked."""
     database, broker = servers
     prefix = f"shop_{os.getpid()}_"
     name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
@@ -64,20 +64,32 @@ def test_an_order_through_seven_processes(servers, tmp_path):
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as alice:
             ask(alice, "GET", "/health", told)
+            for mode in ("choreographed", "orchestrated"):
+                ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+                placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "twice", "mode": mode})
+                heard = follow(alice, placed["id"], told, {"stock.sold", "cart.settled", "webhook.repeated"})
+                assert heard.count("payment.captured") == heard.count("order.confirmed") == 1
+                assert ask(alice, "GET", f"/api/v1/orders/{placed['id']}", told)["status"] == "CONFIRMED"
             ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
-            placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "twice"})
-            heard, deadline = [], time.monotonic() + PATIENCE
-            while not {"stock.sold", "cart.settled", "webhook.repeated"} <= set(heard):
-                assert time.monotonic() < deadline, (heard, told()[-3000:])
-                timeline = ask(alice, "GET", f"/api/v1/orders/{placed['id']}/timeline", told)
-                heard = [entry["type"] for entry in timeline["entries"]]
-                threading.Event().wait(0.2)
-            assert heard.count("payment.captured") == heard.count("order.confirmed") == 1
-            assert ask(alice, "GET", f"/api/v1/orders/{placed['id']}", told)["status"] == "CONFIRMED"
+            failed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "fail", "mode": "orchestrated"})
+            assert "reservation.released" in follow(alice, failed["id"], told, {"order.canceled"})
+            shelf = ask(alice, "GET", "/api/v1/products/PLAY-01", told)["stock"]
+            assert (shelf["reserved"], shelf["sold"]) == (0, 2)
     finally:
         running.send_signal(signal.SIGTERM)
         ended = running.wait(90)
     assert ended == 0, told()[-3000:]
+
+
+def follow(client, order_id, told, until):
+    """Wait until an order's story has all these; gives all it has."""
+    heard, deadline = [], time.monotonic() + PATIENCE
+    while not until <= set(heard):
+        assert time.monotonic() < deadline, (heard, told()[-3000:])
+        timeline = ask(client, "GET", f"/api/v1/orders/{order_id}/timeline", told)
+        heard = [entry["type"] for entry in timeline["entries"]]
+        threading.Event().wait(0.2)
+    return heard
 
 
 def ask(client, method, path, told, body=None):
