@@ -63,7 +63,8 @@ async def test_a_cart_and_its_order(open_services, tmp_path):
         assert (await cart.update("eve", line.id, 3, added.version)).count == 3
         assert await refused(cart.update("eve", line.id, 4, added.version)) == "stale-version"
         assert await refused(cart.update("eve", "none", 4, None)) == "not-found"
-        assert await refused(cart.add("eve", SKU, 100)) == "invalid"
+        for quantity in (100, 0, -1):
+            assert await refused(cart.add("eve", SKU, quantity)) == "invalid"
         assert await refused(cart.add("eve", "NO-SUCH", 1)) == "not-found"
         assert await cart.remove("eve", "none") is None
         priced = await cart.reprice("eve")
@@ -96,6 +97,12 @@ async def test_an_order_that_is_placed_directly(open_services, tmp_path):
         assert placed.total == lines[0].line_total
         assert placed.created_at.tzinfo is not None
         assert await refused(orders.place(wish.model_copy(update={"visitor_id": "ann"}))) == "conflict"
+        assert await refused(orders.place(wish.model_copy(update={"method": "x" * 17}))) == "bad-request"
+        less = [lines[0].model_copy(update={"quantity": -1})]
+        assert (
+            await refused(orders.place(wish.model_copy(update={"checkout_id": "e", "cart_version": 2, "lines": less})))
+            == "invalid"
+        )
         assert await refused(orders.place(wish.model_copy(update={"checkout_id": "d", "lines": []}))) == "cart-ordered"
 
 

@@ -25,14 +25,14 @@ def environment(tmp_path):
         "SHOP_DATABASE": f"sqlite+aiosqlite:///{tmp_path}/{{service}}.db",
         "SHOP_BROKER": "memory://",
         "INVENTORY_HTTP_ADDR": f"127.0.0.1:{free_port()}",
-        "GRPC_PORT": "1",
+        "GRPC_PORT": "0",
     }
 
 
 @pytest.mark.timeout(200)
 def test_one_service_from_its_start_to_its_end(environment, tmp_path):
     """H345, H347, H348: it says where it answers, answers there, tells errors by their status, and ends when asked."""
-    command = [*SHOP, "run", "inventory", "--grpc-port", "0", "--data", str(tmp_path)]
+    command = [*SHOP, "run", "inventory", "--data", str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
         try:
             kind, address, name = running.stdout.readline().split()

@@ -22,6 +22,7 @@ VisitorId = Annotated[str, StringConstraints(min_length=1, max_length=64, patter
 OrderId = Annotated[str, StringConstraints(min_length=1, max_length=36, pattern=r"^[^\x00]+$")]
 CheckoutId = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^\x00]+$")]
 Text = Annotated[str, StringConstraints(max_length=80, pattern=r"^[^\x00]*$")]
+MethodName = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[^\x00]+$")]
 PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -93,7 +94,7 @@ class NewOrder(View):
     visitor_id: VisitorId
     cart_version: int
     lines: list[CartLine]
-    method: str
+    method: MethodName
     mode: Mode = Mode.CHOREOGRAPHED
 
 

@@ -32,8 +32,9 @@ class CartApi:
         """Put so many of a product in; what is there already is added to.
 
         Raises:
-            Problem: ``not-found`` for an unknown product, ``invalid`` for too many of one.
+            Problem: ``not-found`` for an unknown product, ``invalid`` for too many of one, or less than one.
         """
+        _checked(quantity)
         product = await self.catalog.product(sku)
         await self._ensure(visitor_id)
         async with self.app.transaction() as session:

@@ -39,14 +39,16 @@ class OrdersApi:
         transaction. Where a saga leads the checkout, the first event starts that, and the time to pay is the saga's.
 
         Raises:
-            Problem: ``cart-empty``, ``cart-ordered`` when another checkout ordered this cart, or ``conflict`` when
-                another visitor used this checkout.
+            Problem: ``cart-empty``, ``invalid`` for less than one of a thing, ``cart-ordered`` when another checkout
+                ordered this cart, or ``conflict`` when another visitor used this checkout.
         """
         found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
         if found is not None:
             return found
         if not order.lines:
             raise Problem("cart-empty", "There is nothing to order.")
+        if not all(line.quantity >= 1 for line in order.lines):
+            raise Problem("invalid", "One can order one of a thing, or more.")
         row = self._row(order)
         try:
             async with self.app.transaction() as session:
