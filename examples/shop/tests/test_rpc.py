@@ -79,7 +79,7 @@ async def test_every_problem_arrives_as_it_was(channels):
 
 async def test_a_long_problem_arrives_whole(channels):
     """H347: sixty changed prices are more than the usual frame for what goes beside a status."""
-    prices = [{"sku": f"SKU-{number}", "in_cart": "1.00 EUR", "now": "2.00 EUR"} for number in range(200)]
+    prices = [{"sku": f"SKU-{number}", "in_cart": "1.00 EUR", "now": "2.00 EUR"} for number in range(500)]
     async with at(Fake(raising(Problem("price-changed", "Dearer.", prices=prices)))) as addresses:
         problem = await refused(channels.caller("inventory", addresses["inventory"]).levels([]))
     assert problem.extra == {"prices": prices}
