@@ -45,7 +45,7 @@ POINTS = [
     point("note_reason", "after", BACK),
     point("refund", "after", BACK),
     point("release", "before", BACK),
-    point("release", "after", BACK, gate=True),
+    point("release", "after", BACK),
     point("fail_session", "after", BACK),
 ]
 

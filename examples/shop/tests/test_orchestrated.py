@@ -56,6 +56,7 @@ def bring_again(shop):
     return send
 
 
+@pytest.mark.soak
 async def test_a_saga_leads_a_checkout_to_its_end(shop):
     """P1, P2, P3: reserve, charge, the bank's webhook, complete; the event confirms the order and clears the cart."""
     alice = await shop.visitor()
@@ -118,7 +119,8 @@ async def test_each_step_may_fail_for_a_while(shop, monkeypatch, step):
     assert shop.rows("bank", "select count(*) from charge") == [(1,)]
 
 
-@pytest.mark.parametrize("step", ["release", *soaked("refund", "fail_session")])
+@pytest.mark.soak
+@pytest.mark.parametrize("step", ["release", "refund", "fail_session"])
 async def test_each_compensation_may_fail_for_a_while(shop, monkeypatch, step):
     """P1, P7: an undoing is tried until it succeeds; the order is not told canceled before all is undone."""
     failures = fail_at(monkeypatch, step, times=2)
