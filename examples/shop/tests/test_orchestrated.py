@@ -6,10 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shop.calls import DEADLINE
 from shop.catalog.seed import products
 from shop.checkout import saga
 from shop.checkout.saga import CheckoutSaga
 from shop.events import CheckoutCompleted
+from shop.inventory.api import InventoryApi
+from shop.payment.api import PaymentsApi
+from shop.rpc.travel import time_left
 
 SKU = "PLAY-01"
 PLENTY = next(product.sku for product in products(42) if product.stock == 40)
@@ -149,6 +153,23 @@ def fail_at(monkeypatch, step, times):
 
     monkeypatch.setattr(owner, step, failing)
     return left
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("api", "method"), [(InventoryApi, "reserve"), (PaymentsApi, "charge")])
+async def test_it_asks_over_the_network_also_in_one_process(shop, monkeypatch, api, method):
+    """H345: what the saga asks for comes in by gRPC, with a deadline; in the one-process shop, too."""
+    work, left = getattr(api, method), []
+
+    async def noting(*args, **kwargs):
+        left.append(time_left())
+        return await work(*args, **kwargs)
+
+    monkeypatch.setattr(api, method, noting)
+    alice = await shop.visitor()
+    await shop.until(alice, await lead(shop, alice), "stock.sold")
+    assert len(left) == 1
+    assert 0 < left[0] < DEADLINE
 
 
 async def test_fifty_posts_of_one_key_make_one_session(shop):
