@@ -1,4 +1,4 @@
-"""Charging under a key, straight and over gRPC: the bank is asked once, and can be asked how it stands."""
+"""Charging under a key, over gRPC: the bank is asked once, and can be asked how it stands."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -20,9 +20,9 @@ async def services(open_services, tmp_path):
         yield opened
 
 
-@pytest.fixture(params=["straight", "grpc"])
-def payments(services, request):
-    return getattr(services, request.param)("payment")
+@pytest.fixture
+def payments(services):
+    return services.grpc("payment")
 
 
 async def refused(call):

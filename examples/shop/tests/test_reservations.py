@@ -1,4 +1,4 @@
-"""Setting aside for an order, straight and over gRPC: the same object, the same answers, the same refusals."""
+"""Setting aside for an order, over gRPC: what is repeated changes nothing, what was called off stays so."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ async def services(open_services, tmp_path):
         yield opened
 
 
-@pytest.fixture(params=["straight", "grpc"])
-def inventory(services, request):
-    return getattr(services, request.param)("inventory")
+@pytest.fixture
+def inventory(services):
+    return services.grpc("inventory")
 
 
 def lines(quantity, product=PLENTY):

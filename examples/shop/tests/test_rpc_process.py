@@ -10,8 +10,10 @@ import sys
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from rig.ports import free_port
+from shop.cli import app
 from shop.problems import Problem
 from shop.rpc.asking import ask
 from shop.rpc.services import SERVICES
@@ -40,26 +42,16 @@ def test_one_service_from_its_start_to_its_end(environment, tmp_path):
             assert httpx.get(f"http://{environment['INVENTORY_HTTP_ADDR']}/ready", timeout=60).status_code == 200
             answer = asyncio.run(ask("inventory", "GetStock", '{"skus": ["PLAY-01"]}', address))
             assert json.loads(answer)["levels"][0]["sku"] == "PLAY-01"
-            unknown = subprocess.run(
-                [*SHOP, "rpc", "inventory", "Confirm", '{"order_id": "none"}', "--address", address],
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=60,
+            unknown = CliRunner().invoke(
+                app, ["rpc", "inventory", "Confirm", '{"order_id": "none"}', "--address", address]
             )
-            assert (unknown.returncode, unknown.stderr) == (
+            assert (unknown.exit_code, unknown.stderr) == (
                 1,
                 "shop: NOT_FOUND not-found: Nothing was ever set aside for order none.\n",
             )
-            again = subprocess.run(
-                [*command, "--grpc-port", address.rpartition(":")[2]],
-                env=environment,
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+            taken = ["--grpc-port", address.rpartition(":")[2]]
+            again = CliRunner().invoke(app, [*command[3:], *taken], env=environment)
+            assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
             assert f"{address} cannot be opened" in again.stderr
         finally:
             running.send_signal(signal.SIGTERM)
