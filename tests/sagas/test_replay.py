@@ -14,11 +14,13 @@ import pytest
 from sagas.by_hand import Journal, begun, replay_of
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.facts import Ended, Fact, Mark, Noted
+from txpatterns.sagas.facts import Attempted, Ended, Fact, Failure, Mark, Noted, Waiting
 from txpatterns.sagas.operations import Suspended
 from txpatterns.sagas.replay import Broken, differences
 from txpatterns.sagas.strands import Error, Value
 from txpatterns.sagas.transactions import StepTransaction
+
+LOST = Failure("builtins:ConnectionError", "lost")
 
 
 async def work(tx: StepTransaction, name: str = "") -> str:
@@ -307,6 +309,23 @@ def test_code_that_asks_for_something_else_is_found_out() -> None:
         replay_of(first).follow(finished.facts, _value)
     with pytest.raises(SagaDiverged, match="the journal has call charge; the code waits for <step work at 1>"):
         replay_of(first).follow([begun("9", "call", "charge")], _value)
+
+
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        (Waiting(Mark("1", "sleep", "", "60.0"), 60.0), "the journal has sleep; the code asks for step work at 1"),
+        (Attempted(Mark("1", "call", "charge", ""), 2, LOST, 60.0), "the journal has call charge; the code"),
+    ],
+)
+async def test_a_wait_that_the_code_does_not_ask_for_any_more_is_found(fact: Fact, told: str) -> None:
+    """P4, H171: a saga stands in its waits nearly all of the time; what comes in their place is not made to wait."""
+
+    async def code(saga: SagaContext) -> None:
+        await saga.step(work)
+
+    with pytest.raises(SagaDiverged, match=told):
+        replay_of(code).follow([fact], lambda _operation, _fact: Value(None))
 
 
 def test_what_was_noted_must_be_asked_for_again() -> None:

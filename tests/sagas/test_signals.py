@@ -286,6 +286,21 @@ async def test_events_are_kept_for_a_while(shop: Shop) -> None:
     assert await shop.app.database.transact(lambda connection: clean(connection, timedelta(seconds=-60))) == 3
 
 
+async def test_an_event_that_a_saga_waits_for_is_kept_until_it_has_it(shop: Shop) -> None:
+    """P4, I24: however long nobody runs the saga; of those that it has had none is kept for it."""
+    saga_of(shop, paid, signals=SIGNALS)
+    handle = await shop.start(paid, "1")
+    await shop.rest()
+    async with shop.app.transaction() as session:
+        for number in range(3):
+            shop.app.sagas.signal(session, Captured(order=f"{number}", cents=7))
+    clean = shop.app._make_engine()._store.signals.clean
+    assert await shop.app.database.transact(lambda connection: clean(connection, timedelta(seconds=-60))) == 2
+    async with shop.app.running():
+        assert await handle.result(timeout=PATIENCE) == 7
+    assert await shop.app.database.transact(lambda connection: clean(connection, timedelta(seconds=-60))) == 1
+
+
 async def test_many_waiting_sagas_are_rows(sqlite_shop: Shop) -> None:
     """P4, H181: nothing of them is in memory, and those whose event comes are woken."""
     saga_of(sqlite_shop, paid, signals=SIGNALS)

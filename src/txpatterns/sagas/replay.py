@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from txpatterns.errors import SagaDiverged
 from txpatterns.messages import Event
-from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Finished, Mark, Noted
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Finished, Mark, Noted, Waiting
 from txpatterns.sagas.gathering import Gathering, Racing
 from txpatterns.sagas.operations import First, Gather, Kind, Operation, Suspended, Wait
 from txpatterns.sagas.strands import BrokenRule, Error, Outcome, Strand, Then, Value
@@ -167,7 +167,7 @@ class Replay:
                     case Ended() | Failed():
                         operation = self._found(fact.mark, turn)
                         turn = self._after(turn, self.give(fact.mark.path, outcome_of(operation, fact)))
-                    case Begun():
+                    case Begun() | Waiting() | Attempted(undoing=False):
                         self._found(fact.mark, turn)
                     case Finished(by=None) if turn.end is None:
                         raise SagaDiverged("The code had come to its end, and now waits for more.")

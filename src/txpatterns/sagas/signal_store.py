@@ -118,8 +118,9 @@ class SignalStore:
         return list(connection.execute(query).scalars())
 
     def clean(self, connection: Connection, older_than: timedelta) -> int:
-        """Forget some signals that arrived longer ago than that; says how many."""
-        old = sa.select(_signal.id).where(_signal.received_at < self.database.now(-older_than)).limit(_CHUNK)
+        """Forget some signals that arrived longer ago than that and that no saga waits for; says how many."""
+        old = sa.select(_signal.id).where(_signal.received_at < self.database.now(-older_than), ~_is_awaited())
+        old = old.limit(_CHUNK)
         return connection.execute(sa.delete(saga_signal_table).where(_signal.id.in_(old))).rowcount
 
     def _lock(self, connection: Connection, channel: str, key: str) -> None:
@@ -134,6 +135,12 @@ class SignalStore:
 def _first_of(row: WaitRow) -> sa.Select[tuple[int, str]]:
     fitting = (_signal.channel == row.channel, _signal.key == row.key, _signal.id > row.after)
     return sa.select(_signal.id, _signal.payload).where(*fitting).order_by(_signal.id).limit(1)
+
+
+def _is_awaited() -> sa.ColumnElement[bool]:
+    """Say that a saga waits for a signal that it has not had, in a statement about ``txp_saga_signal``."""
+    fitting = sa.and_(_signal.channel == _wait.channel, _signal.key == _wait.key, _signal.id > _wait.after)
+    return sa.exists().where(fitting).correlate(saga_signal_table)
 
 
 def _can_be_woken() -> sa.ColumnElement[bool]:
