@@ -233,6 +233,8 @@ class App:
     ) -> Callable[[SagaFunction], SagaFunction]:
         """Register, as a decorator, the code of a saga: an ``async def`` that takes a ``SagaContext`` and arguments.
 
+        A ``Saga``, which is a list of steps, is registered in the same way: ``app.saga()(checkout)``.
+
         ``name`` is the function's own if left out. ``version`` is that of what is started from now on; the function
         runs those from ``since`` on, too, and may branch on ``saga.version``. ``signals`` are the events that it may
         wait for: the App listens to their topics, and keeps them for sagas that will wait. ``errors`` are what steps
@@ -245,8 +247,8 @@ class App:
         options = Options(version, since, tuple(errors), signals_of(signals), retry or RetryLadder())
 
         def register(function: SagaFunction) -> SagaFunction:
-            self.sagas.definitions.add(function, name, options)
-            for signal in options.signals:
+            definition = self.sagas.definitions.add(function, name, options)
+            for signal in definition.options.signals:
                 self._hear(signal.event)
             return function
 

@@ -171,6 +171,75 @@ def test_code_that_does_not_fit_is_found_before_it_is_deployed(store):
     assert (one["id"], one["why"]) == ("order-7", "Nobody here serves version 1, but 2 to 3.")
 
 
+LISTED = """
+from dataclasses import dataclass
+
+from txpatterns.sagas import PIVOT, Saga, SagaCall, SagaStep
+
+
+@dataclass
+class Order:
+    sku: str
+
+
+async def hold(tx: StepTransaction, order: Order) -> str:
+    return f"hold of {order.sku}"
+
+
+async def free(tx: StepTransaction, order: Order) -> None:
+    print("free", order.sku)
+
+
+async def pay(call: Call, order: Order, hold: str) -> str:
+    raise ConnectionError("the bank is away")
+
+
+async def send(tx: StepTransaction, order: Order, hold: str, pay: str) -> None:
+    print("send", hold, pay)
+
+
+listed = Saga(
+    "listed",
+    Order,
+    steps=[
+        SagaStep("hold", hold, compensate=free),
+        SagaCall("pay", pay, doubt=Doubt.ASK),
+        PIVOT,
+        SagaStep("send", send),
+    ],
+)
+app.saga(retry=RetryLadder((timedelta(milliseconds=1),), jitter=0))(listed)
+
+
+async def start(id: str) -> None:
+    async with app, app.transaction() as session:
+        app.sagas.start(session, listed, Order(id), id=id)
+
+
+if __name__ == "__main__":
+    asyncio.run(start(sys.argv[1]))
+"""
+
+
+def test_a_list_of_steps_is_seen_checked_and_told_as_any_other(txp, project, monkeypatch):
+    """P4, P7, H340: each step under its name; a list in another order is found before it is deployed."""
+    monkeypatch.setenv("TXP_DATABASE_URL", "sqlite+aiosqlite:///store.db")
+    source = STORE.replace("asyncio.run(main(sys.argv[1:]))", "pass") + LISTED
+    (project / "store.py").write_text(source)
+    subprocess.run([sys.executable, "store.py", "order-9"], cwd=project, check=True)
+    for _ in range(3):
+        txp("run", "store:app", "--drain", code=None)
+    shown = txp("saga", "show", "order-9", *APP).out
+    assert re.search(r"1  step hold: done$", shown, re.MULTILINE)
+    assert "now: call pay at 2 has failed, and waits for a person" in shown
+    assert txp("saga", "check", "store:app").out == "1 saga fit this code; 0 do not\n"
+    (project / "store.py").write_text(source.replace('"hold", hold', '"seize", hold').replace("hold: str", "seize: str"))
+    assert "the journal has step hold; the code asks for step seize" in txp("saga", "check", "store:app", code=3).out
+    (project / "store.py").write_text(source)
+    txp("saga", "resolve", "order-9", "2", "--value", '"P-9"', *WHY, *APP)
+    assert "send hold of order-9 P-9" in txp("run", "store:app", "--drain", code=None).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -14,6 +14,21 @@ from txpatterns.hooks import HookList, Hooks, Moment, on
 from txpatterns.inbox import BatchTransaction, Consumer, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.inbox.moments import Handled, HandlerFailed, Handling
 from txpatterns.messages import Event, Message
+from txpatterns.sagas import (
+    PIVOT,
+    Call,
+    Done,
+    Handle,
+    NotDone,
+    Saga,
+    SagaCall,
+    Sagas,
+    SagaStep,
+    SagaWait,
+    StepTransaction,
+    SyncStepTransaction,
+    Undo,
+)
 
 
 class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
@@ -126,3 +141,69 @@ def moments_and_spans_are_not_mixed(hooks: HookList, message: Message) -> None:
     hooks.within(Handling(message, "packing", 1))
     hooks.tell(Handling(message, "packing", 1))  # type: ignore[arg-type]
     hooks.within(Handled(message, "packing"))  # type: ignore[arg-type]
+
+
+async def reserve(tx: StepTransaction, order: OrderPlaced) -> str:
+    return order.order_id
+
+
+async def release(tx: StepTransaction, order: OrderPlaced) -> None: ...
+
+
+def pack(tx: SyncStepTransaction, order: OrderPlaced, reserve: str) -> int:
+    return len(reserve)
+
+
+async def charge(call: Call, order: OrderPlaced, reserve: str) -> int:
+    return call.attempt
+
+
+async def refund(undo: Undo[int], order: OrderPlaced, reserve: str) -> None: ...
+
+
+async def refund_text(undo: Undo[str], order: OrderPlaced, reserve: str) -> None: ...
+
+
+async def look_up(call: Call, order: OrderPlaced, reserve: str) -> Done[int] | NotDone:
+    return Done(1)
+
+
+async def look_up_text(call: Call, order: OrderPlaced, reserve: str) -> Done[str]:
+    return Done("")
+
+
+def receipt(order: OrderPlaced, charge: int) -> int:
+    return charge
+
+
+def receipt_of_another(order: OrderPaid, charge: int) -> int:
+    return charge
+
+
+def list_steps(app: App, sagas: Sagas) -> None:
+    steps = [
+        SagaStep("reserve", reserve, compensate=release),
+        SagaStep("pack", pack),
+        SagaCall("charge", charge, compensate=refund, probe=look_up),
+    ]
+    paid = SagaWait("paid", OrderPaid, key=lambda order, reserve: order.order_id, timeout=None)
+    whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid], result=receipt)
+    bare = app.saga()(Saga("bare", OrderPlaced, steps=[SagaStep("reserve", reserve), PIVOT, paid]))
+    with app.sync_session() as session:
+        number: Handle[int] = sagas.start(session, whole, OrderPlaced(order_id="1"), id="1")
+        nothing: Handle[None] = sagas.start(session, bare, OrderPlaced(order_id="1"), id="1")
+        sagas.start(session, whole, OrderPaid(order_id="1"), id="1")  # type: ignore[arg-type]
+        sagas.start(session, whole, id="1")  # type: ignore[arg-type]
+    print(number, nothing)
+
+
+def refused_in_lists() -> None:
+    SagaStep("of_a_call", charge)  # type: ignore[arg-type]
+    SagaStep("undone_by_another", reserve, compensate=refund)  # type: ignore[arg-type]
+    SagaStep("undone_with_other_arguments", pack, compensate=release)  # type: ignore[arg-type]
+    SagaCall("of_a_step", reserve)  # type: ignore[arg-type]
+    SagaCall("undone_of_another_result", charge, compensate=refund_text)  # type: ignore[arg-type]
+    SagaCall("probed_for_another_result", charge, probe=look_up_text)  # type: ignore[arg-type]
+    Saga("of_another", OrderPaid, steps=[SagaStep("reserve", reserve)])  # type: ignore[misc]
+    Saga("no_step", OrderPlaced, steps=[reserve])  # type: ignore[list-item]
+    Saga("result", OrderPlaced, [SagaStep("reserve", reserve)], result=receipt_of_another)  # type: ignore[arg-type]

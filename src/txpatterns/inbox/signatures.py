@@ -83,7 +83,7 @@ _BATCHES: tuple[type, type] = (BatchTransaction, SyncBatchTransaction)
 
 
 def _check_first(name: str, event: type[Event], first: object, *, in_batches: bool) -> None:
-    takes_list = any(map(partial(_holds, event=event), _leaves(first)))
+    takes_list = any(map(partial(_holds, event=event), leaves(first)))
     if in_batches and not takes_list:
         raise HandlerDefinitionError(
             f"{name} takes {_shown(first)}, but with batch= it is called with a list of {event.__name__}.",
@@ -154,27 +154,27 @@ def _fits(kind: type, given: type) -> bool:
 
 def _kinds(annotation: object) -> Iterator[type]:
     """Give the classes of an annotation, and ``object`` for what only type checkers understand."""
-    for leaf in _leaves(annotation):
+    for leaf in leaves(annotation):
         found = get_origin(leaf) or leaf
         yield found if isinstance(found, type) or found is Any else object
 
 
-def _leaves(annotation: object) -> Iterator[object]:
+def leaves(annotation: object) -> Iterator[object]:
     """Give what an annotation consists of: the members of unions, and what stands behind other names."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         for member in get_args(annotation):
-            yield from _leaves(member)
+            yield from leaves(member)
     elif origin is typing.Annotated:
-        yield from _leaves(get_args(annotation)[0])
+        yield from leaves(get_args(annotation)[0])
     elif isinstance(annotation, TypeVar):
         bounds = annotation.__constraints__ or (annotation.__bound__,)
         for bound in bounds:
-            yield from _leaves(object if bound is None else bound)
+            yield from leaves(object if bound is None else bound)
     elif hasattr(annotation, "__supertype__"):  # a NewType
-        yield from _leaves(annotation.__supertype__)
+        yield from leaves(annotation.__supertype__)
     elif hasattr(annotation, "__value__"):  # a type alias
-        yield from _leaves(annotation.__value__)
+        yield from leaves(annotation.__value__)
     else:
         yield annotation
 

@@ -6,9 +6,11 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from types import CodeType
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.inbox.signatures import name_of, written_at
@@ -64,6 +66,19 @@ class Definition:
         return self.options.since <= version <= self.options.version
 
 
+@runtime_checkable
+class Composed(Protocol):
+    """The code of a saga that is made of parts, so that its own text does not tell it from others."""
+
+    fingerprint: str
+    place: str
+    """Where it is written: file, line and name."""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The events that it waits for."""
+
+
 class Definitions:
     """The sagas of one application."""
 
@@ -91,6 +106,9 @@ class Definitions:
             raise SagaDefinitionError(f"{called} takes no SagaContext.")
         if len(type_) > _LONGEST_NAME or not type_.isprintable():
             raise SagaDefinitionError(f"{called[:40]!r} is no name for a saga: at most {_LONGEST_NAME} characters.")
+        whole = composed(function)
+        if whole is not None:
+            options = replace(options, signals=tuple(dict.fromkeys([*options.signals, *whole.signals])))
         made = Definition(
             type_,
             function,
@@ -98,7 +116,7 @@ class Definitions:
             form_of_arguments(function),
             form_of_result(function),
             fingerprint_of(function),
-            written_at(function),
+            written_at(function) if whole is None else whole.place,
         )
         for known in self._by_type.get(type_, []):
             if known.options.since <= options.version and options.since <= known.options.version:
@@ -135,12 +153,42 @@ class Definitions:
         return [(each.type, each.options.since, each.options.version, each.fingerprint) for each in self]
 
 
+def composed(function: object) -> Composed | None:
+    """Give the code of a saga as what it is made of; None: it is a function."""
+    return function if isinstance(function, Composed) else None
+
+
 def fingerprint_of(function: Callable[..., Any]) -> str:
     """Tell versions of a function's text from each other, whatever its layout and comments are."""
+    whole = composed(function)
+    return blake2b(text_of(function).encode(), digest_size=8).hexdigest() if whole is None else whole.fingerprint
+
+
+def text_of(function: Callable[..., Any]) -> str:
+    """Give a function's text without its layout and comments; where that is not to be had, what it is compiled to.
+
+    The same in each process: neither addresses nor the order of sets are in it.
+    """
     plain = inspect.unwrap(function)
+    while isinstance(plain, partial):
+        plain = inspect.unwrap(plain.func)
+    if not (inspect.isroutine(plain) or inspect.isclass(plain)):
+        plain = type(plain).__call__
+    code = getattr(plain, "__code__", None)
+    if plain.__name__ == "<lambda>":  # the lines that it has may be parts of others
+        return _compiled(code)
     try:
-        text = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(plain))))
+        return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(plain))))
     except (OSError, TypeError, SyntaxError):  # it was typed in, or made by other code
-        code = plain.__code__
-        text = f"{code.co_code!r} {code.co_consts!r} {code.co_names!r}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+        return plain.__qualname__ if code is None else _compiled(code)
+
+
+def _compiled(const: object) -> str:
+    match const:
+        case CodeType():
+            return " ".join([repr(const.co_code), repr(const.co_names), *map(_compiled, const.co_consts)])
+        case frozenset():
+            return f"{{{', '.join(sorted(map(_compiled, const)))}}}"
+        case tuple():
+            return f"({', '.join(map(_compiled, const))})"
+    return repr(const)

@@ -77,15 +77,22 @@ def form_of_result(function: Callable[..., Any]) -> Form:
     Raises:
         SagaDefinitionError: it has none, or one that JSON cannot carry.
     """
+    return Form(annotation_of_result(function), f"What {name_of(function)} returns")
+
+
+def annotation_of_result(function: Callable[..., Any]) -> Any:
+    """Give what a function says that it returns, or that awaiting it gives.
+
+    Raises:
+        SagaDefinitionError: it says nothing.
+    """
     hints = hints_of(function)
     name = name_of(function)
     if "return" not in hints:
         raise SagaDefinitionError(f"{name} does not say what it returns.", fix=f"Write: def {name}(...) -> SomeType:")
     annotation = hints["return"]
     origin = getattr(annotation, "__origin__", None)
-    if getattr(origin, "__name__", "") in _ASYNC:
-        annotation = annotation.__args__[-1]
-    return Form(annotation, f"What {name} returns")
+    return annotation.__args__[-1] if getattr(origin, "__name__", "") in _ASYNC else annotation
 
 
 @lru_cache(maxsize=4096)
