@@ -233,7 +233,16 @@ def test_a_list_of_steps_is_seen_checked_and_told_as_any_other(txp, project, mon
     assert re.search(r"1  step hold: done$", shown, re.MULTILINE)
     assert "now: call pay at 2 has failed, and waits for a person" in shown
     assert txp("saga", "check", "store:app").out == "1 saga fit this code; 0 do not\n"
-    (project / "store.py").write_text(source.replace('"hold", hold', '"seize", hold').replace("hold: str", "seize: str"))
+    drawn = txp("saga", "diagram", "store:app").out
+    assert drawn.startswith('flowchart TD\n    n0(["store.listed, version 1: Order"])')
+    data = txp("saga", "diagram", "store:app", "listed", "--json").json
+    assert data == {"type": "store.listed", "version": 1, "mermaid": drawn.strip()}
+    refused = txp("saga", "diagram", "store:app", "order", code=1).err
+    assert "store.order is code" in refused
+    assert "there are: store.listed, store.order" in txp("saga", "diagram", "store:app", "none", code=3).out
+    (project / "store.py").write_text(
+        source.replace('"hold", hold', '"seize", hold').replace("hold: str", "seize: str")
+    )
     assert "the journal has step hold; the code asks for step seize" in txp("saga", "check", "store:app", code=3).out
     (project / "store.py").write_text(source)
     txp("saga", "resolve", "order-9", "2", "--value", '"P-9"', *WHY, *APP)

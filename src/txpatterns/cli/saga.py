@@ -29,6 +29,7 @@ from txpatterns.cli.output import DIFFERENT, examples, report, show, table, why
 from txpatterns.cli.remains import count
 from txpatterns.cli.story import lines_of, open_of, story_of
 from txpatterns.errors import SagaDiverged, SagaKept
+from txpatterns.sagas.diagram import diagram_of, only_list
 from txpatterns.sagas.schema import Status
 from txpatterns.text import one_line
 
@@ -40,6 +41,7 @@ ValuesOption = Annotated[bool, typer.Option("--values", help="With what was give
 ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is written down.")]
 ValueOption = Annotated[str, typer.Option("--value", metavar="JSON", help="What the operation has come to.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+DrawnArgument = Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Which saga.")]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="Where the operation stands: see `txp saga show`.")]
 
 group = typer.Typer(no_args_is_help=True, help="Sagas: what they have done, and what they wait for.")
@@ -243,6 +245,25 @@ def check_(app: AppArgument, json: JsonOption = False) -> None:
     show(checked, [*table(rows), f"{count(fit, 'saga')} fit this code; {len(rows)} do not"], as_data=json)
     if checked.misfits:
         raise typer.Exit(DIFFERENT)
+
+
+@group.command(
+    "diagram", epilog=examples("txp saga diagram shop:app checkout > checkout.mmd", "txp saga diagram shop:app --json")
+)
+def diagram_(app: AppArgument, type: DrawnArgument = None, json: JsonOption = False) -> None:
+    """Draw a saga that is a list of steps as a Mermaid flowchart: its steps, what undoes them, and how it may end.
+
+    TYPE is its name, with or without that of the App; it may be left out where the App has only one list. Of several
+    versions the latest is drawn. A saga that is code is refused. Exit code 3 when there is no such saga.
+    """
+    definitions = load_app(app).sagas.definitions
+    found = definitions.latest(type) if type is not None else only_list(definitions)
+    if found is None:
+        known = ", ".join(sorted({each.type for each in definitions})) or "none"
+        show(None, [f"there is no saga {type}; there are: {known}"], as_data=json)
+        raise typer.Exit(DIFFERENT)
+    drawn = diagram_of(found)
+    show({"type": found.type, "version": found.options.version, "mermaid": drawn}, [drawn], as_data=json)
 
 
 def _do(verb: str, wish: _Wish, act: Callable[[SagaInHand], Awaitable[None]]) -> None:

@@ -144,6 +144,11 @@ class Definitions:
         """Give the function that runs a saga; None: there is none here."""
         return next((each for each in self._by_type.get(type_, []) if each.serves(version)), None)
 
+    def latest(self, type_: str) -> Definition | None:
+        """Give what a type, named with or without its application, is started as now; None: there is none here."""
+        found = [each for each in self if each.type in (type_, f"{self._app}.{type_}")]
+        return max(found, key=lambda each: each.options.version, default=None)
+
     def signals(self) -> list[Signal]:
         """Give what any saga here may wait for, each once."""
         return list(dict.fromkeys(signal for each in self for signal in each.options.signals))
