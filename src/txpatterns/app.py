@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Self, TypedDict, Unpack, overload
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -24,7 +24,6 @@ from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
-from txpatterns.inbox.transaction import SyncTransaction, Transaction
 from txpatterns.messages import Event, describe
 from txpatterns.outbox import Outbox
 from txpatterns.parts import PartChoice, Parts
@@ -35,6 +34,7 @@ from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.sagas.definitions import Definitions, Options, SagaFunction
 from txpatterns.sagas.engine import SagaEngine
+from txpatterns.sagas.hearing import hear
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.schema import SAGA_TABLES
 from txpatterns.sagas.signals import Signal, signals_of
@@ -248,8 +248,7 @@ class App:
 
         def register(function: SagaFunction) -> SagaFunction:
             definition = self.sagas.definitions.add(function, name, options)
-            for signal in definition.options.signals:
-                self._hear(signal.event)
+            hear(definition.options.signals, self.sagas, self.consumer.handlers, self.database)
             return function
 
         return register
@@ -341,21 +340,6 @@ class App:
 
     def _make_database(self, engine: AnyEngine | URL | str) -> Database:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
-
-    def _hear(self, event: type[Event]) -> None:
-        """Let the consumer bring an event to the sagas that wait for it."""
-        name = f"sagas.{describe(event).type}"
-        if any(handler.consumer == f"{self.name}.{name}" for handler in self.consumer.handlers):
-            return
-
-        async def bring(event: Event, tx: Transaction) -> None:
-            self.sagas.bring(tx.session, event, tx.message.id)
-
-        def bring_plainly(event: Event, tx: SyncTransaction) -> None:
-            self.sagas.bring(tx.session, event, tx.message.id)
-
-        is_plain = isinstance(self.database.engine, Engine)
-        self.consumer.handlers.add(event, bring_plainly if is_plain else bring, name=name)
 
     def _make_engine(self) -> SagaEngine:
         settings, definitions = self.settings.sagas, self.sagas.definitions

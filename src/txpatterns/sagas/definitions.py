@@ -127,6 +127,11 @@ class Definitions:
         self._by_type.setdefault(type_, []).append(made)
         return made
 
+    def take_in(self, others: Definitions) -> None:
+        """Take over all sagas of another object, as they are."""
+        for each in others:
+            self._by_type.setdefault(each.type, []).append(each)
+
     def of(self, function: Callable[..., Any]) -> Definition:
         """Give the definition of a function, for a start: it runs in its highest version.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from txpatterns.database.engines import AnyEngine, sync_side
 from txpatterns.errors import ConfigurationError
 from txpatterns.parts import PartChoice
 from txpatterns.testing.clock import ManualClock
+from txpatterns.testing.deaths import Deaths, MortalDefinitions
 from txpatterns.testing.harness import Txp
 from txpatterns.testing.homes import Given, Home, Homes, engine_of
 from txpatterns.testing.rebuilding import rebuilt, take_sessions
@@ -27,7 +28,8 @@ from txpatterns.testing.recorder import Recorder, Story
 
 Sessions = sessionmaker[Any] | async_sessionmaker[Any]
 
-_PARTS = ("database", "registry", "outbox", "inbox")
+_PARTS = ("database", "registry", "outbox", "inbox", "sagas")
+_ASKS = ("read", "transact")
 _STOP_WITHIN = timedelta(seconds=1)
 """Real time. A drain that ends by itself leaves nothing under way; one that does not shall fail soon."""
 
@@ -47,48 +49,76 @@ def in_hand(
     application's own sessionmakers, which make sessions of the test's database meanwhile.
 
     Raises:
-        AssertionError: at the end, when a connection was not given back.
+        AssertionError: at the end, when a connection was not given back, or a saga is open.
     """
-    clock, story = ManualClock(), Story()
+    clock, story, deaths = ManualClock(), Story(), Deaths()
     broker = MemoryBroker(max_payload=_smallest_payload(apps))
     own = [app.database.engine for app in apps]
     places = [
         homes.of(app.database.engine, number, _of(app, database), app.settings.schema)
         for number, app in enumerate(apps)
     ]
-    txp = Txp(apps, clock, broker, story)
+    txp = Txp(apps, clock, broker, story, deaths)
     leaks: list[str] = []
     with ExitStack() as hands:
         for home in dict.fromkeys(places):
             metadata = tuple(app.metadata for app, place in zip(apps, places, strict=True) if place is home)
-            hands.enter_context(_entered(home, metadata, clock, leaks))
+            hands.enter_context(_entered(home, metadata, txp, leaks))
         for app, home in zip(apps, places, strict=True):
-            hands.enter_context(_replaced(app, home.database, broker, story, txp))
+            hands.enter_context(_replaced(app, home.database, broker, story, txp, deaths))
         for each in sessions:
             hands.enter_context(_bound(each, own, [home.database for home in places]))
         yield txp
+        leaks += txp.left_behind()
     assert not leaks, "; ".join(leaks)
 
 
 @contextmanager
-def _entered(home: Home, metadata: Sequence[Any], clock: ManualClock, leaks: list[str]) -> Iterator[None]:
+def _entered(home: Home, metadata: Sequence[Any], txp: Txp, leaks: list[str]) -> Iterator[None]:
     home.enter(tuple(metadata))
-    home.database.clock = clock
+    home.database.clock = txp.clock
+    own = vars(home.database)  # of this one object, whoever holds it
+    own.update({name: _closing(home.database, name, txp) for name in _ASKS})
     try:
         yield
     finally:
+        for name in _ASKS:
+            del own[name]
         home.database.clock = SystemClock()
         leaks += home.leave()
 
 
+def _closing(database: Database, name: str, txp: Txp) -> Callable[..., Awaitable[Any]]:
+    """Let what a test asks for between two runs, by a saga's handle for example, leave no connection of ours open.
+
+    The next test has another file of this name, and another event loop.
+    """
+    method = getattr(Database, name)
+
+    async def ask(*arguments: Any, **options: Any) -> Any:
+        try:
+            return await method(database, *arguments, **options)
+        finally:
+            if not txp.is_running:
+                await database.close()
+
+    return ask
+
+
 @contextmanager
-def _replaced(app: App, database: Database, broker: MemoryBroker, story: Story, txp: Txp) -> Iterator[None]:
+def _replaced(
+    app: App, database: Database, broker: MemoryBroker, story: Story, txp: Txp, deaths: Deaths
+) -> Iterator[None]:
     """Let an App and its parts be those of another one: they share its state, whoever holds them."""
     recorder = Recorder(story, app.registry)
     settings = replace(app.settings, stop_within=_STOP_WITHIN, wakeups=False)
     settings = replace(settings, consumer=replace(settings.consumer, stop_within=_STOP_WITHIN))
+    settings = replace(settings, sagas=replace(settings.sagas, stop_within=_STOP_WITHIN))
     take_sessions(database, app.database)
-    made = rebuilt(app, database, broker, recorder, settings=settings)
+    made = rebuilt(app, database, broker, recorder, deaths, settings=settings)
+    mortal = MortalDefinitions(app.name, deaths)
+    mortal.take_in(made.sagas.definitions)
+    made.sagas.definitions = mortal
     recorder.registry = made.registry  # what a handler emits is made known there
     # Nothing runs between two calls of the test, whoever starts it: a lifespan, a worker, the test itself.
     vars(made).update(running=partial(_at_rest, app), drained=txp.drain)

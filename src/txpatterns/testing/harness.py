@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from txpatterns.app import App
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.inbox.signatures import name_of
 from txpatterns.messages import Event, Message, describe, new_id
+from txpatterns.sagas import Handle
 from txpatterns.serialization import EventRegistry
 from txpatterns.testing import remains
 from txpatterns.testing.clock import ManualClock
+from txpatterns.testing.deaths import Death, Deaths
 from txpatterns.testing.recorder import Events, Story, called, explain, find
 from txpatterns.testing.remains import DeadLetter
+from txpatterns.testing.sagas import Replays, SagaSeen, named, open_sagas, see
 from txpatterns.testing.settling import Step, settle
 from txpatterns.transport import from_wire, to_wire_headers
 
@@ -37,11 +40,20 @@ class Txp:
     ``asyncio.run(txp.drain())``.
     """
 
-    def __init__(self, apps: Sequence[App], clock: ManualClock, broker: MemoryBroker, story: Story) -> None:
+    def __init__(
+        self, apps: Sequence[App], clock: ManualClock, broker: MemoryBroker, story: Story, deaths: Deaths
+    ) -> None:
         self.apps = list(apps)
         self.clock = clock
+        self.has_failed = False
+        """Whether the test has failed, so that nothing more is asked of it."""
+        self.is_running = False
+        """Whether the Apps run now."""
         self._broker = broker
         self._story = story
+        self._deaths = deaths
+        self._replays = Replays()
+        self._meant: set[str] = set()
 
     @property
     def app(self) -> App:
@@ -160,27 +172,122 @@ class Txp:
         """Give what was given up, the oldest first."""
         return [dead for app in self.apps for dead in await _read(app, remains.dead_letters)]
 
-    async def _settle(self, within: timedelta, first: Step | None = None) -> datetime | None:
+    async def saga(self, saga: Handle[Any] | str) -> SagaSeen:
+        """Give where a saga stands: what is done and undone, what it waits for, its result or its error.
+
+        Raises:
+            AssertionError: no App here has such a saga.
+        """
+        __tracebackhide__ = True
+        for app in self.apps:
+            found = await _closing(app, see(app, *named(saga)))
+            if found is not None:
+                return found
+        raise AssertionError(f"there is no saga {named(saga)[0]}")
+
+    async def run_to(self, saga: Handle[Any] | str, step: str) -> SagaSeen:
+        """Do what ``drain`` does, until a saga comes to a step or a call; nothing of that is done yet.
+
+        Everything stops there, and goes on with the next ``drain``. At a wait or a sleep ``drain`` stops by itself.
+
+        Raises:
+            AssertionError: it does not come to that step, with what is left; or see ``drain``.
+        """
+        __tracebackhide__ = True
+        death = Death(step, is_before=True, undoing=False, saga_id=named(saga)[0])
+        self._deaths.to_come.append(death)
+        await self._settle(_PATIENCE, until=death)
+        if death in self._deaths.to_come:
+            self._deaths.to_come.remove(death)
+            raise AssertionError(f"{death.saga_id} does not come to {step}\n{self._story}")
+        return await self.saga(saga)
+
+    def crash(
+        self,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        undoing: bool = False,
+        of: Handle[Any] | str | None = None,
+    ) -> None:
+        """Let the run of a saga end at a step or a call, once, as if its process had died there; it is begun anew.
+
+        ``before`` it nothing of it is done; ``after`` it a step is committed, and a call has had its effect, of which
+        nobody was told. ``undoing`` means its compensation; ``of`` says which saga, where it is not just the first that
+        comes there. What else this process does goes on: to kill a whole process, use the crash explorer.
+
+        Raises:
+            ValueError: neither is named, or both are.
+        """
+        step = before if after is None else after
+        if step is None or (before is not None and after is not None):
+            raise ValueError("name one step: crash(before=...) or crash(after=...)")
+        self._deaths.to_come.append(Death(step, before is not None, undoing, None if of is None else named(of)[0]))
+
+    async def signal(self, event: Event) -> None:
+        """Bring an event to the sagas that wait for it, as a webhook does, and do what comes of it.
+
+        What comes over the broker is brought by ``receive``.
+
+        Raises:
+            AssertionError: no saga here waits for such an event; or see ``drain``.
+        """
+        __tracebackhide__ = True
+        apps = [app for app in self.apps if any(type(event) is one.event for one in app.sagas.definitions.signals())]
+        assert apps, f"no saga here waits for {type(event).__name__}"
+        for app in apps:
+            if isinstance(app.database.engine, Engine):
+                with app.sync_transaction() as plain:
+                    app.sagas.signal(plain, event)
+            else:
+                async with app.transaction() as session:
+                    app.sagas.signal(session, event)
+            await app.database.close()
+        await self._settle(_PATIENCE)
+
+    def leave_open(self, *sagas: Handle[Any] | str) -> None:
+        """Say that sagas are meant to be open at the end of the test; otherwise that fails it."""
+        self._meant.update(named(saga)[0] for saga in sagas)
+
+    def left_behind(self) -> list[str]:
+        """Say in words which sagas were open when it was last looked, and which crashes have not happened."""
+        if self.has_failed:
+            return []
+        opened = [left for left in open_sagas(self._story.looks) if left.message_id not in self._meant]
+        told = [f"a saga was left open, and txp.leave_open does not say that this is meant: {left}" for left in opened]
+        return told + [f"{death} has not happened" for death in self._deaths.to_come]
+
+    async def _settle(
+        self, within: timedelta, first: Step | None = None, *, until: Death | None = None
+    ) -> datetime | None:
         """Come to rest; gives when the first of what waits is due."""
         __tracebackhide__ = True
         before = asyncio.all_tasks()
+        self.is_running = True
         try:
             async with asyncio.timeout(within.total_seconds()):
-                due = await self._until_nothing_is_due(first)
+                due = await self._until_nothing_is_due(first, until)
         except TimeoutError as error:
             self._story.look([await _read(app, remains.look) for app in self.apps])
             raise AssertionError(f"drain did not end\n{self._story}") from error
+        finally:
+            self.is_running = False
         leaked = asyncio.all_tasks() - before
         assert not leaked, f"tasks were left behind: {leaked}"
+        different = [told for app in self.apps for told in await _closing(app, self._replays.look(app))]
+        assert not different, "\n".join(different)
         return due
 
-    async def _until_nothing_is_due(self, first: Step | None) -> datetime | None:
+    async def _until_nothing_is_due(self, first: Step | None, until: Death | None) -> datetime | None:
         while True:
-            looks = await settle(self.apps, _confirmed_is_handled, first=first)
+            looks = await settle(self.apps, _confirmed_is_handled, first=first, deaths=self._deaths)
             self._story.look(looks)
             due = min((look.next_due for look in looks if look.next_due is not None), default=None)
-            if due is None or due > self.clock.now():
+            is_there = until is not None and until not in self._deaths.to_come
+            if due is None or due > self.clock.now() + _MOMENT or is_there:
                 return due
+            if due > self.clock.now():
+                self.clock.advance(_MOMENT)
             first = None
 
     def _readings(self, wanted: type[Event]) -> list[Event]:
@@ -226,7 +333,12 @@ async def _confirmed_is_handled(_app: App) -> None:
 
 async def _read(app: App, work: Callable[[Connection], T]) -> T:
     """Read outside of any run, and keep no connection open."""
+    return await _closing(app, app.database.read(work))
+
+
+async def _closing(app: App, work: Awaitable[T]) -> T:
+    """Do something outside of any run, and keep no connection open: the next test has another file of this name."""
     try:
-        return await app.database.read(work)
+        return await work
     finally:
         await app.database.close()

@@ -38,6 +38,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     txp = getattr(item, "funcargs", {}).get("txp")
     if report.when == "call" and report.failed and txp is not None:
+        txp.has_failed = True
         shown, left = report.longreprtext, str(txp)
         if not all(line.strip() in shown for line in left.splitlines()):
             report.sections.append(("txp", left))
@@ -92,7 +93,7 @@ def txp(
 ) -> Iterator[Txp]:
     """The App under test on a database of its own, with a clock that only the test moves.
 
-    Connections and tasks that are left behind fail the test.
+    Connections and tasks that are left behind fail the test, and so do sagas that are open at its end.
     """
     # Imported here, because pytest loads a plugin in every run, also of projects that do not use it.
     hands = importlib.import_module("txpatterns.testing.hands")

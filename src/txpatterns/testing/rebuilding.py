@@ -1,4 +1,4 @@
-"""An App once more, on another database and broker: the same handlers, events, policies and settings."""
+"""An App once more, on another database and broker: the same handlers, sagas, events, policies and settings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from txpatterns.database import Database
 from txpatterns.database.schema import attached_schema
 from txpatterns.database.sessions import sessions_of, unbound
 from txpatterns.hooks import Hooks
+from txpatterns.sagas.hearing import hear
 from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
 
@@ -43,7 +44,12 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, setting
     if app.metadata is not None:
         database.home.declare(attached_schema(app.metadata))
     made.registry.take_in(app.registry)
+    made.sagas.definitions.take_in(app.sagas.definitions)
+    hear(made.sagas.definitions.signals(), made.sagas, made.consumer.handlers, database)
+    heard = {handler.consumer for handler in made.consumer.handlers}
     for handler in app.consumer.handlers:
+        if handler.consumer in heard:
+            continue
         name = handler.consumer.removeprefix(f"{app.name}.")
         made.consumer.handlers.add(handler.event, handler.call, name=name, options=handler.options)
     return made

@@ -54,6 +54,8 @@ class Left:
     """None: at once, or when another message of its key is done, or a person has decided."""
     error: str | None
     """Of the last attempt: what sums it up, with the line that raised it; then the traceback."""
+    queue: str
+    """What it waits in, as ``Depths`` names it."""
 
     def __str__(self) -> str:
         named = f"{self.where}: {self.type} {self.message_id}, key {self.key}"
@@ -126,6 +128,7 @@ def _left(queue: Queue, row: sa.RowMapping) -> Left:
         attempts=row.get("attempts", 0),
         due_at=None if row.get(_HELD) else row.get("due_at"),
         error=row.get("error") or row.get("attention"),
+        queue=queue.figure,
     )
 
 

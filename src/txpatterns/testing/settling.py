@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 from txpatterns.app import App
 from txpatterns.testing import remains
+from txpatterns.testing.deaths import Deaths, unless
 from txpatterns.testing.remains import Look
 
 Rested = Callable[[App], Awaitable[object]]
@@ -14,12 +16,19 @@ Rested = Callable[[App], Awaitable[object]]
 Step = Callable[[], Awaitable[object]]
 
 
-async def settle(apps: Sequence[App], rested: Rested, *, first: Step | None = None) -> list[Look]:
+async def settle(
+    apps: Sequence[App],
+    rested: Rested,
+    *,
+    first: Step | None = None,
+    deaths: Deaths | None = None,
+) -> list[Look]:
     """Publish, handle and retry all that is due, and what comes of it; gives what each App has left for later.
 
     The last look is made when all parts have stopped: nothing is under way then that could still add something.
-    ``first`` is done as soon as they run.
+    ``first`` is done as soon as they run. When one of the ``deaths`` has happened all parts stop, as they are.
     """
+    died = asyncio.Event() if deaths is None else deaths.begin()
     while True:
         async with AsyncExitStack() as running:
             for app in apps:
@@ -29,7 +38,7 @@ async def settle(apps: Sequence[App], rested: Rested, *, first: Step | None = No
                 if first is not None:
                     await first()
                     first = None
-                while await _made_something_due(apps, rested):
+                while await unless(died, _made_something_due(apps, rested)):
                     continue
             except BaseException:
                 for app in apps:
@@ -38,7 +47,7 @@ async def settle(apps: Sequence[App], rested: Rested, *, first: Step | None = No
         looks = [await app.database.read(remains.look) for app in apps]
         for app in apps:
             await app.database.close()
-        if not any(look.at_once for look in looks):
+        if died.is_set() or not any(look.at_once for look in looks):
             return looks
 
 
