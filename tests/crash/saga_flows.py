@@ -20,6 +20,7 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Ended, Finished, Undone, read
+from txpatterns.sagas.operations import Wait
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
@@ -184,6 +185,19 @@ def of_events(branch: Branch) -> Any:
         late, _ = await saga.gather(
             saga.wait_for(Asked, key=saga.id, timeout=timedelta(days=3)), saga.step(pay, "b", compensate=take_back)
         )
+        return early.number + late.number
+
+    return transfer
+
+
+def of_commands(branch: Branch) -> Any:
+    async def transfer(saga: SagaContext, first: str) -> int:
+        def ask(number: int) -> Wait[Asked]:
+            event = Noted(account=first, number=number)
+            return saga.command(event, reply=Asked, key=saga.id, timeout=timedelta(days=3))
+
+        early = await ask(1)
+        late, _ = await saga.gather(ask(2), saga.step(pay, first, compensate=take_back))
         return early.number + late.number
 
     return transfer
@@ -398,6 +412,14 @@ SAGA_FLOWS = [
         ask_again_and_run,
         None,
         (*COMPLETED, events_were_had_in_order),
+    ),
+    Flow(
+        "saga of commands",
+        partial(branch, define=of_commands),
+        ask_and_run,
+        ask_again_and_run,
+        None,
+        (*COMPLETED, events_were_had_in_order, partial(all_is_sent, times=3)),
     ),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
 ]

@@ -131,7 +131,8 @@ def _told(fact: Fact) -> tuple[str, str | None]:
             return f"the next attempt is brought forward by an {fact.by}", None
         case Waiting():
             limit = "" if fact.seconds is None else f", for {duration_text(timedelta(seconds=fact.seconds))} at most"
-            return f"waits{limit}", None
+            sent = "sent, and " if fact.mark.kind == Kind.COMMAND else ""
+            return f"{sent}waits{limit}", None
         case Undone():
             return "undone", None
         case Finished(failure=None):

@@ -12,16 +12,15 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 from txpatterns.clock import Clock
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe, new_id
-from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.definitions import Options
-from txpatterns.sagas.operations import Aborted, CallOut, First, Gather, Kind, Operation, Sleep, Step, Wait
+from txpatterns.sagas.operations import Aborted, CallOut, First, Gather, Kind, Operation, Step, Wait
 from txpatterns.sagas.replay import Replay
-from txpatterns.sagas.signals import Signal, WaitFor, key_text
 from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.values import digest_of, form_of_result, name_of
+from txpatterns.sagas.waiting import SagaWaits
 
-E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 R1 = TypeVar("R1")
 R2 = TypeVar("R2")
@@ -33,7 +32,7 @@ Ts = TypeVarTuple("Ts")
 _random = SystemRandom()
 
 
-class SagaContext:
+class SagaContext(SagaWaits):
     """The saga that runs, and what its code may do.
 
     The code may be run again from its beginning at any time, up to where it was: each operation has its result from
@@ -42,9 +41,8 @@ class SagaContext:
     """
 
     def __init__(self, replay: Replay, instance: Instance, version: int, options: Options, clock: Clock) -> None:
-        self._replay = replay
+        super().__init__(replay, options.signals)
         self._ladder = options.retry
-        self._signals = options.signals
         self._clock = clock
         self._is_past_pivot = False
         self.id = instance.id
@@ -140,36 +138,6 @@ class SagaContext:
         work = CallOut(action, args, compensate, probe, doubt, timeout, ladder, form_of_result(action))
         return self._replay.operation(Kind.CALL, work, name=called, digest=digest_of(args, called))
 
-    def sleep(self, time: timedelta) -> Wait[None]:
-        """Wait until a time has passed by the database's clock, from when this is awaited first.
-
-        The wait is a row, not a task: it lasts as long as need be, and outlives every process.
-        """
-        if not timedelta(0) <= time <= LONGEST_WAIT:
-            raise SagaDefinitionError("A saga sleeps for no negative time, and for no more than a hundred years.")
-        return self._replay.wait(Kind.SLEEP, Sleep(time), digest=str(time / timedelta(seconds=1)))
-
-    def wait_for(self, event: type[E], *, key: object, timeout: timedelta | None, by: str | None = None) -> Wait[E]:
-        """Wait until an event with this key arrives, or has arrived before; gives it.
-
-        The event must be among the saga's ``signals=``; ``key`` is compared with the field that is named there, or
-        else with the event's ordering key. Each saga that waits gets the event. Of several of a key it gets each
-        once, in the order of their arrival; also those that arrived before the saga began, for as long as signals are
-        kept. Where one event is declared by several fields, ``by`` says which is meant.
-
-        Raises, when it is awaited:
-            WaitTimedOut: nothing has come in ``timeout``; None waits for ever.
-
-        Raises:
-            SagaDefinitionError: the saga does not declare the event; or there is no such key.
-        """
-        signal = self._signal_of(event, by)
-        if timeout is not None and not timedelta(0) < timeout <= LONGEST_WAIT:
-            raise SagaDefinitionError("A saga waits for more than no time, and for no more than a hundred years.")
-        work = WaitFor(signal, key_text(key), timeout, signal.form)
-        digest = digest_of((work.key,), signal.channel)
-        return self._replay.wait(Kind.WAIT, work, name=signal.channel, digest=digest)
-
     @overload
     def first(self, a: Wait[R1], b: Wait[R2], /) -> Operation[R1 | R2]: ...
     @overload
@@ -242,16 +210,6 @@ class SagaContext:
         """Give a random number from 0 to below 1; in a replay the same again."""
         drawn: float = json.loads(self._replay.note(Kind.RANDOM, lambda: json.dumps(_random.random())))
         return drawn
-
-    def _signal_of(self, event: type[Event], by: str | None) -> Signal:
-        found = [each for each in self._signals if each.event is event and by in (None, each.by)]
-        if len(found) != 1:
-            known = ", ".join(each.channel for each in self._signals) or "none"
-            raise SagaDefinitionError(
-                f"This saga does not declare {event.__name__} as one of its signals; they are: {known}.",
-                fix="Write: @app.saga(signals=[...]).",
-            )
-        return found[0]
 
     def _refuse_behind_the_pivot(self, called: str, compensate: object) -> None:
         if compensate is not None and self._is_past_pivot:

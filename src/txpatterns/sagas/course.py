@@ -21,7 +21,7 @@ from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Waiting
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
+from txpatterns.sagas.operations import CallOut, Kind, Operation, Outside, Sleep, Step
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
@@ -142,7 +142,7 @@ class Course:
         now = self._clock.monotonic()
         if not self.open or any(each.is_running or each.due <= now for each in self.open.values()):
             return None
-        if any(isinstance(each.operation.work, WaitFor) and not each.is_registered for each in self.open.values()):
+        if any(isinstance(each.operation.work, Outside) and not each.is_registered for each in self.open.values()):
             return None
         first = min(each.due for each in self.open.values())
         due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
@@ -219,7 +219,7 @@ class Course:
             opened.is_in_doubt = path in self._past.begun
             if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
                 added.append(Begun(operation.mark))
-            opened.is_registered = isinstance(operation.work, WaitFor) and path in self._past.dues
+            opened.is_registered = isinstance(operation.work, Outside) and path in self._past.dues
             if isinstance(operation.work, Sleep) and path not in self._past.dues:
                 seconds = operation.work.time.total_seconds()
                 opened.due = self._clock.monotonic() + seconds
@@ -238,7 +238,7 @@ class Course:
     def write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
         """Plan a write of what is pending, and of these facts behind it."""
         pending, self.pending = self.pending, Pending()
-        waits = any(isinstance(each.operation.work, WaitFor) for each in self.open.values())
+        waits = any(isinstance(each.operation.work, Outside) for each in self.open.values())
         return Write(
             [*pending.facts, *facts],
             standing,
@@ -252,7 +252,7 @@ class Course:
         """Whether the saga ends, and rows may be left of what it has waited for."""
         if standing is None or not standing.is_end:
             return False
-        return any(isinstance(each.work, WaitFor) for each in self.running.drawn.values())
+        return any(isinstance(each.work, Outside) for each in self.running.drawn.values())
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""

@@ -17,8 +17,7 @@ from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Sleep
-from txpatterns.sagas.signals import WaitFor
+from txpatterns.sagas.operations import CallOut, Outside, Sleep
 from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Entry, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
@@ -82,8 +81,8 @@ class Driver:
 
     @property
     def waits_for_events(self) -> bool:
-        """Whether the saga waits for something that may arrive while something else of it runs."""
-        return bool(self._waits.rows())
+        """Whether the saga waits for something that may come while something else of it runs."""
+        return self._waits.are_some
 
     @property
     def has_ended(self) -> bool:
@@ -163,7 +162,7 @@ class Driver:
                 return self._wake(opened)
             case CallOut():
                 return self._calls.run(opened)
-            case WaitFor():
+            case Outside():
                 return self._waits.run(opened)
             case _:
                 return self._steps.run(opened)

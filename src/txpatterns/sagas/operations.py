@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SLEEP = "sleep"
     GATHER = "gather"
     WAIT = "wait"
+    COMMAND = "command"
     FIRST = "first"
     EMIT = "emit"
     PIVOT = "pivot"
@@ -113,6 +114,16 @@ class Sleep:
     """Waiting until a time has passed."""
 
     time: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Waiting for what others bring: a row says so, and whoever brings it wakes the saga."""
+
+    @property
+    def limit(self) -> timedelta | None:
+        """How long it is waited for, at most; None: for ever."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe
+from txpatterns.sagas.operations import Outside
 from txpatterns.sagas.values import Form
 
 _LONGEST = 500
@@ -70,10 +71,22 @@ def key_text(key: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitFor:
+class WaitFor(Outside):
     """Waiting for an event: the work of an operation."""
 
     signal: Signal
     key: str
     timeout: timedelta | None
     form: Any
+
+    @property
+    def limit(self) -> timedelta | None:
+        """How long it is waited for, at most."""
+        return self.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Command(WaitFor):
+    """Sending an event and waiting for another one that answers it."""
+
+    event: Event

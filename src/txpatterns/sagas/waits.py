@@ -1,22 +1,36 @@
-"""Waiting for events: what is waited for becomes a row, and what has arrived is given to the code."""
+"""Waiting for what others bring: what is waited for becomes a row, and what has come is given to the code."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from math import inf
+from typing import Any, Protocol
+
+from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import may_pass
-from txpatterns.errors import SagaDiverged, WaitTimedOut
-from txpatterns.sagas.decisions import failure_of
-from txpatterns.sagas.facts import Ended, Waiting
+from txpatterns.sagas.events import Events
+from txpatterns.sagas.facts import Waiting
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.signal_store import Arrived, SignalStore, WaitRow
-from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import Write
-from txpatterns.sagas.strands import Value
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.writer import SagaWriter
+
+
+class Source(Protocol):
+    """Where something of one kind comes from."""
+
+    def begins(self, opened: Open, write: Write) -> Write:
+        """Add to a write what begins the waiting."""
+
+    def find(self, connection: Connection, opened: Open) -> Any:
+        """Give what has come; None: nothing has."""
+
+    def gives(self, opened: Open, found: Any) -> Write:
+        """Give the code what has come, and run it on; gives what is to be written."""
+
+    def gives_up(self, opened: Open) -> Write:
+        """Tell the code that nothing has come in time, and run it on; gives what is to be written."""
 
 
 class Waits:
@@ -24,80 +38,62 @@ class Waits:
 
     def __init__(self, writer: SagaWriter) -> None:
         self._writer = writer
-        self._store = SignalStore(writer.tools.database)
+        self._events = Events(writer.course, writer.tools.database)
 
-    def rows(self) -> list[WaitRow]:
-        """Give the events that are waited for now."""
-        return [self._row_of(each) for each in self._writer.course.open.values() if each.is_registered]
+    @property
+    def are_some(self) -> bool:
+        """Whether there is something that may come while something else of the saga runs."""
+        return bool(self._registered())
 
     async def run(self, opened: Open) -> None:
-        """Begin to wait; or, when its time has come, give the code what has arrived, or tell it that nothing has."""
-        course = self._writer.course
+        """Begin to wait; or, when its time has come, give the code what has come, or tell it that nothing has."""
         if not opened.is_registered:
             async with self._writer.lock:
-                await self._writer.write(self._register(opened))
-            await self.look()
-            opened.is_running = False
-            return
+                if self._is_awaited(opened):
+                    await self._writer.write(self._begin(opened))
         await self.look()
         tools = self._writer.tools
         async with self._writer.lock:
             opened.due = max(opened.due, tools.timeouts_from)
-            if course.open.get(opened.path) is opened and opened.due <= tools.clock.monotonic():
-                await self._writer.write(await outside_of_tasks(partial(self._time_out, opened)))
+            if self._is_awaited(opened) and opened.due <= tools.clock.monotonic():
+                told = partial(self._source_of(opened).gives_up, opened)
+                await self._writer.write(await outside_of_tasks(told))
         opened.is_running = False
 
     async def look(self) -> None:
-        """Give the code all that has arrived for it."""
+        """Give the code all that has come for it."""
         while not self._writer.is_over and (found := await self._found()) is not None:
-            path, arrived = found
-            course = self._writer.course
+            opened, what = found
             async with self._writer.lock:
-                if path in course.open and not self._writer.is_over:
-                    told = partial(self._give, path, arrived)
+                if self._is_awaited(opened):
+                    told = partial(self._source_of(opened).gives, opened, what)
                     await self._writer.write(await outside_of_tasks(told))
 
-    async def _found(self) -> tuple[str, Arrived] | None:
+    async def _found(self) -> tuple[Open, Any] | None:
         tools = self._writer.tools
-        for row in self.rows():
-            read = partial(tools.database.read, partial(self._store.find, row=row))
-            arrived = await tools.outages.insist(read, while_=may_pass)
-            if arrived is not None:
-                return row.path, arrived
+        for opened in self._registered():
+            find = partial(self._source_of(opened).find, opened=opened)
+            read = partial(tools.database.read, find)
+            found = await tools.outages.insist(read, while_=may_pass)
+            if found is not None:
+                return opened, found
         return None
 
-    def _register(self, opened: Open) -> Write:
-        """Let the saga wait for an event; gives what is to be written."""
-        course, work = self._writer.course, opened.operation.work
-        seconds = None if work.timeout is None else work.timeout.total_seconds()
+    def _begin(self, opened: Open) -> Write:
+        """Let the saga wait; gives what is to be written."""
+        course, limit = self._writer.course, opened.operation.work.limit
+        seconds = None if limit is None else limit.total_seconds()
         opened.is_registered, opened.is_running = True, False
         opened.due = inf if seconds is None else self._writer.tools.clock.monotonic() + seconds
         write = course.write([Waiting(opened.operation.mark, seconds)], course.resting())
-        return replace(write, waits=[self._row_of(opened)])
+        return self._source_of(opened).begins(opened, write)
 
-    def _give(self, path: str, arrived: Arrived) -> Write:
-        """Give the code an event that it waits for, and run it on; gives what is to be written."""
-        course = self._writer.course
-        opened = course.open.pop(path)
-        work: WaitFor = opened.operation.work
-        try:
-            event = work.form.read(arrived.payload)
-        except ValueError as error:
-            raise SagaDiverged(f"An event for {opened.operation.mark} does not fit its class now.") from error
-        course.had[work.signal.channel, work.key] = arrived.id
-        course.pending.unwaits.append(path)
-        fact = Ended(opened.operation.mark, arrived.payload, signal=arrived.id)
-        write = course.plan(course.running.give(path, Value(event)), fact)
-        return replace(write, took=(work.signal.channel, work.key, arrived.id))
+    def _is_awaited(self, opened: Open) -> bool:
+        """Whether the code still waits for it: another part may have come first."""
+        return not self._writer.is_over and self._writer.course.open.get(opened.path) is opened
 
-    def _time_out(self, opened: Open) -> Write:
-        """Tell the code that an event has not come in time, and run it on; gives what is to be written."""
-        work: WaitFor = opened.operation.work
-        self._writer.course.pending.unwaits.append(opened.path)
-        late = WaitTimedOut(f"Nothing came for {work.key} within {work.timeout}.")
-        return self._writer.course.failed(opened.path, failure_of(late))
+    def _registered(self) -> list[Open]:
+        return [each for each in self._writer.course.open.values() if each.is_registered]
 
-    def _row_of(self, opened: Open) -> WaitRow:
-        work: WaitFor = opened.operation.work
-        after = self._writer.course.had.get((work.signal.channel, work.key), 0)
-        return WaitRow(opened.path, work.signal.channel, work.key, after)
+    def _source_of(self, opened: Open) -> Source:
+        return self._events
