@@ -10,7 +10,7 @@ from typing import Any
 
 from txpatterns.clock import SystemClock
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.definitions import Options
+from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Finished, Mark, Noted, read, written
 from txpatterns.sagas.operations import Operation
 from txpatterns.sagas.replay import Broken, Replay, Turn
@@ -37,7 +37,7 @@ def replay_of(code: Code, facts: list[Fact] | None = None) -> Replay:
     clock = FixedClock()
 
     def begin(replay: Replay) -> Any:
-        return code(SagaContext(replay, INSTANCE, 1, Options(), clock))
+        return code(SagaContext(replay, INSTANCE, 1, Options(), clock, Definitions("shop")))
 
     noted = {fact.mark.path: fact for fact in facts or () if isinstance(fact, Noted)}
     return Replay(begin, noted, Context())

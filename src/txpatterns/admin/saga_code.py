@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -47,8 +47,8 @@ class Rebuilt:
         write = self.planned or self.course.unwritten
         return Write([fact for fact in write.facts if isinstance(fact, Noted)], None, write.emits)
 
-    async def unwaits(self, fact: Fact) -> list[str]:
-        """Tell its code that an operation has ended or failed; gives the paths of what it waits for no longer."""
+    async def told(self, fact: Fact) -> Write:
+        """Tell its code that an operation has ended or failed; gives what an engine would write then."""
         course = self.course
         match fact:
             case Ended(mark=mark, value=text):
@@ -58,8 +58,8 @@ class Rebuilt:
             case Failed(mark=mark, failure=failure):
                 write = await outside_of_tasks(partial(course.failed, mark.path, failure))
             case _:
-                return []
-        return [mark.path, *write.unwaits]
+                return Write()
+        return replace(write, unwaits=[mark.path, *write.unwaits])
 
     def open(self, path: str) -> Operation[Any]:
         """Give the operation that its code waits for at a place.

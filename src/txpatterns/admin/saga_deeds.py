@@ -24,10 +24,12 @@ from txpatterns.errors import SagaKept, SagaValueRefused, WaitTimedOut
 from txpatterns.sagas.decisions import failure_of
 from txpatterns.sagas.engine import SAGAS
 from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Noted, Undone, written
-from txpatterns.sagas.operations import CallOut, Kind, Operation, Sleep, Step
+from txpatterns.sagas.neighbours import Beside, Neighbours
+from txpatterns.sagas.operations import CallOut, Child, Kind, Operation, Sleep, Step
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore
 from txpatterns.sagas.signals import WaitFor
+from txpatterns.sagas.store import Write
 from txpatterns.serialization.exact_json import brief
 
 _OPERATOR = "operator"
@@ -121,7 +123,10 @@ class SagaInHand:
             if isinstance(operation.work, WaitFor):
                 return Failed(operation.mark, failure_of(WaitTimedOut(why)))
             if not isinstance(operation.work, (Step, CallOut)):
-                raise SagaKept(f"A {operation.mark} does not fail.", fix="See: txp saga resolve --help")
+                fix = "See: txp saga resolve --help"
+                if isinstance(operation.work, Child):
+                    fix = f"To undo it: txp saga cancel {operation.work.id}"
+                raise SagaKept(f"A {operation.mark} does not fail.", fix=fix)
             return Failed(operation.mark, Failure("txpatterns.errors:StepFailed", why))
 
         await self._tell(code, Action.SKIP, path, plan)
@@ -134,7 +139,7 @@ class SagaInHand:
             async with code.rebuilt(seen.saga, seen.entries, seen.now, self.database.clock) as rebuilt:
                 ahead, fact = rebuilt.ahead, plan(rebuilt)
                 send = partial(code.send, rebuilt, ahead)
-                planned = _Planned(action, path, seen, [*ahead.facts, fact], await rebuilt.unwaits(fact), send)
+                planned = _Planned(action, path, seen, [*ahead.facts, fact], await rebuilt.told(fact), send)
                 if await self.database.transact(partial(self._write, planned=planned)):
                     return
         raise SagaKept(f"{self.id} goes on all the time.", fix="Try again when it waits.")
@@ -144,7 +149,9 @@ class SagaInHand:
         if (stood.saga.epoch, len(stood.entries)) != (seen.saga.epoch, len(seen.entries)):
             return False
         planned.send(connection)
-        SignalStore(self.database).forget(connection, stood.saga.number, planned.unwaits)
+        SignalStore(self.database).forget(connection, stood.saga.number, planned.told.unwaits)
+        if cancels := planned.told.beside.cancels:
+            Neighbours(self.database).change(connection, stood.saga.number, Beside(cancels=cancels))
         self._go_on(connection, stood, planned.facts)
         write_down(connection, self.database, stood, self.deed, planned.action, planned.path)
         return True
@@ -178,7 +185,7 @@ class _Planned:
     path: str
     seen: Stood
     facts: Sequence[Fact]
-    unwaits: Sequence[str]
+    told: Write
     send: Callable[[Connection], None]
 
 

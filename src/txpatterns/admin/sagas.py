@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from txpatterns.admin.audit import Deed
+from txpatterns.admin.saga_relations import Relations, relations_of
 from txpatterns.coordination import Leases
 from txpatterns.coordination.schema import member_table
 from txpatterns.database import Database
@@ -82,6 +83,7 @@ class FoundSaga:
     result: str | None
     stood: Stood
     deeds: Sequence[SagaDeed]
+    relations: Relations
 
 
 def list_sagas(
@@ -125,7 +127,8 @@ def find_saga(connection: Connection, database: Database, id: str, type: str | N
     if number is None:
         return None
     row = connection.execute(_entries(database).where(_saga.number == number)).mappings().one()
-    return FoundSaga(_entry(row), row["result"], _stood(connection, database, row), _deeds(connection, number))
+    stood, deeds = _stood(connection, database, row), _deeds(connection, number)
+    return FoundSaga(_entry(row), row["result"], stood, deeds, relations_of(connection, number))
 
 
 def read_whole(connection: Connection, database: Database, id: str, type: str | None) -> Stood:

@@ -121,8 +121,10 @@ def show_(
         show(None, [f"there is no saga {saga_id} (see: {look})"], as_data=json)
         raise typer.Exit(DIFFERENT)
     story = story_of(found.stood.entries, values=values)
-    opened = [] if found.entry.ended_at else open_of(found.stood.entries, goes_on=_goes_on(found.entry), code=code)
-    kept = {"args": found.stood.saga.args, "result": found.result} if values else {}
+    goes_on, others = _goes_on(found.entry), found.relations.waits
+    opened = [] if found.entry.ended_at else open_of(found.stood.entries, goes_on=goes_on, code=code, others=others)
+    kept = {"parent": found.relations.parent}
+    kept |= {"args": found.stood.saga.args, "result": found.result} if values else {}
     data = {**asdict(found.entry), **kept, "story": story, "open": opened, "deeds": found.deeds}
     head = {name: value for name, value in {**asdict(found.entry), **kept}.items() if value is not None}
     width = max(map(len, head))

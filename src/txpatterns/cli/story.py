@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from txpatterns.sagas.facts import (
+    PARENT,
     Attempted,
     Begun,
     Ended,
@@ -24,6 +25,7 @@ from txpatterns.sagas.store import Entry
 from txpatterns.settings import duration_text
 from txpatterns.text import one_line
 
+_WHO = {"operator": "an operator", PARENT: "its parent"}
 _VALUE = 80
 """Characters of a value in a line."""
 
@@ -49,6 +51,8 @@ class OpenLine:
     operation: str
     what: str
     until: datetime | None = None
+    other: str | None = None
+    """What becomes of that elsewhere."""
 
 
 def story_of(journal: Sequence[Entry], *, values: bool) -> list[Line]:
@@ -56,11 +60,14 @@ def story_of(journal: Sequence[Entry], *, values: bool) -> list[Line]:
     return [_line(entry.at, fact, values=values) for entry in journal for fact in entry.facts]
 
 
-def open_of(journal: Sequence[Entry], *, goes_on: bool, code: Mapping[str, str] | None) -> list[OpenLine]:
+def open_of(
+    journal: Sequence[Entry], *, goes_on: bool, code: Mapping[str, str] | None, others: Mapping[str, str]
+) -> list[OpenLine]:
     """Say what is open by a journal: what is in doubt, waits for another attempt, or waits for a time.
 
     ``goes_on`` says whether it does so without a person. ``code`` is what the code waits for, by path, where that is
-    known: a journal does not say what was dropped because something else came first, nor what is to begin.
+    known: a journal does not say what was dropped because something else came first, nor what is to begin. ``others``
+    is what becomes of what it waits for, by path.
     """
     found: dict[str, OpenLine] = {}
     for entry in journal:
@@ -69,7 +76,7 @@ def open_of(journal: Sequence[Entry], *, goes_on: bool, code: Mapping[str, str] 
                 case Begun():
                     _put(found, fact.mark, "has begun, and nobody knows whether it has had its effect")
                 case Waiting():
-                    _put(found, fact.mark, *_waits(entry.at, fact.seconds))
+                    _put(found, fact.mark, *_waits(entry.at, fact.seconds), others.get(fact.mark.path))
                 case Attempted() if not goes_on:
                     _put(found, fact.mark, "has failed, and waits for a person")
                 case Attempted():
@@ -78,12 +85,7 @@ def open_of(journal: Sequence[Entry], *, goes_on: bool, code: Mapping[str, str] 
                 case Ended() | Failed() | Undone():
                     found.pop(fact.mark.path, None)
                 case Finished():
-                    doubtful = "was under way, and perhaps has had its effect"
-                    found = {
-                        path: OpenLine(path, line.operation, doubtful)
-                        for path, line in found.items()
-                        if line.operation.startswith(f"{Kind.CALL} ")
-                    }
+                    found = {path: each for path, line in found.items() if (each := _behind_the_end(line, others))}
                 case Noted():
                     continue
     if code is not None:
@@ -101,7 +103,8 @@ def lines_of(story: Sequence[Line], opened: Sequence[OpenLine]) -> Iterator[str]
         yield f"{_time(line.at)}  {(line.path or '').ljust(paths)}  {indent}{named}{one_line(line.what, 300)}{value}"
     for each in opened:
         until = "" if each.until is None else f" {_time(each.until)}"
-        yield f"now: {each.operation} at {each.path} {each.what}{until}"
+        other = "" if each.other is None else f": {each.other}"
+        yield f"now: {each.operation} at {each.path} {each.what}{until}{other}"
 
 
 def _line(at: datetime, fact: Fact, *, values: bool) -> Line:
@@ -139,7 +142,7 @@ def _told(fact: Fact) -> tuple[str, str | None]:
             return "the code has ended", fact.value
         case Finished():
             assert fact.failure is not None
-            who = "the code has failed" if fact.by is None else f"ended by an {fact.by}"
+            who = "the code has failed" if fact.by is None else f"ended by {_WHO.get(fact.by, fact.by)}"
             return f"{who}, what was done is undone: {_failure(fact.failure)}", fact.failure.arguments
 
 
@@ -147,8 +150,19 @@ def _waits(since: datetime, seconds: float | None) -> tuple[str, datetime | None
     return ("waits", None) if seconds is None else ("waits until", since + timedelta(seconds=seconds))
 
 
-def _put(found: dict[str, OpenLine], mark: Mark, what: str, until: datetime | None = None) -> None:
-    found[mark.path] = OpenLine(mark.path, str(mark), what, until)
+def _behind_the_end(line: OpenLine, others: Mapping[str, str]) -> OpenLine | None:
+    """Say what is left of something that was open when the code came to its end, or was brought to it."""
+    if line.operation.startswith(f"{Kind.CALL} "):
+        return OpenLine(line.path, line.operation, "was under way, and perhaps has had its effect")
+    if line.operation.startswith(f"{Kind.CHILD} "):
+        return OpenLine(line.path, line.operation, "is cancelled, and waited for", other=others.get(line.path))
+    return None
+
+
+def _put(
+    found: dict[str, OpenLine], mark: Mark, what: str, until: datetime | None = None, other: str | None = None
+) -> None:
+    found[mark.path] = OpenLine(mark.path, str(mark), what, until, other)
 
 
 def _failure(failure: Failure) -> str:

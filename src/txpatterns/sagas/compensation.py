@@ -21,7 +21,7 @@ def undone(course: Course, deed: Deed) -> Write:
     elif course.attention is not None:
         course.attention = None
         standing = Standing(Status.COMPENSATING)
-    return Write([Undone(deed.operation.mark)], standing, waits_no_more=course.waits_no_more(standing))
+    return course.concluded(Write([Undone(deed.operation.mark)], standing))
 
 
 def again(course: Course, deed: Deed, decision: Again) -> Write:

@@ -14,8 +14,8 @@ from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
-from txpatterns.sagas.definitions import Options
-from txpatterns.sagas.operations import Aborted, CallOut, First, Gather, Kind, Operation, Step, Wait
+from txpatterns.sagas.definitions import Definitions, Options, check_id
+from txpatterns.sagas.operations import Aborted, CallOut, Child, First, Gather, Kind, Operation, Step, Wait
 from txpatterns.sagas.replay import Replay
 from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.values import digest_of, form_of_result, name_of
@@ -40,10 +40,19 @@ class SagaContext(SagaWaits):
     and each ``await`` of something that this object has not given.
     """
 
-    def __init__(self, replay: Replay, instance: Instance, version: int, options: Options, clock: Clock) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        instance: Instance,
+        version: int,
+        options: Options,
+        clock: Clock,
+        definitions: Definitions,
+    ) -> None:
         super().__init__(replay, options.signals)
         self._ladder = options.retry
         self._clock = clock
+        self._definitions = definitions
         self._is_past_pivot = False
         self.id = instance.id
         """The id that this saga was started with."""
@@ -138,6 +147,42 @@ class SagaContext(SagaWaits):
         work = CallOut(action, args, compensate, probe, doubt, timeout, ladder, form_of_result(action))
         return self._replay.operation(Kind.CALL, work, name=called, digest=digest_of(args, called))
 
+    def child(
+        self,
+        saga: Callable[[SagaContext, *Ts], Awaitable[R]],
+        *args: *Ts,
+        id: str,
+        compensate: Callable[[StepTransaction, *Ts], Awaitable[object]] | None = None,
+    ) -> Wait[R]:
+        """Start another saga of this App when this is awaited, and wait until it has ended; gives its result.
+
+        It has an ``id``, a journal and a life of its own. It is started in the commit in which this one begins to
+        wait: once, with this one's correlation id and trace. It undoes itself where it fails, and this code is told:
+        an error that this saga names in ``errors=``, too, as it is, and any other as ``StepFailed``.
+
+        When this saga is undone before the child has ended, or ``first`` drops it, the child is cancelled: what it has
+        done is undone, unless it is behind its pivot; then it goes on to its end. This saga is undone further when the
+        child has ended. What has completed stays done, unless ``compensate`` undoes it: a step, with the same
+        arguments.
+
+        Raises, when it is awaited:
+            StepFailed: it was undone; or there is another saga with this id.
+
+        Raises:
+            SagaDefinitionError: the function is no saga of this App, or the id is none; or a compensation after the
+                pivot.
+            SagaValueRefused: an argument would not come back from JSON as it is.
+        """
+        definition = self._definitions.of(saga)
+        check_id(id)
+        self._refuse_behind_the_pivot(definition.type, compensate)
+        text, _ = definition.arguments.write(args)
+        digest, version = digest_of(args, definition.type), definition.options.version
+        work = Child(
+            definition.type, id, version, text, digest, definition.result, compensate, args, ladder=self._ladder
+        )
+        return self._replay.wait(Kind.CHILD, work, name=f"{definition.type} {id}", digest=digest)
+
     @overload
     def first(self, a: Wait[R1], b: Wait[R2], /) -> Operation[R1 | R2]: ...
     @overload
@@ -147,10 +192,10 @@ class SagaContext(SagaWaits):
     def first(self, *waits: Wait[Any]) -> Operation[Any]:
         """Wait for whichever of these comes first, and drop the others; gives what it gives, or raises what it raises.
 
-        Only what can be dropped: events and times.
+        Only what can be dropped: events, answers, times, and children, which are cancelled.
         """
         if not waits or not all(isinstance(wait, Wait) for wait in waits):
-            raise SagaDefinitionError("first takes at least one saga.wait_for(...) or saga.sleep(...).")
+            raise SagaDefinitionError("first takes at least one saga.wait_for(...), saga.sleep(...) or the like.")
         return self._replay.operation(Kind.FIRST, First(waits), name=str(len(waits)))
 
     @overload

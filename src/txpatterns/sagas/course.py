@@ -20,8 +20,9 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Waiting
+from txpatterns.sagas.neighbours import Beside
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Kind, Operation, Outside, Sleep, Step
+from txpatterns.sagas.operations import CallOut, Child, Kind, Operation, Outside, Sleep, Step
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
@@ -178,7 +179,7 @@ class Course:
             arguments: Any = self.definition.arguments.read(saga.args)
         except ValueError as error:
             raise SagaDiverged("It was started with other arguments than its code takes now.") from error
-        context = SagaContext(replay, self.instance, saga.version, options, self._clock)
+        context = SagaContext(replay, self.instance, saga.version, options, self._clock, self.definition.among)
         return self.definition.function(context, *arguments)
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
@@ -189,7 +190,7 @@ class Course:
             return Error(error_of(fact.failure, self.definition.options.errors))
         value: object = None
         try:
-            if isinstance(operation.work, (Step, CallOut, WaitFor)):
+            if isinstance(operation.work, (Step, CallOut, WaitFor, Child)):
                 value = operation.work.form.read(fact.value)
             if isinstance(operation.work, WaitFor) and fact.signal is not None:
                 self.had[operation.work.signal.channel, operation.work.key] = fact.signal
@@ -204,15 +205,29 @@ class Course:
             if operation.mark.path in self._past.begun and isinstance(operation.work, CallOut):
                 # Its last attempt may have begun at any time until then.
                 self.undoing.may_have_done(operation, self._past.finished)
-        return Write((), self.compensated()) if self.undoing.next() is None else None
+        for path in [*turn.dropped, *self.running.waiting]:
+            self._may_go_on(path)
+        return self.concluded(Write((), self.compensated())) if self.undoing.next() is None else None
+
+    def _may_go_on(self, path: str, opened: Open | None = None) -> bool:
+        """Remember a child whose end is not waited for any more; says whether it is one that has begun."""
+        operation = self.running.drawn[path]
+        is_begun = path in self._past.dues if opened is None else opened.is_registered
+        if isinstance(operation.work, Child) and is_begun:
+            self.undoing.may_go_on(operation)
+            return True
+        return False
 
     def plan(self, turn: Turn, *facts: Fact) -> Write:
         """Say what is to be written behind a turn."""
         added: list[Fact] = [*turn.notes]
         for path in turn.dropped:
             dropped = self.open.pop(path, None)
+            is_child = self._may_go_on(path, dropped)
             if dropped is not None and dropped.is_registered:
                 self.pending.unwaits.append(path)
+                if is_child:
+                    self.pending.cancels.append((dropped.operation.work.type, dropped.operation.work.id))
         for operation in turn.operations:
             path = operation.mark.path
             self.open[path] = opened = Open(operation, self._past.attempts.get(path, 0), self._past.dues.get(path, 0.0))
@@ -239,20 +254,23 @@ class Course:
         """Plan a write of what is pending, and of these facts behind it."""
         pending, self.pending = self.pending, Pending()
         waits = any(isinstance(each.operation.work, Outside) for each in self.open.values())
-        return Write(
-            [*pending.facts, *facts],
-            standing,
-            pending.emits,
-            unwaits=pending.unwaits,
-            rests=waits and standing is not None and standing.status is Status.WAITING,
-            waits_no_more=self.waits_no_more(standing),
+        return self.concluded(
+            Write(
+                [*pending.facts, *facts],
+                standing,
+                pending.emits,
+                unwaits=pending.unwaits,
+                rests=waits and standing is not None and standing.status is Status.WAITING,
+                beside=Beside(cancels=pending.cancels),
+            )
         )
 
-    def waits_no_more(self, standing: Standing | None) -> bool:
-        """Whether the saga ends, and rows may be left of what it has waited for."""
-        if standing is None or not standing.is_end:
-            return False
-        return any(isinstance(each.work, Outside) for each in self.running.drawn.values())
+    def concluded(self, write: Write) -> Write:
+        """Add what goes with the end of the saga, where a write is that."""
+        if write.standing is None or not write.standing.is_end:
+            return write
+        waited = any(isinstance(each.work, Outside) for each in self.running.drawn.values())
+        return replace(write, waits_no_more=waited, beside=replace(write.beside, parent=self.saga.parent))
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from txpatterns.sagas.values import Form, form_of_arguments, form_of_result
 SagaFunction = TypeVar("SagaFunction", bound=Callable[..., Awaitable[Any]])
 
 _LONGEST_NAME = 200
+_ID = re.compile(r"[!-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Definition:
     fingerprint: str
     """Of the function's text: another one may go on where this one could not."""
     place: str
+    among: Definitions = field(repr=False, compare=False)
+    """The sagas of its application."""
 
     def serves(self, version: int) -> bool:
         """Whether it runs sagas of a version."""
@@ -117,6 +121,7 @@ class Definitions:
             form_of_result(function),
             fingerprint_of(function),
             written_at(function) if whole is None else whole.place,
+            self,
         )
         for known in self._by_type.get(type_, []):
             if known.options.since <= options.version and options.since <= known.options.version:
@@ -166,6 +171,16 @@ class Definitions:
 def composed(function: object) -> Composed | None:
     """Give the code of a saga as what it is made of; None: it is a function."""
     return function if isinstance(function, Composed) else None
+
+
+def check_id(id: str) -> None:
+    """Refuse what is no id for a saga.
+
+    Raises:
+        SagaDefinitionError: it is none.
+    """
+    if not _ID.fullmatch(id):
+        raise SagaDefinitionError(f"{id[:40]!r} is no id for a saga.", fix="Use 1 to 200 printable ASCII characters.")
 
 
 def fingerprint_of(function: Callable[..., Any]) -> str:

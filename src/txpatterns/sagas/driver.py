@@ -13,11 +13,12 @@ from txpatterns.causes import one_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.calling import Calls
+from txpatterns.sagas.child_undoing import ChildUndoing
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Outside, Sleep
+from txpatterns.sagas.operations import CallOut, Child, Outside, Sleep
 from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Entry, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
@@ -51,6 +52,7 @@ class Driver:
         self._steps = Steps(self._writer, self._failures)
         self._calls = Calls(self._writer, self._failures)
         self._waits = Waits(self._writer)
+        self._children = ChildUndoing(self._writer, self._steps)
 
     async def drive(self) -> None:
         """Run the saga.
@@ -113,8 +115,11 @@ class Driver:
     async def _follow(self, path: str, error: BaseException) -> None:
         """Do what follows a step, or the undoing of one, of which the commit has failed."""
         course, deed = self._course, self._course.undoing.next()
-        if path in course.open:
-            await self._failures.of_step(course.open[path], error)
+        opened = course.open.get(path)
+        if opened is not None and isinstance(opened.operation.work, Outside):
+            await self._failures.of_waiting(opened, error)
+        elif opened is not None:
+            await self._failures.of_step(opened, error)
         elif course.failure is not None and deed is not None and deed.path == path:
             await self._failures.of_undoing(deed, error)
 
@@ -185,9 +190,15 @@ class Driver:
     async def _undo_next(self) -> None:
         deed = self._course.undoing.next()
         if deed is None:  # the code has been changed, and undoes less than it did
-            await self._writer.write(Write((), self._course.compensated()))
+            await self._writer.write(self._course.concluded(Write((), self._course.compensated())))
             return
-        await (self._calls if isinstance(deed.operation.work, CallOut) else self._steps).undo(deed)
+        match deed.operation.work:
+            case CallOut():
+                await self._calls.undo(deed)
+            case Child():
+                await self._children.undo(deed)
+            case _:
+                await self._steps.undo(deed)
 
     async def _put_away(self) -> None:
         """Let go of all that was begun for a course, and of its code."""

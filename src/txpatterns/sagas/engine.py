@@ -29,7 +29,7 @@ from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.grouping import GroupWriter
 from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
-from txpatterns.sagas.schema import SCOPE
+from txpatterns.sagas.schema import SCOPE, WORD
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
@@ -40,7 +40,7 @@ logger = logging.getLogger("txpatterns")
 
 T = TypeVar("T")
 
-SAGAS = "sagas"
+SAGAS = WORD
 """The part's name, and the word that wakes it."""
 _COMPARE_EVERY = timedelta(seconds=10)
 _SWEEP_EVERY = timedelta(seconds=30)
@@ -70,7 +70,7 @@ class SagaEngine:
         self.settings = settings or SagaSettings()
         self._hears_late = hears_late
         self._definitions = definitions
-        self._stopping = asyncio.Event()
+        self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._store = SagaStore(database)
         self._database = database
         self._leases = Leases(database, SCOPE, slots=0, ttl=self.settings.lease_ttl)
@@ -85,10 +85,10 @@ class SagaEngine:
             GroupWriter(self._store),
             asyncio.Semaphore(concurrency),
             ended=ended,
+            wake=self._wake.set,
         )
         self._upkeep = Upkeep(self._store, self.settings, self._transact)
         self._pace = Pace(database.clock)
-        self._wake = asyncio.Event()
         self._room = asyncio.Event()
         """Set when one that ran here does not any more."""
         self._may_have_claimed = False

@@ -113,6 +113,10 @@ class Undone:
     fact: Literal["undone"] = "undone"
 
 
+PARENT = "parent"
+"""Who has ended a saga that was cancelled by the one that had started it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The code has come to its end: with a value, as JSON, or with an error."""

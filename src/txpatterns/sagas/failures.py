@@ -7,7 +7,7 @@ from functools import partial
 from txpatterns.errors import Reject
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas import compensation
-from txpatterns.sagas.decisions import Again, Tell, after_attempt
+from txpatterns.sagas.decisions import Again, Tell, after_attempt, failure_of
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import StepRaised
 from txpatterns.sagas.opened import Open
@@ -25,6 +25,10 @@ class Failures:
     async def of_step(self, opened: Open, error: BaseException) -> None:
         """A step has failed: the code is told, or it is tried again."""
         await self.follow(opened, self.decide(error, opened, opened.operation.work.ladder))
+
+    async def of_waiting(self, opened: Open, error: BaseException) -> None:
+        """What would be waited for cannot be: the code is told."""
+        await self.follow(opened, Tell(failure_of(error)))
 
     def decide(self, error: BaseException, opened: Open, ladder: RetryLadder) -> Tell | Again:
         """Decide what follows an attempt."""

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     GATHER = "gather"
     WAIT = "wait"
     COMMAND = "command"
+    CHILD = "child"
     FIRST = "first"
     EMIT = "emit"
     PIVOT = "pivot"
@@ -124,6 +125,23 @@ class Outside:
     def limit(self) -> timedelta | None:
         """How long it is waited for, at most; None: for ever."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Child(Outside):
+    """Another saga, which is started and whose end is waited for."""
+
+    type: str
+    id: str
+    version: int
+    args: str
+    """Its arguments, as JSON."""
+    digest: str
+    form: Form
+    compensate: Callable[..., Any] | None
+    arguments: tuple[Any, ...]
+    ladder: RetryLadder
+    """Of the compensation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,3 +17,5 @@ class Pending:
     """The events, each with its path."""
     unwaits: list[str] = field(default_factory=list)
     """The paths of what is waited for no longer."""
+    cancels: list[tuple[str, str]] = field(default_factory=list)
+    """The types and ids of children among these."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar, TypeVarTuple
 
@@ -18,7 +17,7 @@ from txpatterns.errors import SagaDefinitionError
 from txpatterns.hooks import HookList
 from txpatterns.messages import Event, new_id
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.definitions import Definitions
+from txpatterns.sagas.definitions import Definitions, check_id
 from txpatterns.sagas.handles import Ends, Handle
 from txpatterns.sagas.signal_store import Arrival
 from txpatterns.sagas.store import Claimed, SagaStore, Start
@@ -26,8 +25,6 @@ from txpatterns.sagas.values import digest_of
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-_ID = re.compile(r"[!-~]{1,200}")
 
 
 class Runner(Protocol):
@@ -82,10 +79,7 @@ class Sagas:
             IdReused: at the commit: there is a saga with this id and other arguments.
         """
         definition = self.definitions.of(saga)
-        if not _ID.fullmatch(id):
-            raise SagaDefinitionError(
-                f"{id[:40]!r} is no id for a saga.", fix="Use 1 to 200 printable ASCII characters."
-            )
+        check_id(id)
         text, _ = definition.arguments.write(args)
         headers = {CORRELATION_ID: id, **current_lineage(), **self._hooks.headers()}
         version = definition.options.version

@@ -10,6 +10,8 @@ from txpatterns.database.schema import BigIdentity, Instant, metadata
 
 SCOPE = "sagas"
 """The scope of the memberships: who is no member of it any more owns no saga."""
+WORD = "sagas"
+"""The word that wakes those who run sagas."""
 
 
 class Status(StrEnum):
@@ -25,6 +27,14 @@ class Status(StrEnum):
     """Its code has come to its end."""
     COMPENSATED = "compensated"
     """It has failed, and all is undone that can be."""
+
+
+class Brought(StrEnum):
+    """What a saga waits for that others bring."""
+
+    EVENT = "event"
+    CHILD = "child"
+    """The end of a saga that it has started."""
 
 
 saga_table = sa.Table(
@@ -49,6 +59,8 @@ saga_table = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("ended_at", Instant),
+    sa.Column("parent", sa.BigInteger, comment="the number of the saga that has started it, and waits for it"),
+    sa.Column("parent_path", sa.String(200), comment="of the operation that waits there"),
     sa.UniqueConstraint("type", "id", name="uq_txp_saga_type"),
     *(
         sa.Index(name, column, postgresql_where=sa.text(condition), sqlite_where=sa.text(condition))
@@ -57,6 +69,7 @@ saga_table = sa.Table(
             ("ix_txp_saga_owner", "owner", "owner IS NOT NULL"),
             ("ix_txp_saga_attention", "number", "attention IS NOT NULL"),
             ("ix_txp_saga_ended", "ended_at", "ended_at IS NOT NULL"),
+            ("ix_txp_saga_parent", "parent", "parent IS NOT NULL"),
         )
     ),
     postgresql_with={"fillfactor": "70"},
@@ -80,6 +93,7 @@ saga_wait_table = sa.Table(
     metadata,
     sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("path", sa.String(200), primary_key=True, comment="of the operation that waits"),
+    sa.Column("kind", sa.String(10), nullable=False, comment="what it waits for"),
     sa.Column("channel", sa.String(300), nullable=False),
     sa.Column("key", sa.String(500), nullable=False),
     sa.Column("after", sa.BigInteger, nullable=False, comment="the last signal that the saga has had of these"),

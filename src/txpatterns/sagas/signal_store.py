@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite
-from txpatterns.sagas.schema import Status, saga_signal_table, saga_table, saga_wait_table
+from txpatterns.sagas.arrivals import can_be_woken, has_come
+from txpatterns.sagas.schema import Brought, Status, saga_signal_table, saga_table, saga_wait_table
 
 _saga, _wait, _signal = saga_table.c, saga_wait_table.c, saga_signal_table.c
 _LOCK = 7431
@@ -23,12 +24,13 @@ _CHUNK = 500
 
 
 class WaitRow(NamedTuple):
-    """One operation that waits for an event."""
+    """One operation that waits for something: for an event, or for the end of the saga of this type and id."""
 
     path: str
     channel: str
     key: str
     after: int
+    kind: str = Brought.EVENT
 
 
 class Arrival(NamedTuple):
@@ -55,11 +57,13 @@ class SignalStore:
 
     def wait(self, connection: Connection, saga: int, row: WaitRow) -> bool:
         """Let a saga wait; says whether what it waits for is there already."""
-        self._lock(connection, row.channel, row.key)
+        is_for_event = row.kind == Brought.EVENT
+        if is_for_event:
+            self._lock(connection, row.channel, row.key)
         values = {"saga": saga, **row._asdict()}
         insert = insert_into(saga_wait_table, on_sqlite=is_sqlite(connection)).values(**values)
         self._run(connection, insert.on_conflict_do_nothing().inline())
-        return self._run(connection, _first_of(row)).first() is not None
+        return is_for_event and self._run(connection, _first_of(row)).first() is not None
 
     def find(self, connection: Connection, row: WaitRow) -> Arrived | None:
         """Give the first event that has arrived for a wait."""
@@ -84,8 +88,9 @@ class SignalStore:
         new = insert.on_conflict_do_nothing().returning(_signal.id)  # drivers do not all count what is inserted
         if self._run(connection, new).first() is None:
             return False
-        waiting = sa.select(_wait.saga).where(_wait.channel == arrival.channel, _wait.key == arrival.key)
-        locked = sa.select(_saga.number).where(_saga.number.in_(waiting), _can_be_woken()).order_by(_saga.number)
+        named = (_wait.channel == arrival.channel, _wait.key == arrival.key)
+        waiting = sa.select(_wait.saga).where(*named, _wait.kind == Brought.EVENT)
+        locked = sa.select(_saga.number).where(_saga.number.in_(waiting), can_be_woken()).order_by(_saga.number)
         if not is_sqlite(connection):
             locked = locked.with_for_update(key_share=True)
         numbers = list(self._run(connection, locked).scalars())
@@ -94,15 +99,10 @@ class SignalStore:
             self._run(connection, wake)
         return True
 
-    def has_arrived(self) -> sa.ColumnElement[bool]:
-        """Say that something has arrived that a saga waits for, in a statement about ``txp_saga``."""
-        fitting = sa.and_(_signal.channel == _wait.channel, _signal.key == _wait.key, _signal.id > _wait.after)
-        return sa.exists().where(_wait.saga == _saga.number, fitting)
-
     def sweep(self, connection: Connection) -> int:
         """Wake the sagas that sleep although what they wait for is there; says how many those were."""
         asleep = (_saga.status == Status.WAITING, sa.or_(_saga.due_at.is_(None), _saga.due_at > self.database.now()))
-        found = sa.select(_saga.number).where(*asleep, self.has_arrived()).limit(_CHUNK)
+        found = sa.select(_saga.number).where(*asleep, has_come()).limit(_CHUNK)
         if not is_sqlite(connection):
             found = found.with_for_update(skip_locked=True, key_share=True)
         numbers = list(connection.execute(found).scalars())
@@ -113,8 +113,8 @@ class SignalStore:
         return len(numbers)
 
     def nudged(self, connection: Connection, sagas: Sequence[int]) -> list[int]:
-        """Say for which of these sagas something has arrived."""
-        query = sa.select(_saga.number).where(_saga.number.in_(list(sagas)), self.has_arrived())
+        """Say for which of these sagas something has come."""
+        query = sa.select(_saga.number).where(_saga.number.in_(list(sagas)), has_come())
         return list(connection.execute(query).scalars())
 
     def clean(self, connection: Connection, older_than: timedelta) -> int:
@@ -140,9 +140,4 @@ def _first_of(row: WaitRow) -> sa.Select[tuple[int, str]]:
 def _is_awaited() -> sa.ColumnElement[bool]:
     """Say that a saga waits for a signal that it has not had, in a statement about ``txp_saga_signal``."""
     fitting = sa.and_(_signal.channel == _wait.channel, _signal.key == _wait.key, _signal.id > _wait.after)
-    return sa.exists().where(fitting).correlate(saga_signal_table)
-
-
-def _can_be_woken() -> sa.ColumnElement[bool]:
-    """Leave alone what a person decides about, and what has ended."""
-    return sa.and_(_saga.ended_at.is_(None), sa.or_(_saga.status == Status.WAITING, _saga.due_at.is_not(None)))
+    return sa.exists().where(fitting, _wait.kind == Brought.EVENT).correlate(saga_signal_table)

@@ -17,7 +17,9 @@ from txpatterns.database.dialects import insert_into, is_sqlite, moment
 from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
+from txpatterns.sagas.arrivals import has_come
 from txpatterns.sagas.facts import Fact, read, written
+from txpatterns.sagas.neighbours import NOTHING, Beside, Neighbours
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
 from txpatterns.sagas.statements import WRITE, parameters
@@ -26,7 +28,10 @@ from txpatterns.text import storable
 _saga, _journal = saga_table.c, saga_journal_table.c
 
 NOW = timedelta(0)
-_GIVEN = ("type", "id", "version", "status", "args", "digest", "headers", "run", "owner", "epoch")
+_GIVEN = (
+    *("type", "id", "version", "status", "args", "digest", "headers", "run", "owner", "epoch"),
+    *("parent", "parent_path"),
+)
 _START = {
     on_sqlite: insert_into(saga_table, on_sqlite=on_sqlite)
     .values({**{name: sa.bindparam(name) for name in _GIVEN}, "started_at": moment("now"), "due_at": moment("now")})
@@ -49,6 +54,9 @@ class Start:
     args: str
     digest: str
     headers: Mapping[str, str]
+    parent: int | None = None
+    """The number of the saga that starts it."""
+    parent_path: str | None = None
     claimed: Claimed | None = None
     """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
 
@@ -71,6 +79,8 @@ class Claimed:
     started_at: datetime
     claimed_at: datetime
     """By the database's clock."""
+    parent: int | None = None
+    """The number of the saga that waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +129,21 @@ class Write:
     rests: bool = False
     """Whether nothing is done any more until an event comes: it must not have come meanwhile."""
     waits_no_more: bool = False
-    """Whether the saga has waited for events, and has ended."""
+    """Whether it waits for nothing any more of what it has waited for until then."""
+    starts: Sequence[Start] = ()
+    """The children that begin with it."""
+    beside: Beside = NOTHING
+    """What becomes of other sagas by it."""
 
     @property
-    def concerns_signals(self) -> bool:
+    def concerns_waits(self) -> bool:
         """Whether what the saga waits for changes."""
         return bool(self.waits or self.unwaits or self.took or self.waits_no_more)
 
     @property
     def is_plain(self) -> bool:
         """Whether it is about the saga's row and its journal alone."""
-        return not (self.concerns_signals or self.rests)
+        return not (self.concerns_waits or self.rests or self.starts or self.beside)
 
     @property
     def is_one_statement(self) -> bool:
@@ -147,6 +161,7 @@ class SagaStore:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.signals = SignalStore(database)
+        self._neighbours = Neighbours(database)
 
     def start(self, connection: Connection, start: Start, owner: str | None = None) -> bool:
         """Begin a saga in the connection's transaction; says whether there was none with this id.
@@ -154,9 +169,9 @@ class SagaStore:
         Where there is an ``owner`` it has the saga from the commit on, as if it had claimed it.
 
         Raises:
-            IdReused: there is one, with other arguments.
+            IdReused: there is one, with other arguments, or that is no child of the same parent.
         """
-        given = {
+        given: dict[str, object] = {
             "type": start.type,
             "id": start.id,
             "version": start.version,
@@ -167,18 +182,22 @@ class SagaStore:
             "run": 1,
             "owner": owner,
             "epoch": 0 if owner is None else 1,
+            "parent": start.parent,
+            "parent_path": start.parent_path,
+            "now": self.database.seconds(),
         }
-        given["now"] = self.database.seconds()
         row = self.database.execute_beside(connection, _START[is_sqlite(connection)], given).first()
         if row is not None:
             if owner is not None:
                 start.claimed = _claimed(start, row.number, row.started_at)
             return True
-        query = sa.select(_saga.digest).where(_saga.type == start.type, _saga.id == start.id)
-        if self.database.execute_beside(connection, query).scalar_one_or_none() == start.digest:
+        query = sa.select(_saga.digest, _saga.parent).where(_saga.type == start.type, _saga.id == start.id)
+        found = self.database.execute_beside(connection, query).first()
+        if found is not None and found.digest == start.digest and start.parent in (None, found.parent):
             return False
+        other = "with other arguments" if start.parent is None else "with other arguments, or of another parent"
         raise IdReused(
-            f"There is a saga {start.id} of {start.type} already, with other arguments.",
+            f"There is a saga {start.id} of {start.type} already, {other}.",
             fix="Give each saga an id of its own; the same id with the same arguments is the same saga.",
         )
 
@@ -223,7 +242,9 @@ class SagaStore:
             if self.database.execute_beside(connection, WRITE, given).first() is None:
                 raise LeaseLost(f"Another process goes on with {saga.id}.")
             return
-        arrived = self._wait(connection, saga.number, write) if write.concerns_signals else False
+        if write.beside:
+            self._neighbours.change(connection, saga.number, write.beside)
+        arrived = self._wait(connection, saga.number, write) if write.concerns_waits else False
         if write.standing is not None and (write.rests or arrived):
             is_mine = self._rest(connection, saga, write.standing)
             guard = None
@@ -235,6 +256,8 @@ class SagaStore:
             raise LeaseLost(f"Another process goes on with {saga.id}.")
         if write.facts and not self._note(connection, saga, n, write.facts, guard):
             raise LeaseLost(f"Another process goes on with {saga.id}.")
+        for start in write.starts:
+            self.start(connection, start)
 
     def _guard(
         self, connection: Connection, saga: Claimed, standing: Standing | None
@@ -288,7 +311,7 @@ class SagaStore:
         if self.database.execute_beside(connection, lock).first() is None:
             return False
         values = self._values(standing)
-        values["due_at"] = sa.case((self.signals.has_arrived(), self.database.now()), else_=values["due_at"])
+        values["due_at"] = sa.case((has_come(), self.database.now()), else_=values["due_at"])
         update = sa.update(saga_table).where(*mine).values(**values)
         return self.database.execute_beside(connection, update).rowcount == 1
 
@@ -310,8 +333,14 @@ class SagaStore:
         return connection.execute(update.values(owner=None)).rowcount
 
     def clean(self, connection: Connection, older_than: timedelta) -> int:
-        """Forget some sagas that have ended longer ago than that, with their journals; says how many."""
-        old = sa.select(_saga.number).where(_saga.ended_at < self.database.now(-older_than)).limit(_CHUNK)
+        """Forget some sagas that have ended longer ago than that, with their journals; says how many.
+
+        A child is kept as long as its parent may still ask what it has come to.
+        """
+        parent = saga_table.alias("parent").c
+        is_needed = sa.exists().where(parent.number == _saga.parent, parent.ended_at.is_(None))
+        ended = (_saga.ended_at < self.database.now(-older_than), sa.not_(is_needed))
+        old = sa.select(_saga.number).where(*ended).limit(_CHUNK)
         if not is_sqlite(connection):
             old = old.with_for_update(skip_locked=True)
         numbers = list(connection.execute(old).scalars())
@@ -431,4 +460,5 @@ def claimed_of(row: RowMapping) -> Claimed:
         headers=json.loads(row["headers"]),
         started_at=row["started_at"],
         claimed_at=row["now"],
+        parent=row["parent"],
     )

@@ -35,6 +35,8 @@ class Tools:
     random: Random = field(default_factory=Random)
     ended: Callable[[str, str], None] = lambda _type, _id: None
     """Told of each saga that has ended: its type and its id."""
+    wake: Callable[[], None] = lambda: None
+    """Told that other sagas are due."""
     timeouts_from: float = 0.0
     """From when on, by the monotonic clock, events may be given up: those that came while nobody ran are read first."""
 

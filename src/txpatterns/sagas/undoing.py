@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from txpatterns.sagas.operations import CallOut, Operation, Step
+from txpatterns.sagas.operations import CallOut, Child, Operation, Step
 
 _LEAST_SETTLING = timedelta(seconds=30)
 
@@ -29,8 +29,10 @@ class Deed:
 
     @property
     def can_be_undone(self) -> bool:
-        """Whether it has a compensation."""
+        """Whether it has a compensation, or is a child that may go on."""
         work = self.operation.work
+        if isinstance(work, Child):
+            return self.is_in_doubt or work.compensate is not None
         return isinstance(work, (Step, CallOut)) and work.compensate is not None
 
 
@@ -52,11 +54,18 @@ class Undoing:
         settling = max(2 * operation.work.timeout, _LEAST_SETTLING)
         self._deeds.append(Deed(operation, None, began_at + settling.total_seconds(), is_in_doubt=True))
 
+    def may_go_on(self, operation: Operation[Any]) -> None:
+        """Nobody waits any more for the end of a child."""
+        self._deeds.append(Deed(operation, is_in_doubt=True))
+
     def undid(self, path: str) -> None:
         """A deed is undone."""
         self._undone.add(path)
 
     def next(self) -> Deed | None:
         """Give the deed that is to be undone next; None: nothing is left."""
-        left = (deed for deed in reversed(self._deeds) if deed.can_be_undone and deed.path not in self._undone)
-        return next(left, None)
+        return next(self.left(), None)
+
+    def left(self) -> Iterator[Deed]:
+        """Give the deeds that are to be undone, the next one first."""
+        return (deed for deed in reversed(self._deeds) if deed.can_be_undone and deed.path not in self._undone)

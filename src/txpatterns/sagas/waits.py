@@ -9,12 +9,15 @@ from typing import Any, Protocol
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import may_pass
+from txpatterns.errors import IdReused
+from txpatterns.sagas.children import Children
 from txpatterns.sagas.events import Events
 from txpatterns.sagas.facts import Waiting
 from txpatterns.sagas.opened import Open
+from txpatterns.sagas.operations import Child
 from txpatterns.sagas.store import Write
 from txpatterns.sagas.tools import outside_of_tasks
-from txpatterns.sagas.writer import SagaWriter
+from txpatterns.sagas.writer import Ahead, SagaWriter
 
 
 class Source(Protocol):
@@ -39,6 +42,7 @@ class Waits:
     def __init__(self, writer: SagaWriter) -> None:
         self._writer = writer
         self._events = Events(writer.course, writer.tools.database)
+        self._children = Children(writer.course, writer.tools.database)
 
     @property
     def are_some(self) -> bool:
@@ -50,7 +54,7 @@ class Waits:
         if not opened.is_registered:
             async with self._writer.lock:
                 if self._is_awaited(opened):
-                    await self._writer.write(self._begin(opened))
+                    await self._begin(opened)
         await self.look()
         tools = self._writer.tools
         async with self._writer.lock:
@@ -79,14 +83,17 @@ class Waits:
                 return opened, found
         return None
 
-    def _begin(self, opened: Open) -> Write:
-        """Let the saga wait; gives what is to be written."""
+    async def _begin(self, opened: Open) -> None:
+        """Let the saga wait. Raises Ahead where it cannot."""
         course, limit = self._writer.course, opened.operation.work.limit
         seconds = None if limit is None else limit.total_seconds()
         opened.is_registered, opened.is_running = True, False
         opened.due = inf if seconds is None else self._writer.tools.clock.monotonic() + seconds
         write = course.write([Waiting(opened.operation.mark, seconds)], course.resting())
-        return self._source_of(opened).begins(opened, write)
+        try:
+            await self._writer.write(self._source_of(opened).begins(opened, write))
+        except IdReused as error:
+            raise Ahead(opened.path, error) from error
 
     def _is_awaited(self, opened: Open) -> bool:
         """Whether the code still waits for it: another part may have come first."""
@@ -96,4 +103,4 @@ class Waits:
         return [each for each in self._writer.course.open.values() if each.is_registered]
 
     def _source_of(self, opened: Open) -> Source:
-        return self._events
+        return self._children if isinstance(opened.operation.work, Child) else self._events

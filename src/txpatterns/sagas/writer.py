@@ -91,6 +91,8 @@ class SagaWriter:
         self.course.rows += bool(write.facts)
         self.course.written()
         standing, saga, hooks = write.standing, self.saga, self.tools.hooks
+        if write.starts or write.beside:
+            self.tools.wake()
         if standing is None:
             return
         self.is_over = self.is_over or not standing.is_owned

@@ -45,6 +45,8 @@ def the_sagas() -> None:
         sa.Column("error", sa.Text),
         sa.Column("started_at", INSTANT, nullable=False),
         sa.Column("ended_at", INSTANT),
+        sa.Column("parent", sa.BigInteger, comment="the number of the saga that has started it, and waits for it"),
+        sa.Column("parent_path", sa.String(200), comment="of the operation that waits there"),
         sa.UniqueConstraint("type", "id", name="uq_txp_saga_type"),
         postgresql_with={"fillfactor": "70"},
         sqlite_autoincrement=True,
@@ -55,6 +57,7 @@ def the_sagas() -> None:
         ("ix_txp_saga_owner", "owner", "owner"),
         ("ix_txp_saga_attention", "number", "attention"),
         ("ix_txp_saga_ended", "ended_at", "ended_at"),
+        ("ix_txp_saga_parent", "parent", "parent"),
     ):
         some = sa.text(f"{needed} IS NOT NULL")
         op.create_index(name, "txp_saga", [column], postgresql_where=some, sqlite_where=some)
@@ -77,6 +80,7 @@ def what_they_wait_for() -> None:
         "txp_saga_wait",
         sa.Column("saga", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("path", sa.String(200), primary_key=True, comment="of the operation that waits"),
+        sa.Column("kind", sa.String(10), nullable=False, comment="what it waits for"),
         sa.Column("channel", sa.String(300), nullable=False),
         sa.Column("key", sa.String(500), nullable=False),
         sa.Column("after", sa.BigInteger, nullable=False, comment="the last signal that the saga has had of these"),

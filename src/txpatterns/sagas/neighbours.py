@@ -1,0 +1,110 @@
+"""What a saga's write does to other sagas: it wakes the one that waits for its end, and cancels its children.
+
+All rows that a write locks it locks at once, in the order of their numbers. A child is younger than its parent, so the
+parent's row is locked first by both: one of them sees the other, whichever comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from txpatterns.coordination import say
+from txpatterns.database.database import Database
+from txpatterns.database.dialects import is_sqlite
+from txpatterns.errors import SagaDiverged
+from txpatterns.sagas.arrivals import can_be_woken
+from txpatterns.sagas.facts import PARENT, Fact, Failure, Finished, Noted, read, written
+from txpatterns.sagas.operations import Aborted, Kind
+from txpatterns.sagas.schema import WORD, Status, saga_journal_table, saga_table, saga_wait_table
+from txpatterns.text import storable
+
+_saga, _journal = saga_table.c, saga_journal_table.c
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a write does to other sagas than its own."""
+
+    parent: int | None = None
+    """The number of the saga that is told of this one's end."""
+    cancels: Sequence[tuple[str, str]] = ()
+    """The types and ids of children whose ends nobody waits for any more."""
+
+    def __bool__(self) -> bool:
+        return self.parent is not None or bool(self.cancels)
+
+
+NOTHING = Beside()
+
+
+class Neighbours:
+    """The statements about other sagas than the one that writes."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def change(self, connection: Connection, saga: int, beside: Beside) -> None:
+        """Do what a write does to others, in its transaction, before anything of its own row is locked."""
+        woken = [] if beside.parent is None else [beside.parent]
+        children = self._children(connection, saga, beside.cancels) if beside.cancels else []
+        self._lock(connection, {saga, *woken, *children})
+        if woken:
+            wake = sa.update(saga_table).where(_saga.number.in_(woken), can_be_woken())
+            self._run(connection, wake.values(due_at=self.database.now()))
+        for number in children:
+            self._cancel(connection, number, saga)
+        say(connection, WORD)
+
+    def _children(self, connection: Connection, saga: int, which: Sequence[tuple[str, str]]) -> list[int]:
+        mine = sa.select(_saga.number).where(_saga.parent == saga, _saga.ended_at.is_(None))
+        named = sa.or_(*(sa.and_(_saga.type == type_, _saga.id == id_) for type_, id_ in which))
+        return list(self._run(connection, mine.where(named)).scalars())
+
+    def _lock(self, connection: Connection, numbers: Iterable[int]) -> None:
+        if not is_sqlite(connection):
+            query = sa.select(_saga.number).where(_saga.number.in_(sorted(numbers))).order_by(_saga.number)
+            self._run(connection, query.with_for_update(key_share=True)).all()
+
+    def _cancel(self, connection: Connection, number: int, parent: int) -> None:
+        """Undo a saga whose row is locked, wherever its code is; one that only goes forward goes on."""
+        query = sa.select(_saga.run, _saga.status, _saga.ended_at).where(_saga.number == number)
+        row = self._run(connection, query).one()
+        if row.ended_at is not None or row.status == Status.COMPENSATING:
+            return
+        mine = (_journal.saga == number, _journal.run == row.run)
+        texts = self._run(connection, sa.select(_journal.facts).where(*mine).order_by(_journal.n)).scalars().all()
+        if _is_past_pivot(texts):
+            return
+        cancelled = Failure(f"{Aborted.__module__}:{Aborted.__qualname__}", "its parent does not wait for it any more")
+        entry = {"saga": number, "run": row.run, "n": len(texts) + 1, "at": self.database.now()}
+        facts: list[Fact] = [Finished(failure=cancelled, by=PARENT)]
+        self._run(connection, sa.insert(saga_journal_table).inline().values(**entry, facts=written(facts)))
+        self._run(connection, sa.delete(saga_wait_table).where(saga_wait_table.c.saga == number))
+        undone = {
+            "status": Status.COMPENSATING,
+            "owner": None,
+            "epoch": _saga.epoch + 1,  # whoever runs it writes nothing any more
+            "due_at": self.database.now(),
+            "attention": None,
+            "crashes": 0,
+            "diverged": None,
+            "error": storable(f"Aborted: {cancelled.text}"),
+        }
+        self._run(connection, sa.update(saga_table).where(_saga.number == number).values(**undone))
+
+    def _run(self, connection: Connection, statement: sa.Executable) -> sa.CursorResult[Any]:
+        return self.database.execute_beside(connection, statement)
+
+
+def _is_past_pivot(texts: Sequence[str]) -> bool:
+    """Whether a journal has a pivot; one that cannot be read may."""
+    try:
+        facts = [fact for text in texts for fact in read(text)]
+    except SagaDiverged:
+        return True
+    return any(isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT for fact in facts)
