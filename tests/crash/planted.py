@@ -291,6 +291,8 @@ PLANTED = [
     Planted("forget what is undone", saga_bugs.forgets_what_is_undone, _FLOWS["saga that fails"], "I20"),
     Planted("undo without a fact", saga_bugs.undoes_without_a_fact, _FLOWS["saga that fails"], "I20"),
     Planted("forget what a saga sends", saga_bugs.forgets_what_the_code_sends, _FLOWS["saga of steps"], "I1"),
+    Planted("leave children alone", saga_bugs.leaves_children_alone, _FLOWS["saga of others"], "I19"),
+    Planted("free a lock for nobody", saga_bugs.frees_a_lock_for_nobody, _FLOWS["saga of others, undone"], "I19"),
     Planted(
         "go on after a write that may be lost",
         saga_bugs.goes_on_after_a_write_that_may_be_lost,

@@ -12,6 +12,8 @@ from txpatterns.execution import Came, Result
 from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
 from txpatterns.sagas.facts import Undone
+from txpatterns.sagas.lock_store import LockStore
+from txpatterns.sagas.neighbours import Neighbours
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.schema import saga_table
 from txpatterns.sagas.steps import Steps
@@ -103,6 +105,15 @@ def goes_on_after_a_write_that_may_be_lost(_: Surroundings) -> None:
         with suppress(Exception):
             await self.tools.database.transact(lambda connection: self.put(connection, rows, write))
         self.took(write)
+
+
+def leaves_children_alone(_: Surroundings) -> None:
+    instead_of(_PATCH, Neighbours, Neighbours._cancel)(lambda self, connection, number, parent: None)
+
+
+def frees_a_lock_for_nobody(_: Surroundings) -> None:
+    """Whoever waits for it sleeps on: nobody looks after it, either."""
+    instead_of(_PATCH, LockStore, LockStore._pass_on)(lambda self, connection, names: [])
 
 
 def undoes_without_a_fact(_: Surroundings) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,6 @@ from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Ended, Finished, Undone, read
-from txpatterns.sagas.operations import Wait
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
@@ -28,6 +28,7 @@ from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
 from txpatterns.testing.explorer import INVARIANTS, Flow, Invariant, State, Surroundings, done_at
 
+IDS = ("saga-1", "saga-2")
 LADDER = RetryLadder((timedelta(seconds=1),) * 30)
 """Two processes that take each other for dead, each an hour ahead, use up an attempt at every turn."""
 
@@ -190,34 +191,67 @@ def of_events(branch: Branch) -> Any:
     return transfer
 
 
-def of_commands(branch: Branch) -> Any:
-    async def transfer(saga: SagaContext, first: str) -> int:
-        def ask(number: int) -> Wait[Asked]:
-            event = Noted(account=first, number=number)
-            return saga.command(event, reply=Asked, key=saga.id, timeout=timedelta(days=3))
+def with_parts(branch: Branch) -> Callable[..., Any]:
+    """Register what the transfers start, and give it."""
 
-        early = await ask(1)
-        late, _ = await saga.gather(ask(2), saga.step(pay, first, compensate=take_back))
-        return early.number + late.number
+    async def part(saga: SagaContext, to: str, after: float) -> str:
+        told = await saga.step(pay, to, compensate=take_back)
+        await saga.sleep(timedelta(minutes=after))
+        return told
+
+    branch.sagas.definitions.add(part, "part", Options(retry=LADDER))
+    return part
+
+
+def of_others(branch: Branch) -> Any:
+    """A command and its answer, a lock, a child, and one that is cancelled."""
+    part = with_parts(branch)
+
+    async def transfer(saga: SagaContext, first: str) -> int:
+        ask = Noted(account=first, number=1)
+        early = await saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=3))
+        await saga.lock("till", timeout=timedelta(days=30))
+        late, told = await saga.gather(
+            saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=3)),
+            saga.child(part, first, 0, id=f"{saga.id}-part"),
+        )
+        await saga.first(saga.child(part, "b", 10_000, id=f"{saga.id}-late"), saga.sleep(timedelta(minutes=1)))
+        return early.number + late.number if told == f"paid {first}" else 0
 
     return transfer
 
 
-async def start_and_ask(branch: Branch) -> None:
+def of_others_that_are_undone(branch: Branch) -> Any:
+    part = with_parts(branch)
+
+    async def transfer(saga: SagaContext, first: str) -> None:
+        await saga.lock("till", timeout=timedelta(days=5))
+        await saga.step(pay, "b", compensate=take_back)
+        await saga.child(part, first, 1, id=f"{saga.id}-part", compensate=take_back_part)
+        raise ValueError("no")
+
+    return transfer
+
+
+async def take_back_part(tx: StepTransaction, to: str, after: float) -> None:
+    await take_back(tx, to)
+
+
+async def start_and_ask(branch: Branch, ids: Sequence[str] = IDS) -> None:
     """Bring the sagas' events before their start, and after."""
-    for id_ in ("saga-1", "saga-2"):
+    for id_ in ids:
         async with branch.bank.session() as session:
             branch.sagas.bring(session, Asked(account=id_, number=1), f"{id_} 1")
-    await start_two(branch)
-    for id_ in ("saga-1", "saga-2"):
+    await start(branch, ids)
+    for id_ in ids:
         async with branch.bank.session() as session:
             branch.sagas.bring(session, Asked(account=id_, number=2), f"{id_} 2")
 
 
-async def ask_and_run(branch: Branch) -> None:
+async def ask_and_run(branch: Branch, ids: Sequence[str] = IDS) -> None:
     running = asyncio.ensure_future(branch.run_until_nothing_waits())
     try:
-        await start_and_ask(branch)
+        await start_and_ask(branch, ids)
         await running
         await branch.run_until_nothing_waits()  # what was started when there was nothing to do yet
     finally:
@@ -225,9 +259,9 @@ async def ask_and_run(branch: Branch) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def ask_again_and_run(branch: Branch) -> None:
+async def ask_again_and_run(branch: Branch, ids: Sequence[str] = IDS) -> None:
     """Whoever brings events brings them again when he does not know whether they have come."""
-    await start_and_ask(branch)
+    await start_and_ask(branch, ids)
     await branch.run_until_nothing_waits()
 
 
@@ -296,10 +330,14 @@ async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> As
 
 
 async def start_two(branch: Branch) -> None:
-    (definition,) = branch.sagas.definitions
-    for number in (1, 2):
+    await start(branch, IDS)
+
+
+async def start(branch: Branch, ids: Sequence[str]) -> None:
+    definition = next(each for each in branch.sagas.definitions if each.type == "bank.transfer")
+    for id_ in ids:
         async with branch.bank.session() as session:
-            branch.sagas.start(session, definition.function, "a", id=f"saga-{number}")
+            branch.sagas.start(session, definition.function, "a", id=id_)
 
 
 async def start_and_run(branch: Branch) -> None:
@@ -323,7 +361,7 @@ def steps_happen_once(state: State) -> None:
     steps, undone = 0, 0
     for facts in journals(state).values():
         steps += sum(isinstance(fact, Ended) and fact.mark.kind == "step" for fact in facts)
-        undone += sum(isinstance(fact, Undone) and fact.mark.kind == "step" for fact in facts)
+        undone += sum(isinstance(fact, Undone) and fact.mark.kind in ("step", "child") for fact in facts)
     told = sum(consumer.startswith("pay") for _, consumer in effects), sum(c.startswith("undo") for _, c in effects)
     assert told == (steps, undone), f"I20: effects {told}, facts {(steps, undone)}"
 
@@ -332,7 +370,7 @@ def what_is_compensated_is_undone_in_reverse(state: State) -> None:
     """I22: all that was done is undone once, the last first, and nothing else."""
     for saga in state.rows("SELECT * FROM txp_saga"):
         facts = journals(state)[saga["number"]]
-        done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind in ("step", "call")]
+        done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind in ("step", "call", "child")]
         undone = [fact.mark.path for fact in facts if isinstance(fact, Undone)]
         expected = done[::-1] if saga["status"] == "compensated" else []
         assert undone == expected, f"I22: {saga['id']} is {saga['status']}, done {done}, undone {undone}"
@@ -380,6 +418,38 @@ def calls_have_one_effect(state: State, *, charges: int) -> None:
         assert refunded == wanted, f"I22: {saga['id']} has charged {sorted(charged)}, refunded {sorted(refunded)}"
 
 
+def families_have_ended(state: State) -> None:
+    """I19, I24, I1: a parent and the child that it waited for; the other is cancelled; each command is sent once."""
+    _are_families(state, IDS[:1], {"": "completed", "-part": "completed", "-late": "compensated"})
+    results = {row["result"] for row in state.rows("SELECT result FROM txp_saga WHERE parent IS NULL")}
+    assert results == {"3"}, f"I24: {results}"
+    assert not state.rows("SELECT * FROM txp_saga_wait"), "I24: something is waited for"
+    paid = len(state.rows("SELECT * FROM effect WHERE consumer LIKE 'pay%'"))
+    commands = sum(row["topic"] == "notes" for row in state.committed) - paid
+    assert commands == 2, f"I1: {commands} commands"
+
+
+def families_that_failed_have_ended(state: State) -> None:
+    """I19: the parents are undone, and their children are not: what those did the parents have undone."""
+    _are_families(state, IDS, {"": "compensated", "-part": "completed"})
+
+
+def _are_families(state: State, parents: Sequence[str], expected: dict[str, str]) -> None:
+    statuses = {row["id"]: row["status"] for row in state.rows("SELECT id, status FROM txp_saga")}
+    wanted = {f"{parent}{end}": status for parent in parents for end, status in expected.items()}
+    assert statuses == wanted, f"I19: {statuses}"
+
+
+def locks_are_had_one_after_the_other(state: State) -> None:
+    """I24: each has had the lock, none has it still, and nobody did anything between what one has done with it."""
+    assert not state.rows("SELECT * FROM txp_saga_lock"), "I24: something is locked"
+    had = [f for facts in journals(state).values() for f in facts if isinstance(f, Ended) and f.mark.kind == "lock"]
+    assert len(had) == 2, f"I24: {len(had)} have had the lock"
+    parents = [row["message_id"] for row in state.rows("SELECT * FROM effect ORDER BY id")]
+    turns = [id_ for id_, _ in groupby(id_ for id_ in parents if id_ in ("saga-1", "saga-2"))]
+    assert len(turns) == len(set(turns)), f"I24: two have had the lock at once: {parents}"
+
+
 RIGHT: tuple[Invariant, ...] = (
     *INVARIANTS,
     money_is_conserved,
@@ -414,12 +484,17 @@ SAGA_FLOWS = [
         (*COMPLETED, events_were_had_in_order),
     ),
     Flow(
-        "saga of commands",
-        partial(branch, define=of_commands),
-        ask_and_run,
-        ask_again_and_run,
+        "saga of others",
+        partial(branch, define=of_others),
+        partial(ask_and_run, ids=IDS[:1]),
+        partial(ask_again_and_run, ids=IDS[:1]),
         None,
-        (*COMPLETED, events_were_had_in_order, partial(all_is_sent, times=3)),
+        (*RIGHT, families_have_ended),
+    ),
+    flow(
+        "saga of others, undone",
+        of_others_that_are_undone,
+        (*RIGHT, families_that_failed_have_ended, locks_are_had_one_after_the_other),
     ),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
 ]

@@ -59,7 +59,8 @@ class Rebuilt:
                 write = await outside_of_tasks(partial(course.failed, mark.path, failure))
             case _:
                 return Write()
-        return replace(write, unwaits=[mark.path, *write.unwaits])
+        leaves = replace(write.beside, leaves=[mark.path, *write.beside.leaves])
+        return replace(write, unwaits=[mark.path, *write.unwaits], beside=leaves)
 
     def open(self, path: str) -> Operation[Any]:
         """Give the operation that its code waits for at a place.

@@ -25,7 +25,7 @@ from txpatterns.sagas.decisions import failure_of
 from txpatterns.sagas.engine import SAGAS
 from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Noted, Undone, written
 from txpatterns.sagas.neighbours import Beside, Neighbours
-from txpatterns.sagas.operations import CallOut, Child, Kind, Operation, Sleep, Step
+from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Sleep, Step
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore
 from txpatterns.sagas.signals import WaitFor
@@ -120,7 +120,7 @@ class SagaInHand:
                 return Undone(rebuilt.to_undo(path))
             operation = rebuilt.open(path)
             why = f"skipped by an operator: {self._why}"
-            if isinstance(operation.work, WaitFor):
+            if isinstance(operation.work, (WaitFor, Lock)):
                 return Failed(operation.mark, failure_of(WaitTimedOut(why)))
             if not isinstance(operation.work, (Step, CallOut)):
                 fix = "See: txp saga resolve --help"
@@ -150,8 +150,10 @@ class SagaInHand:
             return False
         planned.send(connection)
         SignalStore(self.database).forget(connection, stood.saga.number, planned.told.unwaits)
-        if cancels := planned.told.beside.cancels:
-            Neighbours(self.database).change(connection, stood.saga.number, Beside(cancels=cancels))
+        told = planned.told.beside
+        beside = Beside(cancels=told.cancels, leaves=told.leaves)
+        if beside:
+            Neighbours(self.database).change(connection, stood.saga.number, beside)
         self._go_on(connection, stood, planned.facts)
         write_down(connection, self.database, stood, self.deed, planned.action, planned.path)
         return True

@@ -123,7 +123,7 @@ def show_(
     story = story_of(found.stood.entries, values=values)
     goes_on, others = _goes_on(found.entry), found.relations.waits
     opened = [] if found.entry.ended_at else open_of(found.stood.entries, goes_on=goes_on, code=code, others=others)
-    kept = {"parent": found.relations.parent}
+    kept = {"parent": found.relations.parent, "holds": "; ".join(found.relations.holds) or None}
     kept |= {"args": found.stood.saga.args, "result": found.result} if values else {}
     data = {**asdict(found.entry), **kept, "story": story, "open": opened, "deeds": found.deeds}
     head = {name: value for name, value in {**asdict(found.entry), **kept}.items() if value is not None}

@@ -17,7 +17,15 @@ SCHEMA_REVISION = "0003"
 """The last migration of this version."""
 
 DISPENSABLE: frozenset[str] = frozenset(
-    {"txp_audit", "txp_saga", "txp_saga_journal", "txp_saga_wait", "txp_saga_signal", "txp_saga_audit"}
+    {
+        "txp_audit",
+        "txp_saga",
+        "txp_saga_journal",
+        "txp_saga_wait",
+        "txp_saga_lock",
+        "txp_saga_signal",
+        "txp_saga_audit",
+    }
 )
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it
 can run before its migration does. A migration only adds, and what it adds may be left out of an INSERT, so that the

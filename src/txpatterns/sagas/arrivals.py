@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from txpatterns.sagas.schema import Brought, Status, saga_signal_table, saga_table, saga_wait_table
+from txpatterns.sagas.schema import Brought, Status, saga_lock_table, saga_signal_table, saga_table, saga_wait_table
 
-_saga, _wait, _signal = saga_table.c, saga_wait_table.c, saga_signal_table.c
+_saga, _wait = saga_table.c, saga_wait_table.c
+_signal, _lock = saga_signal_table.c, saga_lock_table.c
 _child = saga_table.alias("child").c
 
 
@@ -14,7 +15,8 @@ def has_come() -> sa.ColumnElement[bool]:
     """Say that something has come that a saga waits for."""
     event = sa.and_(_signal.channel == _wait.channel, _signal.key == _wait.key, _signal.id > _wait.after)
     end = sa.and_(_child.type == _wait.channel, _child.id == _wait.key, _child.ended_at.is_not(None))
-    return sa.or_(_waits(Brought.EVENT, event), _waits(Brought.CHILD, end))
+    held = sa.and_(_lock.saga == _wait.saga, _lock.name == _wait.key, _lock.held_at.is_not(None))
+    return sa.or_(_waits(Brought.EVENT, event), _waits(Brought.CHILD, end), _waits(Brought.LOCK, held))
 
 
 def can_be_woken() -> sa.ColumnElement[bool]:

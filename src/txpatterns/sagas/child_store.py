@@ -43,7 +43,8 @@ class ChildStore:
             return None
         if row.status == Status.COMPLETED:
             return EndOfChild(result=row.result)
-        return EndOfChild(failure=self._failure(connection, row.number, row.run) or Failure("saga:Failed", row.error))
+        failure = self._failure(connection, row.number, row.run)
+        return EndOfChild(failure=failure or Failure("txpatterns.errors:SagaFailed", row.error))
 
     def _failure(self, connection: Connection, number: int, run: int) -> Failure | None:
         """Give the error that a child has ended with, where its journal can be read."""

@@ -22,7 +22,7 @@ from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Waiting
 from txpatterns.sagas.neighbours import Beside
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Child, Kind, Operation, Outside, Sleep, Step
+from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Sleep, Step
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
@@ -207,7 +207,11 @@ class Course:
                 self.undoing.may_have_done(operation, self._past.finished)
         for path in [*turn.dropped, *self.running.waiting]:
             self._may_go_on(path)
-        return self.concluded(Write((), self.compensated())) if self.undoing.next() is None else None
+        if self.undoing.next() is None:
+            return self.concluded(Write((), self.compensated()))
+        waiting = self.running.waiting.values()
+        leaves = [each.mark.path for each in waiting if isinstance(each.work, Lock)]
+        return Write(beside=Beside(leaves=leaves)) if leaves else None
 
     def _may_go_on(self, path: str, opened: Open | None = None) -> bool:
         """Remember a child whose end is not waited for any more; says whether it is one that has begun."""
@@ -261,7 +265,7 @@ class Course:
                 pending.emits,
                 unwaits=pending.unwaits,
                 rests=waits and standing is not None and standing.status is Status.WAITING,
-                beside=Beside(cancels=pending.cancels),
+                beside=Beside(cancels=pending.cancels, leaves=pending.leaves),
             )
         )
 
@@ -269,8 +273,10 @@ class Course:
         """Add what goes with the end of the saga, where a write is that."""
         if write.standing is None or not write.standing.is_end:
             return write
-        waited = any(isinstance(each.work, Outside) for each in self.running.drawn.values())
-        return replace(write, waits_no_more=waited, beside=replace(write.beside, parent=self.saga.parent))
+        works = [each.work for each in self.running.drawn.values()]
+        waited, locked = (any(isinstance(work, kind) for work in works) for kind in (Outside, Lock))
+        beside = replace(write.beside, parent=self.saga.parent, frees=locked)
+        return replace(write, waits_no_more=waited, beside=beside)
 
     def at_rest(self, standing: Standing) -> Write:
         """Give what is to be written when nothing is left to do until a time, or until something comes."""

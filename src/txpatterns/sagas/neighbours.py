@@ -1,7 +1,7 @@
-"""What a saga's write does to other sagas: it wakes the one that waits for its end, and cancels its children.
+"""What a saga's write does to other sagas: it wakes its parent or who has a lock now, and cancels its children.
 
-All rows that a write locks it locks at once, in the order of their numbers. A child is younger than its parent, so the
-parent's row is locked first by both: one of them sees the other, whichever comes first.
+Names of locks are locked first. All rows that a write locks it locks at once, in the order of their numbers. A child is
+younger than its parent, so the parent's row is locked first by both: one of them sees the other, whichever comes first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from txpatterns.database.dialects import is_sqlite
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.arrivals import can_be_woken
 from txpatterns.sagas.facts import PARENT, Fact, Failure, Finished, Noted, read, written
+from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.operations import Aborted, Kind
 from txpatterns.sagas.schema import WORD, Status, saga_journal_table, saga_table, saga_wait_table
 from txpatterns.text import storable
@@ -34,9 +35,15 @@ class Beside:
     """The number of the saga that is told of this one's end."""
     cancels: Sequence[tuple[str, str]] = ()
     """The types and ids of children whose ends nobody waits for any more."""
+    asks: Sequence[tuple[str, str]] = ()
+    """The locks that it waits for from now on: paths and names."""
+    leaves: Sequence[str] = ()
+    """The paths of locks that it does not wait for any more."""
+    frees: bool = False
+    """Whether it lets go of all locks that it has."""
 
     def __bool__(self) -> bool:
-        return self.parent is not None or bool(self.cancels)
+        return self.parent is not None or self.frees or bool(self.cancels or self.asks or self.leaves)
 
 
 NOTHING = Beside()
@@ -47,11 +54,18 @@ class Neighbours:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._locks = LockStore(database)
 
     def change(self, connection: Connection, saga: int, beside: Beside) -> None:
         """Do what a write does to others, in its transaction, before anything of its own row is locked."""
+        for path, name in beside.asks:
+            self._locks.ask(connection, saga, path, name)
         woken = [] if beside.parent is None else [beside.parent]
+        if beside.frees or beside.leaves:
+            woken += self._locks.let_go(connection, saga, None if beside.frees else beside.leaves)
         children = self._children(connection, saga, beside.cancels) if beside.cancels else []
+        if not woken and not children:
+            return
         self._lock(connection, {saga, *woken, *children})
         if woken:
             wake = sa.update(saga_table).where(_saga.number.in_(woken), can_be_woken())

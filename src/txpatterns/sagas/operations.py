@@ -25,6 +25,7 @@ class Kind(StrEnum):
     WAIT = "wait"
     COMMAND = "command"
     CHILD = "child"
+    LOCK = "lock"
     FIRST = "first"
     EMIT = "emit"
     PIVOT = "pivot"
@@ -142,6 +143,19 @@ class Child(Outside):
     arguments: tuple[Any, ...]
     ladder: RetryLadder
     """Of the compensation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock(Outside):
+    """Having something alone, from then until the end of the saga."""
+
+    name: str
+    timeout: timedelta
+
+    @property
+    def limit(self) -> timedelta | None:
+        """How long it is waited for, at most."""
+        return self.timeout
 
 
 @dataclass(frozen=True, slots=True)

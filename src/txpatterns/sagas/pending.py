@@ -19,3 +19,5 @@ class Pending:
     """The paths of what is waited for no longer."""
     cancels: list[tuple[str, str]] = field(default_factory=list)
     """The types and ids of children among these."""
+    leaves: list[str] = field(default_factory=list)
+    """The paths of locks that are not waited for any more."""

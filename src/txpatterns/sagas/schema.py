@@ -35,6 +35,8 @@ class Brought(StrEnum):
     EVENT = "event"
     CHILD = "child"
     """The end of a saga that it has started."""
+    LOCK = "lock"
+    """Something that one saga has at a time."""
 
 
 saga_table = sa.Table(
@@ -101,6 +103,28 @@ saga_wait_table = sa.Table(
     comment="what each saga waits for",
 )
 
+saga_lock_table = sa.Table(
+    "txp_saga_lock",
+    metadata,
+    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True, comment="the order in which sagas get a lock"),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("saga", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.String(200), nullable=False, comment="of the operation that has asked for it"),
+    sa.Column("since", Instant, nullable=False),
+    sa.Column("held_at", Instant, comment="since when the saga has it; NULL: it waits"),
+    sa.Index("ix_txp_saga_lock_name", "name", "id"),
+    sa.Index("ix_txp_saga_lock_saga", "saga"),
+    sa.Index(
+        "uq_txp_saga_lock_held",
+        "name",
+        unique=True,
+        postgresql_where=sa.text("held_at IS NOT NULL"),
+        sqlite_where=sa.text("held_at IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+    comment="what each saga has locked until its end, and waits for",
+)
+
 saga_signal_table = sa.Table(
     "txp_saga_signal",
     metadata,
@@ -135,5 +159,7 @@ saga_audit_table = sa.Table(
     comment="what operators did to sagas; it holds no values",
 )
 
-SAGA_TABLES = frozenset(table.name for table in (saga_table, saga_journal_table, saga_wait_table, saga_signal_table))
+SAGA_TABLES = frozenset(
+    table.name for table in (saga_table, saga_journal_table, saga_wait_table, saga_lock_table, saga_signal_table)
+)
 """What an App needs that has sagas."""

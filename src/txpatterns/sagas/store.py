@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,8 @@ from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
 from txpatterns.sagas.arrivals import has_come
 from txpatterns.sagas.facts import Fact, read, written
+from txpatterns.sagas.lock_store import LockStore
+from txpatterns.sagas.looking import Known, SagaLooks, served
 from txpatterns.sagas.neighbours import NOTHING, Beside, Neighbours
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
@@ -39,9 +41,7 @@ _START = {
     .returning(_saga.number, _saga.started_at)
     for on_sqlite in (False, True)
 }
-_FIND = sa.select(saga_table).where(_saga.type == sa.bindparam("type"), _saga.id == sa.bindparam("id"))
 _IS_MINE = sa.select(_saga.number).where(_saga.number == sa.bindparam("number"), _saga.epoch == sa.bindparam("epoch"))
-_CHUNK = 500
 
 
 @dataclass(slots=True)
@@ -151,16 +151,13 @@ class Write:
         return self.is_plain and not self.emits
 
 
-Known = Sequence[tuple[str, int, int, str]]
-"""What can be run here: type, first and last version, fingerprint."""
-
-
-class SagaStore:
+class SagaStore(SagaLooks):
     """The statements about sagas."""
 
     def __init__(self, database: Database) -> None:
-        self.database = database
+        super().__init__(database)
         self.signals = SignalStore(database)
+        self.locks = LockStore(database)
         self._neighbours = Neighbours(database)
 
     def start(self, connection: Connection, start: Start, owner: str | None = None) -> bool:
@@ -211,7 +208,7 @@ class SagaStore:
     ) -> list[Claimed]:
         """Take sagas that are due and that nobody who lives owns, the longest due first."""
         free = sa.or_(_saga.owner.is_(None), _saga.owner.not_in(alive))
-        due = sa.select(_saga.number).where(_saga.due_at <= self._read_once(), _served(known), free)
+        due = sa.select(_saga.number).where(_saga.due_at <= self._read_once(), served(known), free)
         due = due.where(sa.literal(owner).in_(alive))  # whose membership has run out would find its own sagas free
         due = due.order_by(_saga.due_at).limit(most)
         if not is_sqlite(connection):
@@ -320,57 +317,6 @@ class SagaStore:
         given = {"number": saga.number, "epoch": saga.epoch}
         return self.database.execute_beside(connection, _IS_MINE, given).first() is not None
 
-    def give_back(
-        self, connection: Connection, owner: str, running: Collection[int], *, older_than: timedelta = NOW
-    ) -> int:
-        """Let others claim what this process owns and does not run; says how many that were.
-
-        What was started less long ago than ``older_than`` may be about to begin.
-        """
-        update = sa.update(saga_table).where(_saga.owner == owner, _saga.number.not_in(sorted(running)))
-        if older_than > NOW:
-            update = update.where(_saga.started_at < self.database.now(-older_than))
-        return connection.execute(update.values(owner=None)).rowcount
-
-    def clean(self, connection: Connection, older_than: timedelta) -> int:
-        """Forget some sagas that have ended longer ago than that, with their journals; says how many.
-
-        A child is kept as long as its parent may still ask what it has come to.
-        """
-        parent = saga_table.alias("parent").c
-        is_needed = sa.exists().where(parent.number == _saga.parent, parent.ended_at.is_(None))
-        ended = (_saga.ended_at < self.database.now(-older_than), sa.not_(is_needed))
-        old = sa.select(_saga.number).where(*ended).limit(_CHUNK)
-        if not is_sqlite(connection):
-            old = old.with_for_update(skip_locked=True)
-        numbers = list(connection.execute(old).scalars())
-        if numbers:
-            connection.execute(sa.delete(saga_journal_table).where(_journal.saga.in_(numbers)))
-            connection.execute(sa.delete(saga_table).where(_saga.number.in_(numbers)))
-        return len(numbers)
-
-    def find(self, connection: Connection, type_: str, id_: str) -> RowMapping | None:
-        """Read where a saga stands; None: there is none with this id."""
-        return connection.execute(_FIND, {"type": type_, "id": id_}).mappings().one_or_none()
-
-    def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
-        """Whether a saga that can be run here is due, and was at a moment of the database's clock, whoever owns it."""
-        # Of a clock that is moved by hand the moment may lie ahead, by as long as a statement is on its way.
-        due = sa.select(_saga.number).where(_saga.due_at <= moment, _saga.due_at <= self.database.now(), _served(known))
-        return connection.execute(due.limit(1)).first() is not None
-
-    def next_due(self, connection: Connection, known: Known, within: timedelta) -> timedelta | None:
-        """Say how long until a saga is due that can be run here and nobody owns; None: not within that time."""
-        now = sa.type_coerce(self.database.now(), Instant).label("now")
-        query = sa.select(_saga.due_at, now).where(_saga.due_at <= self._read_once(within), _saga.owner.is_(None))
-        query = query.where(_served(known))
-        found = connection.execute(query.order_by(_saga.due_at).limit(1)).first()
-        return None if found is None else found.due_at - found.now
-
-    def _read_once(self, plus: timedelta = NOW) -> sa.ScalarSelect[datetime]:
-        """Give the database's clock as it is once for a statement: of one that moves PostgreSQL looks at every row."""
-        return sa.select(self.database.now(plus)).scalar_subquery()
-
     def _values(self, standing: Standing) -> dict[str, Any]:
         values: dict[str, Any] = {
             "status": standing.status,
@@ -387,22 +333,6 @@ class SagaStore:
         if standing.is_end:
             values |= {"result": standing.result, "ended_at": self.database.now()}
         return values
-
-
-def _served(known: Known) -> sa.ColumnElement[bool]:
-    """Say that a saga can be run here, and did not turn out to be at odds with this very code."""
-    return sa.or_(
-        sa.false(),
-        *(
-            sa.and_(
-                # An expression, or SQLite would take the index on types, which has all sagas that have ended.
-                sa.func.coalesce(_saga.type, "") == type_,
-                _saga.version.between(since, version),
-                sa.or_(_saga.diverged.is_(None), _saga.diverged != fingerprint),
-            )
-            for type_, since, version, fingerprint in known
-        ),
-    )
 
 
 def row_of(saga: Claimed, n: int, write: Write) -> Mapping[str, Any]:

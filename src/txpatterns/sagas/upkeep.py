@@ -54,5 +54,7 @@ class Upkeep:
         """Wake what should have been woken, and forget what is old."""
         if count := await self._transact(self._store.signals.sweep):
             logger.warning("%d sagas slept although what they wait for was there; they are woken", count)
+        if count := await self._transact(self._store.locks.sweep):
+            logger.warning("%d sagas had ended and kept their locks; they are free now", count)
         await self._transact(partial(self._store.signals.clean, older_than=self._settings.keep_signals))
         await self._transact(partial(self._store.clean, older_than=self._settings.keep_ended))

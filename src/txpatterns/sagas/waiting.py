@@ -1,4 +1,4 @@
-"""What a saga's code may wait for that others bring: times, events, answers to its commands."""
+"""What a saga's code may wait for that others bring: times, events, answers to its commands, and locks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TypeVar
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe
 from txpatterns.retries import LONGEST_WAIT
-from txpatterns.sagas.operations import Kind, Sleep, Wait
+from txpatterns.sagas.operations import Kind, Lock, Operation, Sleep, Wait
 from txpatterns.sagas.replay import Replay
 from txpatterns.sagas.signals import Command, Signal, WaitFor, key_text
 from txpatterns.sagas.values import digest_of
 
 E = TypeVar("E", bound=Event)
+
+_LONGEST_NAME = 200
 
 
 class SagaWaits:
@@ -73,6 +75,27 @@ class SagaWaits:
         work = Command(signal, key_text(key), _checked(timeout), signal.form, event)
         digest = digest_of((work.key, event), sent)
         return self._replay.wait(Kind.COMMAND, work, name=f"{sent} for {signal.channel}", digest=digest)
+
+    def lock(self, name: str, *, timeout: timedelta) -> Operation[None]:
+        """Wait until no other saga has a lock of this name, and have it until this saga's end.
+
+        The end is when it has completed, or all is undone. It is a row: a process that dies leaves it with the saga.
+        Sagas get a lock in the order in which they have asked for it; who has it may ask again. It keeps out who asks
+        for it, too, and nobody else. Two sagas that wait for each other's locks wait until the ``timeout`` of one of
+        them: ask for several in one order everywhere.
+
+        Raises, when it is awaited:
+            WaitTimedOut: others had it for all of ``timeout``.
+
+        Raises:
+            SagaDefinitionError: the name is none, or the time.
+        """
+        if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
+            raise SagaDefinitionError(
+                f"{name[:40]!r} is no name for a lock: 1 to {_LONGEST_NAME} printable characters."
+            )
+        _checked(timeout)
+        return self._replay.operation(Kind.LOCK, Lock(name, timeout), name=name)
 
     def _signal_of(self, event: type[Event], by: str | None) -> Signal:
         found = [each for each in self._signals if each.event is event and by in (None, each.by)]

@@ -13,8 +13,9 @@ from txpatterns.errors import IdReused
 from txpatterns.sagas.children import Children
 from txpatterns.sagas.events import Events
 from txpatterns.sagas.facts import Waiting
+from txpatterns.sagas.locks import Locks
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import Child
+from txpatterns.sagas.operations import Child, Lock
 from txpatterns.sagas.store import Write
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.writer import Ahead, SagaWriter
@@ -43,6 +44,7 @@ class Waits:
         self._writer = writer
         self._events = Events(writer.course, writer.tools.database)
         self._children = Children(writer.course, writer.tools.database)
+        self._locks = Locks(writer.course, writer.tools.database)
 
     @property
     def are_some(self) -> bool:
@@ -103,4 +105,10 @@ class Waits:
         return [each for each in self._writer.course.open.values() if each.is_registered]
 
     def _source_of(self, opened: Open) -> Source:
-        return self._children if isinstance(opened.operation.work, Child) else self._events
+        match opened.operation.work:
+            case Child():
+                return self._children
+            case Lock():
+                return self._locks
+            case _:
+                return self._events

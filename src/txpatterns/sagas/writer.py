@@ -80,7 +80,8 @@ class SagaWriter:
         """Leave the saga where it stands since a person is asked."""
         if write.standing is None or self._asked is None:
             return write
-        return replace(write, standing=self._asked, rests=False)
+        beside = replace(write.beside, parent=None, frees=False)  # it has not ended
+        return replace(write, standing=self._asked, rests=False, waits_no_more=False, beside=beside)
 
     def tell_done(self, mark: Mark, *, undoing: bool = False) -> None:
         """Tell the listeners that an operation has had its effect, or was undone."""

@@ -18,6 +18,7 @@ def upgrade() -> None:
     the_sagas()
     the_journal()
     what_they_wait_for()
+    what_they_lock()
     what_operators_did()
 
 
@@ -100,6 +101,26 @@ def what_they_wait_for() -> None:
         comment="events that sagas wait for, or will; kept for a while, whoever has had them",
     )
     op.create_index("ix_txp_saga_signal_received", "txp_saga_signal", ["received_at"])
+
+
+def what_they_lock() -> None:
+    op.create_table(
+        "txp_saga_lock",
+        sa.Column("id", NUMBER, sa.Identity(), primary_key=True, comment="the order in which sagas get a lock"),
+        sa.Column("name", sa.String(200), nullable=False),
+        sa.Column("saga", sa.BigInteger, nullable=False),
+        sa.Column("path", sa.String(200), nullable=False, comment="of the operation that has asked for it"),
+        sa.Column("since", INSTANT, nullable=False),
+        sa.Column("held_at", INSTANT, comment="since when the saga has it; NULL: it waits"),
+        sqlite_autoincrement=True,
+        comment="what each saga has locked until its end, and waits for",
+    )
+    op.create_index("ix_txp_saga_lock_name", "txp_saga_lock", ["name", "id"])
+    op.create_index("ix_txp_saga_lock_saga", "txp_saga_lock", ["saga"])
+    held = sa.text("held_at IS NOT NULL")
+    op.create_index(
+        "uq_txp_saga_lock_held", "txp_saga_lock", ["name"], unique=True, postgresql_where=held, sqlite_where=held
+    )
 
 
 def what_operators_did() -> None:
