@@ -91,10 +91,8 @@ class App:
         check_kind(FailurePolicies, self.policies)
         self.sources = {"database": source_of(database, DATABASE_URL), "broker": source_of(broker, BROKER_URL)}
         """Where each of the two came from: ``constructor``, ``environment`` or ``default``."""
-        if database is None:
-            database = from_environment(DATABASE_URL, f"sqlite+aiosqlite:///{name}.db")
-        if broker is None:
-            broker = from_environment(BROKER_URL, "memory://")
+        database = from_environment(DATABASE_URL, f"sqlite+aiosqlite:///{name}.db") if database is None else database
+        broker = from_environment(BROKER_URL, "memory://") if broker is None else broker
         self.database = database if isinstance(database, Database) else self._make_database(database)
         self.metadata = metadata
         if metadata is not None:
@@ -123,12 +121,9 @@ class App:
         )
         self.consumer.handlers.on_add.append(self._declare)
         self.inbox = self.consumer.inbox
+        parts, definitions = self._parts, Definitions(name, self.settings.sagas.build)
         self.sagas = Sagas(
-            self.database,
-            Definitions(name),
-            hooks=self.hooks,
-            on_commit=self._parts.saga_committed,
-            runner=lambda: self._parts.engine,
+            self.database, definitions, hooks=self.hooks, on_commit=parts.saga_committed, runner=lambda: parts.engine
         )
 
     def session(self, **options: Any) -> AsyncSession:
@@ -230,6 +225,7 @@ class App:
         signals: Sequence[type[Event] | Signal] = (),
         errors: Sequence[type[Exception]] = (),
         retry: RetryLadder | None = None,
+        deadline: timedelta | None = None,
     ) -> Callable[[SagaFunction], SagaFunction]:
         """Register, as a decorator, the code of a saga: an ``async def`` that takes a ``SagaContext`` and arguments.
 
@@ -239,12 +235,13 @@ class App:
         runs those from ``since`` on, too, and may branch on ``saga.version``. ``signals`` are the events that it may
         wait for: the App listens to their topics, and keeps them for sagas that will wait. ``errors`` are what steps
         and calls raise that the code is told at once, as it is. ``retry`` says how long to wait between the attempts of
-        one that says nothing else.
+        one that says nothing else. ``deadline`` is how long a saga may take from its start: one that has not come to
+        its pivot by then is undone, wherever its code is; behind the pivot it goes on, and a person is told.
 
         Raises:
             SagaDefinitionError: the function is no saga, or another one serves the same version.
         """
-        options = Options(version, since, tuple(errors), signals_of(signals), retry or RetryLadder())
+        options = Options(version, since, tuple(errors), signals_of(signals), retry or RetryLadder(), deadline)
 
         def register(function: SagaFunction) -> SagaFunction:
             definition = self.sagas.definitions.add(function, name, options)

@@ -31,6 +31,8 @@
     │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
     │   ├── NotBegun                 what a call raises that was not made
     │   ├── SagaFailed               what who waits for a saga is told of one that did not complete
+    │   ├── UnknownSaga              what who waits for a saga is told where there is none
+    │   ├── NotCommitted             the same, where the transaction that starts it has not committed
     │   └── SagaKept                 a saga that cannot go the way that an operator asked for
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
@@ -285,6 +287,20 @@ class SagaFailed(SagaError):
         self.id = id
         self.status = status
         self.failure = failure
+
+
+class UnknownSaga(SagaError):
+    """There is no saga with this id."""
+
+    code = "TXP-1610"
+    fix = "Wait for the handle that start() gives, when its transaction is committed; ended ones go after `keep_ended`."
+
+
+class NotCommitted(SagaError):
+    """The transaction that starts the saga is not committed."""
+
+    code = "TXP-1611"
+    fix = "Wait for its result behind the block that commits it."
 
 
 class SagaKept(SagaError):

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -61,6 +63,49 @@ def test_an_app_whose_handlers_nobody_imported_is_refused_on_memory(txp, project
     assert "Import the modules with the handlers" in ran.err
     assert "TXP-1013 Messages wait" in ran.err
     assert "pending" in txp("outbox", "list", "--app", "plain:app").out
+
+
+ONLY_SAGAS = """
+import asyncio
+from datetime import timedelta
+from txpatterns import App
+from txpatterns.sagas import SagaContext, StepTransaction
+
+app = App("plain")
+
+async def step(tx: StepTransaction) -> None:
+    print("step of", tx.saga_id)
+
+@app.saga()
+async def short(saga: SagaContext) -> None:
+    await saga.step(step)
+
+@app.saga()
+async def long(saga: SagaContext) -> None:
+    await saga.step(step)
+    await saga.sleep(timedelta(days=1))
+
+async def main() -> None:
+    async with app, app.transaction() as session:
+        app.sagas.start(session, short, id="short-1")
+        app.sagas.start(session, long, id="long-1")
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_an_app_that_has_only_sagas_is_drained(txp, project):
+    """P4, P7: they run, and what is left of them is told; its messages are kept as of any App without handlers."""
+    (project / "plain.py").write_text(ONLY_SAGAS)
+    subprocess.run([sys.executable, "plain.py"], cwd=project, check=True, timeout=60)
+    ran = txp("run", "plain:app", "--drain", code=4)
+    assert ran.err.startswith(
+        "plain has no handlers here: on memory:// nothing is sent, and messages are kept; its sagas"
+    )
+    assert sorted(re.findall("step of .*", ran.out)) == ["step of long-1", "step of short-1"]
+    assert "done: 1 sagas ended" in ran.out
+    assert re.search("sagas +waiting +plain.long +- +long-1", ran.out)
 
 
 def test_an_app_without_handlers_has_nothing_to_consume(txp, project):

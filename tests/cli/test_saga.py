@@ -2,8 +2,10 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -272,3 +274,63 @@ def test_without_an_app_its_code_cannot_be_looked_at(txp):
     """H321: to tell a saga something needs its code."""
     for words in (["skip", "x", "1"], ["resolve", "x", "1", "--value", "1"]):
         assert "it knows the sagas' code" in txp("saga", *words, *WHY, code=1).err
+
+
+LATE = """
+import asyncio
+from datetime import timedelta
+
+from txpatterns import App, Event
+from txpatterns.sagas import SagaContext, StepTransaction
+
+app = App("store")
+
+
+class Asked(Event, topic="asked", type="asked", key="id"):
+    id: str
+
+
+async def reserve(tx: StepTransaction) -> None: ...
+
+
+@app.saga(signals=[Asked], deadline=timedelta(days=7))
+async def order(saga: SagaContext, again: bool, last: bool) -> None:
+    asked = await saga.wait_for(Asked, key=saga.id, timeout=None)
+    if again:
+        saga.restart(False, last)
+    if last:
+        saga.pivot()
+    await saga.step(reserve, compensate=None if last else reserve)
+    await saga.sleep(timedelta(days=1))
+
+
+async def main() -> None:
+    async with app, app.transaction() as session:
+        for id, last in (("late-1", False), ("late-2", True)):
+            app.sagas.start(session, order, True, last, id=id)
+            for _ in range(2):
+                app.sagas.signal(session, Asked(id=id))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_what_was_late_and_began_anew_is_told(txp, project):
+    """P4, P7, H336, H337: in words: which run this is, what it knows of those before, and that its deadline passed."""
+    (project / "store.py").write_text(LATE)
+    subprocess.run([sys.executable, "store.py"], cwd=project, check=True)
+    txp("run", "store:app", "--drain", code=4)
+    with closing(sqlite3.connect(project / "store.db")) as connection, connection:
+        connection.execute("UPDATE txp_saga SET deadline_at = started_at, due_at = started_at")
+    txp("run", "store:app", "--drain", code=4)
+    shown = {name: txp("saga", "show", name, *APP).out for name in ("late-1", "late-2")}
+    for told in shown.values():
+        assert re.search("^run +2$", told, re.MULTILINE)
+        assert re.search("^deadline_at +2", told, re.MULTILINE)
+        assert "it has begun anew: 1 run came before this one, whose journals are kept" in told
+    had = re.findall("what came for (late-.) by then was had in a run before", "".join(shown.values()))
+    assert had == ["late-1", "late-2"]
+    assert "ended by its deadline, what was done is undone: Aborted: its deadline has passed" in shown["late-1"]
+    assert "the deadline has passed behind the pivot: it goes on" in shown["late-2"]

@@ -43,6 +43,7 @@ from txpatterns.transport import CONFIRMED, Delivery, Outcome, Verdict
 
 _ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS]
 _FLOWS = {flow.name: flow for flow in _ALL}
+LATE = "saga that begins anew and is late"
 UNDONE = _FLOWS["saga in threads, undone"]
 _PATCH = pytest.MonkeyPatch()
 """Nobody undoes it: a process of the explorer ends with its bug."""
@@ -293,6 +294,8 @@ PLANTED = [
     Planted("forget what a saga sends", saga_bugs.forgets_what_the_code_sends, _FLOWS["saga of steps"], "I1"),
     Planted("leave children alone", saga_bugs.leaves_children_alone, _FLOWS["saga of others"], "I19"),
     Planted("free a lock for nobody", saga_bugs.frees_a_lock_for_nobody, _FLOWS["saga of others, undone"], "I19"),
+    Planted("begin anew without the facts", saga_bugs.begins_anew_without_the_facts, _FLOWS[LATE], "I20"),
+    Planted("forget what was under way at the deadline", saga_bugs.forgets_what_was_under_way, _FLOWS[LATE], "I22"),
     Planted(
         "go on after a write that may be lost",
         saga_bugs.goes_on_after_a_write_that_may_be_lost,

@@ -119,3 +119,16 @@ def frees_a_lock_for_nobody(_: Surroundings) -> None:
 def undoes_without_a_fact(_: Surroundings) -> None:
     undone = compensation.undone
     instead_of(_PATCH, compensation, undone)(lambda course, deed: replace(undone(course, deed), facts=()))
+
+
+def begins_anew_without_the_facts(_: Surroundings) -> None:
+    real = SagaStore.write
+
+    @instead_of(_PATCH, SagaStore, real)
+    def forgetful(self: SagaStore, connection: sa.Connection, saga: Claimed, n: int, write: Write) -> None:
+        begins_anew = write.standing is not None and write.standing.restart is not None
+        real(self, connection, saga, n, replace(write, facts=()) if begins_anew else write)
+
+
+def forgets_what_was_under_way(_: Surroundings) -> None:
+    instead_of(_PATCH, Undoing, Undoing.may_have_done)(lambda self, operation, began_at: None)

@@ -20,7 +20,7 @@ from txpatterns.sagas.calls import Call, Done, NotDone, Undo
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.engine import SagaEngine
-from txpatterns.sagas.facts import Ended, Finished, Undone, read
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Finished, Restarted, Undone, read
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
@@ -316,21 +316,50 @@ def of_calls_that_are_undone(branch: Branch) -> Any:
     return transfer
 
 
+def that_begins_anew_and_is_late(branch: Branch) -> Any:
+    outside = branch.bank.around.outside()
+
+    async def charge(call: Call, to: str) -> str:
+        told = await outside.do(f"charge {to}", call.key)
+        if branch.tries(call.key) <= 1:
+            raise ConnectionError("what came of it is lost")
+        return told
+
+    async def refund(undo: Undo[str], to: str) -> None:
+        await outside.do(f"refund {to}", undo.key)
+
+    async def transfer(saga: SagaContext, first: str) -> None:
+        if saga.run == 1:
+            await saga.step(pay, first)
+            saga.restart("c")
+        await saga.step(pay, first, compensate=take_back)
+        await saga.call(charge, "b", compensate=refund, retry=RetryLadder((timedelta(days=1),) * 30))
+        await saga.wait_for(Asked, key=saga.id, timeout=None)
+
+    return transfer
+
+
 @asynccontextmanager
-async def branch(around: Surroundings, *, define: Callable[[Branch], Any]) -> AsyncIterator[Branch]:
+async def branch(
+    around: Surroundings, *, define: Callable[[Branch], Any], deadline: timedelta | None = None
+) -> AsyncIterator[Branch]:
     """Be a process of the bank that runs these sagas."""
     async with opened(around) as bank:
         definitions, hooks = Definitions("bank"), HookList()
         engine = SagaEngine(bank.database, definitions, bank.outbox, hooks=hooks, settings=SETTINGS)
         sagas = Sagas(bank.database, definitions, hooks=hooks, runner=lambda: engine)
         made = Branch(bank, sagas, engine)
-        options = Options(errors=(ValueError,), signals=(Signal(Asked),), retry=LADDER)
+        options = Options(errors=(ValueError,), signals=(Signal(Asked),), retry=LADDER, deadline=deadline)
         definitions.add(define(made), "transfer", options)
         yield made
 
 
 async def start_two(branch: Branch) -> None:
     await start(branch, IDS)
+
+
+async def start_one(branch: Branch) -> None:
+    await start(branch, IDS[:1])
 
 
 async def start(branch: Branch, ids: Sequence[str]) -> None:
@@ -369,18 +398,34 @@ def steps_happen_once(state: State) -> None:
 def what_is_compensated_is_undone_in_reverse(state: State) -> None:
     """I22: all that was done is undone once, the last first, and nothing else."""
     for saga in state.rows("SELECT * FROM txp_saga"):
-        facts = journals(state)[saga["number"]]
+        facts = of_the_last_run(journals(state)[saga["number"]])
         done = [f.mark.path for f in facts if isinstance(f, Ended) and f.mark.kind in ("step", "call", "child")]
+        done += [path for path in in_doubt(facts) if path not in done]
         undone = [fact.mark.path for fact in facts if isinstance(fact, Undone)]
         expected = done[::-1] if saga["status"] == "compensated" else []
         assert undone == expected, f"I22: {saga['id']} is {saga['status']}, done {done}, undone {undone}"
 
 
+def of_the_last_run(facts: list[Any]) -> list[Any]:
+    begins = max((number for number, fact in enumerate(facts, 1) if isinstance(fact, Restarted)), default=0)
+    return facts[begins:]
+
+
+def in_doubt(facts: list[Any]) -> list[str]:
+    """Give the calls that may have been under way, by their paths."""
+    begun = {f.mark.path: f.begun if isinstance(f, Attempted) else True for f in facts if is_about_a_beginning(f)}
+    return [path for path, is_begun in begun.items() if is_begun]
+
+
+def is_about_a_beginning(fact: Any) -> bool:
+    return isinstance(fact, Begun) or (isinstance(fact, Attempted) and fact.mark.kind == "call" and not fact.undoing)
+
+
 def journals_have_no_gaps(state: State) -> None:
     """I21: the rows of a journal are numbered without a gap."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for row in state.rows("SELECT saga, n FROM txp_saga_journal ORDER BY saga, n"):
-        found[row["saga"]].append(row["n"])
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in state.rows("SELECT saga, run, n FROM txp_saga_journal ORDER BY saga, run, n"):
+        found[row["saga"], row["run"]].append(row["n"])
     for saga, numbers in found.items():
         assert numbers == list(range(1, len(numbers) + 1)), f"I21: the journal of {saga} has rows {numbers}"
 
@@ -395,7 +440,7 @@ def sagas_have_ended(state: State, *, as_: str) -> None:
 
 def journals(state: State) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {row["number"]: [] for row in state.rows("SELECT number FROM txp_saga")}
-    for row in state.rows("SELECT * FROM txp_saga_journal ORDER BY saga, n"):
+    for row in state.rows("SELECT * FROM txp_saga_journal ORDER BY saga, run, n"):
         found[row["saga"]] += read(row["facts"])
     return found
 
@@ -450,6 +495,23 @@ def locks_are_had_one_after_the_other(state: State) -> None:
     assert len(turns) == len(set(turns)), f"I24: two have had the lock at once: {parents}"
 
 
+def nothing_stays_charged(state: State) -> None:
+    """I22: what was charged, whoever knows of it, is refunded under its own key."""
+    done = done_at(state.log)
+    charged = {key for key, what in done.items() if what.startswith("charge")}
+    left = charged - {key.removesuffix("/undo") for key, what in done.items() if what.startswith("refund")}
+    assert not left, f"I22: nobody has refunded {sorted(left)}"
+
+
+def the_deadline_has_ended_them(state: State) -> None:
+    """Each saga was ended by its deadline, and once; in the run that it had begun anew."""
+    assert {row["run"] for row in state.rows("SELECT run FROM txp_saga")} == {2}, "I19: it has not begun anew"
+    for saga, facts in journals(state).items():
+        ends = [fact.by for fact in facts if isinstance(fact, Finished)]
+        assert ends == ["deadline"], f"the ends of {saga}: {ends}"
+    assert not state.rows("SELECT * FROM txp_saga_wait"), "I24: something is waited for"
+
+
 RIGHT: tuple[Invariant, ...] = (
     *INVARIANTS,
     money_is_conserved,
@@ -497,4 +559,12 @@ SAGA_FLOWS = [
         (*RIGHT, families_that_failed_have_ended, locks_are_had_one_after_the_other),
     ),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
+    Flow(
+        "saga that begins anew and is late",
+        partial(branch, define=that_begins_anew_and_is_late, deadline=timedelta(hours=5)),
+        run,
+        run,
+        start_one,
+        (*COMPENSATED, nothing_stays_charged, the_deadline_has_ended_them),
+    ),
 ]

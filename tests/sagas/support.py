@@ -121,12 +121,19 @@ class Shop:
         query = sa.select(saga_table).where(saga_table.c.id == id)
         return await self.app.database.read(lambda connection: connection.execute(query).mappings().one())
 
+    async def rows(self, id: str = "order-1") -> list[int]:
+        """Give the numbers of a journal's rows."""
+        journal = saga_journal_table.c
+        query = sa.select(journal.n).join(saga_table, saga_table.c.number == journal.saga)
+        query = query.where(saga_table.c.id == id, journal.run == saga_table.c.run).order_by(journal.n)
+        return list(await self.app.database.read(lambda connection: connection.execute(query).scalars().all()))
+
     async def facts(self, id: str = "order-1") -> list[Fact]:
         query = (
             sa.select(saga_journal_table.c.facts)
             .join(saga_table, saga_table.c.number == saga_journal_table.c.saga)
             .where(saga_table.c.id == id)
-            .order_by(saga_journal_table.c.n)
+            .order_by(saga_journal_table.c.run, saga_journal_table.c.n)
         )
         texts = await self.app.database.read(lambda connection: connection.execute(query).scalars().all())
         return [fact for text in texts for fact in read(text)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sagas.support import QUICK, Declined, Shop, opened, refuse, release, reserve, saga_of
 from txpatterns import Reject, RetryLadder
 from txpatterns.errors import NotBegun, SagaDefinitionError, SagaFailed, StepFailed
-from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, Undo, Unknown
+from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, StepTransaction, Undo, Unknown
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Failed, Undone
 from txpatterns.testing.clock import ManualClock
@@ -360,3 +361,87 @@ async def test_a_call_that_is_begun_after_all_is_in_doubt(sqlite_shop: Shop, ban
         facts = [type(fact) for fact in await sqlite_shop.facts() if fact.mark.path == "1"]
         done.set()
     assert facts == [Begun, Attempted, Begun]
+
+
+@pytest.mark.parametrize("after", [timedelta(0), timedelta(milliseconds=1)], ids=["at once", "later"])
+async def test_what_is_not_begun_for_long_does_not_make_the_journal_longer(
+    shop: Shop, bank: Bank, after: timedelta
+) -> None:
+    """P4, H337: a breaker may be open for hours; the saga is given back meanwhile, or goes on at once."""
+
+    async def order(saga: SagaContext) -> tuple[str, str]:
+        await saga.step(reserve, "A1")
+        return await saga.gather(saga.call(bank.charge, 7, doubt=Doubt.ASK), saga.call(bank.charge, 8))
+
+    bank.answers = [NotBegun("the breaker is open", after=after) for _ in range(20)]
+    saga_of(shop, order)
+    assert await shop.run(order) == ("charged 7", "charged 8")
+    assert {call.attempt for call in bank.calls} == {1}
+    assert len(bank.calls) == 22
+    rows = await shop.rows()
+    assert rows == list(range(1, len(rows) + 1))
+    assert len(rows) <= 9
+
+
+async def test_whoever_takes_a_saga_again_adds_nothing_for_what_is_not_begun(tmp_path, bank: Bank) -> None:
+    """P4, H337: the saga is claimed anew each time that the breaker may be closed."""
+    clock = ManualClock()
+
+    async def order(saga: SagaContext) -> tuple[str, str]:
+        return await saga.gather(saga.call(bank.charge, 7, doubt=Doubt.ASK), saga.call(bank.charge, 8))
+
+    bank.answers = [NotBegun("the breaker is open", after=timedelta(minutes=1)) for _ in range(20)]
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
+        saga_of(shop, order)
+        await shop.start(order)
+        for _ in range(11):
+            await shop.rest()
+            clock.advance(timedelta(minutes=2))
+        assert (await shop.row())["status"] == "completed"
+        rows = await shop.rows()
+    assert rows == list(range(1, len(rows) + 1))
+    assert len(rows) <= 8
+
+
+@pytest.mark.parametrize("way", ["step", "call", "undoing a step", "undoing a call"])
+async def test_what_fails_for_ever_does_not_make_the_journal_longer(sqlite_shop: Shop, bank: Bank, way: str) -> None:
+    """P4, H337: a row for each wait of the ladder, and one for all that follow, whichever process makes them."""
+    fails = list(range(10))
+
+    def fail() -> None:
+        if fails:
+            raise TypeError(f"for the {11 - len(fails)}. time, and {fails.pop()} to go")
+
+    async def step(tx: StepTransaction) -> None:
+        fail()
+
+    async def call(call: Call) -> None:
+        fail()
+
+    async def undo(undo: Undo[str], amount: int) -> None:
+        fail()
+
+    async def release_hard(tx: StepTransaction, sku: str) -> None:
+        fail()
+
+    async def order(saga: SagaContext) -> None:
+        if way == "step":
+            await saga.step(step)
+        elif way == "call":
+            await saga.call(call)
+        elif way == "undoing a step":
+            await saga.step(reserve, "A1", compensate=release_hard)
+            saga.abort("no")
+        else:
+            await saga.call(bank.charge, 7, compensate=undo)
+            saga.abort("no")
+
+    saga_of(sqlite_shop, order)
+    with nullcontext() if way in ("step", "call") else pytest.raises(SagaFailed):
+        await sqlite_shop.run(order)
+    facts = await sqlite_shop.facts()
+    assert [fact.number for fact in facts if isinstance(fact, Attempted)] == [1, 2, 10]
+    assert "for the 10. time" in next(fact for fact in reversed(facts) if isinstance(fact, Attempted)).failure.text
+    rows = await sqlite_shop.rows()
+    assert rows == list(range(1, len(rows) + 1))
+    assert len(rows) <= 6

@@ -33,7 +33,7 @@ from txpatterns.sagas import (
     SyncStepTransaction,
     Undo,
 )
-from txpatterns.sagas.definitions import text_of
+from txpatterns.sagas.fingerprints import text_of
 from txpatterns.sagas.fitting import accepts
 
 HOUR = timedelta(hours=1)

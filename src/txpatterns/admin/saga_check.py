@@ -82,7 +82,7 @@ async def _misfit(database: Database, definition: Definition, live: _Live) -> st
         return live.entries.message
     try:
         async with rebuild(definition, live.saga, live.entries, live.saga.claimed_at, database.clock) as rebuilt:
-            return None if live.diverged == definition.fingerprint else rebuilt.stops
+            return None if definition.fingerprint in (live.diverged or "") else rebuilt.stops
     except SagaDiverged as error:
         return error.message
     except Exception as error:  # noqa: BLE001 - whatever the code raises to its journal, it does not go on with it

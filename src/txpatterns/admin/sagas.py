@@ -32,8 +32,12 @@ class SagaEntry:
     id: str
     type: str
     version: int
+    run: int
+    """Which run of its code this is; the journals of those before are kept with it."""
     status: str
     started_at: datetime
+    deadline_at: datetime | None
+    """When it is undone, if it is before its pivot then; None: never."""
     due_at: datetime | None
     """When it is claimed, unless it is run already; None: it has ended, or waits for a person."""
     is_run: bool
@@ -212,7 +216,10 @@ def _number(connection: Connection, id: str, type: str | None) -> int | None:
 
 def _refuse_ended(row: RowMapping) -> None:
     if row["ended_at"] is not None:
-        raise SagaKept(f"{row['id']} has ended: it is {row['status']}.", fix="What it did stays as it is.")
+        raise SagaKept(
+            f"{row['id']} has ended: it is {row['status']}.",
+            fix="To take back what it did, start a saga that does: whoever waited for it has its result.",
+        )
 
 
 def _needed(connection: Connection, id: str, type: str | None) -> int:

@@ -13,6 +13,7 @@ from txpatterns.admin.depths import depths_of
 from txpatterns.admin.inbox import list_inbox
 from txpatterns.admin.outbox import list_outbox
 from txpatterns.admin.queues import WORK
+from txpatterns.admin.sagas import list_sagas
 from txpatterns.app import App
 from txpatterns.cli.loading import as_named
 from txpatterns.cli.output import OK, WAITING, as_json, table, why
@@ -22,8 +23,10 @@ from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.outbox.moments import Published, PublishFailed
 from txpatterns.runtime.moments import Depths
+from txpatterns.sagas.moments import SagaEnded, StepRaised
 
 _SHOWN = 20
+_COUNTS = ("published", "handled", "repeats", "sagas_ended", "failed", "given_up")
 
 
 class Tally(Hooks):
@@ -52,6 +55,14 @@ class Tally(Hooks):
     def handler_failed(self, _: HandlerFailed) -> None:
         self.counts["failed"] += 1
 
+    @on(SagaEnded)
+    def saga_ended(self, _: SagaEnded) -> None:
+        self.counts["sagas_ended"] += 1
+
+    @on(StepRaised)
+    def step_raised(self, raised: StepRaised) -> None:
+        self.counts["failed"] += not raised.expected
+
     @on(Dead)
     def given_up(self, _: Dead) -> None:
         self.counts["given_up"] += 1
@@ -59,7 +70,7 @@ class Tally(Hooks):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One message that waits: where, until when, and why."""
+    """One message or saga that waits: where, until when, and why."""
 
     where: str
     state: str
@@ -74,7 +85,7 @@ async def tell(app: App, place: str, tally: Tally, *, json: bool) -> int:
     """Print how a drain has ended; gives the exit code: 0 when nothing waits and nothing was given up."""
     depths = await depths_of(app.database)
     left = await _left(app)
-    counts = {name: tally.counts[name] for name in ("published", "handled", "repeats", "failed", "given_up")}
+    counts = {name: tally.counts[name] for name in _COUNTS}
     waits = sum(getattr(depths, queue.figure) for queue in WORK)
     if json:
         typer.echo(as_json({"drained": counts, "waits": waits, "waiting": left, "dead_letters": depths.dead}))
@@ -88,6 +99,9 @@ async def _left(app: App) -> list[Left]:
     handling = await app.database.read(partial(list_inbox, limit=_SHOWN))
     found = [Left("outbox", e.state, e.type, e.key, e.id, e.due_at, why(e.error)) for e in sending]
     found += [Left(e.consumer, e.state, e.type, e.key, e.message_id, e.due_at, why(e.error)) for e in handling]
+    if app.sagas.definitions:
+        sagas = await app.database.read(partial(list_sagas, database=app.database, limit=_SHOWN))
+        found += [Left("sagas", e.status, e.type, None, e.id, e.due_at, why(e.attention or e.error)) for e in sagas]
     return found[:_SHOWN]
 
 

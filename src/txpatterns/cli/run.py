@@ -89,6 +89,7 @@ def _is_kept(app: App) -> bool:
     """
     is_kept = isinstance(app.broker, MemoryBroker) and not app.broker.has_groups
     told = "on memory:// nothing is sent, and messages are kept" if is_kept else "it sends, and handles nothing"
+    told += "; its sagas run" if app.sagas.definitions else ""
     typer.echo(f"{app.name} has no handlers here: {told}. {_IMPORT}", err=True)
     return is_kept
 
@@ -105,12 +106,12 @@ async def _until_stopped(app: App, place: str, parts: PartChoice, *, drain: bool
                 parts = PartChoice(**parts) | {"relay": False}
             async with app.running(**parts):
                 _say(app, made, json=json)
+                if not drain:
+                    await stopping.wait()
+                elif not is_kept or app.sagas.definitions:
+                    await _first(app.drained(), stopping.wait())
                 if drain and is_kept:
                     await _refuse_to_drain(app)
-                elif drain:
-                    await _first(app.drained(), stopping.wait())
-                else:
-                    await stopping.wait()
             return await tell(app, place, tally, json=json) if drain else OK
         finally:
             await app.close()

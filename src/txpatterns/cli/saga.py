@@ -129,51 +129,49 @@ def show_(
     head = {name: value for name, value in {**asdict(found.entry), **kept}.items() if value is not None}
     width = max(map(len, head))
     lines = [f"{name.ljust(width)}  {one_line(str(value), 2000)}" for name, value in head.items()]
+    if found.entry.run > 1:
+        before = count(found.entry.run - 1, "run")
+        lines.append(f"it has begun anew: {before} came before this one, whose journals are kept")
     show(data, [*lines, *lines_of(story, opened), *map(_deed_line, found.deeds)], as_data=json)
 
 
-@group.command(
+def _add(verb: str, act: Callable[[SagaInHand], Awaitable[None]], help: str, *shown: str) -> None:
+    """Add a command that does something to a saga as a whole."""
+
+    @group.command(verb, help=help, epilog=examples(*shown))
+    def command(
+        saga_id: IdArgument,
+        reason: ReasonOption = None,
+        type: TypeOption = None,
+        app: AppOption = None,
+        database: DatabaseOption = None,
+        json: JsonOption = False,
+    ) -> None:
+        deed = with_reason(reason, _WHY)
+        _do(verb, _Wish(saga_id, type, deed, app, database, json), act)
+
+
+_add(
     "retry",
-    epilog=examples(
-        "txp saga retry order-7 --reason 'bank is back' --app orders:app", "txp saga retry order-7 --reason mended"
-    ),
-)
-def retry_(
-    saga_id: IdArgument,
-    reason: ReasonOption = None,
-    type: TypeOption = None,
-    app: AppOption = None,
-    database: DatabaseOption = None,
-    json: JsonOption = False,
-) -> None:
+    SagaInHand.retry,
     """Let a saga go on now, with the code that is there: whatever waits for another attempt has it at once.
 
     Exit code 3 when it stays as it is, because it has ended or a process runs it.
-    """
-    deed = with_reason(reason, _WHY)
-    _do("retry", _Wish(saga_id, type, deed, app, database, json), SagaInHand.retry)
-
-
-@group.command(
-    "cancel",
-    epilog=examples(
-        "txp saga cancel order-7 --reason 'customer gone' --app orders:app", "txp saga cancel order-7 --reason fraud"
-    ),
+    """,
+    "txp saga retry order-7 --reason 'bank is back' --app orders:app",
+    "txp saga retry order-7 --reason mended",
 )
-def cancel_(
-    saga_id: IdArgument,
-    reason: ReasonOption = None,
-    type: TypeOption = None,
-    app: AppOption = None,
-    database: DatabaseOption = None,
-    json: JsonOption = False,
-) -> None:
+_add(
+    "cancel",
+    SagaInHand.cancel,
     """Undo a saga now, wherever it is: what it has done is undone, the last first; and what may be under way, later.
 
-    Exit code 3 when it stays as it is: it has ended, is behind its pivot, or a process runs it.
-    """
-    deed = with_reason(reason, _WHY)
-    _do("cancel", _Wish(saga_id, type, deed, app, database, json), SagaInHand.cancel)
+    Also one that needs a person. Exit code 3 when it stays as it is: it has ended, is behind its pivot, or a process
+    runs it.
+    """,
+    "txp saga cancel order-7 --reason 'customer gone' --app orders:app",
+    "txp saga cancel order-7 --reason fraud",
+)
 
 
 @group.command(

@@ -15,8 +15,11 @@ from txpatterns.sagas.facts import (
     Failed,
     Failure,
     Finished,
+    Had,
     Mark,
     Noted,
+    Overdue,
+    Restarted,
     Undone,
     Waiting,
 )
@@ -25,7 +28,7 @@ from txpatterns.sagas.store import Entry
 from txpatterns.settings import duration_text
 from txpatterns.text import one_line
 
-_WHO = {"operator": "an operator", PARENT: "its parent"}
+_BY = {"operator": "an operator", "deadline": "its deadline", PARENT: "its parent"}
 _VALUE = 80
 """Characters of a value in a line."""
 
@@ -86,7 +89,7 @@ def open_of(
                     found.pop(fact.mark.path, None)
                 case Finished():
                     found = {path: each for path, line in found.items() if (each := _behind_the_end(line, others))}
-                case Noted():
+                case Noted() | Overdue() | Restarted() | Had():
                     continue
     if code is not None:
         return [found.get(path) or OpenLine(path, operation, "is to begin") for path, operation in code.items()]
@@ -108,7 +111,7 @@ def lines_of(story: Sequence[Line], opened: Sequence[OpenLine]) -> Iterator[str]
 
 
 def _line(at: datetime, fact: Fact, *, values: bool) -> Line:
-    mark = None if isinstance(fact, Finished) else fact.mark
+    mark = None if isinstance(fact, (Finished, Overdue, Restarted, Had)) else fact.mark
     what, value = _told(fact)
     undoing = isinstance(fact, Undone) or (isinstance(fact, Attempted) and fact.undoing)
     path, operation = (None, None) if mark is None else (mark.path, str(mark))
@@ -138,11 +141,24 @@ def _told(fact: Fact) -> tuple[str, str | None]:
             return f"{sent}waits{limit}", None
         case Undone():
             return "undone", None
+        case _:
+            return _told_of_whole(fact)
+
+
+def _told_of_whole(fact: Restarted | Had | Overdue | Finished) -> tuple[str, str | None]:
+    """Say a fact about the saga as a whole in words, and give its value."""
+    match fact:
+        case Restarted():
+            return "begins anew with an empty journal", fact.args
+        case Had():
+            return f"what came for {fact.key} by then was had in a run before", None
+        case Overdue():
+            return "the deadline has passed behind the pivot: it goes on", None
         case Finished(failure=None):
             return "the code has ended", fact.value
         case Finished():
             assert fact.failure is not None
-            who = "the code has failed" if fact.by is None else f"ended by {_WHO.get(fact.by, fact.by)}"
+            who = "the code has failed" if fact.by is None else f"ended by {_BY.get(fact.by, fact.by)}"
             return f"{who}, what was done is undone: {_failure(fact.failure)}", fact.failure.arguments
 
 

@@ -15,7 +15,7 @@ from txpatterns.correlation import correlated
 from txpatterns.errors import Reject, SagaDefinitionError
 from txpatterns.execution.calls import is_not_the_codes
 from txpatterns.retries import RetryLadder
-from txpatterns.sagas import compensation
+from txpatterns.sagas import attempts, compensation
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.decisions import Tell
@@ -122,7 +122,7 @@ class Calls:
         course, operation = self._writer.course, opened.operation
         if not opened.is_begun:
             async with self._writer.lock:
-                await self._writer.write(course.begins(opened.path))
+                await self._writer.write(attempts.begins(course, opened.path))
         try:
             attempt = Calling(self._writer.tools, course, operation, opened.attempts + 1)
             value = await attempt.made(in_doubt=opened.is_in_doubt)

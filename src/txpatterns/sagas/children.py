@@ -35,6 +35,7 @@ class Children:
             work.args,
             work.digest,
             headers,
+            deadline=work.deadline,
             parent=course.saga.number,
             parent_path=opened.path,
         )

@@ -31,8 +31,13 @@ def again(course: Course, deed: Deed, decision: Again) -> Write:
     if decision.needs_attention:
         course.attention = why(deed.operation, decision)
     seconds = decision.after.total_seconds()
-    fact = Attempted(deed.operation.mark, number, decision.failure, seconds, undoing=True)
-    return Write([fact], later(course, decision.after))
+    folds = decision.goes_on_like_that
+    fact = Attempted(deed.operation.mark, number, decision.failure, seconds, undoing=True, folds=folds)
+    rows = course.undoing.rows
+    instead = rows.get(deed.path) if folds else None
+    if folds:
+        rows.setdefault(deed.path, course.rows + 1)
+    return Write([fact], later(course, decision.after), instead=instead)
 
 
 def later(course: Course, after: timedelta) -> Standing:

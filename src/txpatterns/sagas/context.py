@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from random import SystemRandom
-from typing import Any, TypeVar, TypeVarTuple, overload
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, overload
 
 from txpatterns.clock import Clock
 from txpatterns.errors import SagaDefinitionError
@@ -15,8 +15,20 @@ from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.definitions import Definitions, Options, check_id
-from txpatterns.sagas.operations import Aborted, CallOut, Child, First, Gather, Kind, Operation, Step, Wait
+from txpatterns.sagas.operations import (
+    Aborted,
+    CallOut,
+    Child,
+    First,
+    Gather,
+    Kind,
+    Operation,
+    Restarting,
+    Step,
+    Wait,
+)
 from txpatterns.sagas.replay import Replay
+from txpatterns.sagas.runs import UNDONE_FIRST
 from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.values import digest_of, form_of_result, name_of
 from txpatterns.sagas.waiting import SagaWaits
@@ -60,6 +72,8 @@ class SagaContext(SagaWaits):
         """What all messages of its story have in common: the id of the start's, or the saga's own."""
         self.version = version
         """The version that this saga was started with; it keeps it for life."""
+        self.run = instance.run
+        """The first is 1; each ``restart`` begins another."""
 
     @property
     def replaying(self) -> bool:
@@ -177,9 +191,18 @@ class SagaContext(SagaWaits):
         check_id(id)
         self._refuse_behind_the_pivot(definition.type, compensate)
         text, _ = definition.arguments.write(args)
-        digest, version = digest_of(args, definition.type), definition.options.version
+        digest, options = digest_of(args, definition.type), definition.options
         work = Child(
-            definition.type, id, version, text, digest, definition.result, compensate, args, ladder=self._ladder
+            definition.type,
+            id,
+            options.version,
+            text,
+            digest,
+            options.deadline,
+            definition.result,
+            compensate,
+            args,
+            ladder=self._ladder,
         )
         return self._replay.wait(Kind.CHILD, work, name=f"{definition.type} {id}", digest=digest)
 
@@ -262,6 +285,20 @@ class SagaContext(SagaWaits):
                 f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
                 fix="Leave compensate= out, or do it before saga.pivot().",
             )
+
+    def restart(self, *args: object) -> NoReturn:
+        """Begin anew with these arguments and an empty journal, as the same saga. Never returns.
+
+        For code that would go on without an end: the longer its journal, the longer each replay. Keys and messages are
+        those of another run, a deadline is counted anew, and events that were had are not had again. What is still to
+        be undone would be forgotten: so it is for after the pivot, or where nothing is.
+
+        Raises:
+            SagaDefinitionError: something that the saga has done may have to be undone.
+        """
+        if not self._replay.may_restart():
+            raise SagaDefinitionError(UNDONE_FIRST)
+        raise Restarting(args)
 
     def abort(self, reason: str) -> None:
         """End the saga here, and undo what it has done. Never returns."""

@@ -15,17 +15,19 @@ from typing import Any
 
 from txpatterns.clock import Clock
 from txpatterns.correlation import CORRELATION_ID
-from txpatterns.errors import NotBegun, SagaDiverged, SagaValueRefused
+from txpatterns.errors import SagaDiverged, SagaValueRefused
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
-from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Failure, Finished, Noted, Waiting
+from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted, Waiting
+from txpatterns.sagas.fingerprints import stopped_with
 from txpatterns.sagas.neighbours import Beside
 from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Sleep, Step
+from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Restarting, Sleep, Step
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
+from txpatterns.sagas.runs import UNDONE_FIRST, Restart
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
@@ -43,16 +45,21 @@ class Course:
     def __init__(self, definition: Definition, saga: Claimed, clock: Clock) -> None:
         self.definition = definition
         self.saga = saga
-        self.instance = Instance(saga.type, saga.id, saga.started_at, saga.headers.get(CORRELATION_ID, saga.id))
+        correlation_id = saga.headers.get(CORRELATION_ID, saga.id)
+        self.instance = Instance(saga.type, saga.id, saga.started_at, correlation_id, saga.run)
         self.is_dropped = False
         """Whether it is thrown away: nothing may be written any more that it has planned."""
         self.rows = 0
         """How many rows the journal has."""
+        self.deadline = inf
+        """Until when it must have come to its pivot, by the monotonic clock."""
+        self.held_until = 0.0
+        """From when on its deadline counts, at the earliest."""
         self.open: dict[str, Open] = {}
         self.undoing = Undoing()
         self.failure: Failure | None = None
         """Why the saga is being undone."""
-        self._clock = clock
+        self.clock = clock
         self._replay: Replay | None = None
         self.attention = saga.attention
         """Why a person should look at the saga."""
@@ -70,15 +77,20 @@ class Course:
         """
         self.rows = len(entries)
         facts = [fact for entry in entries for fact in entry.facts]
+        self.had = {(fact.channel, fact.key): fact.signal for fact in facts if isinstance(fact, Had)}
         noted = {fact.mark.path: fact for fact in facts if isinstance(fact, Noted)}
         self._replay = replay = Replay(self._code, noted, Context())
-        self._past = past = Past.of(entries, now, self._clock.monotonic())
-        self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts)
+        self._past = past = Past.of(entries, now, self.clock.monotonic())
+        if self.saga.deadline_at is not None and past.failure is None and not past.is_overdue:
+            deadline = self.clock.monotonic() + (self.saga.deadline_at - now).total_seconds()
+            self.deadline = max(deadline, self.held_until)
+        self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts, past.undo_rows)
         turn = replay.follow(facts, self._outcome_of)
         if self.failure is not None:
             return self._to_undo(turn)
         write = self.plan(turn)
-        if write.rests:  # whether something has come meanwhile is seen before it rests again
+        rests = write.standing is not None and write.standing.status is Status.WAITING
+        if write.rests or (rests and self.is_late):  # what has come meanwhile is seen before it rests again
             write = replace(write, standing=None, rests=False)
         if write.standing is None and not any(isinstance(fact, Begun) for fact in write.facts):
             self.pending = Pending(list(write.facts), list(write.emits), list(write.unwaits))
@@ -95,59 +107,27 @@ class Course:
         """Tell the code that an operation has ended, and run it on; gives what is to be written."""
         opened = self.open.pop(path)
         self.undoing.did(opened.operation, value)
-        return self.plan(self.running.give(path, Value(value)), Ended(opened.operation.mark, text))
+        fact = Ended(opened.operation.mark, text)
+        return self.write([fact], None) if self.is_stopped else self.plan(self.running.give(path, Value(value)), fact)
 
     def failed(self, path: str, failure: Failure) -> Write:
         """Tell the code that an operation has failed for good, and run it on; gives what is to be written."""
         opened = self.open.pop(path)
         if failure.unknown:
-            self.undoing.may_have_done(opened.operation, self._clock.monotonic())
-        told = Error(error_of(failure, self.definition.options.errors))
-        return self.plan(self.running.give(path, told), Failed(opened.operation.mark, failure))
-
-    def again(self, path: str, decision: Again) -> Write:
-        """Note that an attempt has failed and another one follows; gives what is to be written."""
-        opened = self.open[path]
-        opened.attempts += decision.counts
-        opened.due = self._clock.monotonic() + decision.after.total_seconds()
-        was_running, opened.is_running = opened.is_running, False
-        opened.is_in_doubt = opened.is_in_doubt or (decision.counts and isinstance(opened.operation.work, CallOut))
-        seconds = decision.after.total_seconds()
-        opened.is_begun = decision.counts or opened.is_in_doubt
-        fact = Attempted(opened.operation.mark, opened.attempts, decision.failure, seconds, begun=opened.is_begun)
-        if decision.needs_attention:
-            self.attention = why(opened.operation, decision)
-        standing = self.resting()
-        opened.is_running = was_running  # until this is written: it is begun once at a time
-        if standing is None and decision.needs_attention:
-            standing = Standing(Status.RUNNING, attention=self.attention)
-        return self.write([fact], standing)
-
-    def begins(self, path: str) -> Write:
-        """Note that a call may be under way, of which it was noted that it was not; gives what is to be written."""
-        opened = self.open[path]
-        opened.is_begun = True
-        return self.write([Begun(opened.operation.mark)], None)
-
-    def left(self) -> Write | None:
-        """Note of calls that they were not begun after all, now that nothing runs any more."""
-        facts: list[Fact] = [
-            Attempted(opened.operation.mark, opened.attempts, _LEFT, 0.0, begun=False)
-            for opened in self.open.values()
-            if isinstance(opened.operation.work, CallOut) and opened.is_begun and not opened.is_in_doubt
-        ]
-        return self.write(facts, None) if facts else None
+            self.undoing.may_have_done(opened.operation, self.clock.monotonic())
+        fact, told = Failed(opened.operation.mark, failure), error_of(failure, self.definition.options.errors)
+        return self.write([fact], None) if self.is_stopped else self.plan(self.running.give(path, Error(told)), fact)
 
     def resting(self) -> Standing | None:
         """Say when a saga is due of which all that is open waits for a time; None: there is something to do now."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if not self.open or any(each.is_running or each.due <= now for each in self.open.values()):
             return None
         if any(isinstance(each.operation.work, Outside) and not each.is_registered for each in self.open.values()):
             return None
         first = min(each.due for each in self.open.values())
         due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
-        return Standing(Status.WAITING, due, is_owned=False, attention=self.attention)
+        return Standing(Status.WAITING, self.by_deadline(due), is_owned=False, attention=self.attention)
 
     def stuck(self, why: str) -> Write:
         """Give what is to be written where this code cannot go on: another text of it may."""
@@ -159,9 +139,31 @@ class Course:
         return Write(tuple(self.pending.facts), None, tuple(self.pending.emits))
 
     @property
+    def is_late(self) -> bool:
+        """Whether its deadline has passed, and nothing has followed from that yet."""
+        return self.clock.monotonic() >= self.deadline
+
+    def by_deadline(self, after: timedelta | None) -> timedelta | None:
+        """Give this time, or that until the deadline where it is sooner; None: never."""
+        left = self.deadline - self.clock.monotonic()
+        if left == inf:
+            return after
+        until = timedelta(seconds=max(left, 0.0))
+        return until if after is None else min(after, until)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its code does not go on any more, because the deadline has passed before its pivot."""
+        return self.is_late and not self.is_past_pivot
+
+    @property
     def is_past_pivot(self) -> bool:
         """Whether the saga only goes forward from here on."""
         return any(mark.kind == Kind.PIVOT for mark in self.running.story)
+
+    def may_restart(self) -> bool:
+        """Whether nothing would be forgotten that may have to be undone."""
+        return self.is_past_pivot or self.undoing.next() is None
 
     @property
     def running(self) -> Replay:
@@ -179,14 +181,15 @@ class Course:
             arguments: Any = self.definition.arguments.read(saga.args)
         except ValueError as error:
             raise SagaDiverged("It was started with other arguments than its code takes now.") from error
-        context = SagaContext(replay, self.instance, saga.version, options, self._clock, self.definition.among)
+        replay.may_restart = self.may_restart
+        context = SagaContext(replay, self.instance, saga.version, options, self.clock, self.definition.among)
         return self.definition.function(context, *arguments)
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
         path = operation.mark.path
         if isinstance(fact, Failed):
             if fact.failure.unknown:
-                self.undoing.may_have_done(operation, self._past.begun.get(path, self._clock.monotonic()))
+                self.undoing.may_have_done(operation, self._past.begun.get(path, self.clock.monotonic()))
             return Error(error_of(fact.failure, self.definition.options.errors))
         value: object = None
         try:
@@ -235,20 +238,24 @@ class Course:
         for operation in turn.operations:
             path = operation.mark.path
             self.open[path] = opened = Open(operation, self._past.attempts.get(path, 0), self._past.dues.get(path, 0.0))
-            opened.is_in_doubt = path in self._past.begun
+            opened.is_in_doubt = isinstance(operation.work, CallOut) and path in self._past.begun
+            opened.row = self._past.rows.get(path)
             if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
-                added.append(Begun(operation.mark))
+                opened.is_begun = path not in self._past.attempts  # else that is written when it is due
+                added += [Begun(operation.mark)] if opened.is_begun else []
             opened.is_registered = isinstance(operation.work, Outside) and path in self._past.dues
             if isinstance(operation.work, Sleep) and path not in self._past.dues:
                 seconds = operation.work.time.total_seconds()
-                opened.due = self._clock.monotonic() + seconds
+                opened.due = self.clock.monotonic() + seconds
                 added.append(Waiting(operation.mark, seconds))
         standing = self.resting() if turn.end is None else self._at_end(turn.end, added)
-        if standing is not None and standing.diverged is not None:
+        if standing is not None and standing.diverged:
             # What the code was told in this turn has had no consequence, and may be told anew.
             return self.write(facts, standing)
         if standing is None and self.attention is not None:
             standing = Standing(Status.RUNNING)
+        if self.saga.diverged is not None and facts:
+            standing = replace(standing or Standing(Status.RUNNING), diverged="")
         if standing is not None:
             self.attention = standing.attention
         self.pending.emits += turn.emits
@@ -270,17 +277,16 @@ class Course:
         )
 
     def concluded(self, write: Write) -> Write:
-        """Add what goes with the end of the saga, where a write is that."""
-        if write.standing is None or not write.standing.is_end:
+        """Add what goes with the end of the saga, or of its run, where a write is that."""
+        standing = write.standing
+        if standing is None or not (standing.is_end or standing.restart is not None):
             return write
         works = [each.work for each in self.running.drawn.values()]
-        waited, locked = (any(isinstance(work, kind) for work in works) for kind in (Outside, Lock))
-        beside = replace(write.beside, parent=self.saga.parent, frees=locked)
-        return replace(write, waits_no_more=waited, beside=beside)
-
-    def at_rest(self, standing: Standing) -> Write:
-        """Give what is to be written when nothing is left to do until a time, or until something comes."""
-        return self.write((), standing)
+        write = replace(write, waits_no_more=any(isinstance(work, Outside) for work in works))
+        if not standing.is_end:
+            return write
+        locked = self.saga.run > 1 or any(isinstance(work, Lock) for work in works)
+        return replace(write, beside=replace(write.beside, parent=self.saga.parent, frees=locked))
 
     def _at_end(self, end: Outcome | Broken, added: list[Fact]) -> Standing:
         """Say where the end of the code leaves the saga, and add the fact of it."""
@@ -293,6 +299,8 @@ class Course:
             return Standing(Status.COMPLETED, None, is_owned=False, result=result)
         if isinstance(end, Broken):
             return self._stuck(end.text)
+        if isinstance(end.error, Restarting):
+            return self._restarts(end.error, added)
         failure = failure_of(end.error, self.definition.options.errors)
         if self.is_past_pivot or not undoes(end.error, self.definition.options.errors):
             return self._stuck(failure.text)
@@ -300,9 +308,21 @@ class Course:
         added.append(Finished(failure=failure))
         return self.compensated() if self.undoing.next() is None else Standing(Status.COMPENSATING, error=self._told())
 
+    def _restarts(self, wish: Restarting, added: list[Fact]) -> Standing:
+        if not self.may_restart():
+            return self._stuck(UNDONE_FIRST)
+        try:
+            args, _ = self.definition.arguments.write(wish.arguments)
+        except SagaValueRefused as error:
+            return self._stuck(error.message)
+        added.append(Restarted(args))
+        restart = Restart(self.saga.run + 1, args, self.definition.options.deadline, dict(self.had))
+        return Standing(Status.RUNNING, restart=restart)
+
     def _stuck(self, why: str) -> Standing:
         status = Status.RUNNING if self.failure is None else Status.COMPENSATING
-        return Standing(status, NOW, is_owned=False, attention=why, diverged=self.definition.fingerprint)
+        diverged = stopped_with(self.saga.diverged, self.definition.fingerprint)
+        return Standing(status, NOW, is_owned=False, attention=why, diverged=diverged)
 
     def compensated(self) -> Standing:
         """Say where a saga stands of which all is undone that can be."""
@@ -313,10 +333,6 @@ class Course:
         module, _, name = self.failure.type.rpartition(":")
         text = self.failure.text
         return text if text.startswith((f"{name}:", f"{module}.{name}:")) else f"{name}: {text}"
-
-
-_LEFT = failure_of(NotBegun())
-"""Of a call whose process stopped before it was begun."""
 
 
 def why(operation: Operation[Any], decision: Again) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-from txpatterns.causes import summary_of
+from txpatterns.causes import members_of, summary_of
 from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed, WaitTimedOut
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Failure
@@ -49,6 +49,11 @@ class Again:
     counts: bool = True
     """Whether the attempt counts."""
 
+    @property
+    def goes_on_like_that(self) -> bool:
+        """Whether the next attempts may end in the same way, without an end."""
+        return self.needs_attention or not self.counts
+
 
 def after_attempt(
     error: BaseException,
@@ -81,17 +86,43 @@ def after_attempt(
     return Tell(failure)
 
 
+def meant_by(error: BaseException, errors: Sequence[type[Exception]]) -> BaseException:
+    """Give what decides about an error of a step, all of which is rolled back: of a group one of its members may.
+
+    That is the first that the saga expects. A group of which all members say that they were not begun was not begun;
+    of those that name a wait the longest counts. Of a call a group decides nothing: its other parts may have had their
+    effect.
+    """
+    leaves = _leaves_of(error)
+    for leaf in leaves:
+        if isinstance(leaf, tuple(errors)):
+            return leaf
+    not_begun = [leaf for leaf in leaves if isinstance(leaf, NotBegun)]
+    if len(not_begun) == len(leaves):
+        return max(not_begun, key=lambda leaf: leaf.after)
+    waits = [leaf for leaf in leaves if isinstance(leaf, Retry) and leaf.after is not None]
+    return max(waits, key=lambda leaf: leaf.after or timedelta(0), default=error)
+
+
+def _leaves_of(error: BaseException) -> list[BaseException]:
+    """Give the errors of a group, at whatever depth; of another error itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for member in members_of(error) for leaf in _leaves_of(member)]
+
+
 def undoes(error: BaseException, errors: Sequence[type[Exception]]) -> bool:
     """Whether an error that leaves the saga's code undoes the saga; otherwise a person decides.
 
     What the saga names in ``errors`` is no mistake, whatever it derives from.
     """
-    return isinstance(error, (Aborted, StepFailed, *errors)) or not is_mistake(error)
+    expected = (Aborted, StepFailed, *errors)
+    return any(isinstance(leaf, expected) for leaf in _leaves_of(error)) or not is_mistake(error)
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether code is wrong that raises this."""
-    return isinstance(error, _MISTAKES) or not isinstance(error, Exception)
+    """Whether code is wrong that raises this, or a group with this among its members."""
+    return any(isinstance(leaf, _MISTAKES) or not isinstance(leaf, Exception) for leaf in _leaves_of(error))
 
 
 def failure_of(error: BaseException, errors: Sequence[type[Exception]] = ()) -> Failure:

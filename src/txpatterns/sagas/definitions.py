@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from hashlib import blake2b
-from types import CodeType
+from datetime import timedelta
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.inbox.signatures import name_of, written_at
-from txpatterns.retries import RetryLadder
+from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.sagas.fingerprints import fingerprint_of, mix
 from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.values import Form, form_of_arguments, form_of_result
 
@@ -38,19 +36,28 @@ class Options:
     """The events that the code may wait for."""
     retry: RetryLadder = field(default_factory=RetryLadder)
     """The waits between the attempts of an operation that says nothing else."""
+    deadline: timedelta | None = None
+    """How long it may take from its start to its pivot, or to its end."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.since <= self.version:
             raise SagaDefinitionError(f"since={self.since} and version={self.version}: from 1 up, and not beyond.")
         if len({signal.channel for signal in self.signals}) < len(self.signals):
             raise SagaDefinitionError("signals= names the same event and field twice.")
+        if self.deadline is not None and not timedelta(0) < self.deadline <= LONGEST_WAIT:
+            raise SagaDefinitionError("A deadline is more than no time, and no more than a hundred years.")
         for error in self.errors:
             given: object = error
             if not (isinstance(given, type) and issubclass(given, Exception)):
                 raise SagaDefinitionError(f"errors= takes classes of errors, not {given!r}.")
+            if issubclass(error, ExceptionGroup):
+                raise SagaDefinitionError(
+                    f"errors= names {error.__name__}, and a step is told by what is in a group.",
+                    fix="Name the classes of its members: the code is told the first of them.",
+                )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
     """One function, and the versions of a type of saga that it serves."""
 
@@ -59,11 +66,20 @@ class Definition:
     options: Options
     arguments: Form
     result: Form
-    fingerprint: str
-    """Of the function's text: another one may go on where this one could not."""
     place: str
     among: Definitions = field(repr=False, compare=False)
     """The sagas of its application."""
+    build: str = ""
+    """What its deploy is called."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the code's text: another one may go on where this one could not.
+
+        It is made when it is asked for first: what the code names may be defined behind it.
+        """
+        whole = composed(self.function)
+        return fingerprint_of(self.function, self.build) if whole is None else mix(self.build, whole.fingerprint)
 
     def serves(self, version: int) -> bool:
         """Whether it runs sagas of a version."""
@@ -84,10 +100,11 @@ class Composed(Protocol):
 
 
 class Definitions:
-    """The sagas of one application."""
+    """The sagas of one application, in one ``build`` of its code."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, build: str = "") -> None:
         self._app = app
+        self._build = build
         self._by_type: dict[str, list[Definition]] = {}
 
     def __iter__(self) -> Iterator[Definition]:
@@ -119,9 +136,9 @@ class Definitions:
             options,
             form_of_arguments(function),
             form_of_result(function),
-            fingerprint_of(function),
             written_at(function) if whole is None else whole.place,
             self,
+            self._build,
         )
         for known in self._by_type.get(type_, []):
             if known.options.since <= options.version and options.since <= known.options.version:
@@ -135,7 +152,7 @@ class Definitions:
     def take_in(self, others: Definitions) -> None:
         """Take over all sagas of another object, as they are."""
         for each in others:
-            self._by_type.setdefault(each.type, []).append(each)
+            self._by_type.setdefault(each.type, []).append(replace(each, build=self._build))
 
     def of(self, function: Callable[..., Any]) -> Definition:
         """Give the definition of a function, for a start: it runs in its highest version.
@@ -181,39 +198,3 @@ def check_id(id: str) -> None:
     """
     if not _ID.fullmatch(id):
         raise SagaDefinitionError(f"{id[:40]!r} is no id for a saga.", fix="Use 1 to 200 printable ASCII characters.")
-
-
-def fingerprint_of(function: Callable[..., Any]) -> str:
-    """Tell versions of a function's text from each other, whatever its layout and comments are."""
-    whole = composed(function)
-    return blake2b(text_of(function).encode(), digest_size=8).hexdigest() if whole is None else whole.fingerprint
-
-
-def text_of(function: Callable[..., Any]) -> str:
-    """Give a function's text without its layout and comments; where that is not to be had, what it is compiled to.
-
-    The same in each process: neither addresses nor the order of sets are in it.
-    """
-    plain = inspect.unwrap(function)
-    while isinstance(plain, partial):
-        plain = inspect.unwrap(plain.func)
-    if not (inspect.isroutine(plain) or inspect.isclass(plain)):
-        plain = type(plain).__call__
-    code = getattr(plain, "__code__", None)
-    if plain.__name__ == "<lambda>":  # the lines that it has may be parts of others
-        return _compiled(code)
-    try:
-        return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(plain))))
-    except (OSError, TypeError, SyntaxError):  # it was typed in, or made by other code
-        return plain.__qualname__ if code is None else _compiled(code)
-
-
-def _compiled(const: object) -> str:
-    match const:
-        case CodeType():
-            return " ".join([repr(const.co_code), repr(const.co_names), *map(_compiled, const.co_consts)])
-        case frozenset():
-            return f"{{{', '.join(sorted(map(_compiled, const)))}}}"
-        case tuple():
-            return f"({', '.join(map(_compiled, const))})"
-    return repr(const)

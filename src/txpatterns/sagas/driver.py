@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from txpatterns.causes import one_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import SagaDiverged
+from txpatterns.sagas import attempts, deadlines
 from txpatterns.sagas.calling import Calls
 from txpatterns.sagas.child_undoing import ChildUndoing
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition
+from txpatterns.sagas.facts import Restarted
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Child, Outside, Sleep
+from txpatterns.sagas.runs import Restart
 from txpatterns.sagas.steps import Steps
 from txpatterns.sagas.store import Claimed, Entry, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
@@ -77,7 +81,9 @@ class Driver:
                 await self._writer.write(self._course.stuck(error.message))
                 return
             else:
-                return
+                if self._writer.restart is None:
+                    return
+                self.saga = self._in_next_run(self._writer.restart)
             finally:
                 await self._put_away()
 
@@ -101,16 +107,44 @@ class Driver:
         await self._writer.ask(f"its run ended unexpectedly: {one_of(error)}", again=_AFTER_AN_ACCIDENT)
 
     async def _rebuild(self) -> None:
-        store, tools, course = self._tools.store, self._tools, self._course
-        entries: list[Entry] = []
-        if self.saga.epoch > 1 or self._is_begun:  # before its first claim nobody has written anything
-            read = partial(store.journal, saga=self.saga)
-            entries = await tools.outages.insist(lambda: tools.database.read(read), while_=may_pass)
-        self._is_begun = True
-        gone = timedelta(seconds=tools.clock.monotonic() - self._claimed_at)
-        write = await outside_of_tasks(partial(course.rebuild, entries, self.saga.claimed_at + gone))
+        course = self._course
+        entries = await self._journal()
+        for fact in (fact for entry in entries for fact in entry.facts if isinstance(fact, Restarted)):
+            # Nobody knew whether that was committed.
+            restart = Restart(self.saga.run + 1, fact.args, self._definition.options.deadline, {})
+            self.saga = self._in_next_run(restart)
+            raise Ahead
+        now = self._now()
+        # The events that came while nobody ran are read first.
+        course.held_until = self._tools.timeouts_from if self._definition.options.signals else 0.0
+        is_held = self._tools.clock.monotonic() < course.held_until
+        closing = None if is_held else deadlines.closing(self.saga, entries, now)
+        if closing is not None:
+            course.rows = len(entries)
+            await self._writer.write(closing)
+            entries = await self._journal()
+        write = await outside_of_tasks(partial(course.rebuild, entries, now))
         if write is not None:
             await self._writer.write(write)
+
+    def _in_next_run(self, restart: Restart) -> Claimed:
+        """Give the saga as it is when it has begun anew."""
+        deadline = None if restart.deadline is None else self._now() + restart.deadline
+        saga = replace(self.saga, run=restart.run, args=restart.args, deadline_at=deadline)
+        return replace(saga, attention=None, crashes=0)
+
+    def _now(self) -> datetime:
+        """Give the database's time, by how much has passed since the claim."""
+        return self.saga.claimed_at + timedelta(seconds=self._tools.clock.monotonic() - self._claimed_at)
+
+    async def _journal(self) -> list[Entry]:
+        """Read the saga's journal; before its first claim nobody has written anything."""
+        is_new, self._is_begun = self.saga.epoch == 1 and not self._is_begun, True
+        if is_new:
+            return []
+        tools = self._tools
+        read = partial(tools.store.journal, saga=self.saga)
+        return await tools.outages.insist(lambda: tools.database.read(read), while_=may_pass)
 
     async def _follow(self, path: str, error: BaseException) -> None:
         """Do what follows a step, or the undoing of one, of which the commit has failed."""
@@ -129,9 +163,16 @@ class Driver:
             if course.failure is not None:
                 await self._undo_next()
                 continue
+            if course.is_late:
+                await self._meet_deadline()
+                continue
             if self._is_nudged:
                 self._is_nudged = False
                 await self._waits.look()
+                continue
+            if course.rows >= self._tools.longest_journal:
+                await self._until_idle()
+                await self._writer.ask_of_length()
                 continue
             self._begin()
             if not self._tasks:
@@ -139,14 +180,28 @@ class Driver:
                 if standing is None:
                     assert course.open, f"{self.saga.id} waits for nothing"
                     continue
-                await self._writer.write(course.at_rest(standing))
+                await self._writer.write(course.write((), standing))
                 return
             await self._until_changed()
-        while self._tasks:
-            await self._until_changed()
-        left = None if self._writer.is_over else self._course.left()
+        await self._until_idle()
+        left = None if self._writer.is_over else attempts.left(self._course)
         if left is not None:
             await self._writer.write(left)
+
+    async def _meet_deadline(self) -> None:
+        """Begin nothing more, and let the saga be undone when nothing runs any more; behind its pivot it goes on."""
+        course = self._course
+        if course.is_past_pivot:
+            async with self._writer.lock:
+                await self._writer.write(deadlines.told(course))
+            return
+        await self._until_idle()
+        if self._writer.is_over:
+            return
+        left = attempts.left(course)
+        if left is not None:
+            await self._writer.write(left)
+        raise Ahead  # its journal is read again, and closed
 
     def _begin(self) -> None:
         """Begin what is due of what the code waits for."""
@@ -172,10 +227,16 @@ class Driver:
             case _:
                 return self._steps.run(opened)
 
-    async def _until_changed(self) -> None:
+    async def _until_idle(self) -> None:
+        """Begin nothing, and wait until nothing runs any more."""
+        while self._tasks:
+            await self._until_changed(begins=False)
+
+    async def _until_changed(self, *, begins: bool = True) -> None:
         """Wait until something has ended, or something else is due. Raises what an operation's task raised."""
         clock = self._tools.clock
-        dues = [each.due for each in self._course.open.values() if not each.is_running]
+        course = self._course
+        dues = [course.deadline, *(each.due for each in course.open.values() if not each.is_running)] if begins else []
         wait = timedelta(seconds=max(min([*dues, clock.monotonic() + 60]) - clock.monotonic(), 0))
         await clock.wait(self._changed, wait)
         self._changed.clear()

@@ -86,6 +86,8 @@ class SagaEngine:
             asyncio.Semaphore(concurrency),
             ended=ended,
             wake=self._wake.set,
+            long_journal=self.settings.long_journal,
+            longest_journal=self.settings.longest_journal,
         )
         self._upkeep = Upkeep(self._store, self.settings, self._transact)
         self._pace = Pace(database.clock)

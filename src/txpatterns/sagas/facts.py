@@ -1,6 +1,6 @@
 """The facts of a saga's journal: what happened, in the order in which the saga's code learned of it.
 
-A journal only grows. What one write adds is a list of facts, written as one JSON text; a rebuilt saga is given the
+What one write adds to a journal is a list of facts, written as one JSON text; a rebuilt saga is given the
 same facts in the same order. A mark (path, kind, name, digest) says which operation a fact is about.
 """
 
@@ -93,6 +93,8 @@ class Attempted:
     """Whether a call may be under way since: not where nothing of it was begun, and what is written of that is void."""
     by: str | None = None
     """Who has brought the next one forward; None: a try has failed."""
+    folds: bool = False
+    """Whether it may go on like that for long: the next one takes its place in the journal."""
     fact: Literal["attempted"] = "attempted"
 
 
@@ -128,7 +130,33 @@ class Finished:
     fact: Literal["finished"] = "finished"
 
 
-Fact = Annotated[Begun | Ended | Failed | Noted | Attempted | Waiting | Undone | Finished, Field(discriminator="fact")]
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The saga's deadline has passed behind its pivot: it goes on, and a person was told."""
+
+    fact: Literal["overdue"] = "overdue"
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The code begins anew with these arguments, as JSON: this is the end of its run."""
+
+    args: str
+    fact: Literal["restarted"] = "restarted"
+
+
+@dataclass(frozen=True, slots=True)
+class Had:
+    """A run before has had the events of a channel and key up to this one."""
+
+    channel: str
+    key: str
+    signal: int
+    fact: Literal["had"] = "had"
+
+
+_Ended = Ended | Failed | Undone | Finished | Restarted
+Fact = Annotated[_Ended | Begun | Noted | Attempted | Waiting | Overdue | Had, Field(discriminator="fact")]
 _FACTS: TypeAdapter[list[Fact]] = TypeAdapter(list[Fact])
 
 

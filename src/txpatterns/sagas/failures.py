@@ -6,11 +6,12 @@ from functools import partial
 
 from txpatterns.errors import Reject
 from txpatterns.retries import RetryLadder
-from txpatterns.sagas import compensation
-from txpatterns.sagas.decisions import Again, Tell, after_attempt, failure_of
+from txpatterns.sagas import attempts, compensation
+from txpatterns.sagas.decisions import Again, Tell, after_attempt, failure_of, meant_by
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import StepRaised
 from txpatterns.sagas.opened import Open
+from txpatterns.sagas.operations import Kind
 from txpatterns.sagas.tools import outside_of_tasks
 from txpatterns.sagas.undoing import Deed
 from txpatterns.sagas.writer import SagaWriter
@@ -22,9 +23,15 @@ class Failures:
     def __init__(self, writer: SagaWriter) -> None:
         self._writer = writer
 
+    @property
+    def _expected(self) -> tuple[type[Exception], ...]:
+        """What the code is told at once."""
+        return (Reject, *self._writer.course.definition.options.errors)
+
     async def of_step(self, opened: Open, error: BaseException) -> None:
         """A step has failed: the code is told, or it is tried again."""
-        await self.follow(opened, self.decide(error, opened, opened.operation.work.ladder))
+        meant = meant_by(error, self._expected)
+        await self.follow(opened, self.decide(meant, opened, opened.operation.work.ladder))
 
     async def of_waiting(self, opened: Open, error: BaseException) -> None:
         """What would be waited for cannot be: the code is told."""
@@ -36,7 +43,7 @@ class Failures:
             error,
             opened.attempts + 1,
             ladder=ladder,
-            errors=(Reject, *self._writer.course.definition.options.errors),
+            errors=self._expected,
             random=self._writer.tools.random,
             gives_up=not self._writer.course.is_past_pivot,
         )
@@ -48,7 +55,7 @@ class Failures:
                 told = partial(self._writer.course.failed, opened.path, decision.failure)
                 await self._writer.write(await outside_of_tasks(told))
             else:
-                await self._writer.write(self._writer.course.again(opened.path, decision))
+                await self._writer.write(attempts.again(self._writer.course, opened.path, decision))
 
     async def of_undoing(self, deed: Deed, error: BaseException) -> None:
         """Undoing something has failed: it is tried again."""
@@ -63,6 +70,6 @@ class Failures:
     def tell(self, mark: Mark, error: BaseException, attempt: int, *, undoing: bool = False) -> None:
         """Tell the listeners of an attempt that failed."""
         saga = self._writer.saga
-        errors = self._writer.course.definition.options.errors
-        expected = isinstance(error, (Reject, *errors)) and not undoing
+        meant = meant_by(error, self._expected) if mark.kind == Kind.STEP else error
+        expected = isinstance(meant, self._expected) and not undoing
         self._writer.tools.hooks.tell(StepRaised(saga.type, saga.id, mark.name, error, attempt, undoing, expected))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from txpatterns.errors import SagaFailed
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from txpatterns.database import deferred
+from txpatterns.errors import NotCommitted, SagaFailed, UnknownSaga
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.store import SagaStore
+from txpatterns.sagas.store import SagaStore, Start
 
 R = TypeVar("R")
 
@@ -62,13 +67,34 @@ class Ends:
                 loop.call_soon_threadsafe(event.set)
 
 
-class Handle(Generic[R]):
-    """One saga, for whoever wants to know what becomes of it."""
+class Origin:
+    """The transaction that starts a saga."""
 
-    def __init__(self, store: SagaStore, ends: Ends, definition: Definition, id_: str) -> None:
+    def __init__(self, transaction: Session | Connection, start: Start) -> None:
+        self._transaction = weakref.ref(transaction)
+        self._start = start
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the start still waits for its commit."""
+        transaction = self._transaction()
+        waiting = [] if transaction is None else deferred.pending(transaction, deferred.Kind.SAGAS)
+        return any(start is self._start for start in waiting)
+
+
+class Handle(Generic[R]):
+    """One saga, for whoever wants to know what becomes of it.
+
+    ``origin`` is the transaction that starts it, where the handle came from there.
+    """
+
+    def __init__(
+        self, store: SagaStore, ends: Ends, definition: Definition, id_: str, origin: Origin | None = None
+    ) -> None:
         self._store = store
         self._ends = ends
         self._definition = definition
+        self._origin = origin
         self.id = id_
         """The saga's id."""
         self.type = definition.type
@@ -84,19 +110,32 @@ class Handle(Generic[R]):
 
         Raises:
             SagaFailed: it was undone.
+            NotCommitted: at once: the transaction that starts it is open still, or was rolled back.
+            UnknownSaga: at once: there is no saga with this id.
             TimeoutError: it had not ended after that time; it goes on.
         """
+        if self._origin is not None and self._origin.is_open:
+            raise NotCommitted(f"{self.id} is not started yet: its transaction is open.")
         clock = self._store.database.clock
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             while True:
                 with self._ends.awaited(self.type, self.id) as ended:
                     found = await self._read()
-                    match None if found is None else found["status"]:
+                    if found is None:
+                        raise self._missing()
+                    match found["status"]:
                         case Status.COMPLETED:
                             return cast("R", self._definition.result.read(found["result"]))
                         case Status.COMPENSATED:
                             raise SagaFailed(self.id, Status.COMPENSATED, found["error"])
                     await clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
+
+    def _missing(self) -> NotCommitted | UnknownSaga:
+        if self._origin is None:
+            return UnknownSaga(f"There is no saga {self.id} of {self.type}.")
+        return NotCommitted(
+            f"{self.id} was not started: its transaction was rolled back, or another one around it is open still."
+        )
 
     async def _read(self) -> Any:
         find = partial(self._store.find, type_=self.type, id_=self.id)

@@ -89,7 +89,7 @@ def served(known: Known) -> sa.ColumnElement[bool]:
                 # An expression, or SQLite would take the index on types, which has all sagas that have ended.
                 sa.func.coalesce(_saga.type, "") == type_,
                 _saga.version.between(since, version),
-                sa.or_(_saga.diverged.is_(None), _saga.diverged != fingerprint),
+                sa.or_(_saga.diverged.is_(None), sa.not_(_saga.diverged.contains(fingerprint))),
             )
             for type_, since, version, fingerprint in known
         ),

@@ -23,6 +23,8 @@ class Open:
     """Whether it is written down that a call may be under way."""
     is_in_doubt: bool = False
     """Whether a call may have had its effect already."""
+    row: int | None = None
+    """The row of the journal that the next failed attempt may take the place of."""
     is_registered: bool = False
     """Whether it is kept that an event is waited for."""
 

@@ -42,6 +42,14 @@ class Aborted(Exception):
     """The saga's code wants to be undone."""
 
 
+class Restarting(BaseException):
+    """The saga's code wants to begin anew, with these arguments."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
 class Owner(Protocol):
     """What an operation belongs to: one run of a saga's code."""
 
@@ -138,6 +146,7 @@ class Child(Outside):
     args: str
     """Its arguments, as JSON."""
     digest: str
+    deadline: timedelta | None
     form: Form
     compensate: Callable[..., Any] | None
     arguments: tuple[Any, ...]

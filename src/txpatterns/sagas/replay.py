@@ -77,6 +77,8 @@ class Replay:
         """All that it has asked for, by path."""
         self.story: list[Mark] = []
         """All that it has drawn, in order: what two runs are compared by."""
+        self.may_restart: Callable[[], bool] = lambda: True
+        """Whether the code may begin anew where it is now."""
         self._is_closing = False
         self._refusals = 0
         self.is_following = False

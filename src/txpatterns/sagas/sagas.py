@@ -18,7 +18,7 @@ from txpatterns.hooks import HookList
 from txpatterns.messages import Event, new_id
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, check_id
-from txpatterns.sagas.handles import Ends, Handle
+from txpatterns.sagas.handles import Ends, Handle, Origin
 from txpatterns.sagas.signal_store import Arrival
 from txpatterns.sagas.store import Claimed, SagaStore, Start
 from txpatterns.sagas.values import digest_of
@@ -83,9 +83,11 @@ class Sagas:
         text, _ = definition.arguments.write(args)
         headers = {CORRELATION_ID: id, **current_lineage(), **self._hooks.headers()}
         version = definition.options.version
-        start = Start(definition.type, id, version, text, digest_of(args, definition.type), headers)
-        deferred.add(deferred.plain(transaction), Entry(self._writer, f"{definition.type} {id}", start))
-        return Handle(self._store, self.ends, definition, id)
+        digest, deadline = digest_of(args, definition.type), definition.options.deadline
+        start = Start(definition.type, id, version, text, digest, headers, deadline=deadline)
+        plain = deferred.plain(transaction)
+        deferred.add(plain, Entry(self._writer, f"{definition.type} {id}", start))
+        return Handle(self._store, self.ends, definition, id, Origin(plain, start))
 
     def signal(self, transaction: AnyTransaction, event: Event) -> None:
         """Bring an event to the sagas that wait for it, with this transaction.
@@ -123,7 +125,7 @@ class Sagas:
             self._store.signals.arrive(connection, arrival)
 
     def handle(self, saga: Callable[[SagaContext, *Ts], Awaitable[R]], id: str) -> Handle[R]:
-        """Give the handle of a saga that was started before.
+        """Give the handle of a saga whose start is committed.
 
         Raises:
             SagaDefinitionError: the function is no saga of this App.

@@ -1,4 +1,4 @@
-"""The statement that most writes of sagas are, on PostgreSQL: for any number of sagas, each guarded by its epoch."""
+"""Statements that are made once: a start, and what most writes are on PostgreSQL, each guarded by its epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from txpatterns.database.dialects import now_plus
+from txpatterns.database.dialects import insert_into, moment, now_plus
 from txpatterns.sagas.schema import saga_journal_table, saga_table
 
 _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
@@ -56,7 +56,7 @@ def _statement(*, waits: bool) -> sa.Select[tuple[int]]:
             attention=g.attention,
             crashes=sa.literal_column("0"),
             owner=sa.case((g.is_owned, saga.owner), else_=None),
-            diverged=sa.func.coalesce(g.diverged, saga.diverged),
+            diverged=sa.func.nullif(sa.func.coalesce(g.diverged, saga.diverged), sa.literal_column("''")),
             error=sa.func.coalesce(g.error, saga.error),
             result=sa.func.coalesce(g.result, saga.result),
             ended_at=sa.case((g.is_end, now), else_=saga.ended_at),
@@ -70,3 +70,18 @@ WRITE = _statement(waits=True)
 
 WRITE_UNLOCKED = _statement(waits=False)
 """The same, but for those whose rows somebody has locked."""
+
+_GIVEN = (
+    *("type", "id", "version", "status", "args", "digest", "headers", "run", "owner", "epoch"),
+    *("parent", "parent_path"),
+)
+_UNTIL = sa.case((sa.cast(sa.bindparam("until"), sa.Float).is_(None), sa.null()), else_=moment("until"))
+_TIMES = {"started_at": moment("now"), "due_at": moment("now"), "deadline_at": _UNTIL}
+START = {
+    on_sqlite: insert_into(saga_table, on_sqlite=on_sqlite)
+    .values({**{name: sa.bindparam(name) for name in _GIVEN}, **_TIMES})
+    .on_conflict_do_nothing()
+    .returning(saga_table.c.number, saga_table.c.started_at)
+    for on_sqlite in (False, True)
+}
+"""Begins a saga, if there is none with its type and id; on PostgreSQL, and on SQLite. Gives its number and its time."""

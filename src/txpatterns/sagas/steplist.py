@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Generic, TypeVar, overload
 
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.definitions import text_of
+from txpatterns.sagas.fingerprints import text_of
 from txpatterns.sagas.fitting import results_taken
 from txpatterns.sagas.rows import Pivot, Row, SagaWait
 from txpatterns.sagas.signals import Signal

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import insert_into, is_sqlite, moment
+from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
@@ -22,25 +22,15 @@ from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.looking import Known, SagaLooks, served
 from txpatterns.sagas.neighbours import NOTHING, Beside, Neighbours
+from txpatterns.sagas.runs import Restart, begin_run
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
-from txpatterns.sagas.statements import WRITE, parameters
+from txpatterns.sagas.statements import START, WRITE, parameters
 from txpatterns.text import storable
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
 NOW = timedelta(0)
-_GIVEN = (
-    *("type", "id", "version", "status", "args", "digest", "headers", "run", "owner", "epoch"),
-    *("parent", "parent_path"),
-)
-_START = {
-    on_sqlite: insert_into(saga_table, on_sqlite=on_sqlite)
-    .values({**{name: sa.bindparam(name) for name in _GIVEN}, "started_at": moment("now"), "due_at": moment("now")})
-    .on_conflict_do_nothing()
-    .returning(_saga.number, _saga.started_at)
-    for on_sqlite in (False, True)
-}
 _IS_MINE = sa.select(_saga.number).where(_saga.number == sa.bindparam("number"), _saga.epoch == sa.bindparam("epoch"))
 
 
@@ -57,6 +47,8 @@ class Start:
     parent: int | None = None
     """The number of the saga that starts it."""
     parent_path: str | None = None
+    deadline: timedelta | None = None
+    """How long after its start it is undone if it is before its pivot then."""
     claimed: Claimed | None = None
     """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
 
@@ -74,11 +66,14 @@ class Claimed:
     epoch: int
     crashes: int
     attention: str | None
+    diverged: str | None
+    """The fingerprints of the code that could not go on from where it stands."""
     args: str
     headers: Mapping[str, str]
     started_at: datetime
+    deadline_at: datetime | None
     claimed_at: datetime
-    """By the database's clock."""
+    """By the database's clock, as all times."""
     parent: int | None = None
     """The number of the saga that waits for its end."""
 
@@ -105,6 +100,14 @@ class Standing:
     result: str | None = None
     error: str | None = None
     diverged: str | None = None
+    """The fingerprints of all code that could not go on from here; empty: it has got further; None: as before."""
+    restart: Restart | None = None
+    """How its code begins anew."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its code goes on in the same run."""
+        return self.status in (Status.RUNNING, Status.WAITING) and self.restart is None
 
     @property
     def is_end(self) -> bool:
@@ -130,10 +133,17 @@ class Write:
     """Whether nothing is done any more until an event comes: it must not have come meanwhile."""
     waits_no_more: bool = False
     """Whether it waits for nothing any more of what it has waited for until then."""
+    instead: int | None = None
+    """The row of the journal whose place it takes; None: it is a row more."""
     starts: Sequence[Start] = ()
     """The children that begin with it."""
     beside: Beside = NOTHING
     """What becomes of other sagas by it."""
+
+    @property
+    def is_new_row(self) -> bool:
+        """Whether it makes the journal longer."""
+        return bool(self.facts) and self.instead is None
 
     @property
     def concerns_waits(self) -> bool:
@@ -142,8 +152,10 @@ class Write:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is about the saga's row and its journal alone."""
-        return not (self.concerns_waits or self.rests or self.starts or self.beside)
+        """Whether it is about the saga's row and a new one of its journal alone."""
+        begins_anew = self.standing is not None and self.standing.restart is not None
+        others = self.concerns_waits or self.rests or self.starts or self.beside
+        return not (others or self.instead is not None or begins_anew)
 
     @property
     def is_one_statement(self) -> bool:
@@ -168,7 +180,7 @@ class SagaStore(SagaLooks):
         Raises:
             IdReused: there is one, with other arguments, or that is no child of the same parent.
         """
-        given: dict[str, object] = {
+        given: dict[str, Any] = {
             "type": start.type,
             "id": start.id,
             "version": start.version,
@@ -183,7 +195,8 @@ class SagaStore(SagaLooks):
             "parent_path": start.parent_path,
             "now": self.database.seconds(),
         }
-        row = self.database.execute_beside(connection, _START[is_sqlite(connection)], given).first()
+        given["until"] = None if start.deadline is None else self.database.seconds(start.deadline)
+        row = self.database.execute_beside(connection, START[is_sqlite(connection)], given).first()
         if row is not None:
             if owner is not None:
                 start.claimed = _claimed(start, row.number, row.started_at)
@@ -251,8 +264,10 @@ class SagaStore(SagaLooks):
             is_mine, guard = self.database.execute_beside(connection, guard).first() is not None, None
         if not is_mine:
             raise LeaseLost(f"Another process goes on with {saga.id}.")
-        if write.facts and not self._note(connection, saga, n, write.facts, guard):
+        if write.facts and not self._note(connection, saga, n, write, guard):
             raise LeaseLost(f"Another process goes on with {saga.id}.")
+        if write.standing is not None and write.standing.restart is not None:
+            begin_run(connection, self.database, saga.number, write.standing.restart)
         for start in write.starts:
             self.start(connection, start)
 
@@ -272,22 +287,26 @@ class SagaStore(SagaLooks):
         connection: Connection,
         saga: Claimed,
         n: int,
-        facts: Sequence[Fact],
+        write: Write,
         guard: sa.Select[tuple[int]] | ReturningUpdate[tuple[int]] | None,
     ) -> bool:
-        """Add the row, in one statement with its guard where there is one; says whether that has found the saga."""
-        row = {"run": saga.run, "n": n, "facts": written(facts)}
-        if guard is None:
-            insert = sa.insert(saga_journal_table).inline().values(saga=saga.number, **row, at=self.database.now())
-            self.database.execute_beside(connection, insert)
+        """Write the row, in one statement with its guard where there is one; says whether that has found the saga."""
+        now, facts = self.database.now(), written(write.facts)
+        number: Any = sa.literal(saga.number) if guard is None else guard.cte("mine").c.number
+        statement: sa.Insert | sa.Update
+        if write.instead is not None:
+            place = (_journal.saga == number, _journal.run == saga.run, _journal.n == write.instead)
+            statement = sa.update(saga_journal_table).where(*place).values(facts=facts, at=now)
+        elif guard is None:
+            row = {"saga": saga.number, "run": saga.run, "n": n, "facts": facts, "at": now}
+            self.database.execute_beside(connection, sa.insert(saga_journal_table).inline().values(**row))
             return True
-        found = guard.cte("mine")
-        types = saga_journal_table.c
-        values = [sa.literal(value, types[name].type).label(name) for name, value in row.items()]
-        select = sa.select(found.c.number, *values, self.database.now().label("at"))
-        names = ["saga", *row, "at"]
-        insert = sa.insert(saga_journal_table).from_select(names, select).returning(_journal.saga)
-        return self.database.execute_beside(connection, insert).first() is not None
+        else:
+            given = {"run": saga.run, "n": n, "facts": facts}
+            values = [sa.literal(value, _journal[name].type).label(name) for name, value in given.items()]
+            select = sa.select(number, *values, now.label("at"))
+            statement = sa.insert(saga_journal_table).from_select(["saga", *given, "at"], select)
+        return self.database.execute_beside(connection, statement.returning(_journal.saga)).first() is not None
 
     def _wait(self, connection: Connection, number: int, write: Write) -> bool:
         """Keep what the saga waits for; says whether some of it is there already."""
@@ -327,11 +346,15 @@ class SagaStore(SagaLooks):
         if not standing.is_owned:
             values["owner"] = None
         if standing.diverged is not None:
-            values["diverged"] = standing.diverged
+            values["diverged"] = standing.diverged or None
         if standing.error is not None:
             values["error"] = standing.error
         if standing.is_end:
             values |= {"result": standing.result, "ended_at": self.database.now()}
+        if standing.restart is not None:
+            again = standing.restart
+            deadline = None if again.deadline is None else self.database.now(again.deadline)
+            values |= {"run": again.run, "args": again.args, "deadline_at": deadline}
         return values
 
 
@@ -367,9 +390,11 @@ def _claimed(start: Start, number: int, now: datetime) -> Claimed:
         epoch=1,
         crashes=0,
         attention=None,
+        diverged=None,
         args=start.args,
         headers=start.headers,
         started_at=now,
+        deadline_at=None if start.deadline is None else now + start.deadline,
         claimed_at=now,
     )
 
@@ -386,9 +411,11 @@ def claimed_of(row: RowMapping) -> Claimed:
         epoch=row["epoch"],
         crashes=row["crashes"],
         attention=row["attention"],
+        diverged=row["diverged"],
         args=row["args"],
         headers=json.loads(row["headers"]),
         started_at=row["started_at"],
+        deadline_at=row["deadline_at"],
         claimed_at=row["now"],
         parent=row["parent"],
     )

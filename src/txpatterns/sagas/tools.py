@@ -37,6 +37,10 @@ class Tools:
     """Told of each saga that has ended: its type and its id."""
     wake: Callable[[], None] = lambda: None
     """Told that other sagas are due."""
+    long_journal: int = 1_000
+    """From so many rows on a person is told of a saga's journal."""
+    longest_journal: int = 10_000
+    """From so many rows on a saga does not go on before a person has decided."""
     timeouts_from: float = 0.0
     """From when on, by the monotonic clock, events may be given up: those that came while nobody ran are read first."""
 

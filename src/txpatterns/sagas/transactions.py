@@ -25,6 +25,7 @@ class Instance:
     id: str
     started_at: datetime
     correlation_id: str
+    run: int = 1
 
     def message_id(self, path: str) -> str:
         """Make the id of a message that is sent at a place of this saga: the same each time."""

@@ -39,9 +39,16 @@ class Deed:
 class Undoing:
     """The deeds of a saga in the order of its journal, and which of them are undone."""
 
-    def __init__(self, undone: Iterable[str] = (), attempts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        undone: Iterable[str] = (),
+        attempts: Mapping[str, int] | None = None,
+        rows: Mapping[str, int] | None = None,
+    ) -> None:
         self.attempts = dict(attempts or {})
         """How many attempts to undo a deed have failed, by path."""
+        self.rows = dict(rows or {})
+        """The row of the journal that the next failed one may take the place of, by path."""
         self._deeds: list[Deed] = []
         self._undone = set(undone)
 

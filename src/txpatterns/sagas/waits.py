@@ -77,7 +77,7 @@ class Waits:
 
     async def _found(self) -> tuple[Open, Any] | None:
         tools = self._writer.tools
-        for opened in self._registered():
+        for opened in () if self._writer.course.is_stopped else self._registered():
             find = partial(self._source_of(opened).find, opened=opened)
             read = partial(tools.database.read, find)
             found = await tools.outages.insist(read, while_=may_pass)

@@ -13,9 +13,12 @@ from txpatterns.database.dialects import may_pass
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone
+from txpatterns.sagas.runs import Restart
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.store import Claimed, Standing, Write
 from txpatterns.sagas.tools import Tools
+
+_LONG = "its journal has {} rows, and each replay takes longer: see saga.restart()"
 
 
 class Ahead(Exception):
@@ -39,7 +42,9 @@ class SagaWriter:
         self.lock = asyncio.Lock()
         """Held from when the code is told something until that is committed."""
         self.is_over = False
-        """Whether the saga has ended, or waits, so that its owner lets go of it."""
+        """Whether the saga has ended or waits, so that its owner lets go of it; or begins anew."""
+        self.restart: Restart | None = None
+        """How it begins anew."""
         self.has_ended = False
         """Whether it has ended for good."""
         self._asked: Standing | None = None
@@ -77,11 +82,18 @@ class SagaWriter:
             tools.outbox.add(connection, event, headers=instance.lineage(), message_id=message_id)
 
     def _as_asked(self, write: Write) -> Write:
-        """Leave the saga where it stands since a person is asked."""
-        if write.standing is None or self._asked is None:
+        """Leave the saga where it stands since a person is asked; and say of a long journal that it is one."""
+        if write.standing is not None and self._asked is not None:
+            beside = replace(write.beside, parent=None, frees=False)  # it has not ended
+            return replace(write, standing=self._asked, rests=False, waits_no_more=False, beside=beside)
+        length, long = self.course.rows + write.is_new_row, self.tools.long_journal
+        standing = write.standing or (Standing(Status.RUNNING) if self._becomes_long(write, length) else None)
+        if standing is None or length < long or not standing.goes_on or standing.attention is not None:
             return write
-        beside = replace(write.beside, parent=None, frees=False)  # it has not ended
-        return replace(write, standing=self._asked, rests=False, waits_no_more=False, beside=beside)
+        return replace(write, standing=replace(standing, attention=_LONG.format(long)))
+
+    def _becomes_long(self, write: Write, length: int) -> bool:
+        return write.is_new_row and length == self.tools.long_journal and self.course.failure is None
 
     def tell_done(self, mark: Mark, *, undoing: bool = False) -> None:
         """Tell the listeners that an operation has had its effect, or was undone."""
@@ -89,25 +101,35 @@ class SagaWriter:
 
     def took(self, write: Write) -> None:
         """A write is committed."""
-        self.course.rows += bool(write.facts)
+        self.course.rows += write.is_new_row
+        if self._becomes_long(write, self.course.rows):
+            self._tell_of_attention(_LONG.format(self.course.rows))
         self.course.written()
         standing, saga, hooks = write.standing, self.saga, self.tools.hooks
         if write.starts or write.beside:
             self.tools.wake()
         if standing is None:
             return
-        self.is_over = self.is_over or not standing.is_owned
+        self.restart = standing.restart
+        self.is_over = self.is_over or not standing.is_owned or standing.restart is not None
         if standing.attention is not None and standing.attention != saga.attention:
-            hooks.tell(SagaNeedsAttention(saga.type, saga.id, standing.attention))
+            self._tell_of_attention(standing.attention)
         if standing.is_end:
             self.has_ended = True
             self.tools.ended(saga.type, saga.id)
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
 
+    def _tell_of_attention(self, why: str) -> None:
+        self.tools.hooks.tell(SagaNeedsAttention(self.saga.type, self.saga.id, why))
+
+    async def ask_of_length(self) -> None:
+        """Leave a saga to a person whose journal must not become longer."""
+        await self.ask(f"its journal has {self.course.rows} rows, and does not become longer: see saga.restart()")
+
     async def ask(self, why: str, *, again: timedelta | None = None) -> None:
-        """Leave a saga to a person; where ``again`` is given it is tried after that time all the same."""
+        """Leave a saga to a person, or to its deadline; where ``again`` is given it is tried after that time."""
         is_undone = self.course.failure is not None or self.saga.status is Status.COMPENSATING
         status = Status.COMPENSATING if is_undone else Status.RUNNING
-        asked = Standing(status, again, is_owned=False, attention=why)
+        asked = Standing(status, self.course.by_deadline(again), is_owned=False, attention=why)
         await self.write(Write((), asked))
         self._asked = asked

@@ -38,13 +38,14 @@ def the_sagas() -> None:
             "crashes", sa.Integer, nullable=False, server_default="0", comment="owners that died without progress"
         ),
         sa.Column("attention", sa.Text, comment="why a person should look at it"),
-        sa.Column("diverged", sa.String(32), comment="the fingerprint of the code that does not fit its journal"),
+        sa.Column("diverged", sa.Text, comment="the fingerprints of the code that could not go on from here"),
         sa.Column("args", sa.Text, nullable=False),
         sa.Column("digest", sa.String(32), nullable=False, comment="of the arguments"),
         sa.Column("headers", sa.Text, nullable=False),
         sa.Column("result", sa.Text),
         sa.Column("error", sa.Text),
         sa.Column("started_at", INSTANT, nullable=False),
+        sa.Column("deadline_at", INSTANT, comment="when it is undone, if it is before its pivot then; NULL: never"),
         sa.Column("ended_at", INSTANT),
         sa.Column("parent", sa.BigInteger, comment="the number of the saga that has started it, and waits for it"),
         sa.Column("parent_path", sa.String(200), comment="of the operation that waits there"),
@@ -72,7 +73,7 @@ def the_journal() -> None:
         sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("facts", sa.Text, nullable=False),
         sa.Column("at", INSTANT, nullable=False),
-        comment="what has happened in each saga, in order; a row is added by each write and never changed",
+        comment="what has happened in each saga, in order; a row for each write, but one for all failures alike",
     )
 
 

@@ -1,0 +1,39 @@
+"""What follows when a saga's deadline has passed: before its pivot it is undone, behind it a person is told.
+
+No code runs on. What has begun comes to its end, or is in doubt and has settled before it is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import inf
+
+from txpatterns.sagas.course import Course
+from txpatterns.sagas.facts import Failure, Finished, Noted, Overdue
+from txpatterns.sagas.operations import Aborted, Kind
+from txpatterns.sagas.schema import Status
+from txpatterns.sagas.store import Claimed, Entry, Standing, Write
+
+DEADLINE = "deadline"
+"""Who has ended a saga, where nobody has."""
+_ABORTED = f"{Aborted.__module__}:{Aborted.__qualname__}"
+
+
+def closing(saga: Claimed, entries: Sequence[Entry], now: datetime) -> Write | None:
+    """Give what ends a saga whose deadline has passed before its pivot, from its journal alone; None: it goes on."""
+    if saga.deadline_at is None or now < saga.deadline_at:
+        return None
+    for fact in (fact for entry in entries for fact in entry.facts):
+        if isinstance(fact, Finished) or (isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT):
+            return None
+    text = f"its deadline has passed: {saga.deadline_at:%Y-%m-%d %H:%M:%S} UTC"
+    standing = Standing(Status.COMPENSATING, error=f"{Aborted.__name__}: {text}")
+    return Write([Finished(failure=Failure(_ABORTED, text), by=DEADLINE)], standing, waits_no_more=True)
+
+
+def told(course: Course) -> Write:
+    """Note that a saga is late that only goes forward, and that a person is told; gives what is to be written."""
+    course.deadline = inf
+    course.attention = "its deadline has passed behind its pivot; it goes on"
+    return course.write([Overdue()], Standing(Status.RUNNING, attention=course.attention))
