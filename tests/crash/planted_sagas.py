@@ -11,13 +11,14 @@ from rig.planting import instead_of
 from txpatterns.execution import Came, Result
 from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.facts import Undone
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.neighbours import Neighbours
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.schema import saga_table
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import Claimed, SagaStore, Write
+from txpatterns.sagas.store import SagaStore, Write
 from txpatterns.sagas.undoing import Deed, Undoing
 from txpatterns.sagas.writer import SagaWriter
 from txpatterns.testing.explorer import Surroundings

@@ -13,10 +13,11 @@ from rig.waiting import until
 from sagas.support import Shop, opened, saga_of
 from txpatterns.errors import LeaseLost
 from txpatterns.sagas import Call, SagaContext
+from txpatterns.sagas.claims import Claimed, Start
 from txpatterns.sagas.facts import Begun, Finished, Mark
 from txpatterns.sagas.grouping import GroupWriter
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
-from txpatterns.sagas.store import Claimed, SagaStore, Standing, Start, Write
+from txpatterns.sagas.store import SagaStore, Standing, Write
 
 SAGAS = 12
 BEGUN = Write([Begun(Mark("1", "call", "charge", "d"))])

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from inbox.interleaving import Session, orders, quiet
 from inbox.interleaving import opened as sessions_on
 from sagas.support import Shop, opened
+from txpatterns.sagas.claims import Claimed, Start
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_signal_table, saga_table, saga_wait_table
 from txpatterns.sagas.signal_store import Arrival, SignalStore, WaitRow
-from txpatterns.sagas.store import Claimed, SagaStore, Standing, Start, Write
+from txpatterns.sagas.store import SagaStore, Standing, Write
 
 COMMITTED = "READ COMMITTED"
 ROW = WaitRow("1", "paid:", "A1", 0)

@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from inbox.interleaving import Session, orders, quiet
 from inbox.interleaving import opened as sessions_on
 from sagas.support import Shop, opened
+from txpatterns.sagas.claims import Claimed, Start
 from txpatterns.sagas.facts import Finished
 from txpatterns.sagas.neighbours import Beside, Neighbours
 from txpatterns.sagas.schema import Brought, Status, saga_journal_table, saga_table, saga_wait_table
 from txpatterns.sagas.signal_store import WaitRow
-from txpatterns.sagas.store import Claimed, SagaStore, Standing, Start, Write
+from txpatterns.sagas.store import SagaStore, Standing, Write
 
 ROW = WaitRow("1", "shop.child", "child-1", 0, Brought.CHILD)
 KNOWN = [("shop.parent", 1, 1, ""), ("shop.child", 1, 1, "")]

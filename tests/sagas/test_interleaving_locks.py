@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from inbox.interleaving import Session, orders, quiet
 from inbox.interleaving import opened as sessions_on
 from sagas.support import Shop, opened
+from txpatterns.sagas.claims import Claimed, Start
 from txpatterns.sagas.facts import Finished, Mark, Waiting
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.neighbours import Beside
@@ -24,7 +25,7 @@ from txpatterns.sagas.schema import (
     saga_wait_table,
 )
 from txpatterns.sagas.signal_store import WaitRow
-from txpatterns.sagas.store import Claimed, SagaStore, Standing, Start, Write
+from txpatterns.sagas.store import SagaStore, Standing, Write
 
 WAITS = Waiting(Mark("1", "lock", "till", ""), 60.0)
 ASKS = Write([WAITS], waits=[WaitRow("1", "", "till", 0, Brought.LOCK)], beside=Beside(asks=[("1", "till")]))

@@ -15,9 +15,10 @@ from txpatterns.causes import summary_of
 from txpatterns.database import Database
 from txpatterns.database.schema import Instant
 from txpatterns.errors import SagaDiverged
+from txpatterns.sagas.claims import Claimed, claimed_of
 from txpatterns.sagas.definitions import Definition, Definitions
 from txpatterns.sagas.schema import saga_table
-from txpatterns.sagas.store import Claimed, Entry, SagaStore, claimed_of
+from txpatterns.sagas.store import Entry, SagaStore
 
 _saga = saga_table.c
 

@@ -14,11 +14,12 @@ from sqlalchemy.engine import Connection
 from txpatterns.clock import Clock
 from txpatterns.errors import SagaDiverged, SagaKept
 from txpatterns.outbox import Outbox
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition, Definitions
 from txpatterns.sagas.facts import Ended, Fact, Failed, Mark, Noted
 from txpatterns.sagas.operations import Operation
-from txpatterns.sagas.store import Claimed, Entry, Write
+from txpatterns.sagas.store import Entry, Write
 from txpatterns.sagas.tools import outside_of_tasks
 
 

@@ -18,9 +18,10 @@ from txpatterns.database.engines import schema_of
 from txpatterns.database.schema import Instant
 from txpatterns.deadletters.store import scrub
 from txpatterns.errors import ConfigurationError, SagaKept, SchemaError
+from txpatterns.sagas.claims import Claimed, claimed_of
 from txpatterns.sagas.facts import Fact
 from txpatterns.sagas.schema import SAGA_TABLES, SCOPE, Status, saga_audit_table, saga_table
-from txpatterns.sagas.store import Claimed, Entry, SagaStore, claimed_of
+from txpatterns.sagas.store import Entry, SagaStore
 
 _saga = saga_table.c
 

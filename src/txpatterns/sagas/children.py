@@ -9,12 +9,13 @@ from sqlalchemy.engine import Connection
 from txpatterns.database.database import Database
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.child_store import ChildStore, EndOfChild
+from txpatterns.sagas.claims import Start
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import Child, Operation
 from txpatterns.sagas.schema import Brought
 from txpatterns.sagas.signal_store import WaitRow
-from txpatterns.sagas.store import Start, Write
+from txpatterns.sagas.store import Write
 
 
 class Children:

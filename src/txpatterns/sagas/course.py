@@ -16,6 +16,7 @@ from typing import Any
 from txpatterns.clock import Clock
 from txpatterns.correlation import CORRELATION_ID
 from txpatterns.errors import SagaDiverged, SagaValueRefused
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
 from txpatterns.sagas.definitions import Definition
@@ -30,7 +31,7 @@ from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.runs import UNDONE_FIRST, Restart
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.signals import WaitFor
-from txpatterns.sagas.store import NOW, Claimed, Entry, Standing, Write
+from txpatterns.sagas.store import NOW, Entry, Standing, Write
 from txpatterns.sagas.strands import Error, Outcome, Value
 from txpatterns.sagas.transactions import Instance
 from txpatterns.sagas.undoing import Undoing

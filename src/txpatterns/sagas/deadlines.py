@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from math import inf
 
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Failure, Finished, Noted, Overdue
 from txpatterns.sagas.operations import Aborted, Kind
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.store import Claimed, Entry, Standing, Write
+from txpatterns.sagas.store import Entry, Standing, Write
 
 DEADLINE = "deadline"
 """Who has ended a saga, where nobody has."""

@@ -16,6 +16,7 @@ from txpatterns.errors import SagaDiverged
 from txpatterns.sagas import attempts, deadlines
 from txpatterns.sagas.calling import Calls
 from txpatterns.sagas.child_undoing import ChildUndoing
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Restarted
@@ -24,7 +25,7 @@ from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Child, Outside, Sleep
 from txpatterns.sagas.runs import Restart
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import Claimed, Entry, Write
+from txpatterns.sagas.store import Entry, Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
 from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import Ahead, SagaWriter

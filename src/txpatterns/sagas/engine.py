@@ -24,6 +24,7 @@ from txpatterns.hooks import HookList
 from txpatterns.outbox import Outbox
 from txpatterns.runtime.moments import Idle
 from txpatterns.runtime.outages import Outages, Stopped
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.grouping import GroupWriter
@@ -31,7 +32,7 @@ from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.schema import SCOPE, WORD
 from txpatterns.sagas.settings import SagaSettings
-from txpatterns.sagas.store import Claimed, SagaStore, Standing, Write
+from txpatterns.sagas.store import SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
 from txpatterns.sagas.upkeep import Every, Upkeep
 from txpatterns.sagas.writer import Ahead

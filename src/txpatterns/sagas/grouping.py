@@ -17,8 +17,9 @@ from sqlalchemy.engine import Connection
 from txpatterns.causes import one_of
 from txpatterns.database.dialects import is_disconnect
 from txpatterns.errors import LeaseLost
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.statements import WRITE_UNLOCKED, parameters
-from txpatterns.sagas.store import Claimed, SagaStore, Write, row_of
+from txpatterns.sagas.store import SagaStore, Write, row_of
 
 logger = logging.getLogger("txpatterns")
 

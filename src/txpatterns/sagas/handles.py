@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from txpatterns.database import deferred
 from txpatterns.errors import NotCommitted, SagaFailed, UnknownSaga
+from txpatterns.sagas.claims import Start
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.store import SagaStore, Start
+from txpatterns.sagas.store import SagaStore
 
 R = TypeVar("R")
 

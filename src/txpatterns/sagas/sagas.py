@@ -16,11 +16,12 @@ from txpatterns.database.identity import Identity
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.hooks import HookList
 from txpatterns.messages import Event, new_id
+from txpatterns.sagas.claims import Claimed, Start
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, check_id
 from txpatterns.sagas.handles import Ends, Handle, Origin
 from txpatterns.sagas.signal_store import Arrival
-from txpatterns.sagas.store import Claimed, SagaStore, Start
+from txpatterns.sagas.store import SagaStore
 from txpatterns.sagas.values import digest_of
 
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from txpatterns.database.database import Database
@@ -18,6 +18,7 @@ from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused, LeaseLost
 from txpatterns.messages import Event
 from txpatterns.sagas.arrivals import has_come
+from txpatterns.sagas.claims import Claimed, Start, claimed_at_start, claimed_of
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.looking import Known, SagaLooks, served
@@ -32,50 +33,6 @@ _saga, _journal = saga_table.c, saga_journal_table.c
 
 NOW = timedelta(0)
 _IS_MINE = sa.select(_saga.number).where(_saga.number == sa.bindparam("number"), _saga.epoch == sa.bindparam("epoch"))
-
-
-@dataclass(slots=True)
-class Start:
-    """A saga that its transaction's commit begins."""
-
-    type: str
-    id: str
-    version: int
-    args: str
-    digest: str
-    headers: Mapping[str, str]
-    parent: int | None = None
-    """The number of the saga that starts it."""
-    parent_path: str | None = None
-    deadline: timedelta | None = None
-    """How long after its start it is undone if it is before its pivot then."""
-    claimed: Claimed | None = None
-    """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A saga that this process owns, at an epoch of its own."""
-
-    number: int
-    type: str
-    id: str
-    version: int
-    run: int
-    status: Status
-    epoch: int
-    crashes: int
-    attention: str | None
-    diverged: str | None
-    """The fingerprints of the code that could not go on from where it stands."""
-    args: str
-    headers: Mapping[str, str]
-    started_at: datetime
-    deadline_at: datetime | None
-    claimed_at: datetime
-    """By the database's clock, as all times."""
-    parent: int | None = None
-    """The number of the saga that waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +156,7 @@ class SagaStore(SagaLooks):
         row = self.database.execute_beside(connection, START[is_sqlite(connection)], given).first()
         if row is not None:
             if owner is not None:
-                start.claimed = _claimed(start, row.number, row.started_at)
+                start.claimed = claimed_at_start(start, row.number, row.started_at)
             return True
         query = sa.select(_saga.digest, _saga.parent).where(_saga.type == start.type, _saga.id == start.id)
         found = self.database.execute_beside(connection, query).first()
@@ -376,46 +333,3 @@ def row_of(saga: Claimed, n: int, write: Write) -> Mapping[str, Any]:
         "error": standing and standing.error,
         "result": standing and standing.result,
     }
-
-
-def _claimed(start: Start, number: int, now: datetime) -> Claimed:
-    """Give a saga as it is right after its start."""
-    return Claimed(
-        number=number,
-        type=start.type,
-        id=start.id,
-        version=start.version,
-        run=1,
-        status=Status.RUNNING,
-        epoch=1,
-        crashes=0,
-        attention=None,
-        diverged=None,
-        args=start.args,
-        headers=start.headers,
-        started_at=now,
-        deadline_at=None if start.deadline is None else now + start.deadline,
-        claimed_at=now,
-    )
-
-
-def claimed_of(row: RowMapping) -> Claimed:
-    """Read a row as whoever claims the saga does."""
-    return Claimed(
-        number=row["number"],
-        type=row["type"],
-        id=row["id"],
-        version=row["version"],
-        run=row["run"],
-        status=Status(row["status"]),
-        epoch=row["epoch"],
-        crashes=row["crashes"],
-        attention=row["attention"],
-        diverged=row["diverged"],
-        args=row["args"],
-        headers=json.loads(row["headers"]),
-        started_at=row["started_at"],
-        deadline_at=row["deadline_at"],
-        claimed_at=row["now"],
-        parent=row["parent"],
-    )

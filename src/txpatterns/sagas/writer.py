@@ -10,12 +10,13 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from txpatterns.database.dialects import may_pass
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone
 from txpatterns.sagas.runs import Restart
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.store import Claimed, Standing, Write
+from txpatterns.sagas.store import Standing, Write
 from txpatterns.sagas.tools import Tools
 
 _LONG = "its journal has {} rows, and each replay takes longer: see saga.restart()"

@@ -1,0 +1,99 @@
+"""A saga as whoever starts it, or owns it, knows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.engine import RowMapping
+
+from txpatterns.sagas.schema import Status
+
+
+@dataclass(slots=True)
+class Start:
+    """A saga that its transaction's commit begins."""
+
+    type: str
+    id: str
+    version: int
+    args: str
+    digest: str
+    headers: Mapping[str, str]
+    parent: int | None = None
+    """The number of the saga that starts it."""
+    parent_path: str | None = None
+    deadline: timedelta | None = None
+    """How long after its start it is undone if it is before its pivot then."""
+    claimed: Claimed | None = None
+    """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A saga that this process owns, at an epoch of its own."""
+
+    number: int
+    type: str
+    id: str
+    version: int
+    run: int
+    status: Status
+    epoch: int
+    crashes: int
+    attention: str | None
+    diverged: str | None
+    """The fingerprints of the code that could not go on from where it stands."""
+    args: str
+    headers: Mapping[str, str]
+    started_at: datetime
+    deadline_at: datetime | None
+    claimed_at: datetime
+    """By the database's clock, as all times."""
+    parent: int | None = None
+    """The number of the saga that waits for its end."""
+
+
+def claimed_at_start(start: Start, number: int, now: datetime) -> Claimed:
+    """Give a saga as it is right after its start."""
+    return Claimed(
+        number=number,
+        type=start.type,
+        id=start.id,
+        version=start.version,
+        run=1,
+        status=Status.RUNNING,
+        epoch=1,
+        crashes=0,
+        attention=None,
+        diverged=None,
+        args=start.args,
+        headers=start.headers,
+        started_at=now,
+        deadline_at=None if start.deadline is None else now + start.deadline,
+        claimed_at=now,
+    )
+
+
+def claimed_of(row: RowMapping) -> Claimed:
+    """Read a row as whoever claims the saga does."""
+    return Claimed(
+        number=row["number"],
+        type=row["type"],
+        id=row["id"],
+        version=row["version"],
+        run=row["run"],
+        status=Status(row["status"]),
+        epoch=row["epoch"],
+        crashes=row["crashes"],
+        attention=row["attention"],
+        diverged=row["diverged"],
+        args=row["args"],
+        headers=json.loads(row["headers"]),
+        started_at=row["started_at"],
+        deadline_at=row["deadline_at"],
+        claimed_at=row["now"],
+        parent=row["parent"],
+    )
