@@ -71,6 +71,12 @@ class Definition:
     """The sagas of its application."""
     build: str = ""
     """What its deploy is called."""
+    watched: Callable[..., Any] | None = None
+    """What is run in the function's place, and does the same: the test kit looks on."""
+
+    def code(self, context: object, arguments: Sequence[Any]) -> Any:
+        """Give the coroutine of a saga that runs."""
+        return (self.watched or self.function)(context, *arguments)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -113,7 +113,7 @@ class MortalDefinitions(Definitions):
     def find(self, type_: str, version: int) -> Definition | None:
         """Give the function that runs a saga, watched."""
         found = super().find(type_, version)
-        return found and replace(found, function=self._deaths.watched(found.function))
+        return found and replace(found, watched=self._deaths.watched(found.function))
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, bool]) -> bool:
