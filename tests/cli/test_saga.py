@@ -173,6 +173,17 @@ def test_code_that_does_not_fit_is_found_before_it_is_deployed(store):
     assert (one["id"], one["why"]) == ("order-7", "Nobody here serves version 1, but 2 to 3.")
 
 
+def test_what_the_code_prints_is_not_among_the_json(store):
+    """P7: a module that greets, and a saga that prints, which is what one writes first."""
+    store.change('app = App("store")', 'print("hello")\napp = App("store")')
+    store.change("    hold = await saga.step(reserve", '    print("begins")\n    hold = await saga.step(reserve')
+    drained(store, "order-7")
+    assert store("saga", "show", "order-7", *APP, "--json").json["id"] == "order-7"
+    assert store("saga", "check", "store:app", "--json").json["misfits"] == []
+    assert store("saga", "retry", "order-7", *WHY, *APP, "--json").json["done"] == "retry"
+    assert store("saga", "cancel", "order-7", *WHY, *APP, "--json").json["done"] == "cancel"
+
+
 LISTED = """
 from dataclasses import dataclass
 

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 
 import txpatterns
@@ -20,6 +20,13 @@ _OTHERS = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib",
 
 
 @contextmanager
+def aside() -> Iterator[None]:
+    """Let what the user's code prints go to standard error where a command's own words are JSON for a program."""
+    with redirect_stdout(sys.stderr) if "--json" in sys.argv else nullcontext():
+        yield
+
+
+@contextmanager
 def users_code(place: str) -> Iterator[None]:
     """Say where the user's code failed, and what with: their frames as a note, and one line with a fix.
 
@@ -27,7 +34,8 @@ def users_code(place: str) -> Iterator[None]:
         ConfigurationError: anything but an error of ours was raised; that one gets the note and passes.
     """
     try:
-        yield
+        with aside():
+            yield
     except KeyboardInterrupt:
         raise
     except TxPatternsError as error:

@@ -15,6 +15,7 @@ from txpatterns.admin.saga_check import Checked, check_sagas
 from txpatterns.admin.saga_code import SagaCode
 from txpatterns.admin.saga_deeds import SagaInHand
 from txpatterns.admin.sagas import FoundSaga, SagaDeed, SagaEntry, find_saga, list_sagas
+from txpatterns.cli.importing import aside
 from txpatterns.cli.loading import (
     AppArgument,
     AppOption,
@@ -115,7 +116,8 @@ def show_(
             stood = found.stood
             return found, await _code(app).waits_for(stood.saga, stood.entries, stood.now, opened.clock)
 
-    found, code = asyncio.run(work())
+    with aside():
+        found, code = asyncio.run(work())
     if found is None:
         look = f"txp saga list{as_named(app, database)}"
         show(None, [f"there is no saga {saga_id} (see: {look})"], as_data=json)
@@ -239,7 +241,8 @@ def check_(app: AppArgument, json: JsonOption = False) -> None:
         async with open_tables(app, None) as opened:
             return await check_sagas(opened, loaded.name, loaded.sagas.definitions)
 
-    checked = asyncio.run(work())
+    with aside():
+        checked = asyncio.run(work())
     fit = checked.replayed - sum(misfit.is_served for misfit in checked.misfits)
     rows = [{**asdict(misfit), "why": one_line(misfit.why, 300)} for misfit in checked.misfits]
     show(checked, [*table(rows), f"{count(fit, 'saga')} fit this code; {len(rows)} do not"], as_data=json)
@@ -274,7 +277,8 @@ def _do(verb: str, wish: _Wish, act: Callable[[SagaInHand], Awaitable[None]]) ->
             await act(SagaInHand(opened, wish.saga_id, wish.type, wish.deed))
 
     try:
-        asyncio.run(work())
+        with aside():
+            asyncio.run(work())
     except (SagaKept, SagaDiverged) as error:
         report(error)
         raise typer.Exit(DIFFERENT) from error
