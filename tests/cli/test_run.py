@@ -104,7 +104,7 @@ def test_an_app_that_has_only_sagas_is_drained(txp, project):
         "plain has no handlers here: on memory:// nothing is sent, and messages are kept; its sagas"
     )
     assert sorted(re.findall("step of .*", ran.out)) == ["step of long-1", "step of short-1"]
-    assert "done: 1 sagas ended" in ran.out
+    assert "done: 1 saga ended" in ran.out
     assert re.search("sagas +waiting +plain.long +- +long-1", ran.out)
 
 

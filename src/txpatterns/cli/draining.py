@@ -106,7 +106,8 @@ async def _left(app: App) -> list[Left]:
 
 
 def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths, where: str) -> list[str]:
-    done = [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number]
+    words = {"sagas_ended": "saga ended" if counts["sagas_ended"] == 1 else "sagas ended"}
+    done = [f"{number} {words.get(name, name.replace('_', ' '))}" for name, number in counts.items() if number]
     lines = ["done: " + (", ".join(done) or "nothing was due")]
     if waits:
         names = ("where", "state", "type", "key", "message_id", "until", "why")
