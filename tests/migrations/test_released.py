@@ -24,7 +24,7 @@ from txpatterns.sagas import SagaContext
 HERE = Path(__file__).parent
 WORKING = HERE / "working.py"
 (WHEEL,) = (HERE / "released").glob("*.whl")
-EVENTS = 150
+EVENTS = 60
 
 pytestmark = pytest.mark.timeout(180)
 
