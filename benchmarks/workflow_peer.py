@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
@@ -39,3 +41,4 @@ async def peer(url: str, calls: int, next_id: Callable[[], int]) -> AsyncIterato
         yield one
     finally:
         DBOS.destroy(destroy_registry=True)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())  # it takes the loop's along
