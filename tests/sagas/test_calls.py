@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -44,18 +43,6 @@ class Bank:
 @pytest.fixture
 def bank() -> Bank:
     return Bank()
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
 
 
 async def test_a_call_is_written_down_before_it_begins(shop: Shop, bank: Bank) -> None:

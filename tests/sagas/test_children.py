@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 
@@ -39,18 +38,6 @@ DAY = timedelta(days=1)
 
 class Go(Event, topic="go", type="go", key="who"):
     who: str
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
 
 
 async def room(saga: SagaContext, guest: str) -> str:

@@ -36,18 +36,6 @@ from txpatterns.sagas.schema import SCOPE, saga_table
 from txpatterns.testing.clock import ManualClock
 
 
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
-
-
 async def test_a_saga_runs_to_its_end(shop: Shop) -> None:
     """P4: steps of both kinds, one after the other and at once, each with its effect; the result comes back."""
 

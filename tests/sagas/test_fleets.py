@@ -5,28 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sagas.support import PATIENCE, Shop, Told, another, opened, release, reserve, saga_of
+from sagas.support import PATIENCE, Shop, Told, another, release, reserve, saga_of
 from txpatterns.sagas import SagaContext, SagaSettings
 from txpatterns.sagas.facts import Attempted
 from txpatterns.sagas.fingerprints import fingerprint_of, stopped_with
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
 
 
 async def test_a_saga_that_no_fleet_can_go_on_with_rests(shop: Shop) -> None:

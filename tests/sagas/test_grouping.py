@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -26,12 +26,6 @@ FLAGGED = Write((), Standing(Status.RUNNING, None, is_owned=False, attention="no
 FAILED = Write([Finished()], Standing(Status.COMPENSATED, None, is_owned=False, error="Declined: 7"))
 ENDED = Write([Finished(value="7")], Standing(Status.COMPLETED, None, is_owned=False, result="7"))
 KINDS = [BEGUN, SLEEPS, FLAGGED, FAILED, ENDED, Write()]
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
 
 
 async def started(shop: Shop, count: int = SAGAS) -> list[Claimed]:

@@ -43,18 +43,6 @@ from txpatterns.testing.clock import ManualClock
 HOURS = RetryLadder((timedelta(hours=5),), jitter=0)
 
 
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
-
-
 def hand(shop: Shop, id: str = "order-1", type: str | None = None) -> SagaInHand:
     return SagaInHand(shop.app.database, id, type, Deed("ann@desk", "the bank said so"))
 

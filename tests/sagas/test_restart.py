@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,18 +16,6 @@ from txpatterns.sagas.schema import saga_journal_table, saga_signal_table, saga_
 from txpatterns.sagas.store import Write
 from txpatterns.sagas.writer import Ahead, SagaWriter
 from txpatterns.testing.clock import ManualClock
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
 
 
 async def count(shop: Shop, table: sa.Table) -> int:

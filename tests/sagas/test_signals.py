@@ -32,18 +32,6 @@ class Refused(Event, topic="payments", type="payment.refused", key="payment"):
 SIGNALS = [Captured, Signal(Refused, by="order")]
 
 
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
-
-
 async def paid(saga: SagaContext, order: str) -> int:
     await saga.step(reserve, order, compensate=release)
     return (await saga.wait_for(Captured, key=order, timeout=timedelta(hours=1))).cents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 import sqlalchemy as sa
 
-from sagas.support import QUICK, Declined, Shop, another, effect, opened
+from sagas.support import QUICK, Declined, Shop, another, effect
 from txpatterns import RetryLadder, Transaction
 from txpatterns.errors import SagaDefinitionError, SagaFailed
 from txpatterns.messages import Event
@@ -106,18 +106,6 @@ SHIP = SagaStep("ship", ship)
 
 def checkout() -> Saga[Cart, tuple[str, str]]:
     return Saga("checkout", Cart, steps=[RESERVE, PACK, CHARGE, PAID, PIVOT, SHIP], result=receipt)
-
-
-@pytest.fixture
-async def shop(any_database: str) -> AsyncIterator[Shop]:
-    async with opened(any_database) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def sqlite_shop(tmp_path) -> AsyncIterator[Shop]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db") as shop:
-        yield shop
 
 
 def registered(shop: Shop, saga: Any, **options: Any) -> Any:
