@@ -28,8 +28,9 @@ from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership
 from txpatterns.runtime.part import Drain, Part
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
-from txpatterns.sagas.engine import SAGAS, SagaEngine
+from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.moments import SagaEnded, StepDone, StepRaised
+from txpatterns.sagas.schema import SAGAS
 from txpatterns.settings import AppSettings
 from txpatterns.transport import Broker
 

@@ -21,12 +21,11 @@ from txpatterns.coordination import say
 from txpatterns.database import Database
 from txpatterns.deadletters.store import scrub
 from txpatterns.errors import SagaKept, SagaValueRefused, WaitTimedOut
-from txpatterns.sagas.decisions import failure_of
-from txpatterns.sagas.engine import SAGAS
-from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Noted, Undone, written
+from txpatterns.sagas.decisions import aborted, failure_of, is_past_pivot, line_of
+from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Undone, written
 from txpatterns.sagas.neighbours import Beside, Neighbours
-from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Sleep, Step
-from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
+from txpatterns.sagas.operations import CallOut, Child, Lock, Operation, Sleep, Step
+from txpatterns.sagas.schema import SAGAS, Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import Write
@@ -80,14 +79,14 @@ class SagaInHand:
             stood = take(connection, self.database, self.id, self.type)
             if stood.is_undone:
                 raise SagaKept(f"{self.id} is being undone already.", fix="To go on with that now: txp saga retry ID")
-            if any(isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT for fact in stood.facts):
+            if is_past_pivot(stood.facts):
                 raise SagaKept(
                     f"{self.id} is behind its pivot, and only goes forward.",
                     fix="Mend what fails, or tell its code what has become of that: txp saga resolve, txp saga skip.",
                 )
-            failure = Failure("txpatterns.sagas.operations:Aborted", f"cancelled by an operator: {self._why}")
+            failure = aborted(f"cancelled by an operator: {self._why}")
             SignalStore(self.database).forget(connection, stood.saga.number, None)
-            self._go_on(connection, stood, [Finished(failure=failure, by=_OPERATOR)], cancelled=failure.text)
+            self._go_on(connection, stood, [Finished(failure=failure, by=_OPERATOR)], cancelled=failure)
             write_down(connection, self.database, stood, self.deed, Action.CANCEL)
 
         await self.database.transact(work)
@@ -159,7 +158,7 @@ class SagaInHand:
         return True
 
     def _go_on(
-        self, connection: Connection, stood: Stood, facts: Sequence[Fact], *, cancelled: str | None = None
+        self, connection: Connection, stood: Stood, facts: Sequence[Fact], *, cancelled: Failure | None = None
     ) -> None:
         """Add to its journal, and let whoever claims it next go on from there, and nobody else."""
         saga, now = stood.saga, self.database.now()
@@ -169,7 +168,7 @@ class SagaInHand:
         values: dict[str, Any] = {"owner": None, "due_at": now, "attention": None, "crashes": 0, "diverged": None}
         values["status"] = Status.COMPENSATING if stood.is_undone or cancelled else Status.RUNNING
         if cancelled:
-            values["error"] = f"Aborted: {cancelled}"
+            values["error"] = line_of(cancelled)
         update = sa.update(saga_table).where(saga_table.c.number == saga.number)
         connection.execute(update.values(**values, epoch=saga_table.c.epoch + 1))
         say(connection, SAGAS)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.engine import RowMapping
 
+from txpatterns.errors import LeaseLost
 from txpatterns.sagas.schema import Status
 
 
@@ -54,6 +55,11 @@ class Claimed:
     """By the database's clock, as all times."""
     parent: int | None = None
     """The number of the saga that waits for its end."""
+
+
+def lost(saga: Claimed) -> LeaseLost:
+    """Give the error of whoever has a saga that another has claimed since."""
+    return LeaseLost(f"Another process goes on with {saga.id}.")
 
 
 def claimed_at_start(start: Start, number: int, now: datetime) -> Claimed:

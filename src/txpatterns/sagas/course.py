@@ -18,7 +18,7 @@ from txpatterns.correlation import CORRELATION_ID
 from txpatterns.errors import SagaDiverged, SagaValueRefused
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.context import SagaContext
-from txpatterns.sagas.decisions import Again, error_of, failure_of, undoes
+from txpatterns.sagas.decisions import Again, error_of, failure_of, line_of, undoes
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted, Waiting
 from txpatterns.sagas.fingerprints import stopped_with
@@ -307,7 +307,9 @@ class Course:
             return self._stuck(failure.text)
         self.failure = failure
         added.append(Finished(failure=failure))
-        return self.compensated() if self.undoing.next() is None else Standing(Status.COMPENSATING, error=self._told())
+        if self.undoing.next() is None:
+            return self.compensated()
+        return Standing(Status.COMPENSATING, error=line_of(failure))
 
     def _restarts(self, wish: Restarting, added: list[Fact]) -> Standing:
         if not self.may_restart():
@@ -327,13 +329,8 @@ class Course:
 
     def compensated(self) -> Standing:
         """Say where a saga stands of which all is undone that can be."""
-        return Standing(Status.COMPENSATED, None, is_owned=False, error=self._told())
-
-    def _told(self) -> str:
         assert self.failure is not None
-        module, _, name = self.failure.type.rpartition(":")
-        text = self.failure.text
-        return text if text.startswith((f"{name}:", f"{module}.{name}:")) else f"{name}: {text}"
+        return Standing(Status.COMPENSATED, None, is_owned=False, error=line_of(self.failure))
 
 
 def why(operation: Operation[Any], decision: Again) -> str:

@@ -11,26 +11,25 @@ from math import inf
 
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
-from txpatterns.sagas.facts import Failure, Finished, Noted, Overdue
-from txpatterns.sagas.operations import Aborted, Kind
+from txpatterns.sagas.decisions import aborted, is_past_pivot, line_of
+from txpatterns.sagas.facts import Finished, Overdue
 from txpatterns.sagas.schema import Status
 from txpatterns.sagas.store import Entry, Standing, Write
 
 DEADLINE = "deadline"
 """Who has ended a saga, where nobody has."""
-_ABORTED = f"{Aborted.__module__}:{Aborted.__qualname__}"
 
 
 def closing(saga: Claimed, entries: Sequence[Entry], now: datetime) -> Write | None:
     """Give what ends a saga whose deadline has passed before its pivot, from its journal alone; None: it goes on."""
     if saga.deadline_at is None or now < saga.deadline_at:
         return None
-    for fact in (fact for entry in entries for fact in entry.facts):
-        if isinstance(fact, Finished) or (isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT):
-            return None
-    text = f"its deadline has passed: {saga.deadline_at:%Y-%m-%d %H:%M:%S} UTC"
-    standing = Standing(Status.COMPENSATING, error=f"{Aborted.__name__}: {text}")
-    return Write([Finished(failure=Failure(_ABORTED, text), by=DEADLINE)], standing, waits_no_more=True)
+    facts = [fact for entry in entries for fact in entry.facts]
+    if is_past_pivot(facts) or any(isinstance(fact, Finished) for fact in facts):
+        return None
+    failure = aborted(f"its deadline has passed: {saga.deadline_at:%Y-%m-%d %H:%M:%S} UTC")
+    standing = Standing(Status.COMPENSATING, error=line_of(failure))
+    return Write([Finished(failure=failure, by=DEADLINE)], standing, waits_no_more=True)
 
 
 def told(course: Course) -> Write:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -11,8 +11,8 @@ from random import Random
 from txpatterns.causes import members_of, summary_of
 from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed, WaitTimedOut
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
-from txpatterns.sagas.facts import Failure
-from txpatterns.sagas.operations import Aborted
+from txpatterns.sagas.facts import Fact, Failure, Noted
+from txpatterns.sagas.operations import Aborted, Kind
 from txpatterns.text import storable
 
 _MISTAKES = (
@@ -26,6 +26,7 @@ _MISTAKES = (
     SagaValueRefused,
 )
 """What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""
+_ABORTED = f"{Aborted.__module__}:{Aborted.__qualname__}"
 _TIMED_OUT = f"{WaitTimedOut.__module__}:{WaitTimedOut.__qualname__}"
 _WITHOUT_LADDER = timedelta(minutes=1)
 _LONGEST_TEXT = 2000
@@ -123,6 +124,23 @@ def undoes(error: BaseException, errors: Sequence[type[Exception]]) -> bool:
 def is_mistake(error: BaseException) -> bool:
     """Whether code is wrong that raises this, or a group with this among its members."""
     return any(isinstance(leaf, _MISTAKES) or not isinstance(leaf, Exception) for leaf in _leaves_of(error))
+
+
+def aborted(why: str) -> Failure:
+    """Give the failure of a saga that is undone by somebody else than its code."""
+    return Failure(_ABORTED, why)
+
+
+def line_of(failure: Failure) -> str:
+    """Say in a line why a saga is undone."""
+    module, _, name = failure.type.rpartition(":")
+    text = failure.text
+    return text if text.startswith((f"{name}:", f"{module}.{name}:")) else f"{name}: {text}"
+
+
+def is_past_pivot(facts: Iterable[Fact]) -> bool:
+    """Whether a journal says that its saga only goes forward."""
+    return any(isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT for fact in facts)
 
 
 def failure_of(error: BaseException, errors: Sequence[type[Exception]] = ()) -> Failure:

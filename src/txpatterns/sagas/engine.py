@@ -30,7 +30,7 @@ from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.grouping import GroupWriter
 from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
-from txpatterns.sagas.schema import SCOPE, WORD
+from txpatterns.sagas.schema import SAGAS, SCOPE
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
@@ -41,8 +41,6 @@ logger = logging.getLogger("txpatterns")
 
 T = TypeVar("T")
 
-SAGAS = WORD
-"""The part's name, and the word that wakes it."""
 _COMPARE_EVERY = timedelta(seconds=10)
 _SWEEP_EVERY = timedelta(seconds=30)
 _ALONE = 2

@@ -34,6 +34,15 @@ class Member(NamedTuple):
     write: Write
     done: asyncio.Future[None]
 
+    def tell(self, error: BaseException | None = None) -> None:
+        """Tell whoever waits that it is written, or why not; he may have been told, or wait no more."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
 
 class GroupWriter:
     """Writes for all sagas of an engine. What cannot be one statement is not for it."""
@@ -82,8 +91,7 @@ class GroupWriter:
             await self._settle(members)
         except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits for it
             for member in members:
-                if not member.done.done():
-                    member.done.set_exception(error)
+                member.tell(error)
         finally:
             self._pass_on()
 
@@ -98,19 +106,17 @@ class GroupWriter:
             written = set()
         alone = [member for member in members if member.saga.number not in written]
         for member in members:
-            if member.saga.number in written and not member.done.done():
-                member.done.set_result(None)
-        await asyncio.gather(*(self._tell(member) for member in alone))
+            if member.saga.number in written:
+                member.tell()
+        await asyncio.gather(*(self._write_alone(member) for member in alone))
 
-    async def _tell(self, member: Member) -> None:
+    async def _write_alone(self, member: Member) -> None:
         try:
             await self._alone(member.saga, member.n, member.write)
         except Exception as error:  # noqa: BLE001 - it is raised by whoever waits for it
-            if not member.done.done():
-                member.done.set_exception(error)
+            member.tell(error)
         else:
-            if not member.done.done():
-                member.done.set_result(None)
+            member.tell()
 
     async def _alone(self, saga: Claimed, n: int, write: Write) -> None:
         await self._store.database.transact(partial(self._store.write, saga=saga, n=n, write=write), single=True)

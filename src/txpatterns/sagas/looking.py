@@ -63,7 +63,7 @@ class SagaLooks:
 
     def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
         """Whether a saga that can be run here is due, and was at a moment of the database's clock, whoever owns it."""
-        # Of a clock that is moved by hand the moment may lie ahead, by as long as a statement is on its way.
+        # Of the crash explorer's clock the moment may lie ahead, by as long as a statement is on its way.
         due = sa.select(_saga.number).where(_saga.due_at <= moment, _saga.due_at <= self.database.now(), served(known))
         return connection.execute(due.limit(1)).first() is not None
 

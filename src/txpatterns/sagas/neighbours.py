@@ -18,11 +18,10 @@ from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.arrivals import can_be_woken
-from txpatterns.sagas.facts import PARENT, Fact, Failure, Finished, Noted, read, written
+from txpatterns.sagas.decisions import aborted, is_past_pivot, line_of
+from txpatterns.sagas.facts import PARENT, Fact, Finished, read, written
 from txpatterns.sagas.lock_store import LockStore
-from txpatterns.sagas.operations import Aborted, Kind
-from txpatterns.sagas.schema import WORD, Status, saga_journal_table, saga_table, saga_wait_table
-from txpatterns.text import storable
+from txpatterns.sagas.schema import SAGAS, Status, saga_journal_table, saga_table, saga_wait_table
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
@@ -72,7 +71,7 @@ class Neighbours:
             self._run(connection, wake.values(due_at=self.database.now()))
         for number in children:
             self._cancel(connection, number, saga)
-        say(connection, WORD)
+        say(connection, SAGAS)
 
     def _children(self, connection: Connection, saga: int, which: Sequence[tuple[str, str]]) -> list[int]:
         mine = sa.select(_saga.number).where(_saga.parent == saga, _saga.ended_at.is_(None))
@@ -92,9 +91,9 @@ class Neighbours:
             return
         mine = (_journal.saga == number, _journal.run == row.run)
         texts = self._run(connection, sa.select(_journal.facts).where(*mine).order_by(_journal.n)).scalars().all()
-        if _is_past_pivot(texts):
+        if _may_be_past_pivot(texts):
             return
-        cancelled = Failure(f"{Aborted.__module__}:{Aborted.__qualname__}", "its parent does not wait for it any more")
+        cancelled = aborted("its parent does not wait for it any more")
         entry = {"saga": number, "run": row.run, "n": len(texts) + 1, "at": self.database.now()}
         facts: list[Fact] = [Finished(failure=cancelled, by=PARENT)]
         self._run(connection, sa.insert(saga_journal_table).inline().values(**entry, facts=written(facts)))
@@ -107,7 +106,7 @@ class Neighbours:
             "attention": None,
             "crashes": 0,
             "diverged": None,
-            "error": storable(f"Aborted: {cancelled.text}"),
+            "error": line_of(cancelled),
         }
         self._run(connection, sa.update(saga_table).where(_saga.number == number).values(**undone))
 
@@ -115,10 +114,9 @@ class Neighbours:
         return self.database.execute_beside(connection, statement)
 
 
-def _is_past_pivot(texts: Sequence[str]) -> bool:
+def _may_be_past_pivot(texts: Sequence[str]) -> bool:
     """Whether a journal has a pivot; one that cannot be read may."""
     try:
-        facts = [fact for text in texts for fact in read(text)]
+        return is_past_pivot(fact for text in texts for fact in read(text))
     except SagaDiverged:
         return True
-    return any(isinstance(fact, Noted) and fact.mark.kind == Kind.PIVOT for fact in facts)

@@ -10,8 +10,8 @@ from txpatterns.database.schema import BigIdentity, Instant, metadata
 
 SCOPE = "sagas"
 """The scope of the memberships: who is no member of it any more owns no saga."""
-WORD = "sagas"
-"""The word that wakes those who run sagas."""
+SAGAS = "sagas"
+"""The name of the part that runs sagas, and the word that wakes it."""
 
 
 class Status(StrEnum):

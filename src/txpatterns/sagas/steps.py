@@ -10,6 +10,7 @@ from txpatterns.errors import LeaseLost
 from txpatterns.execution import Came, Result
 from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
+from txpatterns.sagas.claims import lost
 from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.opened import Open
@@ -74,7 +75,7 @@ class Steps:
         if not attempt.is_told:
             attempt.release()
         if isinstance(error, LeaseLost) or result.came is Came.REFUSED:
-            raise LeaseLost(f"Another process goes on with {self._writer.saga.id}.")
+            raise lost(self._writer.saga)
         if result.came is Came.OUTAGE:
             await self._writer.tools.outages.pause(error)
             if attempt.is_told:

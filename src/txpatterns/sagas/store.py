@@ -15,10 +15,10 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.schema import Instant
-from txpatterns.errors import IdReused, LeaseLost
+from txpatterns.errors import IdReused
 from txpatterns.messages import Event
 from txpatterns.sagas.arrivals import has_come
-from txpatterns.sagas.claims import Claimed, Start, claimed_at_start, claimed_of
+from txpatterns.sagas.claims import Claimed, Start, claimed_at_start, claimed_of, lost
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.looking import Known, SagaLooks, served
@@ -207,7 +207,7 @@ class SagaStore(SagaLooks):
         if write.is_plain and not saga.crashes and not is_sqlite(connection):
             given = parameters([row_of(saga, n, write)], self.database.seconds())
             if self.database.execute_beside(connection, WRITE, given).first() is None:
-                raise LeaseLost(f"Another process goes on with {saga.id}.")
+                raise lost(saga)
             return
         if write.beside:
             self._neighbours.change(connection, saga.number, write.beside)
@@ -219,10 +219,8 @@ class SagaStore(SagaLooks):
             is_mine, guard = True, self._guard(connection, saga, write.standing)
         if guard is not None and not (write.facts and not is_sqlite(connection)):
             is_mine, guard = self.database.execute_beside(connection, guard).first() is not None, None
-        if not is_mine:
-            raise LeaseLost(f"Another process goes on with {saga.id}.")
-        if write.facts and not self._note(connection, saga, n, write, guard):
-            raise LeaseLost(f"Another process goes on with {saga.id}.")
+        if not is_mine or (write.facts and not self._note(connection, saga, n, write, guard)):
+            raise lost(saga)
         if write.standing is not None and write.standing.restart is not None:
             begin_run(connection, self.database, saga.number, write.standing.restart)
         for start in write.starts:
