@@ -184,7 +184,7 @@ def of_events(branch: Branch) -> Any:
         early = await saga.wait_for(Asked, key=saga.id, timeout=None)
         await saga.step(pay, first, compensate=take_back)
         late, _ = await saga.gather(
-            saga.wait_for(Asked, key=saga.id, timeout=timedelta(days=3)), saga.step(pay, "b", compensate=take_back)
+            saga.wait_for(Asked, key=saga.id, timeout=timedelta(days=30)), saga.step(pay, "b", compensate=take_back)
         )
         return early.number + late.number
 
@@ -209,10 +209,10 @@ def of_others(branch: Branch) -> Any:
 
     async def transfer(saga: SagaContext, first: str) -> int:
         ask = Noted(account=first, number=1)
-        early = await saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=3))
+        early = await saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=30))
         await saga.lock("till", timeout=timedelta(days=30))
         late, told = await saga.gather(
-            saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=3)),
+            saga.command(ask, reply=Asked, key=saga.id, timeout=timedelta(days=30)),
             saga.child(part, first, 0, id=f"{saga.id}-part"),
         )
         await saga.first(saga.child(part, "b", 10_000, id=f"{saga.id}-late"), saga.sleep(timedelta(minutes=1)))
@@ -249,14 +249,16 @@ async def start_and_ask(branch: Branch, ids: Sequence[str] = IDS) -> None:
 
 
 async def ask_and_run(branch: Branch, ids: Sequence[str] = IDS) -> None:
-    running = asyncio.ensure_future(branch.run_until_nothing_waits())
+    """Bring events and start sagas while the engine runs; the hours pass only when all has been brought."""
+    running = asyncio.ensure_future(branch.engine.run())
     try:
         await start_and_ask(branch, ids)
+        branch.engine.stop()
         await running
-        await branch.run_until_nothing_waits()  # what was started when there was nothing to do yet
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+    await branch.run_until_nothing_waits()
 
 
 async def ask_again_and_run(branch: Branch, ids: Sequence[str] = IDS) -> None:
