@@ -1,0 +1,138 @@
+"""Every error that the library raises, in one tree.
+
+    TxPatternsError
+    ├── ConfigurationError           wrong use, found at import or at start-up
+    │   ├── EventDefinitionError
+    │   ├── HandlerDefinitionError
+    │   ├── SagaDefinitionError
+    │   ├── MissingExtra
+    │   ├── UnsafeSettings
+    │   └── SchemaError
+    ├── AddRefused                   outbox.add or the commit refuses a message
+    │   ├── PayloadInvalid
+    │   ├── PayloadTooLarge
+    │   ├── NotTransactional
+    │   ├── WrongDatabase
+    │   └── SavepointsUnsafe
+    ├── DecodeError                  bytes that are not what the registry expects
+    │   └── UnknownType
+    ├── BrokerError                  raised by adapters
+    │   ├── BrokerUnavailable
+    │   └── PublishRejected
+    ├── LeaseLost
+    ├── IdReused                     an inbox claim under an id that stands for something else
+    ├── TransactionEnded             a handler that committed, rolled back or closed its session
+    ├── SessionOver                  what came to a session while its transaction was being committed
+    ├── HandlerTimeout               a handler that did not end within its time limit
+    ├── SagaError                    of sagas
+    │   ├── SagaDiverged             the code does not ask for what its journal has
+    │   ├── SagaValueRefused         a value that would not come back from the journal as it is
+    │   ├── StepFailed               what a saga's code is told of an operation that failed for good
+    │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
+    │   ├── NotBegun                 what a call raises that was not made
+    │   ├── SagaFailed               what who waits for a saga is told of one that did not complete
+    │   ├── UnknownSaga              what who waits for a saga is told where there is none
+    │   ├── NotCommitted             the same, where the transaction that starts it has not committed
+    │   └── SagaKept                 a saga that cannot go the way that an operator asked for
+    ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
+    └── HandlerSignal                what a handler may raise to steer its delivery
+        ├── Retry
+        └── Reject
+
+Each class has a code (``TXP-1042``); its docstring is the default message, and ``fix`` says what to do.
+"""
+
+from __future__ import annotations
+
+from txpatterns.errors.base import (
+    TxPatternsError,
+)
+from txpatterns.errors.handling import (
+    HandlerSignal,
+    HandlerTimeout,
+    IdReused,
+    LeaseLost,
+    LetterKept,
+    Reject,
+    Retry,
+    SessionOver,
+    TransactionEnded,
+)
+from txpatterns.errors.messages import (
+    AddRefused,
+    BrokerError,
+    BrokerUnavailable,
+    DecodeError,
+    NotTransactional,
+    PayloadInvalid,
+    PayloadTooLarge,
+    PublishRejected,
+    SavepointsUnsafe,
+    UnknownType,
+    WrongDatabase,
+)
+from txpatterns.errors.sagas import (
+    NotBegun,
+    NotCommitted,
+    SagaDiverged,
+    SagaError,
+    SagaFailed,
+    SagaKept,
+    SagaValueRefused,
+    StepFailed,
+    UnknownSaga,
+    WaitTimedOut,
+)
+from txpatterns.errors.setup import (
+    ConfigurationError,
+    EventDefinitionError,
+    HandlerDefinitionError,
+    MissingExtra,
+    SagaDefinitionError,
+    SchemaError,
+    UnsafeSettings,
+)
+
+__all__ = [
+    "AddRefused",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "DecodeError",
+    "EventDefinitionError",
+    "HandlerDefinitionError",
+    "HandlerSignal",
+    "HandlerTimeout",
+    "IdReused",
+    "LeaseLost",
+    "LetterKept",
+    "MissingExtra",
+    "NotBegun",
+    "NotCommitted",
+    "NotTransactional",
+    "PayloadInvalid",
+    "PayloadTooLarge",
+    "PublishRejected",
+    "Reject",
+    "Retry",
+    "SagaDefinitionError",
+    "SagaDiverged",
+    "SagaError",
+    "SagaFailed",
+    "SagaKept",
+    "SagaValueRefused",
+    "SavepointsUnsafe",
+    "SchemaError",
+    "SessionOver",
+    "StepFailed",
+    "TransactionEnded",
+    "TxPatternsError",
+    "UnknownSaga",
+    "UnknownType",
+    "UnsafeSettings",
+    "WaitTimedOut",
+    "WrongDatabase",
+]
+
+for _name in __all__:  # journals and tracebacks name an error by where a user finds it
+    globals()[_name].__module__ = __name__
