@@ -17,8 +17,8 @@ import pytest
 
 from progress import Progress
 
-WORKERS = min(os.cpu_count() or 1, 4)
-"""Each has servers of its own, a PostgreSQL and a Kafka among them."""
+WORKERS = min((os.cpu_count() or 1) + 1, 4)
+"""One more than there are cores, since many tests wait; each has servers of its own, a PostgreSQL and a Kafka too."""
 PARTS = {
     f"{WORKERS} files at a time": ["-n", str(WORKERS), "--dist", "loadfile", "-m", "not soak and not alone"],
     "one file at a time": ["-n", "0", "-m", "alone and not soak"],

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordination.test_leases import Members
 from database.test_deferred import opened
-from outbox import planted
+from outbox import planted, test_relay
 from outbox.support import OffsetClock, open_database
 from txpatterns.errors import TxPatternsError
 from txpatterns.outbox import Outbox
@@ -47,6 +47,7 @@ async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
         }
         given |= {name: make() for name, make in makers.items() if name in wanted and name not in given}
         bug.plant(monkeypatch)
+        monkeypatch.setattr(test_relay, "PATIENCE", 8)  # what a bug keeps away does not come in thirty seconds either
         with pytest.raises(RED):
             await _run(bug.shows, {name: given[name] for name in wanted if name in given})
         monkeypatch.undo()
