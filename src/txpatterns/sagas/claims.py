@@ -30,6 +30,8 @@ class Start:
     """How long after its start it is undone if it is before its pivot then."""
     claimed: Claimed | None = None
     """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
+    has_begun_here: bool = False
+    """Whether that is committed, and an engine of this process runs it."""
 
 
 @dataclass(frozen=True, slots=True)

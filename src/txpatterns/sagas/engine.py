@@ -28,6 +28,7 @@ from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
 from txpatterns.sagas.grouping import GroupWriter
+from txpatterns.sagas.handles import Outcome
 from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.schema import SAGAS, SCOPE
@@ -51,8 +52,8 @@ _NOW = timedelta(0)
 class SagaEngine:
     """Runs the sagas of one application in this process, as one of any number that do.
 
-    ``ended`` is told the type and the id of each saga that has ended here. ``hears_late`` says that events may wait at
-    a broker that came while nobody ran.
+    ``ended`` is told the type and the id of each saga that has ended here, and its outcome. ``hears_late`` says that
+    events may wait at a broker that came while nobody ran.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SagaEngine:
         *,
         hooks: HookList,
         settings: SagaSettings | None = None,
-        ended: Callable[[str, str], None] = lambda _type, _id: None,
+        ended: Callable[[str, str, Outcome | None], None] = lambda *_: None,
         hears_late: bool = False,
     ) -> None:
         self.settings = settings or SagaSettings()

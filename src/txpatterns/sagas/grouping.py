@@ -18,7 +18,7 @@ from txpatterns.causes import one_of
 from txpatterns.database.dialects import is_disconnect
 from txpatterns.errors import LeaseLost
 from txpatterns.sagas.claims import Claimed
-from txpatterns.sagas.statements import WRITE_UNLOCKED, parameters
+from txpatterns.sagas.statements import parameters
 from txpatterns.sagas.store import SagaStore, Write, row_of
 
 logger = logging.getLogger("txpatterns")
@@ -126,7 +126,7 @@ class GroupWriter:
         if not self._store.database.is_sqlite:
             rows = [row_of(member.saga, member.n, member.write) for member in members]
             given = parameters(rows, self._store.database.seconds())
-            return set(self._store.database.execute_beside(connection, WRITE_UNLOCKED, given).scalars())
+            return set(self._store.unlocked.run(connection, given).scalars())
         found = set()
         for member in members:
             try:

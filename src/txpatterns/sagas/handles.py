@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
@@ -19,12 +19,33 @@ from txpatterns.errors import NotCommitted, SagaFailed, UnknownSaga
 from txpatterns.sagas.claims import Start
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.schema import Status
-from txpatterns.sagas.store import SagaStore
+from txpatterns.sagas.store import SagaStore, Standing
 
 R = TypeVar("R")
 
 _LOOK, _LOOK_BESIDE = timedelta(milliseconds=100), timedelta(seconds=1)
 """How often it is looked for, where no engine runs in this process, and where one does that tells of its ends."""
+
+
+class Outcome(NamedTuple):
+    """What a saga has come to."""
+
+    status: str
+    result: str | None
+    error: str | None
+
+
+def outcome_of(standing: Standing) -> Outcome | None:
+    """Give what a saga has come to that ends with this; None: its row alone says why."""
+    if standing.status == Status.COMPENSATED and standing.error is None:
+        return None
+    return Outcome(standing.status, standing.result, standing.error)
+
+
+class Told:
+    """What the engines of this process have told of a saga; None: not that it has ended."""
+
+    outcome: Outcome | None = None
 
 
 class Ends:
@@ -35,6 +56,12 @@ class Ends:
         """How many engines of this process tell of their sagas' ends."""
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+        self._told: weakref.WeakValueDictionary[tuple[str, str], Told] = weakref.WeakValueDictionary()
+
+    def of(self, type_: str, id_: str) -> Told:
+        """Give what is told of a saga from now on; it is kept for as long as somebody has it."""
+        with self._lock:
+            return self._told.setdefault((type_, id_), Told())
 
     @contextmanager
     def awaited(self, type_: str, id_: str) -> Iterator[asyncio.Event]:
@@ -59,9 +86,12 @@ class Ends:
         finally:
             self.engines -= here
 
-    def tell(self, type_: str, id_: str) -> None:
-        """A saga has ended."""
+    def tell(self, type_: str, id_: str, outcome: Outcome | None) -> None:
+        """A saga has ended; ``outcome`` is what it has come to, where that is known."""
         with self._lock:
+            told = self._told.get((type_, id_))
+            if told is not None:
+                told.outcome = outcome
             entries = list(self._waiting.get((type_, id_), ()))
         for loop, event in entries:
             with suppress(RuntimeError):  # that loop is no more
@@ -82,6 +112,11 @@ class Origin:
         waiting = [] if transaction is None else deferred.pending(transaction, deferred.Kind.SAGAS)
         return any(start is self._start for start in waiting)
 
+    @property
+    def has_begun_here(self) -> bool:
+        """Whether its commit has made it an engine's of this process."""
+        return self._start.has_begun_here
+
 
 class Handle(Generic[R]):
     """One saga, for whoever wants to know what becomes of it.
@@ -96,6 +131,7 @@ class Handle(Generic[R]):
         self._ends = ends
         self._definition = definition
         self._origin = origin
+        self._told = ends.of(definition.type, id_)
         self.id = id_
         """The saga's id."""
         self.type = definition.type
@@ -104,7 +140,7 @@ class Handle(Generic[R]):
     async def status(self) -> str | None:
         """Say where the saga stands; None: there is none, or what starts it is not committed."""
         found = await self._read()
-        return None if found is None else str(found["status"])
+        return None if found is None else found.status
 
     async def result(self, *, timeout: timedelta | None = None) -> R:
         """Wait until the saga has ended; gives what its code has returned.
@@ -117,19 +153,27 @@ class Handle(Generic[R]):
         """
         if self._origin is not None and self._origin.is_open:
             raise NotCommitted(f"{self.id} is not started yet: its transaction is open.")
-        clock = self._store.database.clock
+        is_there = self._origin is not None and self._origin.has_begun_here  # so there is nothing to look for yet
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             while True:
                 with self._ends.awaited(self.type, self.id) as ended:
-                    found = await self._read()
-                    if found is None:
-                        raise self._missing()
-                    match found["status"]:
-                        case Status.COMPLETED:
-                            return cast("R", self._definition.result.read(found["result"]))
-                        case Status.COMPENSATED:
-                            raise SagaFailed(self.id, Status.COMPENSATED, found["error"])
-                    await clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
+                    outcome = self._told.outcome or (None if is_there else await self._looked())
+                    if outcome is not None:
+                        return self._result_of(outcome)
+                    is_there = False
+                    await self._store.database.clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
+
+    async def _looked(self) -> Outcome | None:
+        """Read what it has come to, if it has ended."""
+        found = await self._read()
+        if found is None:
+            raise self._missing()
+        return found if found.status in (Status.COMPLETED, Status.COMPENSATED) else None
+
+    def _result_of(self, outcome: Outcome) -> R:
+        if outcome.status == Status.COMPENSATED:
+            raise SagaFailed(self.id, Status.COMPENSATED, outcome.error or "")
+        return cast("R", self._definition.result.read(outcome.result or "null"))
 
     def _missing(self) -> NotCommitted | UnknownSaga:
         if self._origin is None:
@@ -138,9 +182,9 @@ class Handle(Generic[R]):
             f"{self.id} was not started: its transaction was rolled back, or another one around it is open still."
         )
 
-    async def _read(self) -> Any:
-        find = partial(self._store.find, type_=self.type, id_=self.id)
-        return await self._store.database.read(find)
+    async def _read(self) -> Outcome | None:
+        row = await self._store.database.read(partial(self._store.find, type_=self.type, id_=self.id))
+        return None if row is None else Outcome(str(row["status"]), row["result"], row["error"])
 
     def __repr__(self) -> str:
         return f"Handle({self.type!r}, {self.id!r})"

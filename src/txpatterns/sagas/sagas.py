@@ -145,6 +145,8 @@ class Sagas:
         runner = self._runner()
         if claimed and runner is not None:
             runner.adopt(claimed)
+            for start in starts:
+                start.has_begun_here = start.claimed is not None
         if len(claimed) < len(starts):
             self._on_commit()
 

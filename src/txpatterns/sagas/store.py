@@ -14,6 +14,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
+from txpatterns.database.rendering import Frequent
 from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused
 from txpatterns.messages import Event
@@ -26,7 +27,7 @@ from txpatterns.sagas.neighbours import NOTHING, Beside, Neighbours
 from txpatterns.sagas.runs import Restart, begin_run
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.signal_store import SignalStore, WaitRow
-from txpatterns.sagas.statements import START, WRITE, parameters
+from txpatterns.sagas.statements import START, WRITE, WRITE_UNLOCKED, parameters
 from txpatterns.text import storable
 
 _saga, _journal = saga_table.c, saga_journal_table.c
@@ -125,6 +126,9 @@ class SagaStore(SagaLooks):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
+        self._begin, self._plain, self._mine = (Frequent(database, each) for each in (START[False], WRITE, _IS_MINE))
+        self.unlocked = Frequent(database, WRITE_UNLOCKED)
+        """Writes for many sagas what is plain, but for those whose rows somebody has locked; gives their numbers."""
         self.signals = SignalStore(database)
         self.locks = LockStore(database)
         self._neighbours = Neighbours(database)
@@ -153,7 +157,10 @@ class SagaStore(SagaLooks):
             "now": self.database.seconds(),
         }
         given["until"] = None if start.deadline is None else self.database.seconds(start.deadline)
-        row = self.database.execute_beside(connection, START[is_sqlite(connection)], given).first()
+        if is_sqlite(connection):
+            row = self.database.execute_beside(connection, START[True], given).first()
+        else:
+            row = self._begin.run(connection, given).first()
         if row is not None:
             if owner is not None:
                 start.claimed = claimed_at_start(start, row.number, row.started_at)
@@ -206,7 +213,7 @@ class SagaStore(SagaLooks):
         """
         if write.is_plain and not saga.crashes and not is_sqlite(connection):
             given = parameters([row_of(saga, n, write)], self.database.seconds())
-            if self.database.execute_beside(connection, WRITE, given).first() is None:
+            if self._plain.run(connection, given).first() is None:
                 raise lost(saga)
             return
         if write.beside:
@@ -288,8 +295,7 @@ class SagaStore(SagaLooks):
 
     def is_mine(self, connection: Connection, saga: Claimed) -> bool:
         """Whether nobody has claimed a saga since."""
-        given = {"number": saga.number, "epoch": saga.epoch}
-        return self.database.execute_beside(connection, _IS_MINE, given).first() is not None
+        return self._mine.run(connection, {"number": saga.number, "epoch": saga.epoch}).first() is not None
 
     def _values(self, standing: Standing) -> dict[str, Any]:
         values: dict[str, Any] = {

@@ -15,6 +15,7 @@ from txpatterns.hooks import HookList
 from txpatterns.outbox import Outbox
 from txpatterns.runtime.outages import Outages
 from txpatterns.sagas.grouping import GroupWriter
+from txpatterns.sagas.handles import Outcome
 from txpatterns.sagas.store import SagaStore
 
 T = TypeVar("T")
@@ -33,8 +34,8 @@ class Tools:
     group: GroupWriter
     slots: asyncio.Semaphore
     random: Random = field(default_factory=Random)
-    ended: Callable[[str, str], None] = lambda _type, _id: None
-    """Told of each saga that has ended: its type and its id."""
+    ended: Callable[[str, str, Outcome | None], None] = lambda *_: None
+    """Told of each saga that has ended: its type, its id, and what it has come to."""
     wake: Callable[[], None] = lambda: None
     """Told that other sagas are due."""
     long_journal: int = 1_000

@@ -13,6 +13,7 @@ from txpatterns.database.dialects import may_pass
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.facts import Mark
+from txpatterns.sagas.handles import outcome_of
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone
 from txpatterns.sagas.runs import Restart
 from txpatterns.sagas.schema import Status
@@ -117,7 +118,7 @@ class SagaWriter:
             self._tell_of_attention(standing.attention)
         if standing.is_end:
             self.has_ended = True
-            self.tools.ended(saga.type, saga.id)
+            self.tools.ended(saga.type, saga.id, outcome_of(standing))
             hooks.tell(SagaEnded(saga.type, saga.id, standing.status, standing.error))
 
     def _tell_of_attention(self, why: str) -> None:
