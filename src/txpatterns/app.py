@@ -20,7 +20,7 @@ from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.schema import attached_schema
 from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
-from txpatterns.errors import ConfigurationError
+from txpatterns.errors import ConfigurationError, SagaDefinitionError
 from txpatterns.hooks import Hooks
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
@@ -32,7 +32,7 @@ from txpatterns.runtime import Health, Worker
 from txpatterns.runtime.loggers import enable_loggers
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.signals import stop_on_signals
-from txpatterns.sagas.definitions import Definitions, Options, SagaFunction
+from txpatterns.sagas.definitions import Definitions, Options, SagaFunction, errors_of
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.hearing import hear
 from txpatterns.sagas.sagas import Sagas
@@ -241,7 +241,9 @@ class App:
         Raises:
             SagaDefinitionError: the function is no saga, or another one serves the same version.
         """
-        options = Options(version, since, tuple(errors), signals_of(signals), retry or RetryLadder(), deadline)
+        if callable(name):
+            raise SagaDefinitionError(f"@app.saga stands before {name!r} without brackets.", fix="Write: @app.saga()")
+        options = Options(version, since, errors_of(errors), signals_of(signals), retry or RetryLadder(), deadline)
 
         def register(function: SagaFunction) -> SagaFunction:
             definition = self.sagas.definitions.add(function, name, options)

@@ -15,6 +15,7 @@ from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.definitions import Definitions, Options, check_id
+from txpatterns.sagas.given import check_awaited, check_takes, instance, some_time
 from txpatterns.sagas.operations import (
     Aborted,
     CallOut,
@@ -120,8 +121,10 @@ class SagaContext(SagaWaits):
             SagaValueRefused: an argument cannot be written as JSON.
         """
         called = name or name_of(action)
+        for function in (action, compensate):
+            check_takes(function, "transaction", len(args))
         self._refuse_behind_the_pivot(called, compensate)
-        work = Step(action, args, compensate, retry or self._ladder, form_of_result(action))
+        work = Step(action, args, compensate, self._ladder_of(retry, called), form_of_result(action))
         return self._replay.operation(Kind.STEP, work, name=called, digest=digest_of(args, called))
 
     def call(
@@ -154,10 +157,13 @@ class SagaContext(SagaWaits):
             SagaValueRefused: an argument cannot be written as JSON.
         """
         called = name or name_of(action)
+        for function, first in ((action, "Call"), (probe, "Call"), (compensate, "Undo")):
+            if function is not None:
+                check_takes(function, first, len(args))
+                check_awaited(function)
         self._refuse_behind_the_pivot(called, compensate)
-        if timeout <= timedelta(0):
-            raise SagaDefinitionError(f"The timeout of {called} must be more than nothing.")
-        ladder = retry or self._ladder
+        some_time(timeout, f"The timeout of {called}")
+        ladder = self._ladder_of(retry, called)
         work = CallOut(action, args, compensate, probe, doubt, timeout, ladder, form_of_result(action))
         return self._replay.operation(Kind.CALL, work, name=called, digest=digest_of(args, called))
 
@@ -189,6 +195,7 @@ class SagaContext(SagaWaits):
         """
         definition = self._definitions.of(saga)
         check_id(id)
+        check_takes(compensate, "transaction", len(args))
         self._refuse_behind_the_pivot(definition.type, compensate)
         text, _ = definition.arguments.write(args)
         digest, options = digest_of(args, definition.type), definition.options
@@ -285,6 +292,9 @@ class SagaContext(SagaWaits):
                 f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
                 fix="Leave compensate= out, or do it before saga.pivot().",
             )
+
+    def _ladder_of(self, retry: RetryLadder | None, called: str) -> RetryLadder:
+        return self._ladder if retry is None else instance(RetryLadder, retry, f"retry= of {called}")
 
     def restart(self, *args: object) -> NoReturn:
         """Begin anew with these arguments and an empty journal, as the same saga. Never returns.

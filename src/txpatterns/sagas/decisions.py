@@ -9,7 +9,7 @@ from datetime import timedelta
 from random import Random
 
 from txpatterns.causes import members_of, summary_of
-from txpatterns.errors import NotBegun, Reject, Retry, SagaDefinitionError, SagaValueRefused, StepFailed, WaitTimedOut
+from txpatterns.errors import ConfigurationError, NotBegun, Reject, Retry, SagaValueRefused, StepFailed, WaitTimedOut
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Fact, Failure, Noted
 from txpatterns.sagas.operations import Aborted, Kind
@@ -22,7 +22,7 @@ _MISTAKES = (
     LookupError,
     AssertionError,
     RuntimeError,
-    SagaDefinitionError,
+    ConfigurationError,
     SagaValueRefused,
 )
 """What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""

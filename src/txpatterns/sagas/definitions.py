@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -12,8 +12,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.inbox.signatures import name_of, written_at
-from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.retries import RetryLadder
 from txpatterns.sagas.fingerprints import fingerprint_of, mix
+from txpatterns.sagas.given import instance, some_time
 from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.values import Form, form_of_arguments, form_of_result
 
@@ -40,12 +41,13 @@ class Options:
     """How long it may take from its start to its pivot, or to its end."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.since <= self.version:
+        instance(RetryLadder, self.retry, "retry=")
+        if not 1 <= instance(int, self.since, "since=") <= instance(int, self.version, "version="):
             raise SagaDefinitionError(f"since={self.since} and version={self.version}: from 1 up, and not beyond.")
         if len({signal.channel for signal in self.signals}) < len(self.signals):
             raise SagaDefinitionError("signals= names the same event and field twice.")
-        if self.deadline is not None and not timedelta(0) < self.deadline <= LONGEST_WAIT:
-            raise SagaDefinitionError("A deadline is more than no time, and no more than a hundred years.")
+        if self.deadline is not None:
+            some_time(self.deadline, "deadline=")
         for error in self.errors:
             given: object = error
             if not (isinstance(given, type) and issubclass(given, Exception)):
@@ -55,6 +57,19 @@ class Options:
                     f"errors= names {error.__name__}, and a step is told by what is in a group.",
                     fix="Name the classes of its members: the code is told the first of them.",
                 )
+
+
+def errors_of(given: Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+    """Give the classes of errors that a saga names.
+
+    Raises:
+        SagaDefinitionError: it is no list.
+    """
+    if isinstance(given, type):
+        raise SagaDefinitionError(
+            f"errors= takes a list, not {given.__name__} itself.", fix=f"Write: errors=[{given.__name__}]"
+        )
+    return tuple(given)
 
 
 @dataclass(frozen=True)
@@ -202,5 +217,5 @@ def check_id(id: str) -> None:
     Raises:
         SagaDefinitionError: it is none.
     """
-    if not _ID.fullmatch(id):
+    if not _ID.fullmatch(instance(str, id, "id=")):
         raise SagaDefinitionError(f"{id[:40]!r} is no id for a saga.", fix="Use 1 to 200 printable ASCII characters.")

@@ -11,10 +11,11 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.execution.calls import is_coroutine_function
 from txpatterns.messages import Event
-from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.fitting import check_same, results_taken
+from txpatterns.sagas.given import instance, some_time
 from txpatterns.sagas.operations import Kind, Operation
 from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
@@ -149,8 +150,8 @@ class SagaCall(Row[D]):
         self.action: Callable[..., Any] = action
         self.compensate = compensate
         self.probe: Callable[..., Any] | None = probe
-        self.doubt = _instance(Doubt, doubt, name)
-        self.timeout = _checked_time(timeout, name)
+        self.doubt = instance(Doubt, doubt, name)
+        self.timeout = some_time(timeout, f"The timeout of {name}")
         self.retry = retry
 
     @property
@@ -205,7 +206,7 @@ class SagaWait(Row[object]):
         self.name = _checked(name, None, key)
         self.signal = Signal(event, by)
         self.key = key
-        self.timeout = None if timeout is None else _checked_time(timeout, name)
+        self.timeout = None if timeout is None else some_time(timeout, f"The timeout of {name}")
 
     @property
     def result(self) -> Any:
@@ -243,20 +244,8 @@ def _checked(name: str, retry: RetryLadder | None, action: object, *others: obje
         if not callable(function) and (function is action or function is not None):
             raise SagaDefinitionError(f"{name} is given {function!r}, which cannot be called.")
     if retry is not None:
-        _instance(RetryLadder, retry, name)
+        instance(RetryLadder, retry, name)
     return name
-
-
-def _checked_time(time: timedelta, name: str) -> timedelta:
-    if not timedelta(0) < _instance(timedelta, time, name) <= LONGEST_WAIT:
-        raise SagaDefinitionError(f"The timeout of {name} must be more than nothing, and at most a hundred years.")
-    return time
-
-
-def _instance(kind: type[T], given: T, name: str) -> T:
-    if not isinstance(given, kind):
-        raise SagaDefinitionError(f"{name} is given {given!r}, which is no {kind.__name__}.")
-    return given
 
 
 def _result_of(action: Callable[..., Any]) -> Any:

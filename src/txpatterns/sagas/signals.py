@@ -54,7 +54,13 @@ class Signal:
 
 
 def signals_of(given: Iterable[type[Event] | Signal]) -> tuple[Signal, ...]:
-    """Make signals of what was given: classes of events stand for themselves, by their keys."""
+    """Make signals of what was given: classes of events stand for themselves, by their keys.
+
+    Raises:
+        SagaDefinitionError: it is no list of events.
+    """
+    if isinstance(given, (type, Signal)):
+        raise SagaDefinitionError("signals= takes a list.", fix="Write: signals=[PaymentCaptured], say.")
     return tuple(each if isinstance(each, Signal) else Signal(each) for each in given)
 
 
@@ -66,7 +72,7 @@ def key_text(key: object) -> str:
     """
     text = str(key)
     if key is None or not text or len(text) > _LONGEST or "\x00" in text:
-        raise SagaDefinitionError(f"{text[:40]!r} is no key to wait for: 1 to {_LONGEST} characters.")
+        raise SagaDefinitionError(f"{text[:40]!r} is no key to wait for.", fix=f"Give it 1 to {_LONGEST} characters.")
     return text
 
 

@@ -51,7 +51,8 @@ class Form:
             text = self._adapter.dump_json(value, warnings=False)
             back = self._adapter.validate_json(text)
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-            raise SagaValueRefused(f"{self._owner} is {type(value).__name__}: {brief(error)}.") from error
+            why = "it cannot be written as JSON" if isinstance(error, PydanticSerializationError) else brief(error)
+            raise SagaValueRefused(f"{self._owner} does not fit what is said of it: {why}.") from error
         if type(value) is not type(back) or not alike(value, back):
             raise SagaValueRefused(f"{self._owner} is a {type(value).__name__} that would come back as another value.")
         if len(text) > LARGEST:
@@ -91,8 +92,16 @@ def annotation_of_result(function: Callable[..., Any]) -> Any:
     if "return" not in hints:
         raise SagaDefinitionError(f"{name} does not say what it returns.", fix=f"Write: def {name}(...) -> SomeType:")
     annotation = hints["return"]
-    origin = getattr(annotation, "__origin__", None)
-    return annotation.__args__[-1] if getattr(origin, "__name__", "") in _ASYNC else annotation
+    return annotation.__args__[-1] if _is_awaitable(annotation) else annotation
+
+
+def says_awaitable(function: Callable[..., Any]) -> bool:
+    """Whether a function's annotation says that it gives something to await."""
+    return _is_awaitable(hints_of(function).get("return"))
+
+
+def _is_awaitable(annotation: object) -> bool:
+    return getattr(getattr(annotation, "__origin__", None), "__name__", "") in _ASYNC
 
 
 @lru_cache(maxsize=4096)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe
 from txpatterns.retries import LONGEST_WAIT
+from txpatterns.sagas.given import instance, some_time
 from txpatterns.sagas.operations import Kind, Lock, Operation, Sleep, Wait
 from txpatterns.sagas.replay import Replay
 from txpatterns.sagas.signals import Command, Signal, WaitFor, key_text
@@ -31,8 +32,10 @@ class SagaWaits:
 
         The wait is a row, not a task: it lasts as long as need be, and outlives every process.
         """
-        if not timedelta(0) <= time <= LONGEST_WAIT:
-            raise SagaDefinitionError("A saga sleeps for no negative time, and for no more than a hundred years.")
+        if not timedelta(0) <= instance(timedelta, time, "sleep") <= LONGEST_WAIT:
+            raise SagaDefinitionError(
+                f"{time} is no time to sleep for.", fix="Not less than nothing, and at most a hundred years."
+            )
         return self._replay.wait(Kind.SLEEP, Sleep(time), digest=str(time / timedelta(seconds=1)))
 
     def wait_for(self, event: type[E], *, key: object, timeout: timedelta | None, by: str | None = None) -> Wait[E]:
@@ -41,7 +44,7 @@ class SagaWaits:
         The event must be among the saga's ``signals=``; ``key`` is compared with the field that is named there, or
         else with the event's ordering key. Each saga that waits gets the event. Of several of a key it gets each
         once, in the order of their arrival; also those that arrived before the saga began, for as long as signals are
-        kept. Where one event is declared by several fields, ``by`` says which is meant.
+        kept. Where one event is declared by several fields, ``by`` says which is meant; without it, its ordering key.
 
         Raises, when it is awaited:
             WaitTimedOut: nothing has come in ``timeout``; None waits for ever.
@@ -50,7 +53,7 @@ class SagaWaits:
             SagaDefinitionError: the saga does not declare the event; or there is no such key.
         """
         signal = self._signal_of(event, by)
-        work = WaitFor(signal, key_text(key), _checked(timeout), signal.form)
+        work = WaitFor(signal, key_text(key), _limit(timeout, event), signal.form)
         digest = digest_of((work.key,), signal.channel)
         return self._replay.wait(Kind.WAIT, work, name=signal.channel, digest=digest)
 
@@ -72,7 +75,7 @@ class SagaWaits:
         """
         signal = self._signal_of(reply, by)
         sent = describe(type(event)).type
-        work = Command(signal, key_text(key), _checked(timeout), signal.form, event)
+        work = Command(signal, key_text(key), _limit(timeout, reply), signal.form, event)
         digest = digest_of((work.key, event), sent)
         return self._replay.wait(Kind.COMMAND, work, name=f"{sent} for {signal.channel}", digest=digest)
 
@@ -90,30 +93,37 @@ class SagaWaits:
         Raises:
             SagaDefinitionError: the name is none, or the time.
         """
-        if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
+        if not 1 <= len(instance(str, name, "lock")) <= _LONGEST_NAME or not name.isprintable():
             raise SagaDefinitionError(
-                f"{name[:40]!r} is no name for a lock: 1 to {_LONGEST_NAME} printable characters."
+                f"{name[:40]!r} is no name for a lock.", fix=f"Give it 1 to {_LONGEST_NAME} printable characters."
             )
-        _checked(timeout)
+        some_time(timeout, f"The timeout of the lock {name}")
         return self._replay.operation(Kind.LOCK, Lock(name, timeout), name=name)
 
     def _signal_of(self, event: type[Event], by: str | None) -> Signal:
         found = [each for each in self._signals if each.event is event and by in (None, each.by)]
-        if len(found) != 1:
-            known = ", ".join(each.channel for each in self._signals) or "none"
+        if by is None and len(found) > 1:  # that which is declared by its key, where there is one
+            found = [each for each in found if each.by is None] or found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            fields = " or ".join(f'by="{each.by}"' for each in found)
             raise SagaDefinitionError(
-                f"This saga does not declare {event.__name__} as one of its signals; they are: {known}.",
-                fix="Write: @app.saga(signals=[...]).",
+                f"{event.__name__} is declared by several of its fields.", fix=f"Say which is meant: {fields}."
             )
-        return found[0]
+        raise SagaDefinitionError(
+            f"This saga does not declare {_called(event, by)} as one of its signals; they are: {self._known()}.",
+            fix="Write: @app.saga(signals=[...]).",
+        )
+
+    def _known(self) -> str:
+        return ", ".join(_called(each.event, each.by) for each in self._signals) or "none"
 
 
-def _checked(timeout: timedelta | None) -> timedelta | None:
-    """Give the longest time that something is waited for.
+def _limit(timeout: timedelta | None, event: type[Event]) -> timedelta | None:
+    return None if timeout is None else some_time(timeout, f"The timeout of {event.__name__}")
 
-    Raises:
-        SagaDefinitionError: it is none.
-    """
-    if timeout is not None and not timedelta(0) < timeout <= LONGEST_WAIT:
-        raise SagaDefinitionError("A saga waits for more than no time, and for no more than a hundred years.")
-    return timeout
+
+def _called(event: type[Event], by: str | None) -> str:
+    name = getattr(event, "__name__", repr(event))
+    return name if by is None else f"{name} by {by}"
