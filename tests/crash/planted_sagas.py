@@ -109,7 +109,7 @@ def goes_on_after_a_write_that_may_be_lost(_: Surroundings) -> None:
 
 
 def leaves_children_alone(_: Surroundings) -> None:
-    instead_of(_PATCH, Neighbours, Neighbours._cancel)(lambda self, connection, number, parent: None)
+    instead_of(_PATCH, Neighbours, Neighbours._cancel)(lambda self, connection, number: None)
 
 
 def frees_a_lock_for_nobody(_: Surroundings) -> None:

@@ -1,7 +1,4 @@
-"""What an operator does to a saga that does not go on by itself. Each deed is one transaction, and is written down.
-
-Each raises the epoch, so that whoever ran the saga before writes nothing any more, and lets the next claim go on.
-"""
+"""What an operator does to a saga that does not go on by itself. Each deed is one transaction, and is written down."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.admin.audit import Deed
@@ -21,11 +17,12 @@ from txpatterns.coordination import say
 from txpatterns.database import Database
 from txpatterns.deadletters.store import scrub
 from txpatterns.errors import SagaKept, SagaValueRefused, WaitTimedOut
-from txpatterns.sagas.decisions import aborted, failure_of, is_past_pivot, line_of
-from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Finished, Undone, written
+from txpatterns.sagas.decisions import aborted, failure_of, is_past_pivot
+from txpatterns.sagas.facts import Attempted, Ended, Fact, Failed, Failure, Undone
+from txpatterns.sagas.handover import cancel, hand_over
 from txpatterns.sagas.neighbours import Beside, Neighbours
 from txpatterns.sagas.operations import CallOut, Child, Lock, Operation, Sleep, Step
-from txpatterns.sagas.schema import SAGAS, Status, saga_journal_table, saga_table
+from txpatterns.sagas.schema import SAGAS, Status
 from txpatterns.sagas.signal_store import SignalStore
 from txpatterns.sagas.signals import WaitFor
 from txpatterns.sagas.store import Write
@@ -85,8 +82,8 @@ class SagaInHand:
                     fix="Mend what fails, or tell its code what has become of that: txp saga resolve, txp saga skip.",
                 )
             failure = aborted(f"cancelled by an operator: {self._why}")
-            SignalStore(self.database).forget(connection, stood.saga.number, None)
-            self._go_on(connection, stood, [Finished(failure=failure, by=_OPERATOR)], cancelled=failure)
+            cancel(connection, self.database, stood.place, failure, _OPERATOR)
+            say(connection, SAGAS)
             write_down(connection, self.database, stood, self.deed, Action.CANCEL)
 
         await self.database.transact(work)
@@ -157,20 +154,9 @@ class SagaInHand:
         write_down(connection, self.database, stood, self.deed, planned.action, planned.path)
         return True
 
-    def _go_on(
-        self, connection: Connection, stood: Stood, facts: Sequence[Fact], *, cancelled: Failure | None = None
-    ) -> None:
-        """Add to its journal, and let whoever claims it next go on from there, and nobody else."""
-        saga, now = stood.saga, self.database.now()
-        if facts:
-            row = {"saga": saga.number, "run": saga.run, "n": len(stood.entries) + 1, "facts": written(facts)}
-            connection.execute(sa.insert(saga_journal_table).values(**row, at=now))
-        values: dict[str, Any] = {"owner": None, "due_at": now, "attention": None, "crashes": 0, "diverged": None}
-        values["status"] = Status.COMPENSATING if stood.is_undone or cancelled else Status.RUNNING
-        if cancelled:
-            values["error"] = line_of(cancelled)
-        update = sa.update(saga_table).where(saga_table.c.number == saga.number)
-        connection.execute(update.values(**values, epoch=saga_table.c.epoch + 1))
+    def _go_on(self, connection: Connection, stood: Stood, facts: Sequence[Fact]) -> None:
+        status = Status.COMPENSATING if stood.is_undone else Status.RUNNING
+        hand_over(connection, self.database, stood.place, facts, status)
         say(connection, SAGAS)
 
     @property

@@ -20,6 +20,7 @@ from txpatterns.deadletters.store import scrub
 from txpatterns.errors import ConfigurationError, SagaKept, SchemaError
 from txpatterns.sagas.claims import Claimed, claimed_of
 from txpatterns.sagas.facts import Fact
+from txpatterns.sagas.handover import Place
 from txpatterns.sagas.schema import SAGA_TABLES, SCOPE, Status, saga_audit_table, saga_table
 from txpatterns.sagas.store import Entry, SagaStore
 
@@ -73,6 +74,11 @@ class Stood:
     def facts(self) -> list[Fact]:
         """All that its journal has."""
         return [fact for entry in self.entries for fact in entry.facts]
+
+    @property
+    def place(self) -> Place:
+        """Where its journal ends."""
+        return Place(self.saga.number, self.saga.run, len(self.entries))
 
     @property
     def is_undone(self) -> bool:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from sqlalchemy.engine import RowMapping
+from typing import Any
 
 from txpatterns.errors import LeaseLost
 from txpatterns.sagas.schema import Status
@@ -64,29 +63,8 @@ def lost(saga: Claimed) -> LeaseLost:
     return LeaseLost(f"Another process goes on with {saga.id}.")
 
 
-def claimed_at_start(start: Start, number: int, now: datetime) -> Claimed:
-    """Give a saga as it is right after its start."""
-    return Claimed(
-        number=number,
-        type=start.type,
-        id=start.id,
-        version=start.version,
-        run=1,
-        status=Status.RUNNING,
-        epoch=1,
-        crashes=0,
-        attention=None,
-        diverged=None,
-        args=start.args,
-        headers=start.headers,
-        started_at=now,
-        deadline_at=None if start.deadline is None else now + start.deadline,
-        claimed_at=now,
-    )
-
-
-def claimed_of(row: RowMapping) -> Claimed:
-    """Read a row as whoever claims the saga does."""
+def claimed_of(row: Mapping[Any, Any]) -> Claimed:
+    """Read a row, with the time ``now``, as whoever claims the saga does."""
     return Claimed(
         number=row["number"],
         type=row["type"],

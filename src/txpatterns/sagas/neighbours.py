@@ -18,10 +18,11 @@ from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.arrivals import can_be_woken
-from txpatterns.sagas.decisions import aborted, is_past_pivot, line_of
-from txpatterns.sagas.facts import PARENT, Fact, Finished, read, written
+from txpatterns.sagas.decisions import aborted, is_past_pivot
+from txpatterns.sagas.facts import PARENT, read
+from txpatterns.sagas.handover import Place, cancel
 from txpatterns.sagas.lock_store import LockStore
-from txpatterns.sagas.schema import SAGAS, Status, saga_journal_table, saga_table, saga_wait_table
+from txpatterns.sagas.schema import SAGAS, Status, saga_journal_table, saga_table
 
 _saga, _journal = saga_table.c, saga_journal_table.c
 
@@ -70,7 +71,7 @@ class Neighbours:
             wake = sa.update(saga_table).where(_saga.number.in_(woken), can_be_woken())
             self._run(connection, wake.values(due_at=self.database.now()))
         for number in children:
-            self._cancel(connection, number, saga)
+            self._cancel(connection, number)
         say(connection, SAGAS)
 
     def _children(self, connection: Connection, saga: int, which: Sequence[tuple[str, str]]) -> list[int]:
@@ -83,7 +84,7 @@ class Neighbours:
             query = sa.select(_saga.number).where(_saga.number.in_(sorted(numbers))).order_by(_saga.number)
             self._run(connection, query.with_for_update(key_share=True)).all()
 
-    def _cancel(self, connection: Connection, number: int, parent: int) -> None:
+    def _cancel(self, connection: Connection, number: int) -> None:
         """Undo a saga whose row is locked, wherever its code is; one that only goes forward goes on."""
         query = sa.select(_saga.run, _saga.status, _saga.ended_at).where(_saga.number == number)
         row = self._run(connection, query).one()
@@ -94,21 +95,7 @@ class Neighbours:
         if _may_be_past_pivot(texts):
             return
         cancelled = aborted("its parent does not wait for it any more")
-        entry = {"saga": number, "run": row.run, "n": len(texts) + 1, "at": self.database.now()}
-        facts: list[Fact] = [Finished(failure=cancelled, by=PARENT)]
-        self._run(connection, sa.insert(saga_journal_table).inline().values(**entry, facts=written(facts)))
-        self._run(connection, sa.delete(saga_wait_table).where(saga_wait_table.c.saga == number))
-        undone = {
-            "status": Status.COMPENSATING,
-            "owner": None,
-            "epoch": _saga.epoch + 1,  # whoever runs it writes nothing any more
-            "due_at": self.database.now(),
-            "attention": None,
-            "crashes": 0,
-            "diverged": None,
-            "error": line_of(cancelled),
-        }
-        self._run(connection, sa.update(saga_table).where(_saga.number == number).values(**undone))
+        cancel(connection, self.database, Place(number, row.run, len(texts)), cancelled, PARENT)
 
     def _run(self, connection: Connection, statement: sa.Executable) -> sa.CursorResult[Any]:
         return self.database.execute_beside(connection, statement)

@@ -19,7 +19,7 @@ from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused
 from txpatterns.messages import Event
 from txpatterns.sagas.arrivals import has_come
-from txpatterns.sagas.claims import Claimed, Start, claimed_at_start, claimed_of, lost
+from txpatterns.sagas.claims import Claimed, Start, claimed_of, lost
 from txpatterns.sagas.facts import Fact, read, written
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.looking import Known, SagaLooks, served
@@ -163,7 +163,7 @@ class SagaStore(SagaLooks):
             row = self._begin.run(connection, given).first()
         if row is not None:
             if owner is not None:
-                start.claimed = claimed_at_start(start, row.number, row.started_at)
+                start.claimed = claimed_of(given | _as_started(start, row.number, row.started_at))
             return True
         query = sa.select(_saga.digest, _saga.parent).where(_saga.type == start.type, _saga.id == start.id)
         found = self.database.execute_beside(connection, query).first()
@@ -317,6 +317,13 @@ class SagaStore(SagaLooks):
             deadline = None if again.deadline is None else self.database.now(again.deadline)
             values |= {"run": again.run, "args": again.args, "deadline_at": deadline}
         return values
+
+
+def _as_started(start: Start, number: int, now: datetime) -> dict[str, Any]:
+    """Give the columns of a saga's row, right after its start, that are not given with it."""
+    deadline = None if start.deadline is None else now + start.deadline
+    when = {"started_at": now, "deadline_at": deadline, "now": now}
+    return {"number": number, "crashes": 0, "attention": None, "diverged": None, **when}
 
 
 def row_of(saga: Claimed, n: int, write: Write) -> Mapping[str, Any]:
