@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -89,10 +89,12 @@ class Watch(Hooks):
 class Shop:
     """An App with sagas, and what a test asks of it."""
 
-    def __init__(self, database: Database, settings: SagaSettings | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: SagaSettings | None = None, listeners: Sequence[Hooks] = ()
+    ) -> None:
         self.watch = Watch()
         options = AppSettings(sagas=settings or SagaSettings())
-        self.app = App("shop", database, "memory://", settings=options, hooks=[self.watch])
+        self.app = App("shop", database, "memory://", settings=options, hooks=[self.watch, *listeners])
 
     async def start(self, saga: Callable[..., Any], *args: Any, id: str = "order-1") -> Handle[Any]:
         async with self.app.transaction() as session:

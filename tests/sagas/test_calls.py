@@ -8,8 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from sagas.support import QUICK, Declined, Shop, opened, refuse, release, reserve, saga_of
+from sagas.support import PATIENCE, QUICK, Declined, Shop, opened, refuse, release, reserve, saga_of
 from txpatterns import Reject, RetryLadder
+from txpatterns.admin.audit import Deed
+from txpatterns.admin.saga_deeds import SagaInHand
 from txpatterns.errors import NotBegun, SagaDefinitionError, SagaFailed, StepFailed
 from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, StepTransaction, Undo, Unknown
 from txpatterns.sagas.engine import SagaEngine
@@ -141,6 +143,50 @@ async def test_a_call_that_takes_too_long_is_cut_off(sqlite_shop: Shop, bank: Ba
     assert await sqlite_shop.run(order) == "charged 7"
     (attempted,) = [fact for fact in await sqlite_shop.facts() if isinstance(fact, Attempted)]
     assert "TimeoutError" in attempted.failure.type
+
+
+@pytest.mark.parametrize("ladder", [RetryLadder(()), RetryLadder((timedelta(days=1),))])
+@pytest.mark.parametrize("has_pivot", [False, True])
+async def test_who_asks_asks_at_once(sqlite_shop: Shop, bank: Bank, ladder: RetryLadder, has_pivot: bool) -> None:
+    """P4, H371: a ladder is for attempts, and none follows: nobody waits a day, and nothing is undone."""
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        if has_pivot:
+            saga.pivot()
+        await saga.call(bank.charge, 7, doubt=Doubt.ASK, retry=ladder)
+
+    bank.answers = [ConnectionError("lost")]
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert (row["attention"], row["due_at"]) == ("nobody knows whether charge has had its effect", None)
+    (attempted,) = [fact for fact in await sqlite_shop.facts() if isinstance(fact, Attempted)]
+    assert "lost" in attempted.failure.text
+    assert await sqlite_shop.effects() == ["reserve A1"]
+
+
+async def test_who_asks_beside_a_probe_asks_when_its_ladder_is_used_up(sqlite_shop: Shop, bank: Bank) -> None:
+    """P4, H371: nothing is undone of which nobody knows whether it was done; with a retry it is probed once more."""
+    bank.answers = [ConnectionError("lost")]
+    bank.found = [Unknown(), Unknown(), Unknown(), Done("charged 7")]
+
+    async def order(saga: SagaContext) -> str:
+        await saga.step(reserve, "A1", compensate=release)
+        return await saga.call(bank.charge, 7, doubt=Doubt.ASK, probe=bank.look_up)
+
+    saga_of(sqlite_shop, order)
+    handle = await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    assert (await sqlite_shop.row())["attention"] == "nobody knows whether charge has had its effect"
+    for _ in list(bank.found):
+        assert (await sqlite_shop.row())["status"] == "running"
+        await SagaInHand(sqlite_shop.app.database, "order-1", None, Deed("test", "try again")).retry()
+        await sqlite_shop.rest()
+    async with sqlite_shop.app.running():
+        assert await handle.result(timeout=PATIENCE) == "charged 7"
+    assert len(bank.calls) == 1
 
 
 async def test_who_is_in_doubt_may_ask(sqlite_shop: Shop, bank: Bank) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from rig.planting import instead_of
 from sagas.support import (
     PATIENCE,
     QUICK,
@@ -31,6 +32,7 @@ from txpatterns import Reject, RetryLadder
 from txpatterns.coordination.schema import member_table
 from txpatterns.errors import IdReused, SagaDefinitionError, SagaFailed, SagaValueRefused, SchemaError, StepFailed
 from txpatterns.sagas import Call, SagaContext, SagaSettings, StepTransaction, SyncStepTransaction
+from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Attempted, Ended, Undone
 from txpatterns.sagas.schema import SCOPE, saga_table
 from txpatterns.testing.clock import ManualClock
@@ -687,6 +689,36 @@ async def test_an_engine_stops_although_an_operation_hangs(tmp_path, crashes: in
         async with asyncio.timeout(PATIENCE.total_seconds()), shop.app.running():
             await begun.wait()
         assert (await shop.row())["owner"] is None
+
+
+async def test_an_engine_that_stops_begins_no_step_any_more(sqlite_shop: Shop, monkeypatch) -> None:
+    """P7, H310: a step that waits for its turn is begun by whoever has the saga next; what runs comes to its end."""
+    began, begun, stops = list[str](), asyncio.Event(), asyncio.Event()
+    stop = SagaEngine.stop
+
+    @instead_of(monkeypatch, SagaEngine, stop)
+    def told(self: SagaEngine) -> None:
+        stop(self)
+        stops.set()
+
+    async def step(tx: StepTransaction) -> str:
+        began.append(tx.saga_id)
+        begun.set()
+        await stops.wait()
+        return tx.saga_id
+
+    async def order(saga: SagaContext) -> str:
+        return await saga.step(step)
+
+    saga_of(sqlite_shop, order)
+    for number in range(4):
+        await sqlite_shop.start(order, id=f"order-{number}")
+    async with sqlite_shop.app.running():
+        await begun.wait()
+    assert len(began) == 1
+    assert (await sqlite_shop.row(began[0]))["status"] == "completed"
+    await sqlite_shop.rest()
+    assert sorted(began) == [f"order-{number}" for number in range(4)]
 
 
 async def test_a_process_that_was_paused_has_not_died(any_database: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sagas.by_hand import replay_of
-from sagas.support import Shop, reserve, saga_of
+from sagas.support import Shop, Told, release, reserve, saga_of
 from txpatterns.errors import SagaDefinitionError, SagaValueRefused
 from txpatterns.messages import Event
 from txpatterns.sagas import Call, SagaContext, Signal, StepTransaction, Undo
@@ -44,7 +44,7 @@ def charge_plainly(call: Call, cents: int) -> int:
 
 async def refund(undo: Undo[int]) -> None: ...
 def refund_plainly(undo: Undo[int], cents: int) -> None: ...
-async def release(tx: StepTransaction) -> None: ...
+async def let_go(tx: StepTransaction) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ SECOND: Any = 1
         (lambda saga: saga.call(charge, 3, retry=SECOND), "retry= of charge is given 1"),
         (lambda saga: saga.step(reserve, "tea", retry=SECOND), "retry= of reserve is given 1"),
         (lambda saga: saga.step(reserve), "reserve cannot be called with its transaction and 0 arguments"),
-        (lambda saga: saga.step(reserve, "tea", compensate=release), "release cannot be called with its transaction"),
+        (lambda saga: saga.step(reserve, "tea", compensate=let_go), "let_go cannot be called with its transaction"),
         (lambda saga: saga.step(reserve, "tea", compensate="release"), "'release' cannot be called"),
         (lambda saga: saga.call(charge), "charge cannot be called with its Call and 0 arguments"),
         (lambda saga: saga.call(charge, 3, compensate=refund), "refund cannot be called with its Undo and 1 argument:"),
@@ -189,3 +189,28 @@ async def test_a_mistake_about_an_event_undoes_nothing(sqlite_shop: Shop):
     row = await sqlite_shop.row()
     assert row["status"] == "running"
     assert "is no event" in row["attention"]
+
+
+async def test_what_cannot_be_sent_undoes_nothing(sqlite_shop: Shop):
+    """P4, H171, H369: an event that is too large is a mistake as a result is, whoever sends it: a person is told."""
+
+    async def sends(tx: StepTransaction, sku: str) -> str:
+        tx.emit(Told(what="x" * 2_000_000))
+        return sku
+
+    async def order(saga: SagaContext, sku: str) -> None:
+        await saga.step(reserve, sku, compensate=release)
+        if sku == "tea":
+            await saga.step(sends, sku)
+        saga.emit(Told(what="x" * 2_000_000))
+        await saga.step(reserve, sku)
+
+    saga_of(sqlite_shop, order)
+    await sqlite_shop.start(order, "tea")
+    await sqlite_shop.start(order, "cup", id="order-2")
+    async with sqlite_shop.app.running():
+        for order_id in ("order-1", "order-2"):
+            while (flag := (await sqlite_shop.row(order_id))["attention"]) is None:
+                await sqlite_shop.watch.flagged.wait()
+            assert "the limit is" in flag
+    assert await sqlite_shop.effects() == ["reserve tea"]

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.support import PATIENCE, Shop, Told, another, effect, opened, release, reserve, saga_of
-from txpatterns.errors import SagaDefinitionError
+from txpatterns.errors import SagaDefinitionError, SagaFailed
 from txpatterns.sagas import SagaContext, SagaSettings, StepTransaction
 from txpatterns.sagas.facts import Had, Restarted
 from txpatterns.sagas.schema import saga_journal_table, saga_signal_table, saga_wait_table
@@ -235,3 +235,24 @@ async def test_a_restart_of_which_nobody_knows_whether_it_is_committed_is_made_o
     assert lost
     assert await shop.effects() == ["reserve A1"]
     assert [fact.args for fact in await shop.facts() if isinstance(fact, Restarted)] == ["[1]", "[0]"]
+
+
+async def test_a_child_belongs_to_one_run(sqlite_shop: Shop) -> None:
+    """P4, H372: another run is not given what the child of one before has done, as if it had been done again."""
+
+    async def bill(saga: SagaContext, customer: str) -> str:
+        return await saga.step(reserve, customer)
+
+    async def subscription(saga: SagaContext, month: int) -> int:
+        of_run = f"-{saga.run}" if month < 3 else ""
+        await saga.child(bill, "ann", id=f"{saga.id}-bill{of_run}")
+        await saga.child(bill, "ann", id=f"{saga.id}-bill{of_run}")  # in one run it is the same child
+        if month < 4:
+            saga.restart(month + 1)
+        return month
+
+    sqlite_shop.app.saga()(bill)
+    saga_of(sqlite_shop, subscription)
+    with pytest.raises(SagaFailed, match="with other arguments, or of another parent or run"):
+        await sqlite_shop.run(subscription, 1)
+    assert await sqlite_shop.effects() == ["reserve ann"] * 3

@@ -131,8 +131,8 @@ def _told(fact: Fact) -> tuple[str, str | None]:
         case Noted():
             return ("sent" if fact.mark.kind == Kind.EMIT else "noted"), fact.value
         case Attempted(by=None):
-            wait = duration_text(timedelta(seconds=round(fact.after, 3)))
-            return f"attempt {fact.number} failed, again after {wait}: {_failure(fact.failure)}", None
+            again = f", again after {_about(fact.after)}" if fact.after else ""
+            return f"attempt {fact.number} failed{again}: {_failure(fact.failure)}", None
         case Attempted():
             return f"the next attempt is brought forward by an {fact.by}", None
         case Waiting():
@@ -184,6 +184,12 @@ def _put(
 def _failure(failure: Failure) -> str:
     name = failure.type.rpartition(":")[2]
     return failure.text if failure.text.startswith(f"{name}:") else f"{name}: {failure.text}"
+
+
+def _about(seconds: float) -> str:
+    """Say a time in words; of a long one the small parts are left out."""
+    unit = 0.001 if seconds < 10 else 1 if seconds < 600 else 60 if seconds < 100_000 else 3600
+    return duration_text(timedelta(seconds=round(seconds / unit) * unit))
 
 
 def _time(moment: datetime) -> str:

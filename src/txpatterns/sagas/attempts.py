@@ -24,6 +24,7 @@ _LEFT = failure_of(NotBegun())
 def again(course: Course, path: str, decision: Again) -> Write:
     """Note that an attempt has failed and another one follows; gives what is to be written."""
     opened = course.open[path]
+    is_news = course.attention is None or not opened.is_flagged
     opened.attempts += decision.counts
     seconds = decision.after.total_seconds()
     opened.due = course.clock.monotonic() + seconds
@@ -42,8 +43,8 @@ def again(course: Course, path: str, decision: Again) -> Write:
         course.attention = why(opened.operation, decision)
     standing = course.resting()
     opened.is_running = was_running  # until this is written: it is begun once at a time
-    if standing is None and decision.needs_attention:
-        standing = Standing(Status.RUNNING, attention=course.attention)
+    if decision.needs_attention:
+        standing = replace(standing or Standing(Status.RUNNING, attention=course.attention), is_news=is_news)
     write = course.write([fact], standing)
     if opened.row is None and not opened.is_begun and isinstance(opened.operation.work, CallOut):
         return write  # that it was not begun stays, and so the next beginning has a row of its own

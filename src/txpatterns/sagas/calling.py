@@ -12,13 +12,13 @@ from typing import Any
 
 from txpatterns.causes import one_of
 from txpatterns.correlation import correlated
-from txpatterns.errors import Reject, SagaDefinitionError
+from txpatterns.errors import NotBegun, Reject, SagaDefinitionError
 from txpatterns.execution.calls import is_not_the_codes
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas import attempts, compensation
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.course import Course
-from txpatterns.sagas.decisions import Tell
+from txpatterns.sagas.decisions import Again, Tell
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.moments import StepRuns
 from txpatterns.sagas.opened import Open
@@ -27,6 +27,8 @@ from txpatterns.sagas.store import Write
 from txpatterns.sagas.tools import Tools, outside_of_tasks
 from txpatterns.sagas.undoing import Deed
 from txpatterns.sagas.writer import SagaWriter
+
+_UNKNOWN = "nobody knows whether {} has had its effect"
 
 
 class Asks(Exception):
@@ -75,9 +77,9 @@ class Calling:
                         fix="Give Done(result), NotDone() or Unknown().",
                     )
         elif in_doubt and work.doubt is Doubt.ASK:
-            raise Asks(f"nobody knows whether {self._mark.name} has had its effect")
+            raise Asks(_UNKNOWN.format(self._mark.name))
         elif in_doubt and work.doubt is Doubt.COMPENSATE:
-            raise GivenUp(f"nobody knows whether {self._mark.name} has had its effect")
+            raise GivenUp(_UNKNOWN.format(self._mark.name))
         return await self._cut_off(work.action, call)
 
     async def undone(self, deed: Deed) -> None:
@@ -141,10 +143,16 @@ class Calls:
         if isinstance(error, Asks):
             await self._writer.ask(str(error))
             return
+        refused = isinstance(error, (NotBegun, Reject, *self._writer.course.definition.options.errors))
         gives_up = isinstance(error, GivenUp) or (work.doubt is Doubt.COMPENSATE and work.probe is None)
         ladder = RetryLadder(()) if gives_up else work.ladder
         decision = self._failures.decide(error, opened, ladder)
-        refused = isinstance(error, (Reject, *self._writer.course.definition.options.errors))
+        if work.doubt is Doubt.ASK and not refused:
+            if work.probe is None:
+                decision = Again(timedelta(0), decision.failure)  # which asks, for it is in doubt then
+            elif isinstance(decision, Tell):
+                await self._writer.ask(_UNKNOWN.format(opened.operation.mark.name))
+                return
         if isinstance(decision, Tell) and not refused:
             decision = Tell(replace(decision.failure, unknown=True))
         await self._failures.follow(opened, decision)

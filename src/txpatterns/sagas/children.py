@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from txpatterns.database.database import Database
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.child_store import ChildStore, EndOfChild
-from txpatterns.sagas.claims import Start
+from txpatterns.sagas.claims import Start, path_in
 from txpatterns.sagas.course import Course
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import Child, Operation
@@ -38,7 +38,7 @@ class Children:
             headers,
             deadline=work.deadline,
             parent=course.saga.number,
-            parent_path=opened.path,
+            parent_path=path_in(course.saga.run, opened.path),
         )
         return replace(write, waits=[row_of(opened.operation)], starts=[start])
 

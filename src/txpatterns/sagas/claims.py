@@ -25,12 +25,26 @@ class Start:
     parent: int | None = None
     """The number of the saga that starts it."""
     parent_path: str | None = None
+    """Of the operation there that waits for it: behind the number of that run, if it is not the first."""
     deadline: timedelta | None = None
     """How long after its start it is undone if it is before its pivot then."""
     claimed: Claimed | None = None
     """The saga as this process owns it from the commit on; None: it is to be claimed, or was there already."""
     has_begun_here: bool = False
     """Whether that is committed, and an engine of this process runs it."""
+
+    def is_begun_by(self, parent: int | None, parent_path: str | None) -> bool:
+        """Whether a saga that was begun like that may be this one: a child is one of its parent's run."""
+        return self.parent is None or (self.parent, _run(self.parent_path)) == (parent, _run(parent_path))
+
+
+def path_in(run: int, path: str) -> str:
+    """Give the place of an operation among all runs of its saga."""
+    return path if run == 1 else f"{run}/{path}"
+
+
+def _run(place: str | None) -> str:
+    return (place or "").rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)

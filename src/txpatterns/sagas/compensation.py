@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from txpatterns.sagas.course import Course, why
@@ -26,7 +27,8 @@ def undone(course: Course, deed: Deed) -> Write:
 
 def again(course: Course, deed: Deed, decision: Again) -> Write:
     """Note that an attempt to undo something has failed; gives what is to be written."""
-    attempts = course.undoing.attempts
+    attempts, ladder = course.undoing.attempts, deed.operation.work.ladder
+    is_news = course.attention is None or attempts.get(deed.path, 0) < ladder.attempts
     attempts[deed.path] = number = attempts.get(deed.path, 0) + 1
     if decision.needs_attention:
         course.attention = why(deed.operation, decision)
@@ -37,7 +39,7 @@ def again(course: Course, deed: Deed, decision: Again) -> Write:
     instead = rows.get(deed.path) if folds else None
     if folds:
         rows.setdefault(deed.path, course.rows + 1)
-    return Write([fact], later(course, decision.after), instead=instead)
+    return Write([fact], replace(later(course, decision.after), is_news=is_news), instead=instead)
 
 
 def later(course: Course, after: timedelta) -> Standing:

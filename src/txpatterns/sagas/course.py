@@ -64,6 +64,8 @@ class Course:
         self._replay: Replay | None = None
         self.attention = saga.attention
         """Why a person should look at the saga."""
+        self._is_mended = False
+        """Whether that is over, and not yet written."""
         self._past = Past()
         self.pending = Pending()
         """What goes with the next write."""
@@ -106,14 +108,14 @@ class Course:
 
     def ended(self, path: str, text: str, value: object) -> Write:
         """Tell the code that an operation has ended, and run it on; gives what is to be written."""
-        opened = self.open.pop(path)
+        opened = self._close(path)
         self.undoing.did(opened.operation, value)
         fact = Ended(opened.operation.mark, text)
         return self.write([fact], None) if self.is_stopped else self.plan(self.running.give(path, Value(value)), fact)
 
     def failed(self, path: str, failure: Failure) -> Write:
         """Tell the code that an operation has failed for good, and run it on; gives what is to be written."""
-        opened = self.open.pop(path)
+        opened = self._close(path)
         if failure.unknown:
             self.undoing.may_have_done(opened.operation, self.clock.monotonic())
         fact, told = Failed(opened.operation.mark, failure), error_of(failure, self.definition.options.errors)
@@ -128,7 +130,17 @@ class Course:
             return None
         first = min(each.due for each in self.open.values())
         due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
-        return Standing(Status.WAITING, self.by_deadline(due), is_owned=False, attention=self.attention)
+        return Standing(Status.WAITING, self.by_deadline(due), is_owned=False, attention=self.attention, is_news=False)
+
+    def _close(self, path: str) -> Open:
+        """Let go of an operation that has come to its end; what was told of it is over."""
+        opened = self.open.pop(path)
+        if opened.is_flagged and not self._is_flagged():
+            self.attention, self._is_mended = None, True
+        return opened
+
+    def _is_flagged(self) -> bool:
+        return any(opened.is_flagged for opened in self.open.values())
 
     def stuck(self, why: str) -> Write:
         """Give what is to be written where this code cannot go on: another text of it may."""
@@ -253,12 +265,12 @@ class Course:
         if standing is not None and standing.diverged:
             # What the code was told in this turn has had no consequence, and may be told anew.
             return self.write(facts, standing)
-        if standing is None and self.attention is not None:
+        if standing is None and not self._is_flagged() and (self.attention is not None or self._is_mended):
             standing = Standing(Status.RUNNING)
         if self.saga.diverged is not None and facts:
             standing = replace(standing or Standing(Status.RUNNING), diverged="")
         if standing is not None:
-            self.attention = standing.attention
+            self.attention, self._is_mended = standing.attention, False
         self.pending.emits += turn.emits
         return self.write([*facts, *added], standing)
 

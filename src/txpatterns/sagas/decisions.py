@@ -9,7 +9,16 @@ from datetime import timedelta
 from random import Random
 
 from txpatterns.causes import members_of, summary_of
-from txpatterns.errors import ConfigurationError, NotBegun, Reject, Retry, SagaValueRefused, StepFailed, WaitTimedOut
+from txpatterns.errors import (
+    AddRefused,
+    ConfigurationError,
+    NotBegun,
+    Reject,
+    Retry,
+    SagaValueRefused,
+    StepFailed,
+    WaitTimedOut,
+)
 from txpatterns.retries import LONGEST_WAIT, RetryLadder
 from txpatterns.sagas.facts import Fact, Failure, Noted
 from txpatterns.sagas.operations import Aborted, Kind
@@ -23,6 +32,7 @@ _MISTAKES = (
     AssertionError,
     RuntimeError,
     ConfigurationError,
+    AddRefused,
     SagaValueRefused,
 )
 """What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""

@@ -86,6 +86,7 @@ class Driver:
                     return
                 self.saga = self._in_next_run(self._writer.restart)
             finally:
+                self.saga = replace(self.saga, attention=self._writer.attention)
                 await self._put_away()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from txpatterns.sagas.operations import Operation
+from txpatterns.sagas.operations import CallOut, Operation, Step
 
 
 @dataclass(slots=True)
@@ -27,6 +27,12 @@ class Open:
     """The row of the journal that the next failed attempt may take the place of."""
     is_registered: bool = False
     """Whether it is kept that an event is waited for."""
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether it has failed so often that a person was told, and is tried on."""
+        work = self.operation.work
+        return isinstance(work, (Step, CallOut)) and self.attempts >= work.ladder.attempts
 
     @property
     def path(self) -> str:

@@ -54,6 +54,8 @@ class Steps:
         course = self._writer.course
         try:
             async with self._writer.tools.slots:
+                if self._writer.tools.outages.stopping.is_set():
+                    return  # whoever has the saga next begins it
                 result = await attempt.run()
             await self._conclude(attempt, result, fail)
         except BaseException:

@@ -55,6 +55,8 @@ class Standing:
     is_owned: bool = True
     """Whether its owner goes on with it."""
     attention: str | None = None
+    is_news: bool = True
+    """Whether a person was not told of that before."""
     result: str | None = None
     error: str | None = None
     diverged: str | None = None
@@ -139,7 +141,7 @@ class SagaStore(SagaLooks):
         Where there is an ``owner`` it has the saga from the commit on, as if it had claimed it.
 
         Raises:
-            IdReused: there is one, with other arguments, or that is no child of the same parent.
+            IdReused: there is one, with other arguments, or that is no child of the same run of the same parent.
         """
         given: dict[str, Any] = {
             "type": start.type,
@@ -165,11 +167,13 @@ class SagaStore(SagaLooks):
             if owner is not None:
                 start.claimed = claimed_of(given | _as_started(start, row.number, row.started_at))
             return True
-        query = sa.select(_saga.digest, _saga.parent).where(_saga.type == start.type, _saga.id == start.id)
+        query = sa.select(_saga.digest, _saga.parent, _saga.parent_path).where(
+            _saga.type == start.type, _saga.id == start.id
+        )
         found = self.database.execute_beside(connection, query).first()
-        if found is not None and found.digest == start.digest and start.parent in (None, found.parent):
+        if found is not None and found.digest == start.digest and start.is_begun_by(found.parent, found.parent_path):
             return False
-        other = "with other arguments" if start.parent is None else "with other arguments, or of another parent"
+        other = "with other arguments" if start.parent is None else "with other arguments, or of another parent or run"
         raise IdReused(
             f"There is a saga {start.id} of {start.type} already, {other}.",
             fix="Give each saga an id of its own; the same id with the same arguments is the same saga.",

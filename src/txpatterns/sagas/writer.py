@@ -47,6 +47,8 @@ class SagaWriter:
         """Whether the saga has ended or waits, so that its owner lets go of it; or begins anew."""
         self.restart: Restart | None = None
         """How it begins anew."""
+        self.attention = course.saga.attention
+        """Why a person should look at it, as it is written."""
         self.has_ended = False
         """Whether it has ended for good."""
         self._asked: Standing | None = None
@@ -114,7 +116,8 @@ class SagaWriter:
             return
         self.restart = standing.restart
         self.is_over = self.is_over or not standing.is_owned or standing.restart is not None
-        if standing.attention is not None and standing.attention != saga.attention:
+        before, self.attention = self.attention, standing.attention
+        if standing.attention is not None and standing.is_news and standing.attention != before:
             self._tell_of_attention(standing.attention)
         if standing.is_end:
             self.has_ended = True
