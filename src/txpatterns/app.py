@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self, TypedDict, Unpack, overload
 
 import sqlalchemy as sa
@@ -22,6 +23,8 @@ from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError, SagaDefinitionError
 from txpatterns.hooks import Hooks
+from txpatterns.ids import SnowflakeGenerator, WorkerNumbers
+from txpatterns.ids.schema import WORKER_TABLES
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
 from txpatterns.messages import Event, describe
@@ -125,6 +128,16 @@ class App:
         self.sagas = Sagas(
             self.database, definitions, hooks=self.hooks, on_commit=parts.saga_committed, runner=lambda: parts.engine
         )
+
+    @cached_property
+    def ids(self) -> SnowflakeGenerator:
+        """Make 64-bit ids that are unique in the cluster: ``app.ids.next_id()``, from any thread.
+
+        While the App runs, a background part keeps its worker number, if this was named before it began; otherwise a
+        thread does.
+        """
+        self._parts.numbers = WorkerNumbers(self.database)
+        return SnowflakeGenerator(self._parts.numbers)
 
     def session(self, **options: Any) -> AsyncSession:
         """Open an ``AsyncSession`` on the application's database: ``async with app.session() as s, s.begin():``.
@@ -271,7 +284,7 @@ class App:
         await self.database.locate()
         if self.database.is_sqlite:
             made = await self.database.transact(partial(create_missing, target=self.metadata))
-        needs = SAGA_TABLES if self.sagas.definitions else ()
+        needs = [*(SAGA_TABLES if self.sagas.definitions else ()), *(WORKER_TABLES if self._parts.numbers else ())]
         await self.database.transact(partial(verify, needs=needs))
         if made:
             logger.info("made the tables %s in %r", ", ".join(made), self.database)
@@ -323,6 +336,8 @@ class App:
     async def close(self) -> None:
         """Close the connections that this App has opened; it opens new ones when it is used again."""
         self._parts.close()
+        if self._parts.numbers is not None:
+            await asyncio.to_thread(self._parts.numbers.close)
         await self.database.close()
 
     async def __aenter__(self) -> Self:

@@ -15,6 +15,7 @@ from txpatterns.coordination import FileWatch, Hearing, Listener, Notifier
 from txpatterns.database.agreement import check_sessions
 from txpatterns.database.database import Database
 from txpatterns.errors import ConfigurationError, UnsafeSettings
+from txpatterns.ids import WorkerNumbers
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.messages import BUCKETS
@@ -87,6 +88,8 @@ class Parts:
         self._supervisor: Supervisor | None = None
         self._running: tuple[Part, ...] = ()
         self.engine: SagaEngine | None = None
+        self.numbers: WorkerNumbers | None = None
+        """The worker numbers of this process, where ids are made."""
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -142,6 +145,8 @@ class Parts:
                 kinds = {handler.is_async for handler in consumer.handlers}
                 await check_sessions(self._database, asynchronous=True in kinds, plain=False in kinds)
             self.engine = make_engine() if make_engine is not None and "sagas" in names else None
+            if self.numbers is not None:
+                await self.numbers.upkeep.open()
             try:
                 async with self._started(lambda: self._made(names, consumer)):
                     yield
@@ -167,6 +172,9 @@ class Parts:
     def _made(self, names: frozenset[str], consumer: Consumer) -> list[Part]:
         """Make the parts, in the order in which they start; they stop, and are drained, in the opposite one."""
         made: list[Part] = []
+        if self.numbers is not None:  # the last to stop, because the others make ids to their end
+            keep = self.numbers.upkeep
+            made.append(Part("ids", keep.run, keep.stop, attention=self.numbers.attention))
         listener = self._listener() if names else None
         if "consume" in names:
             if listener is not None:

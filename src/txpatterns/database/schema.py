@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeDecorator
 SCHEMA_VERSION = 2
 """Raised with each release that has migrations; an older or newer neighbour by one must still work."""
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The last migration of this version."""
 
 DISPENSABLE: frozenset[str] = frozenset(
@@ -25,6 +25,8 @@ DISPENSABLE: frozenset[str] = frozenset(
         "txp_saga_lock",
         "txp_saga_signal",
         "txp_saga_audit",
+        "txp_id_worker",
+        "txp_id_code",
     }
 )
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it

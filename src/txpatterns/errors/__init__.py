@@ -34,6 +34,11 @@
     │   ├── UnknownSaga              what who waits for a saga is told where there is none
     │   ├── NotCommitted             the same, where the transaction that starts it has not committed
     │   └── SagaKept                 a saga that cannot go the way that an operator asked for
+    ├── IdsError                     of ids
+    │   ├── IdsUnavailable           no id can be made now that is certain to be the only one
+    │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
+    │   ├── WorkersExhausted         all worker numbers are taken
+    │   └── IdInvalid                what is no id of ours
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -57,6 +62,13 @@ from txpatterns.errors.handling import (
     Retry,
     SessionOver,
     TransactionEnded,
+)
+from txpatterns.errors.ids import (
+    ClockWrong,
+    IdInvalid,
+    IdsError,
+    IdsUnavailable,
+    WorkersExhausted,
 )
 from txpatterns.errors.messages import (
     AddRefused,
@@ -97,13 +109,17 @@ __all__ = [
     "AddRefused",
     "BrokerError",
     "BrokerUnavailable",
+    "ClockWrong",
     "ConfigurationError",
     "DecodeError",
     "EventDefinitionError",
     "HandlerDefinitionError",
     "HandlerSignal",
     "HandlerTimeout",
+    "IdInvalid",
     "IdReused",
+    "IdsError",
+    "IdsUnavailable",
     "LeaseLost",
     "LetterKept",
     "MissingExtra",
@@ -131,6 +147,7 @@ __all__ = [
     "UnknownType",
     "UnsafeSettings",
     "WaitTimedOut",
+    "WorkersExhausted",
     "WrongDatabase",
 ]
 
