@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crash import planted_ids as id_bugs
 from crash import planted_sagas as saga_bugs
+from crash.ids_flows import IDS_FLOWS
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
@@ -41,7 +43,7 @@ from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
 from txpatterns.transport import CONFIRMED, Delivery, Outcome, Verdict
 
-_ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS]
+_ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *IDS_FLOWS]
 _FLOWS = {flow.name: flow for flow in _ALL}
 LATE = "saga that begins anew and is late"
 UNDONE = _FLOWS["saga in threads, undone"]
@@ -311,5 +313,17 @@ PLANTED = [
         PAUSE,
         postgresql=True,
     ),
+    Planted("begin at the clock", id_bugs.begins_at_the_clock, IDS_FLOWS[0], "I29"),
+    Planted("trust the lease", id_bugs.trusts_its_lease, IDS_FLOWS[0], "I29", PAUSE),
+    Planted("renew without the token", id_bugs.renews_without_the_token, IDS_FLOWS[0], "I29", PAUSE, "renew"),
+    Planted(
+        "go on before the commit",
+        id_bugs.goes_on_before_the_commit,
+        IDS_FLOWS[0],
+        "I29",
+        (Mode.ERROR_BEFORE,),
+        "renew",
+    ),
+    Planted("forget the mark of who leaves", id_bugs.forgets_the_mark_of_who_leaves, IDS_FLOWS[0], "I29"),
     Planted("never settle", never_settles, _FLOWS["publish and settle"], "I15"),
 ]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from crash.ids_flows import IDS_FLOWS
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
@@ -19,7 +20,7 @@ from rig import evidence
 from rig.servers.postgres import Postgres
 from txpatterns.testing.explorer import Flow, Mode, Options, Report, explore_flow
 
-FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS]
+FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *IDS_FLOWS]
 WRITING = OUTBOX_FLOWS[:4]
 WHOLE = ("saga of steps", "saga of calls", "saga of events", "saga in threads, undone")
 SAMPLED = [flow for flow in SAGA_FLOWS if flow.name not in WHOLE]
@@ -89,7 +90,7 @@ def judge(report: Report) -> None:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_sqlite(flow: Flow, reports: Reports):
-    """P1, P2, P3, P4, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
+    """P1, P2, P3, P4, P6, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
     every = flow not in SAMPLED
     usual = options(8 if every else 20, every_effect=every)
     report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, usual)
@@ -110,7 +111,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
-    """P1, P2, P3, P4, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
+    """P1, P2, P3, P4, P6, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
     report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(10 if flow in SAMPLED else 12))
     judge(report)
 

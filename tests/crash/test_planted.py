@@ -29,7 +29,7 @@ def what_broke(planted: Planted, urls: list[str]) -> str:
 
 @pytest.mark.parametrize("planted", ON_SQLITE, ids=lambda planted: planted.name)
 def test_a_planted_bug_is_found(planted: Planted):
-    """P1, P2, P3, P4, H1, H2, H7, H15, H18, H21, H22, H23, H25, H43, H51: the invariants tell right from wrong."""
+    """P1, P2, P3, P4, P6, H1, H2, H7, H15, H18, H21, H22, H23, H25, H43, H51: the invariants tell right from wrong."""
     assert f"{planted.breaks}:" in what_broke(planted, ["sqlite", "sqlite"]).replace(",", ":")
 
 

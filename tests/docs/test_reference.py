@@ -7,9 +7,10 @@ import json
 import re
 from decimal import Decimal
 
+import pytest
 import sqlalchemy as sa
 
-from crash import planted, planted_sagas
+from crash import planted, planted_ids, planted_sagas
 from docs.reader import DOCS, SNIPPETS
 from txpatterns import BigInt, Event
 from txpatterns.database.schema import metadata
@@ -95,9 +96,10 @@ def test_the_snippet_of_the_page_uses_the_codecs_of_the_package():
     ]
 
 
-def test_every_bug_planted_in_sagas_is_on_the_page_of_hazards():
-    """P4: with the invariant that finds it."""
-    section = (DOCS / "explanation" / "hazards.md").read_text(encoding="utf-8").split("### Planted bugs")[1]
+@pytest.mark.parametrize(("bugs", "heading"), [(planted_sagas, "Planted bugs"), (planted_ids, "Bugs planted in ids")])
+def test_every_planted_bug_is_on_the_page_of_hazards(bugs, heading):
+    """P4, P6: with the invariant that finds it."""
+    section = (DOCS / "explanation" / "hazards.md").read_text(encoding="utf-8").split(f"### {heading}")[1]
     shown = dict(re.findall(r"^\| ([\w ]+) \| (I\d+)\b", section.split("\n## ")[0], re.MULTILINE))
-    bugs = {each.name: each.breaks for each in planted.PLANTED if each.plant.__module__ == planted_sagas.__name__}
-    assert shown == bugs
+    found = {each.name: each.breaks for each in planted.PLANTED if each.plant.__module__ == bugs.__name__}
+    assert shown == found

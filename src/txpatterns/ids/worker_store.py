@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -33,6 +33,13 @@ class Renewal(NamedTuple):
 
     mark: int
     now: int
+
+
+class Unused(NamedTuple):
+    """A number that nobody has, and its mark."""
+
+    worker: int
+    mark: int
 
 
 class WorkerStore(Protocol):
@@ -130,7 +137,7 @@ class DatabaseWorkers:
         ours = sa.and_(_row.owner == owner, _row.token.in_(tokens))
         connection.execute(sa.update(worker_table).where(ours).values(expires_at=self._database.now()))
 
-    def _unused(self, connection: Connection, now: int | None) -> sa.Row[Any] | None:
+    def _unused(self, connection: Connection, now: int | None) -> Unused | None:
         """Lock the number with the lowest mark that nobody has, if there is one whose mark has passed."""
         query = sa.select(_row.worker, _row.mark).where(_row.expires_at <= self._database.now())
         query = query.where(_row.worker != RESERVED)
@@ -139,8 +146,8 @@ class DatabaseWorkers:
         query = query.order_by(_row.mark, _row.worker).limit(1)
         if not is_sqlite(connection):
             query = query.with_for_update(skip_locked=True)
-        found: sa.Row[Any] | None = connection.execute(query).one_or_none()
-        return found
+        found = connection.execute(query).one_or_none()
+        return None if found is None else Unused(*found)
 
     def _made(self, connection: Connection, now: int, held: Mapping[str, object]) -> Grant | None:
         """Begin a number that was never used; None: there is none."""
