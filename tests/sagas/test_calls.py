@@ -8,14 +8,18 @@ from datetime import timedelta
 
 import pytest
 
+from rig.planting import instead_of
 from sagas.support import PATIENCE, QUICK, Declined, Shop, opened, refuse, release, reserve, saga_of
 from txpatterns import Reject, RetryLadder
 from txpatterns.admin.audit import Deed
 from txpatterns.admin.saga_deeds import SagaInHand
 from txpatterns.errors import NotBegun, SagaDefinitionError, SagaFailed, StepFailed
 from txpatterns.sagas import Call, Done, Doubt, NotDone, SagaContext, StepTransaction, Undo, Unknown
+from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.engine import SagaEngine
-from txpatterns.sagas.facts import Attempted, Begun, Ended, Failed, Undone
+from txpatterns.sagas.facts import Attempted, Begun, Ended, Failed, Finished, Undone
+from txpatterns.sagas.grouping import GroupWriter
+from txpatterns.sagas.store import Write
 from txpatterns.testing.clock import ManualClock
 
 
@@ -478,3 +482,33 @@ async def test_what_fails_for_ever_does_not_make_the_journal_longer(sqlite_shop:
     rows = await sqlite_shop.rows()
     assert rows == list(range(1, len(rows) + 1))
     assert len(rows) <= 6
+
+
+async def test_nothing_is_undone_before_it_is_written_why(sqlite_shop: Shop, bank: Bank, monkeypatch) -> None:
+    """P4, H373: else, behind a crash, what was refused is tried again and succeeds, and the rest is refunded."""
+    both, undone_by_then = asyncio.Barrier(2), list[int]()
+    write = GroupWriter.write
+
+    @instead_of(monkeypatch, GroupWriter, write)
+    async def slowly(self: GroupWriter, saga: Claimed, n: int, written: Write) -> None:
+        if any(isinstance(fact, Finished) for fact in written.facts):
+            for _ in range(50):
+                await asyncio.sleep(0)
+            undone_by_then.append(len(bank.undone))
+        await write(self, saga, n, written)
+
+    async def charge(call: Call, amount: int) -> str:
+        async with both:
+            if amount == 8:
+                raise Reject("no")
+            return await bank.charge(call, amount)
+
+    async def order(saga: SagaContext) -> None:
+        await saga.gather(saga.call(charge, 7, compensate=bank.refund), saga.call(charge, 8, compensate=bank.refund))
+
+    saga_of(sqlite_shop, order)
+    with pytest.raises(SagaFailed, match="no"):
+        await sqlite_shop.run(order)
+    assert undone_by_then == [0]
+    assert len(bank.undone) == 1
+    assert [undo.of for undo in bank.undone] == [call.key for call in bank.calls]

@@ -141,7 +141,8 @@ class Calls:
     async def _fail(self, opened: Open, error: Exception) -> None:
         work: CallOut = opened.operation.work
         if isinstance(error, Asks):
-            await self._writer.ask(str(error))
+            async with self._writer.lock:
+                await self._writer.ask(str(error))
             return
         refused = isinstance(error, (NotBegun, Reject, *self._writer.course.definition.options.errors))
         gives_up = isinstance(error, GivenUp) or (work.doubt is Doubt.COMPENSATE and work.probe is None)
@@ -151,7 +152,8 @@ class Calls:
             if work.probe is None:
                 decision = Again(timedelta(0), decision.failure)  # which asks, for it is in doubt then
             elif isinstance(decision, Tell):
-                await self._writer.ask(_UNKNOWN.format(opened.operation.mark.name))
+                async with self._writer.lock:
+                    await self._writer.ask(_UNKNOWN.format(opened.operation.mark.name))
                 return
         if isinstance(decision, Tell) and not refused:
             decision = Tell(replace(decision.failure, unknown=True))

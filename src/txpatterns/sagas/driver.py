@@ -163,7 +163,9 @@ class Driver:
         course, stopping = self._course, self._tools.outages.stopping
         while not self._writer.is_over and not stopping.is_set():
             if course.failure is not None:
-                await self._undo_next()
+                await self._until_idle()  # nothing is undone before it is written that the code has failed
+                if not self._writer.is_over:
+                    await self._undo_next()
                 continue
             if course.is_late:
                 await self._meet_deadline()
