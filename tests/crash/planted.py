@@ -299,6 +299,25 @@ PLANTED = [
     Planted("begin anew without the facts", saga_bugs.begins_anew_without_the_facts, _FLOWS[LATE], "I20"),
     Planted("forget what was under way at the deadline", saga_bugs.forgets_what_was_under_way, _FLOWS[LATE], "I22"),
     Planted(
+        "forget which events it has had", saga_bugs.forgets_which_events_it_has_had, _FLOWS["saga of events"], "I24"
+    ),
+    Planted(
+        "send a command before it waits",
+        saga_bugs.sends_a_command_before_it_waits,
+        _FLOWS["saga of others"],
+        "I1",
+        (Mode.KILL_BEFORE,),
+        "txp_saga_wait",
+    ),
+    Planted(
+        "write that a call is undone before it is",
+        saga_bugs.writes_that_a_call_is_undone_before_it_is,
+        _FLOWS["saga of calls, undone"],
+        "I22",
+        (Mode.KILL_BEFORE,),
+        "outside: refund",
+    ),
+    Planted(
         "go on after a write that may be lost",
         saga_bugs.goes_on_after_a_write_that_may_be_lost,
         _FLOWS["saga of steps at once"],

@@ -1,7 +1,9 @@
 """Bugs that people do write in a saga's engine, each put into a process of the explorer to see that it is found."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,15 +13,21 @@ from rig.planting import instead_of
 from txpatterns.execution import Came, Result
 from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
+from txpatterns.sagas.calling import Calling, Calls
 from txpatterns.sagas.claims import Claimed
+from txpatterns.sagas.course import Course
+from txpatterns.sagas.events import Events
 from txpatterns.sagas.facts import Undone
 from txpatterns.sagas.lock_store import LockStore
 from txpatterns.sagas.neighbours import Neighbours
+from txpatterns.sagas.opened import Open
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.schema import saga_table
+from txpatterns.sagas.signals import Command
 from txpatterns.sagas.steps import Steps
-from txpatterns.sagas.store import SagaStore, Write
+from txpatterns.sagas.store import Entry, SagaStore, Write
 from txpatterns.sagas.undoing import Deed, Undoing
+from txpatterns.sagas.waits import Waits
 from txpatterns.sagas.writer import SagaWriter
 from txpatterns.testing.explorer import Surroundings
 
@@ -133,3 +141,36 @@ def begins_anew_without_the_facts(_: Surroundings) -> None:
 
 def forgets_what_was_under_way(_: Surroundings) -> None:
     instead_of(_PATCH, Undoing, Undoing.may_have_done)(lambda self, operation, began_at: None)
+
+
+def forgets_which_events_it_has_had(_: Surroundings) -> None:
+    real = Course.rebuild
+
+    @instead_of(_PATCH, Course, real)
+    def forgetful(self: Course, entries: Sequence[Entry], now: datetime) -> Write | None:
+        write = real(self, entries, now)
+        self.had.clear()
+        return write
+
+
+def sends_a_command_before_it_waits(_: Surroundings) -> None:
+    begin, begins = Waits._begin, Events.begins
+
+    @instead_of(_PATCH, Waits, begin)
+    async def ahead(self: Waits, opened: Open) -> None:
+        work, tools = opened.operation.work, self._writer.tools
+        if isinstance(work, Command):
+            await tools.database.transact(lambda connection: tools.outbox.add(connection, work.event))
+        await begin(self, opened)
+
+    @instead_of(_PATCH, Events, begins)
+    def without_it(self: Events, opened: Open, write: Write) -> Write:
+        return replace(begins(self, opened, write), emits=write.emits)
+
+
+def writes_that_a_call_is_undone_before_it_is(_: Surroundings) -> None:
+    @instead_of(_PATCH, Calls, Calls.undo)
+    async def hopeful(self: Calls, deed: Deed) -> None:
+        course = self._writer.course
+        await self._writer.write(compensation.undone(course, deed))
+        await Calling(self._writer.tools, course, deed.operation, 1).undone(deed)
