@@ -13,6 +13,8 @@ from txpatterns.errors import ConfigurationError, HandlerSignal, Reject, Retry
 
 LONGEST_WAIT = timedelta(days=36_500)
 """Later moments do not fit into every database."""
+WITHOUT_LADDER = timedelta(minutes=1)
+"""Between the attempts of what must succeed, where a ladder has no waits."""
 LADDER = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600, 1800))
 
 
@@ -60,6 +62,11 @@ class RetryLadder:
         if attempts >= self.attempts:
             return None
         return self.delays[attempts - 1] * (1 + random.random() * self.jitter)
+
+    def delay_for_ever(self, attempts: int, random: Random) -> timedelta:
+        """Give the wait after this many attempts; when they are used up, the last one again and again."""
+        last = self.delay(min(attempts, len(self.delays)), random) if self.delays else None
+        return last or WITHOUT_LADDER
 
 
 @dataclass(frozen=True, slots=True)

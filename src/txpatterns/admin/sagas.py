@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from txpatterns.admin import hands
 from txpatterns.admin.audit import Deed
+from txpatterns.admin.hands import living_owner, written_down
 from txpatterns.admin.saga_relations import Relations, relations_of
-from txpatterns.coordination import Leases
-from txpatterns.coordination.schema import member_table
+from txpatterns.coordination.claims import alive
 from txpatterns.database import Database
-from txpatterns.database.engines import schema_of
 from txpatterns.database.schema import Instant
-from txpatterns.deadletters.store import scrub
-from txpatterns.errors import ConfigurationError, SagaKept, SchemaError
+from txpatterns.errors import ConfigurationError, SagaKept
 from txpatterns.sagas.claims import Claimed, claimed_of
 from txpatterns.sagas.facts import Fact
 from txpatterns.sagas.handover import Place
@@ -167,9 +166,7 @@ def take(connection: Connection, database: Database, id: str, type: str | None) 
         query = query.with_for_update(key_share=True, of=saga_table)
     row = connection.execute(query).mappings().one()
     _refuse_ended(row)
-    member = member_table.c
-    runs = sa.select(member.label).where(member.owner == row["owner"], member.owner.in_(_alive(database)))
-    label = connection.execute(runs.where(member.scope == SCOPE)).scalar_one_or_none()
+    label = living_owner(connection, database, SCOPE, row["owner"])
     if label is not None:
         raise SagaKept(
             f"{id} is run at this moment, by the process {label}.",
@@ -185,10 +182,7 @@ def write_down(
     saga = stood.saga
     connection.execute(
         sa.insert(saga_audit_table).values(
-            done_at=database.now(),
-            who=scrub(deed.who)[:200],
-            action=action,
-            reason=scrub(deed.reason or ""),
+            **written_down(database, deed, action),
             saga=saga.number,
             type=saga.type,
             saga_id=saga.id,
@@ -205,9 +199,7 @@ def need_tables(connection: Connection) -> None:
     Raises:
         SchemaError: the tables are those of the release before.
     """
-    for name in sorted({*SAGA_TABLES, saga_audit_table.name}):
-        if not sa.inspect(connection).has_table(name, schema=schema_of(connection)):
-            raise SchemaError(f"The table {name} is missing.")
+    hands.need_tables(connection, {*SAGA_TABLES, saga_audit_table.name})
 
 
 def _number(connection: Connection, id: str, type: str | None) -> int | None:
@@ -243,12 +235,8 @@ def _stood(connection: Connection, database: Database, row: RowMapping) -> Stood
     return Stood(saga, SagaStore(database).journal(connection, saga), saga.claimed_at)
 
 
-def _alive(database: Database) -> sa.Select[tuple[str]]:
-    return Leases(database, SCOPE, slots=0, ttl=timedelta(seconds=15)).alive()
-
-
 def _entries(database: Database) -> sa.Select[tuple[object, ...]]:
-    is_run = sa.and_(_saga.owner.is_not(None), _saga.owner.in_(_alive(database)))
+    is_run = sa.and_(_saga.owner.is_not(None), _saga.owner.in_(alive(database, SCOPE)))
     return sa.select(*saga_table.columns, is_run.label("is_run"), sa.type_coerce(database.now(), Instant).label("now"))
 
 

@@ -14,7 +14,7 @@ from txpatterns.transport import Broker
 
 GROUP = "txpatterns.brokers"
 
-__all__ = ["GROUP", "broker_from_url", "known_schemes"]
+__all__ = ["GROUP", "broker_from_url", "given_broker", "known_schemes"]
 
 
 def known_schemes() -> list[str]:
@@ -44,6 +44,22 @@ def broker_from_url(url: str, **options: Any) -> Broker:
             fix=f"Use one of {', '.join(known_schemes())}, or install the package that provides {scheme!r}.",
         )
     return cast("Broker", _load(points[0])(url, **options))
+
+
+def given_broker(given: object) -> Broker:
+    """Give the broker that an application names: by a URL, or as an object.
+
+    Raises:
+        ConfigurationError: it is none; or see ``broker_from_url``.
+    """
+    if isinstance(given, str):
+        return broker_from_url(given)
+    if isinstance(given, type) or not isinstance(given, Broker):
+        raise ConfigurationError(
+            f"{type(given).__name__} is no broker.",
+            fix="Give a URL, or an object as docs/how-to/write-a-broker-adapter.md describes it.",
+        )
+    return given
 
 
 def _load(point: EntryPoint) -> Any:

@@ -14,7 +14,7 @@ from txpatterns.admin.audit import Deed
 from txpatterns.admin.saga_check import Checked, check_sagas
 from txpatterns.admin.saga_code import SagaCode
 from txpatterns.admin.saga_deeds import SagaInHand
-from txpatterns.admin.sagas import FoundSaga, SagaDeed, SagaEntry, find_saga, list_sagas
+from txpatterns.admin.sagas import FoundSaga, SagaEntry, find_saga, list_sagas
 from txpatterns.cli.importing import aside
 from txpatterns.cli.loading import (
     AppArgument,
@@ -25,8 +25,18 @@ from txpatterns.cli.loading import (
     load_app,
     open_tables,
 )
-from txpatterns.cli.operators import named, with_reason
-from txpatterns.cli.output import DIFFERENT, examples, report, show, table, why
+from txpatterns.cli.operators import (
+    AttentionOption,
+    IdArgument,
+    LimitOption,
+    ReasonOption,
+    ValuesOption,
+    deed_line,
+    kept_is_told,
+    named,
+    with_reason,
+)
+from txpatterns.cli.output import DIFFERENT, examples, show, table, why
 from txpatterns.cli.remains import count
 from txpatterns.cli.story import lines_of, open_of, story_of
 from txpatterns.errors import SagaDiverged, SagaKept
@@ -36,12 +46,7 @@ from txpatterns.text import one_line
 
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="APP.NAME", help="The type of the saga.")]
 StatusOption = Annotated[str | None, typer.Option("--status", help=f"One of {', '.join(Status)}.")]
-AttentionOption = Annotated[bool, typer.Option("--attention", help="Only those that a person should look at.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
-ValuesOption = Annotated[bool, typer.Option("--values", help="With what was given and came of it: personal data, too.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is written down.")]
 ValueOption = Annotated[str, typer.Option("--value", metavar="JSON", help="What the operation has come to.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID")]
 DrawnArgument = Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Which saga.")]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="Where the operation stands: see `txp saga show`.")]
 
@@ -134,7 +139,7 @@ def show_(
     if found.entry.run > 1:
         before = count(found.entry.run - 1, "run")
         lines.append(f"it has begun anew: {before} came before this one, whose journals are kept")
-    show(data, [*lines, *lines_of(story, opened), *map(_deed_line, found.deeds)], as_data=json)
+    show(data, [*lines, *lines_of(story, opened), *(deed_line(deed, deed.path) for deed in found.deeds)], as_data=json)
 
 
 def _add(verb: str, act: Callable[[SagaInHand], Awaitable[None]], help: str, *shown: str) -> None:
@@ -276,12 +281,8 @@ def _do(verb: str, wish: _Wish, act: Callable[[SagaInHand], Awaitable[None]]) ->
         async with open_tables(wish.app, wish.database) as opened:
             await act(SagaInHand(opened, wish.saga_id, wish.type, wish.deed))
 
-    try:
-        with aside():
-            asyncio.run(work())
-    except (SagaKept, SagaDiverged) as error:
-        report(error)
-        raise typer.Exit(DIFFERENT) from error
+    with kept_is_told(SagaKept, SagaDiverged):
+        asyncio.run(work())
     goes = "is undone now" if verb == "cancel" else "goes on now"
     show({"done": verb, "id": wish.saga_id}, [f"{wish.saga_id} {goes}: a running App takes it"], as_data=wish.json)
 
@@ -302,9 +303,3 @@ def _rows(found: list[SagaEntry]) -> list[dict[str, object]]:
         row = {name: getattr(entry, name) for name in _COLUMNS}
         rows.append({**row, "run": "now" if entry.is_run else None, "attention": why(entry.attention)})
     return rows
-
-
-def _deed_line(deed: SagaDeed) -> str:
-    where = f" {deed.path}" if deed.path else ""
-    before = f", when it was {deed.status}" + (f" ({one_line(deed.attention, 200)})" if deed.attention else "")
-    return f"{deed.action}{where} by {deed.who} at {deed.done_at}{before}: {one_line(deed.reason)}"

@@ -38,7 +38,6 @@ _MISTAKES = (
 """What code raises that is wrong itself; a deploy mends it, and nothing is to be undone for it."""
 _ABORTED = f"{Aborted.__module__}:{Aborted.__qualname__}"
 _TIMED_OUT = f"{WaitTimedOut.__module__}:{WaitTimedOut.__qualname__}"
-_WITHOUT_LADDER = timedelta(minutes=1)
 _LONGEST_TEXT = 2000
 
 
@@ -92,8 +91,7 @@ def after_attempt(
     if wait is not None:
         return Again(wait, failure)
     if not gives_up or is_mistake(error):
-        last = ladder.delay(len(ladder.delays), random) if ladder.delays else None
-        return Again(last or _WITHOUT_LADDER, failure, needs_attention=True)
+        return Again(ladder.delay_for_ever(attempts, random), failure, needs_attention=True)
     return Tell(failure)
 
 

@@ -22,6 +22,7 @@ from txpatterns.errors import LeaseLost
 from txpatterns.execution import Execution
 from txpatterns.hooks import HookList
 from txpatterns.outbox import Outbox
+from txpatterns.runtime.every import Every
 from txpatterns.runtime.moments import Idle
 from txpatterns.runtime.outages import Outages, Stopped
 from txpatterns.sagas.claims import Claimed
@@ -35,7 +36,7 @@ from txpatterns.sagas.schema import SAGAS, SCOPE
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.store import SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
-from txpatterns.sagas.upkeep import Every, Upkeep
+from txpatterns.sagas.upkeep import Upkeep
 from txpatterns.sagas.writer import Ahead
 
 logger = logging.getLogger("txpatterns")

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from txpatterns.coordination.claims import Claims
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
-from txpatterns.database.schema import Instant
 from txpatterns.sagas.schema import saga_journal_table, saga_table
 
 _saga, _journal = saga_table.c, saga_journal_table.c
@@ -27,6 +27,7 @@ class SagaLooks:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.claims = Claims(database, saga_table)
 
     def give_back(
         self, connection: Connection, owner: str, running: Collection[int], *, older_than: timedelta = _NOTHING
@@ -35,10 +36,8 @@ class SagaLooks:
 
         What was started less long ago than ``older_than`` may be about to begin.
         """
-        update = sa.update(saga_table).where(_saga.owner == owner, _saga.number.not_in(sorted(running)))
-        if older_than > _NOTHING:
-            update = update.where(_saga.started_at < self.database.now(-older_than))
-        return connection.execute(update.values(owner=None)).rowcount
+        young = [_saga.started_at < self.database.now(-older_than)] if older_than > _NOTHING else []
+        return self.claims.give_back(connection, owner, running, *young)
 
     def clean(self, connection: Connection, older_than: timedelta) -> int:
         """Forget some sagas that have ended longer ago than that, with their journals; says how many.
@@ -63,21 +62,11 @@ class SagaLooks:
 
     def has_due(self, connection: Connection, known: Known, moment: datetime) -> bool:
         """Whether a saga that can be run here is due, and was at a moment of the database's clock, whoever owns it."""
-        # Of the crash explorer's clock the moment may lie ahead, by as long as a statement is on its way.
-        due = sa.select(_saga.number).where(_saga.due_at <= moment, _saga.due_at <= self.database.now(), served(known))
-        return connection.execute(due.limit(1)).first() is not None
+        return self.claims.has_due(connection, moment, served(known))
 
     def next_due(self, connection: Connection, known: Known, within: timedelta) -> timedelta | None:
         """Say how long until a saga is due that can be run here and nobody owns; None: not within that time."""
-        now = sa.type_coerce(self.database.now(), Instant).label("now")
-        query = sa.select(_saga.due_at, now).where(_saga.due_at <= self._read_once(within), _saga.owner.is_(None))
-        query = query.where(served(known))
-        found = connection.execute(query.order_by(_saga.due_at).limit(1)).first()
-        return None if found is None else found.due_at - found.now
-
-    def _read_once(self, plus: timedelta = _NOTHING) -> sa.ScalarSelect[datetime]:
-        """Give the database's clock as it is once for a statement: of one that moves PostgreSQL looks at every row."""
-        return sa.select(self.database.now(plus)).scalar_subquery()
+        return self.claims.next_due(connection, within, _saga.owner.is_(None), served(known))
 
 
 def served(known: Known) -> sa.ColumnElement[bool]:

@@ -15,7 +15,6 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from txpatterns.database.database import Database
 from txpatterns.database.dialects import is_sqlite
 from txpatterns.database.rendering import Frequent
-from txpatterns.database.schema import Instant
 from txpatterns.errors import IdReused
 from txpatterns.messages import Event
 from txpatterns.sagas.arrivals import has_come
@@ -188,20 +187,10 @@ class SagaStore(SagaLooks):
         most: int,
     ) -> list[Claimed]:
         """Take sagas that are due and that nobody who lives owns, the longest due first."""
-        free = sa.or_(_saga.owner.is_(None), _saga.owner.not_in(alive))
-        due = sa.select(_saga.number).where(_saga.due_at <= self._read_once(), served(known), free)
-        due = due.where(sa.literal(owner).in_(alive))  # whose membership has run out would find its own sagas free
-        due = due.order_by(_saga.due_at).limit(most)
-        if not is_sqlite(connection):
-            due = due.with_for_update(skip_locked=True, key_share=True)
         died = sa.case((_saga.owner.is_not(None), 1), else_=0)
-        claim = (
-            sa.update(saga_table)
-            .where(_saga.number.in_(due))
-            .values(owner=owner, epoch=_saga.epoch + 1, crashes=_saga.crashes + died)
-            .returning(*saga_table.columns, sa.type_coerce(self.database.now(), Instant).label("now"))
-        )
-        return [claimed_of(row) for row in connection.execute(claim).mappings()]
+        changes = {"crashes": _saga.crashes + died}
+        taken = self.claims.claim(connection, (owner, alive), most, served(known), changes=changes)
+        return [claimed_of(row) for row in taken]
 
     def journal(self, connection: Connection, saga: Claimed) -> list[Entry]:
         """Read the journal of a saga."""
