@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from txpatterns.brokers import broker_from_url
+from txpatterns.brokers import given_broker
 from txpatterns.database import Database, attach
 from txpatterns.database.engines import WRITES, AnyEngine
 from txpatterns.database.schema import attached_schema
@@ -44,6 +44,9 @@ from txpatterns.sagas.signals import Signal, signals_of
 from txpatterns.serialization import Codec, EventRegistry
 from txpatterns.serialization.registry import Upcaster
 from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
+from txpatterns.tcc.coordinator import TccCoordinator
+from txpatterns.tcc.schema import TCC_TABLES
+from txpatterns.tcc.tcc import Tcc
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.text import masked
 from txpatterns.transport import Broker, declare
@@ -101,7 +104,7 @@ class App:
         if metadata is not None:
             self.database.home.declare(attached_schema(attach(metadata, self.settings.schema)))
         self.settings.refuse_unlike(self.database)
-        self.broker = _broker(broker)
+        self.broker = given_broker(broker)
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, options.get("hooks") or (), log=FailureLog())
         self.registry = EventRegistry(options.get("codec"))
@@ -110,23 +113,18 @@ class App:
             self.database,
             self.registry,
             hooks=self.hooks,
-            max_payload=_smallest(self.settings.max_payload, self.broker.capabilities.max_payload),
+            max_payload=min(most := self.settings.max_payload, self.broker.capabilities.max_payload or most),
             on_commit=self._parts.committed,
         )
-        self.consumer = Consumer(
-            self.database,
-            self.broker,
-            self.registry,
-            group=name,
-            emitter=self.outbox,
-            hooks=self.hooks,
-            settings=self.settings.consumer_with(self.policies),
-        )
+        self.consumer = self._make_consumer()
         self.consumer.handlers.on_add.append(self._declare)
         self.inbox = self.consumer.inbox
         parts, definitions = self._parts, Definitions(name, self.settings.sagas.build)
         self.sagas = Sagas(
             self.database, definitions, hooks=self.hooks, on_commit=parts.saga_committed, runner=lambda: parts.engine
+        )
+        self.tcc = Tcc(
+            name, self.database, self.outbox, hooks=self.hooks, settings=self.settings.tcc, wake=parts.tcc_left
         )
 
     @cached_property
@@ -284,7 +282,12 @@ class App:
         await self.database.locate()
         if self.database.is_sqlite:
             made = await self.database.transact(partial(create_missing, target=self.metadata))
-        needs = [*(SAGA_TABLES if self.sagas.definitions else ()), *(WORKER_TABLES if self._parts.numbers else ())]
+        self.tcc.participants.check()
+        needs = [
+            *(SAGA_TABLES if self.sagas.definitions else ()),
+            *(TCC_TABLES if self.tcc.participants else ()),
+            *(WORKER_TABLES if self._parts.numbers else ()),
+        ]
         await self.database.transact(partial(verify, needs=needs))
         if made:
             logger.info("made the tables %s in %r", ", ".join(made), self.database)
@@ -304,7 +307,8 @@ class App:
         """
         self._parts.check(parts)
         make_engine = self._make_engine if self.sagas.definitions else None
-        async with self, self._parts.running(self.consumer, make_engine, parts):
+        make_coordinator = partial(TccCoordinator, self.tcc) if self.tcc.participants else None
+        async with self, self._parts.running(self.consumer, make_engine, make_coordinator, parts):
             with self.sagas.ends.told(here=make_engine is not None and parts.get("sagas", True)):
                 yield self
 
@@ -355,6 +359,17 @@ class App:
     def _make_database(self, engine: AnyEngine | URL | str) -> Database:
         return Database(engine, schema=self.settings.schema, listen_url=self.settings.listen_url)
 
+    def _make_consumer(self) -> Consumer:
+        return Consumer(
+            self.database,
+            self.broker,
+            self.registry,
+            group=self.name,
+            emitter=self.outbox,
+            hooks=self.hooks,
+            settings=self.settings.consumer_with(self.policies),
+        )
+
     def _make_engine(self) -> SagaEngine:
         settings, definitions = self.settings.sagas, self.sagas.definitions
         hears_late = bool(definitions.signals()) and not self.broker.capabilities.confirms_handling
@@ -382,18 +397,3 @@ def _group(name: object) -> str:
             f"{name!r} names no application.", fix='Its name is its consumer group: App("orders", ...).'
         )
     return name
-
-
-def _broker(given: object) -> Broker:
-    if isinstance(given, str):
-        return broker_from_url(given)
-    if isinstance(given, type) or not isinstance(given, Broker):
-        raise ConfigurationError(
-            f"{type(given).__name__} is no broker.",
-            fix="Give a URL, or an object as docs/how-to/write-a-broker-adapter.md describes it.",
-        )
-    return given
-
-
-def _smallest(ours: int, brokers: int | None) -> int:
-    return ours if brokers is None else min(ours, brokers)

@@ -33,6 +33,9 @@ from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.moments import SagaEnded, StepDone, StepRaised
 from txpatterns.sagas.schema import SAGAS
 from txpatterns.settings import AppSettings
+from txpatterns.tcc.coordinator import TccCoordinator
+from txpatterns.tcc.moments import BranchDone, BranchRaised, TccEnded
+from txpatterns.tcc.schema import TCC
 from txpatterns.transport import Broker
 
 logger = logging.getLogger("txpatterns.app")
@@ -53,6 +56,8 @@ class PartChoice(TypedDict, total=False):
     """Runs the handlers, and their further attempts."""
     sagas: bool
     """Runs the sagas."""
+    tcc: bool
+    """Brings to their end the TCC transactions that others have left."""
 
 
 def chosen(choice: PartChoice) -> frozenset[str]:
@@ -90,6 +95,7 @@ class Parts:
         self.engine: SagaEngine | None = None
         self.numbers: WorkerNumbers | None = None
         """The worker numbers of this process, where ids are made."""
+        self._coordinator: TccCoordinator | None = None
         self._notifier = Notifier(database.engine) if database.dialect == "postgresql" and settings.wakeups else None
         forget_after_fork(self)
 
@@ -104,12 +110,18 @@ class Parts:
 
     def saga_committed(self) -> None:
         """A transaction that starts sagas was committed, in any thread: wake who runs them. Never raises."""
+        self._wake(self.engine, SAGAS)
+
+    def tcc_left(self) -> None:
+        """A TCC transaction was decided and has not ended: wake who goes on with it. Never raises."""
+        self._wake(self._coordinator, TCC)
+
+    def _wake(self, part: SagaEngine | TccCoordinator | None, word: str) -> None:
         try:
-            engine = self.engine
-            if not (engine is not None and engine.wake()) and self._notifier is not None:
-                self._notifier.notify(SAGAS)
+            if not (part is not None and part.wake()) and self._notifier is not None:
+                self._notifier.notify(word)
         except Exception:
-            logger.exception("a wake-up failed; the saga is committed and will be found by polling")
+            logger.exception("a wake-up of %s failed; what is committed will be found by polling", word)
 
     def check(self, choice: PartChoice) -> None:
         """Refuse parts that cannot run here.
@@ -129,16 +141,21 @@ class Parts:
 
     @asynccontextmanager
     async def running(
-        self, consumer: Consumer, make_engine: Callable[[], SagaEngine] | None, choice: PartChoice
+        self,
+        consumer: Consumer,
+        make_engine: Callable[[], SagaEngine] | None,
+        make_coordinator: Callable[[], TccCoordinator] | None,
+        choice: PartChoice,
     ) -> AsyncIterator[None]:
         """Run the parts for as long as the block lasts, then stop them: the relay first, for others to go on.
 
-        ``make_engine`` is None where there are no sagas.
+        ``make_engine`` is None where there are no sagas, and ``make_coordinator`` where there are no participants.
         """
-        names = chosen(choice) - ({"sagas"} if make_engine is None else set())
+        absent = {"sagas": make_engine, "tcc": make_coordinator}
+        names = chosen(choice).difference(name for name, make in absent.items() if make is None)
         with consumer.handlers.in_use() if "consume" in names else nullcontext():
             if "consume" in names and not consumer.handlers.topics:
-                self._tell_of_no_handlers(relay="relay" in names, sagas="sagas" in names)
+                self._tell_of_no_handlers(relay="relay" in names, others=not names.isdisjoint({"sagas", "tcc"}))
                 names -= {"consume"}
             if "consume" in names:
                 consumer.check()
@@ -147,11 +164,12 @@ class Parts:
             self.engine = make_engine() if make_engine is not None and "sagas" in names else None
             if self.numbers is not None:
                 await self.numbers.upkeep.open()
+            self._coordinator = make_coordinator() if make_coordinator is not None and "tcc" in names else None
             try:
                 async with self._started(lambda: self._made(names, consumer)):
                     yield
             finally:
-                self.engine = None
+                self.engine = self._coordinator = None
 
     @asynccontextmanager
     async def _started(self, make: Callable[[], Sequence[Part]]) -> AsyncIterator[None]:
@@ -180,10 +198,7 @@ class Parts:
             if listener is not None:
                 consumer.listen(listener)
             made.append(self._consumer_part(consumer))
-        if self.engine is not None:
-            if listener is not None:
-                self.engine.listen(listener)
-            made.append(self._saga_part(self.engine))
+        made += self._sagas_and_tcc(listener)
         if listener is not None:
             made.append(Part("wake-up listener", listener.run, listener.stop))
         if "relay" in names:
@@ -223,12 +238,32 @@ class Parts:
             drained=drained,
         )
 
+    def _sagas_and_tcc(self, listener: Hearing | None) -> list[Part]:
+        made: list[Part] = []
+        if self.engine is not None:
+            made.append(self._saga_part(self.engine))
+        if self._coordinator is not None:
+            made.append(self._tcc_part(self._coordinator))
+        for part in (self.engine, self._coordinator):
+            if part is not None and listener is not None:
+                part.listen(listener)
+        return made
+
     def _saga_part(self, engine: SagaEngine) -> Part:
         async def drained(drain: Drain) -> bool:
             return await engine.caught_up(await drain.moment())
 
         heard = self._pulse.heard(SAGAS, StepDone, StepRaised, SagaEnded)
         return Part(SAGAS, engine.run, engine.stop, heard=heard, attention=engine.attention, drained=drained)
+
+    def _tcc_part(self, coordinator: TccCoordinator) -> Part:
+        async def drained(drain: Drain) -> bool:
+            return await coordinator.caught_up(await drain.moment())
+
+        heard = self._pulse.heard(TCC, BranchDone, BranchRaised, TccEnded)
+        return Part(
+            TCC, coordinator.run, coordinator.stop, heard=heard, attention=coordinator.attention, drained=drained
+        )
 
     def _make_relay(self) -> Relay:
         return Relay(
@@ -258,11 +293,11 @@ class Parts:
             drained=drained,
         )
 
-    def _tell_of_no_handlers(self, *, relay: bool, sagas: bool) -> None:
-        if relay and not sagas and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
+    def _tell_of_no_handlers(self, *, relay: bool, others: bool) -> None:
+        if relay and not others and isinstance(self._broker, MemoryBroker) and not self._broker.has_groups:
             logger.warning("nobody reads memory:// in this process: what is sent is gone. %s", NO_HANDLERS)
         else:
-            level = logging.INFO if relay or sagas else logging.WARNING
+            level = logging.INFO if relay or others else logging.WARNING
             logger.log(level, "no handlers are registered, so nothing is consumed. %s", NO_HANDLERS)
 
     async def _stop(self, supervisor: Supervisor) -> None:
@@ -295,7 +330,7 @@ class Parts:
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""
-        self._supervisor, self.engine, self._running = None, None, ()
+        self._supervisor, self.engine, self._coordinator, self._running = None, None, None, ()
         self._database.after_fork()
         if self._notifier is not None:
             self._notifier.after_fork()

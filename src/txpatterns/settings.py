@@ -17,6 +17,7 @@ from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
 from txpatterns.retries import FailurePolicies
 from txpatterns.sagas.settings import SagaSettings
+from txpatterns.tcc.settings import TccSettings
 from txpatterns.text import is_secret
 
 logger = logging.getLogger("txpatterns.settings")
@@ -52,6 +53,7 @@ class AppSettings:
     relay: RelaySettings = field(default_factory=RelaySettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
     sagas: SagaSettings = field(default_factory=SagaSettings)
+    tcc: TccSettings = field(default_factory=TccSettings)
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "max_payload")
@@ -84,7 +86,7 @@ class AppSettings:
 
         Raises:
             ConfigurationError: a value cannot be read or is out of range, or the name of a variable that begins
-                like those of the relay, the consumer or the sagas is no setting's.
+                like those of the relay, the consumer, the sagas or TCC is no setting's.
         """
         given = os.environ if environment is None else environment
         known = {variable.name: variable for variable in variables()}
@@ -136,7 +138,7 @@ class Variable:
 def _look_for_others(given: Mapping[str, str], known: Iterable[str]) -> None:
     """Tell of variables that look like settings and are none: most likely they are mistyped."""
     for name in sorted(set(given).difference(known, _of_services(given))):
-        if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_", "TXP_SAGAS_")):
+        if name.startswith(("TXP_RELAY_", "TXP_CONSUMER_", "TXP_SAGAS_", "TXP_TCC_")):
             raise ConfigurationError(f"{name} is no setting.", fix="See: txp config show")
         if name.startswith(PREFIX) and name not in _READ_ELSEWHERE and not name.startswith(_OF_TESTS):
             logger.warning("%s is no setting and does nothing; see: txp config show", name)
@@ -156,6 +158,7 @@ def variables() -> Iterator[Variable]:
     yield from _variables(RelaySettings, "relay")
     yield from _variables(ConsumerSettings, "consumer")
     yield from _variables(SagaSettings, "sagas")
+    yield from _variables(TccSettings, "tcc")
 
 
 def _variables(settings: type, part: str | None) -> Iterator[Variable]:

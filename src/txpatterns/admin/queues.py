@@ -14,8 +14,9 @@ from txpatterns.deadletters import queues as deadletters
 from txpatterns.inbox import queues as inbox
 from txpatterns.outbox import queues as outbox
 from txpatterns.sagas import queues as sagas
+from txpatterns.tcc import queues as tcc
 
-QUEUES: tuple[Queue, ...] = (*outbox.QUEUES, *inbox.QUEUES, *sagas.QUEUES, *deadletters.QUEUES)
+QUEUES: tuple[Queue, ...] = (*outbox.QUEUES, *inbox.QUEUES, *sagas.QUEUES, *tcc.QUEUES, *deadletters.QUEUES)
 """Each with its own figure in ``Depths``."""
 WORK = tuple(queue for queue in QUEUES if queue.works)
 """Those of which nothing remains when everything is done."""

@@ -14,6 +14,7 @@ from txpatterns.admin.inbox import list_inbox
 from txpatterns.admin.outbox import list_outbox
 from txpatterns.admin.queues import WORK
 from txpatterns.admin.sagas import list_sagas
+from txpatterns.admin.tcc import list_tcc
 from txpatterns.app import App
 from txpatterns.cli.loading import as_named
 from txpatterns.cli.output import OK, WAITING, as_json, table, why
@@ -24,9 +25,10 @@ from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.outbox.moments import Published, PublishFailed
 from txpatterns.runtime.moments import Depths
 from txpatterns.sagas.moments import SagaEnded, StepRaised
+from txpatterns.tcc.moments import BranchRaised, TccEnded
 
 _SHOWN = 20
-_COUNTS = ("published", "handled", "repeats", "sagas_ended", "failed", "given_up")
+_COUNTS = ("published", "handled", "repeats", "sagas_ended", "tcc_ended", "failed", "given_up")
 
 
 class Tally(Hooks):
@@ -62,6 +64,14 @@ class Tally(Hooks):
     @on(StepRaised)
     def step_raised(self, raised: StepRaised) -> None:
         self.counts["failed"] += not raised.expected
+
+    @on(TccEnded)
+    def tcc_ended(self, _: TccEnded) -> None:
+        self.counts["tcc_ended"] += 1
+
+    @on(BranchRaised)
+    def branch_raised(self, _: BranchRaised) -> None:
+        self.counts["failed"] += 1
 
     @on(Dead)
     def given_up(self, _: Dead) -> None:
@@ -102,11 +112,14 @@ async def _left(app: App) -> list[Left]:
     if app.sagas.definitions:
         sagas = await app.database.read(partial(list_sagas, database=app.database, limit=_SHOWN))
         found += [Left("sagas", e.status, e.type, None, e.id, e.due_at, why(e.attention or e.error)) for e in sagas]
+    if app.tcc.participants:
+        open_ones = await app.database.read(partial(list_tcc, database=app.database, limit=_SHOWN))
+        found += [Left("tcc", e.status, e.app, None, e.id, e.due_at, why(e.attention)) for e in open_ones]
     return found[:_SHOWN]
 
 
 def _lines(counts: dict[str, int], waits: int, left: list[Left], depths: Depths, where: str) -> list[str]:
-    words = {"sagas_ended": "saga ended" if counts["sagas_ended"] == 1 else "sagas ended"}
+    words = {"sagas_ended": "saga ended" if counts["sagas_ended"] == 1 else "sagas ended", "tcc_ended": "TCC ended"}
     done = [f"{number} {words.get(name, name.replace('_', ' '))}" for name, number in counts.items() if number]
     lines = ["done: " + (", ".join(done) or "nothing was due")]
     if waits:

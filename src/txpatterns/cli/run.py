@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False) -> None:
-    """Run everything of an App: relay, consumers and sagas.
+    """Run everything of an App: relay, consumers, sagas, and what TCC transactions have left.
 
     Until SIGTERM or SIGINT: what is under way is finished, and the exit code is 0. On SQLite, missing tables are made.
     """
@@ -49,7 +49,7 @@ def relay(
     app: AppArgument, drain: DrainOption = False, verbose: VerboseOption = False, json: JsonOption = False
 ) -> None:
     """Run only the relay of an App: it publishes what is committed. Any number may run."""
-    _serve(app, PartChoice(consume=False, sagas=False), drain=drain, verbose=verbose, json=json)
+    _serve(app, PartChoice(consume=False, sagas=False, tcc=False), drain=drain, verbose=verbose, json=json)
 
 
 def consume(
@@ -59,7 +59,7 @@ def consume(
 
     With --drain, the attempts that are due in the database are made; it does not wait for what the broker still has.
     """
-    _serve(app, PartChoice(relay=False, sagas=False), drain=drain, verbose=verbose, json=json)
+    _serve(app, PartChoice(relay=False, sagas=False, tcc=False), drain=drain, verbose=verbose, json=json)
 
 
 def _serve(place: str, parts: PartChoice, *, drain: bool, verbose: bool, json: bool) -> None:
@@ -108,7 +108,7 @@ async def _until_stopped(app: App, place: str, parts: PartChoice, *, drain: bool
                 _say(app, made, json=json)
                 if not drain:
                     await stopping.wait()
-                elif not is_kept or app.sagas.definitions:
+                elif not is_kept or app.sagas.definitions or app.tcc.participants:
                     await _first(app.drained(), stopping.wait())
                 if drain and is_kept:
                     await _refuse_to_drain(app)

@@ -17,6 +17,7 @@ SEE = {
     "scheduled": ("for their time or key, to be published", "txp outbox list"),
     "waiting": ("at handlers, to be tried again", "txp inbox list"),
     "sagas": ("sagas that have not ended", "txp saga list"),
+    "tcc": ("TCC transactions that have not ended", "txp tcc list"),
     "dead": ("dead letters", "txp dlq list"),
 }
 

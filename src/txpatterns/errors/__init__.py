@@ -5,6 +5,7 @@
     │   ├── EventDefinitionError
     │   ├── HandlerDefinitionError
     │   ├── SagaDefinitionError
+    │   ├── TccDefinitionError
     │   ├── MissingExtra
     │   ├── UnsafeSettings
     │   └── SchemaError
@@ -39,6 +40,12 @@
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
     │   └── IdInvalid                what is no id of ours
+    ├── TccError                     of TCC transactions
+    │   ├── TccValueRefused          a value that would not come back as it is
+    │   ├── TccCancelled             what comes too late to a transaction
+    │   ├── TccUndecided             what who runs a transaction is told while the database is away
+    │   ├── TccOver                  a try outside of its block
+    │   └── TccKept                  a transaction that cannot go the way that an operator asked for
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -104,6 +111,15 @@ from txpatterns.errors.setup import (
     SchemaError,
     UnsafeSettings,
 )
+from txpatterns.errors.tcc import (
+    TccCancelled,
+    TccDefinitionError,
+    TccError,
+    TccKept,
+    TccOver,
+    TccUndecided,
+    TccValueRefused,
+)
 
 __all__ = [
     "AddRefused",
@@ -141,6 +157,13 @@ __all__ = [
     "SchemaError",
     "SessionOver",
     "StepFailed",
+    "TccCancelled",
+    "TccDefinitionError",
+    "TccError",
+    "TccKept",
+    "TccOver",
+    "TccUndecided",
+    "TccValueRefused",
     "TransactionEnded",
     "TxPatternsError",
     "UnknownSaga",

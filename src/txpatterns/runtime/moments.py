@@ -52,6 +52,8 @@ class Depths:
     """Dead letters."""
     sagas: int = 0
     """Sagas that have not ended: those that run, wait, are being undone, or need a person."""
+    tcc: int = 0
+    """TCC transactions that have not ended: those that try, and those that are being confirmed or cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

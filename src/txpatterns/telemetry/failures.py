@@ -14,6 +14,7 @@ from txpatterns.messages import Message
 from txpatterns.outbox.moments import Published, PublishFailed, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway
 from txpatterns.sagas.moments import SagaNeedsAttention, StepRaised
+from txpatterns.tcc.moments import BranchRaised, TccNeedsAttention
 from txpatterns.text import error_line, one_line
 
 logger = logging.getLogger("txpatterns")
@@ -84,6 +85,19 @@ class FailureLog(Hooks):
         logger.error(
             "%s %s needs a person: %s", one_line(moment.type), one_line(moment.saga_id), one_line(moment.reason)
         )
+
+    @on(BranchRaised)
+    def branch_raised(self, moment: BranchRaised) -> None:
+        error, told = moment.error, one_of(moment.error) + _traceback(moment.error)
+        who = f"{one_line(moment.participant)} ({moment.operation})"
+        level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
+        line, named = place_of(error).rpartition(" in ")[0], one_line(moment.transaction_id)
+        who = f"{one_line(line)}: {who}" if line else who
+        logger.log(level, "%s failed for TCC %s in attempt %d: %s", who, named, moment.attempt, told)
+
+    @on(TccNeedsAttention)
+    def tcc_needs_attention(self, moment: TccNeedsAttention) -> None:
+        logger.error("TCC %s needs a person: %s", one_line(moment.transaction_id), one_line(moment.reason))
 
 
 def _named(message: Message) -> str:

@@ -15,6 +15,7 @@ from txpatterns.messages import Message
 from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone, StepRaised, StepRuns
+from txpatterns.tcc.moments import BranchDone, BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
 from txpatterns.text import error_line, one_line
 
 try:
@@ -164,6 +165,29 @@ class LoggingHooks(Hooks):
         named = {"saga": one_line(moment.type), "saga_id": one_line(moment.saga_id)}
         self._log.error("saga needs a person", **named, reason=error_line(moment.reason))
 
+    @on(BranchRuns)
+    @contextmanager
+    def branch_runs(self, moment: BranchRuns) -> Iterator[None]:
+        with bound_contextvars(**_of_branch(moment), **(self._trace() if self._trace else {})):
+            yield
+
+    @on(BranchDone)
+    def branch_done(self, moment: BranchDone) -> None:
+        self._log.debug("branch done", **_of_branch(moment))
+
+    @on(BranchRaised)
+    def branch_raised(self, moment: BranchRaised) -> None:
+        self._log.warning("branch failed", **_of_branch(moment), **_told(moment.error))
+
+    @on(TccEnded)
+    def tcc_ended(self, moment: TccEnded) -> None:
+        self._log.info(f"tcc {moment.status}", tcc_id=one_line(moment.transaction_id))
+
+    @on(TccNeedsAttention)
+    def tcc_needs_attention(self, moment: TccNeedsAttention) -> None:
+        named = {"tcc_id": one_line(moment.transaction_id), "participant": one_line(moment.participant)}
+        self._log.error("tcc needs a person", **named, reason=error_line(moment.reason))
+
     @on(Ownership)
     def ownership(self, moment: Ownership) -> None:
         scope, buckets = moment.scope, moment.buckets
@@ -182,6 +206,15 @@ def _of_saga(moment: StepRuns | StepDone | StepRaised) -> dict[str, object]:
         "undoing": moment.undoing,
     }
     return told if isinstance(moment, StepDone) else {**told, "attempt": moment.attempt}
+
+
+def _of_branch(moment: BranchRuns | BranchDone | BranchRaised) -> dict[str, object]:
+    told: dict[str, object] = {
+        "tcc_id": one_line(moment.transaction_id),
+        "participant": one_line(moment.participant),
+        "operation": moment.operation,
+    }
+    return told if isinstance(moment, BranchDone) else {**told, "attempt": moment.attempt}
 
 
 def _named(message: Message) -> dict[str, object]:

@@ -15,6 +15,7 @@ from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed,
 from txpatterns.outbox.moments import Added, Published, PublishFailed, TopicPostponed, TopicResumed
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
+from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
 from txpatterns.text import one_line
 
 try:
@@ -32,6 +33,7 @@ GAUGES = {
     ),
     "waiting": ("txpatterns.inbox.waiting", "{message}", "Received messages that wait for their next attempt."),
     "sagas": ("txpatterns.sagas.active", "{saga}", "Sagas that have not ended."),
+    "tcc": ("txpatterns.tcc.active", "{transaction}", "TCC transactions that have not ended."),
     "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that are kept."),
 }
 """What ``Depths`` tells, with the metric that it becomes."""
@@ -88,6 +90,12 @@ class MetricsHooks(Hooks):
             "How long one attempt of a step or a call took.",
             explicit_bucket_boundaries_advisory=_DURATIONS,
         )
+        self._branch_duration = meter.create_histogram(
+            "txpatterns.tcc.branch.duration",
+            "s",
+            "How long one attempt of a participant took to try, to confirm or to cancel.",
+            explicit_bucket_boundaries_advisory=_DURATIONS,
+        )
         meter.create_observable_gauge(
             "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
         )
@@ -109,6 +117,9 @@ class MetricsHooks(Hooks):
         self._step_failures = count("txpatterns.saga.step.failures", "{failure}", "Attempts of steps that failed.")
         self._sagas_ended = count("txpatterns.sagas.ended", "{saga}", "Sagas that have ended, by how.")
         self._sagas_flagged = count("txpatterns.sagas.flagged", "{saga}", "Times that a saga needed a person.")
+        self._branch_failures = count("txpatterns.tcc.branch.failures", "{failure}", "Attempts of participants failed.")
+        self._tcc_ended = count("txpatterns.tcc.ended", "{transaction}", "TCC transactions that have ended, by how.")
+        self._tcc_flagged = count("txpatterns.tcc.flagged", "{transaction}", "Times that one needed a person.")
         self._dead = count("txpatterns.dead_letters", "{message}", "Messages that became dead letters.")
 
     @on(Added)
@@ -198,6 +209,30 @@ class MetricsHooks(Hooks):
     @on(SagaNeedsAttention)
     def saga_needs_attention(self, moment: SagaNeedsAttention) -> None:
         self._sagas_flagged.add(1, self._labels.of(saga=moment.type))
+
+    @on(BranchRuns)
+    @contextmanager
+    def branch_runs(self, moment: BranchRuns) -> Iterator[None]:
+        start = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            labels = self._labels.of(participant=moment.participant, operation=moment.operation)
+            self._branch_duration.record(self._clock.monotonic() - start, labels)
+
+    @on(BranchRaised)
+    def branch_raised(self, moment: BranchRaised) -> None:
+        error = type(moment.error).__name__
+        labels = self._labels.of(participant=moment.participant, operation=moment.operation, error=error)
+        self._branch_failures.add(1, labels)
+
+    @on(TccEnded)
+    def tcc_ended(self, moment: TccEnded) -> None:
+        self._tcc_ended.add(1, self._labels.of(status=moment.status))
+
+    @on(TccNeedsAttention)
+    def tcc_needs_attention(self, moment: TccNeedsAttention) -> None:
+        self._tcc_flagged.add(1, self._labels.of(participant=moment.participant))
 
     @on(Ownership)
     def ownership(self, moment: Ownership) -> None:

@@ -20,6 +20,7 @@ from txpatterns.messages import Message
 from txpatterns.outbox.moments import PublishFailed, Publishing
 from txpatterns.runtime.moments import BrokerAway
 from txpatterns.sagas.moments import StepRaised, StepRuns
+from txpatterns.tcc.moments import BranchRaised, BranchRuns
 from txpatterns.text import error_line, one_line
 
 try:
@@ -161,19 +162,43 @@ class TracingHooks(Hooks):
         if moment.undoing:
             attributes["txpatterns.undoing"] = True
         name = f"{'undo' if moment.undoing else 'step'} {one_line(moment.type)} {one_line(moment.step)}"
-        started = self._propagator.extract(moment.headers, context.get_current())
-        token = context.attach(started)
+        with self._in_story(moment.headers, name, attributes):
+            yield
+
+    @on(BranchRuns)
+    @contextmanager
+    def branch_runs(self, moment: BranchRuns) -> Iterator[None]:
+        attributes: dict[str, str | int | bool] = {
+            "txpatterns.tcc.id": one_line(moment.transaction_id),
+            "txpatterns.attempt": moment.attempt,
+        }
+        with self._in_story(moment.headers, f"{moment.operation} {one_line(moment.participant)}", attributes):
+            yield
+
+    @contextmanager
+    def _in_story(
+        self, headers: Mapping[str, str], name: str, attributes: Mapping[str, str | int | bool]
+    ) -> Iterator[None]:
+        """Give what runs for something a span in the trace that was stored with its start."""
+        token = context.attach(self._propagator.extract(headers, context.get_current()))
         try:
             with _entered(self._tracer.start_span(name, attributes=attributes)):
                 yield
         finally:
             context.detach(token)
 
+    @on(BranchRaised)
+    def branch_raised(self, moment: BranchRaised) -> None:
+        self._raised(moment.error)
+
     @on(StepRaised)
     def step_raised(self, moment: StepRaised) -> None:
+        self._raised(moment.error)
+
+    def _raised(self, error: BaseException) -> None:
         found = _open.get()
         if found is not None:
-            _record(found, moment.error)
+            _record(found, error)
 
     @on(PublishFailed)
     def publish_failed(self, moment: PublishFailed) -> None:
