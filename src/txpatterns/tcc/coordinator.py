@@ -49,6 +49,7 @@ class TccCoordinator:
         self._settings = tcc.tools.settings
         self._database = tcc.tools.database
         self._store = tcc.tools.store
+        self._barrier = tcc.serving.barrier
         self._stopping, self._wake, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._outages = Outages(self._database.clock, TCC, self._stopping)
         self._leases = Leases(self._database, SCOPE, slots=0, ttl=self._settings.lease_ttl)
@@ -193,6 +194,7 @@ class TccCoordinator:
 
     async def _sweep(self) -> None:
         await self._transact(partial(self._store.clean, older_than=self._settings.keep_ended))
+        await self._transact(self._barrier.clean)
 
     async def _ask(self, question: Callable[[Connection], bool]) -> bool:
         return await self._transact(question)

@@ -15,10 +15,12 @@ from txpatterns.hooks import HookList
 from txpatterns.messages import new_id
 from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import LONGEST_WAIT
+from txpatterns.tcc.barrier import Barrier
 from txpatterns.tcc.claims import Beginning
 from txpatterns.tcc.participants import Intent, Local, Mode, Participants
 from txpatterns.tcc.parts import Tools
 from txpatterns.tcc.schema import Status
+from txpatterns.tcc.serving import Serving
 from txpatterns.tcc.settings import TccSettings
 from txpatterns.tcc.store import TccStore
 from txpatterns.tcc.transaction import TccTransaction
@@ -50,6 +52,8 @@ class Tcc:
         self.tools = Tools(
             database, TccStore(database), Execution(database), self.participants, outbox, hooks, self._settings
         )
+        self.serving = Serving(self.tools, Barrier(database, self._settings.keep_ended))
+        """Does what coordinators elsewhere ask the local participants for."""
 
     @overload
     def participant(self, name: str, *, mode: Literal["local"] = "local") -> Local: ...
