@@ -11,10 +11,12 @@ from sqlalchemy.engine import Connection
 
 from crash import planted_ids as id_bugs
 from crash import planted_sagas as saga_bugs
+from crash import planted_tcc as tcc_bugs
 from crash.ids_flows import IDS_FLOWS
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
+from crash.tcc_flows import TCC_FLOWS
 from rig.planting import instead_of
 from txpatterns.coordination.leases import Held, Leases
 from txpatterns.coordination.schema import lease_table
@@ -43,7 +45,7 @@ from txpatterns.testing.explorer import Flow, Mode, Surroundings
 from txpatterns.testing.explorer.wire import record_of
 from txpatterns.transport import CONFIRMED, Delivery, Outcome, Verdict
 
-_ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *IDS_FLOWS]
+_ALL: list[Flow[Any]] = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *TCC_FLOWS, *IDS_FLOWS]
 _FLOWS = {flow.name: flow for flow in _ALL}
 LATE = "saga that begins anew and is late"
 UNDONE = _FLOWS["saga in threads, undone"]
@@ -344,5 +346,15 @@ PLANTED = [
         "renew",
     ),
     Planted("forget the mark of who leaves", id_bugs.forgets_the_mark_of_who_leaves, IDS_FLOWS[0], "I29"),
+    Planted("confirm over a takeover", tcc_bugs.decides_whoever_has_it, _FLOWS["tcc, confirmed"], "I26", PAUSE),
+    Planted("note a branch behind its commit", tcc_bugs.notes_behind_the_commit, _FLOWS["tcc, confirmed"], "I20"),
+    Planted("forget a call in doubt", tcc_bugs.forgets_what_is_in_doubt, _FLOWS["tcc outside"], "I26"),
+    Planted(
+        "take a lost answer for a no",
+        tcc_bugs.takes_a_lost_answer_for_a_no,
+        _FLOWS["tcc, confirmed"],
+        "I26",
+        (Mode.REPLY_LOST,),
+    ),
     Planted("never settle", never_settles, _FLOWS["publish and settle"], "I15"),
 ]

@@ -16,15 +16,17 @@ from crash.ids_flows import IDS_FLOWS
 from crash.inbox_flows import INBOX_FLOWS
 from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
+from crash.tcc_flows import TCC_FLOWS
 from rig import evidence
 from rig.servers.postgres import Postgres
 from txpatterns.testing.explorer import Flow, Mode, Options, Report, explore_flow
 
-FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *IDS_FLOWS]
+FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *TCC_FLOWS, *IDS_FLOWS]
 WRITING = OUTBOX_FLOWS[:4]
 WHOLE = ("saga of steps", "saga of calls", "saga of events", "saga in threads, undone")
-SAMPLED = [flow for flow in SAGA_FLOWS if flow.name not in WHOLE]
+SAMPLED = [*(flow for flow in SAGA_FLOWS if flow.name not in WHOLE), *TCC_FLOWS]
 """They have so many points that only the soak strikes each of them."""
+FEW = {flow.name: 6 for flow in TCC_FLOWS}
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
@@ -92,7 +94,7 @@ def judge(report: Report) -> None:
 def test_on_sqlite(flow: Flow, reports: Reports):
     """P1, P2, P3, P4, P6, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
     every = flow not in SAMPLED
-    usual = options(8 if every else 20, every_effect=every)
+    usual = options(8 if every else FEW.get(flow.name, 20), every_effect=every)
     report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, usual)
     judge(report)
 
@@ -112,7 +114,9 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
     """P1, P2, P3, P4, P6, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
-    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(10 if flow in SAMPLED else 12))
+    report = reports[f"postgresql {flow.name}"] = explore_flow(
+        flow, databases, options(FEW.get(flow.name, 10 if flow in SAMPLED else 12))
+    )
     judge(report)
 
 
