@@ -5,32 +5,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from rig.planting import instead_of
-from txpatterns.tcc.claims import Branch, Held
+from txpatterns.tcc.claims import Branch
 from txpatterns.tcc.conclusion import Conclusion
 from txpatterns.tcc.parts import Part
-from txpatterns.tcc.schema import Operation, State, Status, tcc_table
-from txpatterns.tcc.store import Marked, Move, TccStore
+from txpatterns.tcc.schema import Operation, State, Status
+from txpatterns.tcc.store import Marked
 from txpatterns.tcc.transaction import TccTransaction
 from txpatterns.testing.explorer import Surroundings
 
 _PATCH = pytest.MonkeyPatch()
 """Nobody undoes it: a process of the explorer ends with its bug."""
-
-
-def decides_whoever_has_it(_: Surroundings) -> None:
-    """The decision is no guarded statement: whoever was paused confirms what is cancelled."""
-    real = TccStore.move
-
-    @instead_of(_PATCH, TccStore, real)
-    def whoever(
-        self: TccStore, connection: sa.Connection, held: Held, move: Move, marked: Marked | None = None
-    ) -> None:
-        query = sa.select(tcc_table.c.epoch, tcc_table.c.status).where(tcc_table.c.number == held.number)
-        found = self.database.execute_beside(connection, query).one()
-        real(self, connection, replace(held, epoch=found.epoch, status=Status(found.status)), move, marked)
 
 
 def notes_behind_the_commit(_: Surroundings) -> None:

@@ -26,7 +26,7 @@ WRITING = OUTBOX_FLOWS[:4]
 WHOLE = ("saga of steps", "saga of calls", "saga of events", "saga in threads, undone")
 SAMPLED = [*(flow for flow in SAGA_FLOWS if flow.name not in WHOLE), *TCC_FLOWS]
 """They have so many points that only the soak strikes each of them."""
-FEW = {flow.name: 6 for flow in TCC_FLOWS}
+FEW = {flow.name: 4 for flow in TCC_FLOWS}
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from txpatterns.retries import RetryLadder
 from txpatterns.tcc import BranchTransaction, Status, TccSettings
 from txpatterns.tcc.claims import Held
 from txpatterns.tcc.schema import tcc_branch_table, tcc_table
+from txpatterns.tcc.store import TccStore
 
 NONE, SOLD = (10, 0, 0), (8, 0, 2)
 
@@ -90,6 +93,20 @@ async def test_whoever_was_paused_writes_nothing_over_a_takeover(shop: Shop):
     assert (await shop.stands("A"), tcc.status) == ((8, 2, 0), Status.CONFIRMING)
     await shop.rest()
     assert await shop.stands("A") == SOLD
+
+
+async def test_a_decision_without_a_guard_is_found(sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """H168, T2: the test above is able to fail: whoever was paused confirms what somebody else has confirmed."""
+    real = TccStore.move
+
+    def whoever(self: TccStore, connection: sa.Connection, held: Held, *rest: Any) -> None:
+        found = self.find(connection, "shop", held.instance.id)
+        assert found is not None
+        real(self, connection, replace(held, epoch=found.epoch, status=found.status), *rest)
+
+    monkeypatch.setattr(TccStore, "move", whoever)
+    with pytest.raises(AssertionError):
+        await test_whoever_was_paused_writes_nothing_over_a_takeover(sqlite_shop)
 
 
 async def test_two_processes_recover_at_once(shop: Shop):

@@ -1,0 +1,128 @@
+"""Participants outside of the database: noted first, then asked, each time under a key."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tcc.support import Shop, another
+from txpatterns.errors import Reject
+from txpatterns.tcc import BranchCall, Participant, Status, TccSettings
+
+
+class Bank:
+    """Somebody else's service: what it was asked for, and what it says instead."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.asked: list[tuple[str, str, object]] = []
+        self.fails: list[BaseException] = []
+        self.hangs = False
+        self.came = asyncio.Event()
+        tcc = shop.app.tcc
+
+        @tcc.participant("bank", mode="intent")
+        async def charge(call: BranchCall, amount: int) -> str:
+            return await self._do(call, f"charge {amount}")
+
+        @charge.confirm
+        async def capture(call: BranchCall, amount: int) -> None:
+            await self._do(call, f"capture {amount}")
+
+        @charge.cancel
+        async def refund(call: BranchCall, amount: int) -> None:
+            await self._do(call, f"refund {amount}")
+
+        self.charge: Participant[[int], str] = charge
+
+    async def _do(self, call: BranchCall, what: str) -> str:
+        self.asked.append((what, call.key, call.result))
+        self.came.set()
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.fails:
+            raise self.fails.pop(0)
+        return f"{what} done"
+
+
+async def test_all_is_confirmed_inside_and_outside(shop: Shop):
+    """P4, I25, I26: each of the calls has a key of its own, and confirming is told what the try has returned."""
+    bank = Bank(shop)
+    async with shop.app.tcc.transaction("order-1") as tcc:
+        assert await tcc.try_(bank.charge, 5) == "charge 5 done"
+        await tcc.try_(shop.stock, "A", 2)
+    assert tcc.status == Status.CONFIRMED
+    assert bank.asked == [
+        ("charge 5", "shop/order-1/1/try", None),
+        ("capture 5", "shop/order-1/1/confirm", "charge 5 done"),
+    ]
+    assert await shop.stands("A") == (8, 0, 2)
+
+
+async def test_the_row_is_there_before_the_call(shop: Shop):
+    """T6, I26: a process that dies in its call has left what cancels it, though nobody knows what came of it."""
+    bank = Bank(shop)
+    bank.hangs = True
+    tcc = shop.app.tcc.transaction("order-1")
+    await tcc.__aenter__()
+    trying = asyncio.ensure_future(tcc.try_(bank.charge, 5))
+    await bank.came.wait()
+    trying.cancel()
+    await asyncio.gather(trying, return_exceptions=True)
+    assert await shop.branches() == [("bank", "trying")]
+    await shop.set(due_at=shop.app.database.now())
+    other = another(shop)
+    recovering = Bank(other)
+    await other.rest()
+    assert recovering.asked == [("refund 5", "shop/order-1/1/cancel", None)]
+    assert await shop.branches() == [("bank", "cancelled")]
+
+
+async def test_a_call_that_failed_is_cancelled_though_the_rest_is_confirmed(shop: Shop):
+    """T6, I26: it may have reserved; whoever goes on without it has it given back."""
+    bank = Bank(shop)
+    bank.fails = [ConnectionError("lost")]
+    async with shop.app.tcc.transaction("order-1") as tcc:
+        with pytest.raises(ConnectionError):
+            await tcc.try_(bank.charge, 5)
+        await tcc.try_(shop.stock, "A", 2)
+    assert [what for what, _, _ in bank.asked] == ["charge 5", "refund 5"]
+    assert await shop.stands("A") == (8, 0, 2)
+
+
+async def test_a_call_that_was_refused_is_not_cancelled(shop: Shop):
+    """P4: whoever says no has reserved nothing."""
+    bank = Bank(shop)
+    bank.fails = [Reject("no credit")]
+    with pytest.raises(Reject):
+        async with shop.app.tcc.transaction("order-1") as tcc:
+            await tcc.try_(bank.charge, 5)
+    assert [what for what, _, _ in bank.asked] == ["charge 5"]
+    assert (tcc.status, await shop.branches()) == (Status.CANCELLED, [("bank", "refused")])
+
+
+async def test_a_confirm_outside_that_fails_is_repeated(shop: Shop):
+    """I25, I26: under the same key, until it succeeds; the others are confirmed at once."""
+    bank = Bank(shop)
+    async with shop.app.tcc.transaction("order-1") as tcc:
+        await tcc.try_(bank.charge, 5)
+        await tcc.try_(shop.stock, "A", 2)
+        bank.fails = [ConnectionError("away")] * 4
+    assert (tcc.status, await shop.stands("A")) == (Status.CONFIRMING, (8, 0, 2))
+    await shop.rest()
+    assert await shop.app.tcc.status("order-1") == Status.CONFIRMED
+    assert {key for what, key, _ in bank.asked if what == "capture 5"} == {"shop/order-1/1/confirm"}
+    assert len(bank.asked) == 6
+
+
+async def test_a_call_that_hangs_is_given_up(sqlite_shop: Shop):
+    """P4: after call_timeout nobody knows what came of it."""
+    shop = Shop(sqlite_shop.app.database, TccSettings(call_timeout=timedelta(milliseconds=20)))
+    bank = Bank(shop)
+    bank.hangs = True
+    with pytest.raises(TimeoutError):
+        async with shop.app.tcc.transaction("order-1") as tcc:
+            await tcc.try_(bank.charge, 5)
+    assert [what for what, _, _ in bank.asked] == ["charge 5", "refund 5"]
+    assert tcc.status == Status.CANCELLING
