@@ -28,7 +28,7 @@ from txpatterns.testing.recorder import Recorder, Story
 
 Sessions = sessionmaker[Any] | async_sessionmaker[Any]
 
-_PARTS = ("database", "registry", "outbox", "inbox", "sagas")
+_PARTS = ("database", "registry", "outbox", "inbox", "sagas", "tcc")
 _ASKS = ("read", "transact")
 _STOP_WITHIN = timedelta(seconds=1)
 """Real time. A drain that ends by itself leaves nothing under way; one that does not shall fail soon."""
@@ -114,6 +114,7 @@ def _replaced(
     settings = replace(app.settings, stop_within=_STOP_WITHIN, wakeups=False)
     settings = replace(settings, consumer=replace(settings.consumer, stop_within=_STOP_WITHIN))
     settings = replace(settings, sagas=replace(settings.sagas, stop_within=_STOP_WITHIN))
+    settings = replace(settings, tcc=replace(settings.tcc, stop_within=_STOP_WITHIN))
     take_sessions(database, app.database)
     made = rebuilt(app, database, broker, recorder, deaths, settings=settings)
     mortal = MortalDefinitions(app.name, deaths)

@@ -22,6 +22,7 @@ from txpatterns.testing.recorder import Events, Story, called, explain, find
 from txpatterns.testing.remains import DeadLetter
 from txpatterns.testing.sagas import Replays, SagaSeen, named, open_sagas, see
 from txpatterns.testing.settling import Step, settle
+from txpatterns.testing.tcc import TccSeen, open_tcc, see_tcc
 from txpatterns.transport import from_wire, to_wire_headers
 
 E = TypeVar("E", bound=Event)
@@ -185,6 +186,19 @@ class Txp:
                 return found
         raise AssertionError(f"there is no saga {named(saga)[0]}")
 
+    async def tcc(self, id: str) -> TccSeen:
+        """Give where a TCC transaction stands: each participant, and what became of its part.
+
+        Raises:
+            AssertionError: no App here has such a transaction.
+        """
+        __tracebackhide__ = True
+        for app in self.apps:
+            found = await _closing(app, see_tcc(app, id))
+            if found is not None:
+                return found
+        raise AssertionError(f"there is no TCC transaction {id}")
+
     async def run_to(self, saga: Handle[Any] | str, step: str) -> SagaSeen:
         """Do what ``drain`` does, until a saga comes to a step or a call; nothing of that is done yet.
 
@@ -246,15 +260,23 @@ class Txp:
         await self._settle(_PATIENCE)
 
     def leave_open(self, *sagas: Handle[Any] | str) -> None:
-        """Say that sagas are meant to be open at the end of the test; otherwise that fails it."""
+        """Say that sagas, or the TCC transactions of these ids, are meant to be open at the end of the test.
+
+        Otherwise that fails it.
+        """
         self._meant.update(named(saga)[0] for saga in sagas)
 
     def left_behind(self) -> list[str]:
-        """Say in words which sagas were open when it was last looked, and which crashes have not happened."""
+        """Say in words what was open when it was last looked, and which crashes have not happened."""
         if self.has_failed:
             return []
-        opened = [left for left in open_sagas(self._story.looks) if left.message_id not in self._meant]
-        told = [f"a saga was left open, and txp.leave_open does not say that this is meant: {left}" for left in opened]
+        opened = [("a saga", left) for left in open_sagas(self._story.looks)]
+        opened += [("a TCC transaction", left) for left in open_tcc(self._story.looks)]
+        told = [
+            f"{what} was left open, and txp.leave_open does not say that this is meant: {left}"
+            for what, left in opened
+            if left.message_id not in self._meant
+        ]
         return told + [f"{death} has not happened" for death in self._deaths.to_come]
 
     async def _settle(

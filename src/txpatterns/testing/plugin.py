@@ -93,7 +93,7 @@ def txp(
 ) -> Iterator[Txp]:
     """The App under test on a database of its own, with a clock that only the test moves.
 
-    Connections and tasks that are left behind fail the test, and so do sagas that are open at its end.
+    Connections and tasks that are left behind fail the test, and so do sagas and transactions that are open at its end.
     """
     # Imported here, because pytest loads a plugin in every run, also of projects that do not use it.
     hands = importlib.import_module("txpatterns.testing.hands")

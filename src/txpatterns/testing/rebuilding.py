@@ -1,4 +1,4 @@
-"""An App once more, on another database and broker: the same handlers, sagas, events, policies and settings."""
+"""An App once more, on another database and broker: the same handlers, sagas, participants, policies and settings."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, setting
         database.home.declare(attached_schema(app.metadata))
     made.registry.take_in(app.registry)
     made.sagas.definitions.take_in(app.sagas.definitions)
+    made.tcc.participants.take_in(app.tcc.participants)
     hear(made.sagas.definitions.signals(), made.sagas, made.consumer.handlers, database)
     heard = {handler.consumer for handler in made.consumer.handlers}
     for handler in app.consumer.handlers:

@@ -39,7 +39,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A message or a saga that waits."""
+    """A message, a saga or a TCC transaction that waits."""
 
     where: str
     """The table or the consumer, and why it waits there."""
@@ -122,7 +122,7 @@ def _left(queue: Queue, row: sa.RowMapping) -> Left:
         where=f"{consumer or queue.place}, {state}" if state else f"{consumer or queue.place}",
         at_once=queue.at_once,
         consumer=consumer,
-        type=row["type"],
+        type=row["type"] if "type" in row else row["app"],
         message_id=row["message_id"] if "message_id" in row else row["id"],
         key=row.get("key"),
         attempts=row.get("attempts", 0),
