@@ -23,7 +23,7 @@ def notes_behind_the_commit(_: Surroundings) -> None:
     """That a branch is done is written when its participant has committed, and not with it."""
     done, put_off = Conclusion._done, list[Any]()
     instead_of(_PATCH, Conclusion, Conclusion._opening)(lambda self, group, connection: _begins(self))
-    instead_of(_PATCH, Conclusion, Conclusion._mark)(lambda self, group, connection, *, moves=False: None)
+    instead_of(_PATCH, Conclusion, Conclusion._mark)(lambda self, group, connection, *, moves=False: True)
     instead_of(_PATCH, Conclusion, Conclusion._stands)(lambda self, group, connection: True)
     settle = Conclusion._together
 

@@ -99,14 +99,28 @@ async def test_a_decision_without_a_guard_is_found(sqlite_shop: Shop, monkeypatc
     """H168, T2: the test above is able to fail: whoever was paused confirms what somebody else has confirmed."""
     real = TccStore.move
 
-    def whoever(self: TccStore, connection: sa.Connection, held: Held, *rest: Any) -> None:
+    def whoever(self: TccStore, connection: sa.Connection, held: Held, *rest: Any) -> bool:
         found = self.find(connection, "shop", held.instance.id)
         assert found is not None
-        real(self, connection, replace(held, epoch=found.epoch, status=found.status), *rest)
+        return real(self, connection, replace(held, epoch=found.epoch, status=found.status), *rest)
 
     monkeypatch.setattr(TccStore, "move", whoever)
     with pytest.raises(AssertionError):
         await test_whoever_was_paused_writes_nothing_over_a_takeover(sqlite_shop)
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_done_again(shop: Shop):
+    """H355, I20: what repeats it finds that its branch is done, and goes on with the others."""
+    tcc = await shop.left_trying()
+    held = tcc._held
+    branches = await shop.app.database.read(partial(shop.app.tcc.tools.store.branches, xid="shop/order-1"))
+    shop.fails["cancel B"] = [OSError("away")]
+    assert await tcc._concluding(held, branches, Status.CANCELLING).run() == Status.CANCELLING
+    assert (await shop.stands("A"), await shop.stands("B")) == (NONE, (9, 1, 0))
+    as_it_was = replace(held, status=Status.CANCELLING)
+    assert await tcc._concluding(as_it_was, branches, Status.CANCELLING).run() == Status.CANCELLED
+    assert (await shop.stands("A"), await shop.stands("B")) == (NONE, NONE)
+    assert (await shop.effects()).count("cancel A hold A") == 1
 
 
 async def test_two_processes_recover_at_once(shop: Shop):

@@ -114,6 +114,9 @@ class Conclusion:
         if result.came is Came.DONE:
             self._done(group)
             return
+        if result.came is Came.REFUSED:  # an attempt before has done it, and its answer was lost
+            await self._read_again(group)
+            return
         error = result.error
         if error is None or isinstance(error, LeaseLost):
             raise lost(self.held)
@@ -142,8 +145,7 @@ class Conclusion:
 
     def _opening(self, group: list[Part], connection: Connection) -> bool:
         self._at = 0
-        self._mark(group, connection, moves=True)
-        return True
+        return self._mark(group, connection, moves=True)
 
     def _stands(self, group: list[Part], connection: Connection) -> bool:
         branch = self._tools.store.branch(connection, self.held.instance.xid, group[0].asked.branch)
@@ -152,21 +154,21 @@ class Conclusion:
     async def _call_in_loop(self, group: list[Part], session: AsyncSession) -> list[Any]:
         answers = []
         for self._at, part in enumerate(group):
-            if self._at:
-                await session.run_sync(lambda plain: self._mark(group, plain.connection()))
-            answers.append(await part.in_loop(session))
+            if not self._at or await session.run_sync(lambda plain: self._mark(group, plain.connection())):
+                answers.append(await part.in_loop(session))
         return answers
 
     def _call_in_thread(self, group: list[Part], session: Session) -> list[Any]:
         answers = []
         for self._at, part in enumerate(group):
-            if self._at:
-                self._mark(group, session.connection())
-            answers.append(part.in_thread(session))
+            if not self._at or self._mark(group, session.connection()):
+                answers.append(part.in_thread(session))
         return answers
 
-    def _mark(self, group: list[Part], connection: Connection, *, moves: bool = False) -> None:
+    def _mark(self, group: list[Part], connection: Connection, *, moves: bool = False) -> bool:
         """Note a branch as done right before its participant does it, the last one together with the end.
+
+        Says whether that was not noted before.
 
         Each by itself, so that what its code commits on its own account leaves no other branch noted and not done.
         """
@@ -175,9 +177,8 @@ class Conclusion:
         ends = len(self._open) == self._at + 1 and not self._failures
         held = self.held if moves else replace(self.held, status=self._to)
         if moves or ends:
-            store.move(connection, held, self._move(_ENDS[self._to] if ends else self._to), marked)
-        else:
-            store.mark(connection, held, marked)
+            return store.move(connection, held, self._move(_ENDS[self._to] if ends else self._to), marked)
+        return store.mark(connection, held, marked)
 
     async def _outside(self, part: Part) -> None:
         """Ask a participant outside, and note that it is done."""
@@ -208,6 +209,10 @@ class Conclusion:
         """Go on behind a participant that has ended its transaction by itself: to repeat it could do it twice."""
         group[self._at].tell_raised(error)
         self._note = f"{_BY_ITSELF}: {summary_of(error)}"
+        await self._read_again(group)
+
+    async def _read_again(self, group: list[Part]) -> None:
+        """Go on from what is committed, where that is not what was to be."""
         store, instance = self._tools.store, self.held.instance
         found = await self._transact(partial(store.find, app=instance.app, id=instance.id))
         if found is None or found.epoch != self.held.epoch:

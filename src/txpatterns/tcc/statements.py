@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from txpatterns.database.dialects import insert_into, moment
-from txpatterns.tcc.schema import Status, tcc_branch_table, tcc_table
+from txpatterns.tcc.schema import State, Status, tcc_branch_table, tcc_table
 
 _tcc, _branch = tcc_table.c, tcc_branch_table.c
 _BRANCH = ("xid", "branch", "participant", "args", "state")
@@ -88,15 +88,21 @@ MOVE = (
 
 MARK = (
     sa.update(tcc_branch_table)
-    .where(_branch.xid == sa.bindparam("its_xid"), _branch.branch == sa.bindparam("its_branch"))
+    .where(
+        _branch.xid == sa.bindparam("its_xid"),
+        _branch.branch == sa.bindparam("its_branch"),
+        _branch.state.in_([State.TRYING.value, State.TRIED.value]),
+    )
     .values(state=sa.bindparam("now_state"), error=sa.null())
+    .returning(_branch.branch)
 )
+"""Moves a branch on, if that was not done: a commit whose answer was lost is repeated, and must find that."""
 
 
 def _move_and_mark() -> sa.Select[Any]:
     mine = MOVE.cte("mine")
     mark = MARK.where(sa.exists(sa.select(mine.c.number))).cte("marked")
-    return sa.select(mine.c.number).add_cte(mark)
+    return sa.select(mine.c.number, mark.c.branch).select_from(mine.outerjoin(mark, sa.true()))
 
 
 MOVE_AND_MARK = _move_and_mark()

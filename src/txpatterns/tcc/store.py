@@ -122,8 +122,8 @@ class TccStore:
         row = self.database.execute_beside(connection, query).mappings().first()
         return None if row is None else held_of(row)
 
-    def move(self, connection: Connection, held: Held, move: Move, marked: Marked | None = None) -> None:
-        """Move a transaction on, and with it a branch.
+    def move(self, connection: Connection, held: Held, move: Move, marked: Marked | None = None) -> bool:
+        """Move a transaction on, and with it a branch; says whether that was not moved on before.
 
         Raises:
             LeaseLost: somebody else has claimed it, or decided it, since.
@@ -140,20 +140,20 @@ class TccStore:
             "flag": move.attention and storable(move.attention),
             "deaths": move.crashes,
         }
-        of_branch = {} if marked is None else _mark(held, marked)
         if marked is not None and not is_sqlite(connection):
-            statement: Any = statements.MOVE_AND_MARK
-            found = self.database.execute_beside(connection, statement, {**given, **of_branch}).first()
-        else:
-            found = self.database.execute_beside(connection, statements.MOVE, given).first()
-            if found is not None and marked is not None:
-                self.database.execute_beside(connection, statements.MARK, of_branch)
-        if found is None:
+            both = self.database.execute_beside(
+                connection, statements.MOVE_AND_MARK, {**given, **_mark(held, marked)}
+            ).first()
+            if both is None:
+                raise lost(held)
+            return both.branch is not None
+        if self.database.execute_beside(connection, statements.MOVE, given).first() is None:
             raise lost(held)
+        return marked is None or self.mark(connection, held, marked)
 
-    def mark(self, connection: Connection, held: Held, marked: Marked) -> None:
-        """Move a branch on, in a transaction that has moved its own already."""
-        self.database.execute_beside(connection, statements.MARK, _mark(held, marked))
+    def mark(self, connection: Connection, held: Held, marked: Marked) -> bool:
+        """Move a branch on, in a transaction that has moved its own already; says whether that was not done before."""
+        return self.database.execute_beside(connection, statements.MARK, _mark(held, marked)).first() is not None
 
     def failed(self, connection: Connection, held: Held, failures: Sequence[Failed]) -> None:
         """Note what has failed."""
