@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, sagas, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, sagas, tcc, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
@@ -26,6 +26,7 @@ NAMES = (
     "latency",
     "inbox",
     "sagas",
+    "tcc",
     "idle",
     "trouble",
     "kafka",
@@ -43,6 +44,10 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         for concurrency in (1, 32):
             with fresh_database(postgres) as url:
                 yield await sagas.workflows(url, concurrency, rounds)
+    if "tcc" in names:
+        for concurrency in (1, 32):
+            with fresh_database(postgres) as url:
+                yield await tcc.transactions(url, concurrency, rounds)
     if kafka is not None:
         logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     if "trouble" in names:

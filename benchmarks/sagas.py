@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from benchmarks.harness import Case, Table, compare
+from benchmarks.rates import rate
 from benchmarks.workflow_peer import peer
 from txpatterns import App, Database
 from txpatterns.database.setup import create_missing
@@ -67,12 +67,12 @@ async def workflows(url: str, concurrency: int, rounds: int) -> Table:
     total = 60 if concurrency == 1 else 600
     try:
         async with app.running(relay=False, consume=False), peer(plain, STEPS, lambda: next(_numbers)) as workflow:
-            of_calls, of_steps = (_rate(total, concurrency, _saga(app, saga)) for saga in (calls, steps))
+            of_calls, of_steps = (rate(total, concurrency, _saga(app, saga)) for saga in (calls, steps))
             cases = [
-                Case(_BARE, _rate(total, concurrency, lambda: _four_commits(pool))),
-                Case(_STARTED, _rate(total, concurrency, lambda: _three_commits(engine, pool)), _BARE),
-                Case(_HAND, _rate(total, concurrency, lambda: _by_hand(engine))),
-                Case(_PEER, _rate(total, concurrency, workflow)),
+                Case(_BARE, rate(total, concurrency, lambda: _four_commits(pool))),
+                Case(_STARTED, rate(total, concurrency, lambda: _three_commits(engine, pool)), _BARE),
+                Case(_HAND, rate(total, concurrency, lambda: _by_hand(engine))),
+                Case(_PEER, rate(total, concurrency, workflow)),
                 Case("saga of three calls", of_calls, _BARE, calls_goal, {_STARTED: None, _PEER: peer_goal}),
                 Case("saga of three steps", of_steps, _HAND, 0.8, {_PEER: None}),
             ]
@@ -81,21 +81,6 @@ async def workflows(url: str, concurrency: int, rounds: int) -> Table:
         await pool.close()
         await app.close()
         await engine.dispose()
-
-
-def _rate(total: int, concurrency: int, one: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float]]:
-    async def run() -> float:
-        numbers = iter(range(total))
-
-        async def work() -> None:
-            for _ in numbers:
-                await one()
-
-        began = time.perf_counter()
-        await asyncio.gather(*(work() for _ in range(concurrency)))
-        return total / (time.perf_counter() - began)
-
-    return run
 
 
 def _saga(app: App, function: Any) -> Callable[[], Awaitable[object]]:

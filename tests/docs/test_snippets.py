@@ -17,6 +17,7 @@ ELSEWHERE = {
     "telemetry.py": "tests/telemetry/test_page.py",
     "tutorial/orders.py": "test_tutorial.py",
     "tutorial/parcels.py": "test_tutorial.py",
+    "tutorial/tickets.py": "test_tutorial.py",
     "tutorial/trips.py": "test_tutorial.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",

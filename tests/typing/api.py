@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import assert_type
 
 from txpatterns import App
 from txpatterns.hooks import HookList, Hooks, Moment, on
@@ -29,6 +30,7 @@ from txpatterns.sagas import (
     SyncStepTransaction,
     Undo,
 )
+from txpatterns.tcc import BranchCall, BranchTransaction, SyncBranchTransaction
 
 
 class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
@@ -207,3 +209,51 @@ def refused_in_lists() -> None:
     Saga("of_another", OrderPaid, steps=[SagaStep("reserve", reserve)])  # type: ignore[misc]
     Saga("no_step", OrderPlaced, steps=[reserve])  # type: ignore[list-item]
     Saga("result", OrderPlaced, [SagaStep("reserve", reserve)], result=receipt_of_another)  # type: ignore[arg-type]
+
+
+async def participants(app: App) -> None:
+    """What takes part in TCC: refused are other arguments, and functions of another kind."""
+
+    @app.tcc.participant("stock")
+    async def stock(tx: BranchTransaction, sku: str, quantity: int) -> str:
+        return sku
+
+    @stock.confirm
+    async def sell(tx: BranchTransaction, sku: str, quantity: int) -> None: ...
+
+    @stock.cancel
+    async def release(tx: BranchTransaction, sku: str, quantity: int) -> bool:
+        return True
+
+    @app.tcc.participant("shelf", mode="local")
+    def shelf(tx: SyncBranchTransaction, sku: str) -> int:
+        return 1
+
+    @shelf.confirm
+    def take(tx: SyncBranchTransaction, sku: str) -> None: ...
+
+    @app.tcc.participant("bank", mode="intent")
+    async def charge(call: BranchCall, cents: int) -> str:
+        return call.key
+
+    @charge.confirm
+    async def capture(call: BranchCall, cents: int) -> None: ...
+
+    @stock.confirm  # type: ignore[arg-type]
+    async def other_arguments(tx: BranchTransaction, sku: int) -> None: ...
+
+    @stock.cancel  # type: ignore[arg-type]
+    def other_kind(tx: SyncBranchTransaction, sku: str, quantity: int) -> None: ...
+
+    @charge.cancel  # type: ignore[arg-type]
+    async def of_a_local_one(tx: BranchTransaction, cents: int) -> None: ...
+
+    @app.tcc.participant("odd", mode="intent")  # type: ignore[arg-type]
+    async def odd(tx: BranchTransaction) -> None: ...
+
+    async with app.tcc.transaction("order-1", timeout=None) as tcc:
+        assert_type(await tcc.try_(stock, "A1", 2), str)
+        assert_type(await tcc.try_(shelf, sku="A1"), int)
+        await tcc.try_(charge, cents=5)
+        await tcc.try_(stock, "A1")  # type: ignore[call-arg]
+        await tcc.try_(stock, "A1", "2")  # type: ignore[arg-type]

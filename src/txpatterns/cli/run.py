@@ -90,6 +90,7 @@ def _is_kept(app: App) -> bool:
     is_kept = isinstance(app.broker, MemoryBroker) and not app.broker.has_groups
     told = "on memory:// nothing is sent, and messages are kept" if is_kept else "it sends, and handles nothing"
     told += "; its sagas run" if app.sagas.definitions else ""
+    told += "; its TCC transactions are brought to their end" if app.tcc.participants else ""
     typer.echo(f"{app.name} has no handlers here: {told}. {_IMPORT}", err=True)
     return is_kept
 
