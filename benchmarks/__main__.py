@@ -40,14 +40,10 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         yield await importing.package(rounds)
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
-    if "sagas" in names:
-        for concurrency in (1, 32):
+    for name, tables in (("sagas", sagas.workflows), ("tcc", tcc.transactions)):
+        for concurrency in (1, 32) if name in names else ():
             with fresh_database(postgres) as url:
-                yield await sagas.workflows(url, concurrency, rounds)
-    if "tcc" in names:
-        for concurrency in (1, 32):
-            with fresh_database(postgres) as url:
-                yield await tcc.transactions(url, concurrency, rounds)
+                yield await tables(url, concurrency, rounds)
     if kafka is not None:
         logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     if "trouble" in names:
