@@ -71,7 +71,7 @@ def store(request, txp, project, monkeypatch):
 
 
 def test_a_confirm_that_fails_for_ever_is_found_understood_and_resolved(store):
-    """P4, P7, H177: by `txp` alone; what is personal is shown only where that is asked for; each deed has a reason."""
+    """P5, P7, H177: by `txp` alone; what is personal is shown only where that is asked for; each deed has a reason."""
     store.order("order-7", "leave")
     while not store("tcc", "list", *APP, "--attention", "--json").json:
         store.drain()
@@ -107,7 +107,7 @@ def test_a_confirm_that_fails_for_ever_is_found_understood_and_resolved(store):
 
 
 def test_one_that_still_tries_is_cancelled(store):
-    """P4: whoever began it is gone, and nobody wants to wait for its timeout."""
+    """P5: whoever began it is gone, and nobody wants to wait for its timeout."""
     store.order("order-8")
     assert "not decided" in store("tcc", "resolve", "order-8", "1", *WHY, *APP, code=3).err
     store("tcc", "retry", "order-8", "--reason", "customer gone", *APP)

@@ -64,7 +64,7 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
 
 
 async def test_a_participant_elsewhere_is_confirmed_with_one_here(both: Both):
-    """P4, I26, I27: the pieces of both applications are sold, or those of both stay."""
+    """P5, I26, I27: the pieces of both applications are sold, or those of both stay."""
     async with both.shop.app.tcc.transaction("order-1") as tcc:
         assert await tcc.try_(both.there, "A", 2) == "hold A"
         await tcc.try_(both.shop.shelf, "A", 2)
@@ -74,7 +74,7 @@ async def test_a_participant_elsewhere_is_confirmed_with_one_here(both: Both):
 
 
 async def test_an_error_cancels_both(both: Both):
-    """P4, I26."""
+    """P5, I26."""
     with pytest.raises(ValueError, match="too dear"):  # noqa: PT012 - the block is what raises
         async with both.shop.app.tcc.transaction("order-1") as tcc:
             await tcc.try_(both.there, "A", 2)
@@ -84,7 +84,7 @@ async def test_an_error_cancels_both(both: Both):
 
 
 async def test_a_refusal_is_a_refusal_here(both: Both):
-    """P4: whoever runs the transaction is told why, and nothing is left to be cancelled."""
+    """P5: whoever runs the transaction is told why, and nothing is left to be cancelled."""
     both.warehouse.fails["try A"] = [Reject("none left")]
     with pytest.raises(Reject, match="none left"):
         async with both.shop.app.tcc.transaction("order-1") as tcc:

@@ -122,7 +122,7 @@ def asking(shop: Shop, operation: Operation, expires_at: datetime = NEVER, quant
 
 
 async def test_a_participant_that_is_asked_from_elsewhere(shop: Shop):
-    """P4, H124, I27: each of the three has its effect once, and repeats get the stored answer."""
+    """P5, H124, I27: each of the three has its effect once, and repeats get the stored answer."""
     serve = shop.app.tcc.serving.serve
     for _ in range(2):
         assert await serve(asking(shop, TRY)) == Admission(Verdict.DONE, '"hold A"')

@@ -47,7 +47,7 @@ class Bank:
 
 
 async def test_all_is_confirmed_inside_and_outside(shop: Shop):
-    """P4, I25, I26: each of the calls has a key of its own, and confirming is told what the try has returned."""
+    """P5, I25, I26: each of the calls has a key of its own, and confirming is told what the try has returned."""
     bank = Bank(shop)
     async with shop.app.tcc.transaction("order-1") as tcc:
         assert await tcc.try_(bank.charge, 5) == "charge 5 done"
@@ -92,7 +92,7 @@ async def test_a_call_that_failed_is_cancelled_though_the_rest_is_confirmed(shop
 
 
 async def test_a_call_that_was_refused_is_not_cancelled(shop: Shop):
-    """P4: whoever says no has reserved nothing."""
+    """P5: whoever says no has reserved nothing."""
     bank = Bank(shop)
     bank.fails = [Reject("no credit")]
     with pytest.raises(Reject):
@@ -117,7 +117,7 @@ async def test_a_confirm_outside_that_fails_is_repeated(shop: Shop):
 
 
 async def test_a_call_that_hangs_is_given_up(sqlite_shop: Shop):
-    """P4: after call_timeout nobody knows what came of it."""
+    """P5: after call_timeout nobody knows what came of it."""
     shop = Shop(sqlite_shop.app.database, TccSettings(call_timeout=timedelta(milliseconds=20)))
     bank = Bank(shop)
     bank.hangs = True

@@ -22,7 +22,7 @@ NONE, SOLD = (10, 0, 0), (8, 0, 2)
 
 
 async def test_one_that_was_never_decided_is_cancelled_at_its_timeout(shop: Shop):
-    """P4, P7, I26, T4: not before, and by the next process that runs."""
+    """P5, P7, I26, T4: not before, and by the next process that runs."""
     await shop.left_trying()
     await shop.rest()
     assert (await shop.stands("A"), await shop.app.tcc.status("order-1")) == ((8, 2, 0), Status.TRYING)
@@ -33,7 +33,7 @@ async def test_one_that_was_never_decided_is_cancelled_at_its_timeout(shop: Shop
 
 
 async def test_one_that_was_decided_is_confirmed(shop: Shop):
-    """P4, I26, T5, H177: a reservation has no expiry of its own, however long after its timeout it is confirmed."""
+    """P5, I26, T5, H177: a reservation has no expiry of its own, however long after its timeout it is confirmed."""
     await shop.left_trying()
     long_ago = shop.app.database.now(-timedelta(days=7))
     await shop.set(status="confirming", due_at=long_ago, expires_at=long_ago)
@@ -54,7 +54,7 @@ async def test_a_confirm_that_fails_for_a_week(shop: Shop):
 
 
 async def test_a_cancel_that_fails_holds_up_no_other(shop: Shop):
-    """P4: each branch goes on by itself."""
+    """P5, H356: each branch goes on by itself."""
     shop.fails["cancel A"] = [OSError("away")] * 5
     with pytest.raises(ValueError, match="no"):  # noqa: PT012 - the block is what raises
         async with shop.app.tcc.transaction("order-1") as tcc:
@@ -67,7 +67,7 @@ async def test_a_cancel_that_fails_holds_up_no_other(shop: Shop):
 
 
 async def test_a_participant_that_is_not_here(sqlite_shop: Shop):
-    """P4: a process of a release without it leaves the branch to others, and does the rest."""
+    """P5: a process of a release without it leaves the branch to others, and does the rest."""
     await sqlite_shop.left_trying()
     await sqlite_shop.set(status="confirming", due_at=sqlite_shop.app.database.now())
     other = another(sqlite_shop)
@@ -83,7 +83,7 @@ async def test_a_participant_that_is_not_here(sqlite_shop: Shop):
 
 
 async def test_whoever_was_paused_writes_nothing_over_a_takeover(shop: Shop):
-    """P4, I20, H168: at an older epoch nothing is confirmed a second time."""
+    """P5, I20, H168: at an older epoch nothing is confirmed a second time."""
     tcc = await shop.left_trying()
     await shop.set(status="confirming", due_at=shop.app.database.now(), epoch=tcc_table.c.epoch + 1)
     held = tcc._held
@@ -124,7 +124,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_done_again(shop: Shop):
 
 
 async def test_two_processes_recover_at_once(shop: Shop):
-    """P4: many transactions, and each of them once."""
+    """P5: many transactions, and each of them once."""
     for number in range(8):
         tcc = shop.app.tcc.transaction(f"order-{number}")
         await tcc.__aenter__()
@@ -136,7 +136,7 @@ async def test_two_processes_recover_at_once(shop: Shop):
 
 
 async def test_a_transaction_that_kills_its_processes_is_tried_seldom(shop: Shop):
-    """P4, H358: before the fourth process takes the risk, others are kept off for a while and a person is told."""
+    """P5, H358: before the fourth process takes the risk, others are kept off for a while and a person is told."""
     other = Shop(shop.app.database, TccSettings(ladder=RetryLadder((timedelta(hours=1),), jitter=0)))
     seen = []
 
@@ -163,7 +163,7 @@ async def test_a_transaction_that_kills_its_processes_is_tried_seldom(shop: Shop
 
 
 async def test_ended_ones_are_forgotten_with_their_branches(shop: Shop):
-    """P6: after keep_ended; what is open stays."""
+    """P7: after keep_ended; what is open stays."""
     async with shop.app.tcc.transaction("order-1") as tcc:
         await tcc.try_(shop.stock, "A", 2)
     await shop.left_trying("order-2")

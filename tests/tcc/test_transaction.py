@@ -26,7 +26,7 @@ NONE, SOLD = (10, 0, 0), (8, 0, 2)
 
 
 async def test_leaving_the_block_confirms_all(shop: Shop):
-    """P4, I26: both participants are confirmed, with what their tries have returned, in the order of the tries."""
+    """P5, I26: both participants are confirmed, with what their tries have returned, in the order of the tries."""
     async with shop.app.tcc.transaction("order-1") as tcc:
         assert await tcc.try_(shop.stock, "A", 2) == "hold A"
         assert await tcc.try_(shop.stock, sku="B", quantity=2) == "hold B"
@@ -41,7 +41,7 @@ async def test_leaving_the_block_confirms_all(shop: Shop):
 
 
 async def test_an_error_that_leaves_the_block_cancels_all(shop: Shop):
-    """P4, I26: what was tried is given back, the last first, and the error is the caller's."""
+    """P5, I26: what was tried is given back, the last first, and the error is the caller's."""
     with pytest.raises(ValueError, match="too dear"):  # noqa: PT012 - the block is what raises
         async with shop.app.tcc.transaction("order-1") as tcc:
             await tcc.try_(shop.stock, "A", 2)
@@ -53,7 +53,7 @@ async def test_an_error_that_leaves_the_block_cancels_all(shop: Shop):
 
 
 async def test_async_and_plain_participants_try_at_once(shop: Shop):
-    """P4: participants of both kinds, tried in parallel, end in one transaction each."""
+    """P5: participants of both kinds, tried in parallel, end in one transaction each."""
     async with shop.app.tcc.transaction("order-1") as tcc:
         tries = [tcc.try_(shop.stock, "A", 1), tcc.try_(shop.stock, "A", 1), tcc.try_(shop.shelf, "B", 2)]
         assert await asyncio.gather(*tries) == ["hold A", "hold A", None]
@@ -95,7 +95,7 @@ async def test_two_local_participants_cost_three_commits(shop: Shop, monkeypatch
 
 
 async def test_a_participant_that_refuses_may_be_gone_without(shop: Shop):
-    """P4: its own transaction is rolled back, and the rest is confirmed."""
+    """P5: its own transaction is rolled back, and the rest is confirmed."""
     shop.fails["try A"] = [Reject("none left")]
     async with shop.app.tcc.transaction("order-1") as tcc:
         with pytest.raises(Reject):
@@ -106,14 +106,14 @@ async def test_a_participant_that_refuses_may_be_gone_without(shop: Shop):
 
 
 async def test_a_block_that_tries_nothing_leaves_nothing(shop: Shop):
-    """P4: it costs no statement, and its id is still free."""
+    """P5: it costs no statement, and its id is still free."""
     async with shop.app.tcc.transaction("order-1"):
         pass
     assert await shop.app.tcc.status("order-1") is None
 
 
 async def test_an_id_is_used_once(shop: Shop):
-    """P4: a second transaction of the same id reserves nothing, however the first has ended."""
+    """P5: a second transaction of the same id reserves nothing, however the first has ended."""
     async with shop.app.tcc.transaction("order-1") as tcc:
         await tcc.try_(shop.stock, "A", 2)
     with pytest.raises(IdReused):
@@ -123,7 +123,7 @@ async def test_an_id_is_used_once(shop: Shop):
 
 
 async def test_two_at_once_of_one_id(shop: Shop):
-    """P4, I28: one of them begins it; what the other tries is refused, and cancels nothing of the first."""
+    """P5, I28: one of them begins it; what the other tries is refused, and cancels nothing of the first."""
     other = another(shop)
     async with shop.app.tcc.transaction("order-1") as tcc:
         await tcc.try_(shop.stock, "A", 2)
@@ -154,7 +154,7 @@ async def test_one_that_somebody_has_cancelled_is_not_confirmed(shop: Shop):
 
 
 async def test_a_confirm_that_fails_is_repeated_in_the_background(shop: Shop):
-    """P4, I26, T2: it is decided, so leaving succeeds; the other participant does not wait for the failing one."""
+    """P5, I26, T2: it is decided, so leaving succeeds; the other participant does not wait for the failing one."""
     shop.fails["confirm A"] = [OSError("away"), OSError("away"), OSError("away")]
     async with shop.app.tcc.transaction("order-1") as tcc:
         await tcc.try_(shop.stock, "A", 2)
@@ -243,7 +243,7 @@ async def test_a_cancelled_task_cancels_all(shop: Shop):
 
 
 async def test_what_cannot_be_kept_is_refused(sqlite_shop: Shop):
-    """P4: an argument that would come back as something else reserves nothing."""
+    """P5: an argument that would come back as something else reserves nothing."""
     shop = sqlite_shop
     async with shop.app.tcc.transaction("order-1") as tcc:
         with pytest.raises(TccValueRefused):

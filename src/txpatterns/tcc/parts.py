@@ -35,7 +35,7 @@ class Tools:
     store: TccStore
     execution: Execution
     participants: Participants
-    outbox: Emitter
+    outbox: Emitter | None
     hooks: HookList
     settings: TccSettings
     random: Random = field(default_factory=Random)

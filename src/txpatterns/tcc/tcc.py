@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Literal, overload
 
@@ -11,7 +11,7 @@ from txpatterns.correlation import CORRELATION_ID, current_lineage
 from txpatterns.database.database import Database
 from txpatterns.errors import TccDefinitionError
 from txpatterns.execution import Execution
-from txpatterns.hooks import HookList
+from txpatterns.hooks import HookList, Hooks
 from txpatterns.messages import new_id
 from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import LONGEST_WAIT
@@ -31,26 +31,32 @@ _ID = re.compile(r"[!-~]{1,200}")
 class Tcc:
     """Runs transactions that participants reserve for, and that are confirmed or cancelled as a whole.
 
-    ``app`` is the application's name: every process of it has the same. ``wake`` is called when something is left to
-    a coordinator.
+    ``app`` is the application's name: every process of it has the same. ``outbox`` is where participants send to.
+    ``wake`` is called when something is left to a coordinator.
     """
 
     def __init__(
         self,
         app: str,
         database: Database,
-        outbox: Emitter,
+        outbox: Emitter | None = None,
         *,
-        hooks: HookList,
+        hooks: HookList | Hooks | Sequence[Hooks] | None = None,
         settings: TccSettings | None = None,
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[], object] = lambda: None,
     ) -> None:
         self.app = app
         self.participants = Participants()
         self._settings = settings or TccSettings()
         self._wake = wake
         self.tools = Tools(
-            database, TccStore(database), Execution(database), self.participants, outbox, hooks, self._settings
+            database,
+            TccStore(database),
+            Execution(database),
+            self.participants,
+            outbox,
+            HookList.of(hooks),
+            self._settings,
         )
         self.serving = Serving(self.tools, Barrier(database, self._settings.keep_ended))
         """Does what coordinators elsewhere ask the local participants for."""

@@ -41,7 +41,7 @@ class TccTransaction:
     background until it is.
     """
 
-    def __init__(self, tools: Tools, beginning: Beginning, wake: Callable[[], None]) -> None:
+    def __init__(self, tools: Tools, beginning: Beginning, wake: Callable[[], object]) -> None:
         self._tools = tools
         self._beginning = beginning
         self._wake = wake
