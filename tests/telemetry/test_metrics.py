@@ -12,6 +12,7 @@ from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed,
 from txpatterns.outbox.moments import Added, Published, PublishFailed
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
+from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
 from txpatterns.telemetry.metrics import OTHER, MetricsHooks
 
 
@@ -96,7 +97,7 @@ def test_keys_and_ids_make_no_series(hooks, metrics, make):
     assert metrics.values("txpatterns.messages.published") == {(("topic", "orders"),): 10_000}
 
 
-DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting=2, dead=1, sagas=4)
+DEPTHS = Depths(depth=7, oldest_age=timedelta(seconds=1.5), scheduled=3, waiting=2, dead=1, sagas=4, tcc=5)
 
 
 def test_gauges_show_what_was_told_last(hooks, metrics):
@@ -110,6 +111,7 @@ def test_gauges_show_what_was_told_last(hooks, metrics):
         "txpatterns.inbox.waiting": 2,
         "txpatterns.dead_letters.open": 1,
         "txpatterns.sagas.active": 4,
+        "txpatterns.tcc.active": 5,
     }
 
 
@@ -156,6 +158,10 @@ def test_the_reference_page_lists_every_metric(metrics, make):
         hooks.tell(StepRaised("shop.checkout", "1", "pay", ValueError("x"), 1))
     hooks.tell(SagaEnded("shop.checkout", "1", "completed"))
     hooks.tell(SagaNeedsAttention("shop.checkout", "1", "x"))
+    with hooks.within(BranchRuns("stock", "try", "1", 1, {})):
+        hooks.tell(BranchRaised("stock", "try", "1", ValueError("x"), 1))
+    hooks.tell(TccEnded("1", "confirmed"))
+    hooks.tell(TccNeedsAttention("1", "stock", "x"))
     hooks.tell(Ownership("outbox", 1))
     hooks.tell(DepthsSeen(DEPTHS))
     assert set(metrics.points()) == listed
