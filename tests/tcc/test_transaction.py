@@ -224,6 +224,28 @@ async def test_leaving_while_participants_are_asked(sqlite_shop: Shop):
         await tcc.try_(shop.stock, "A", 2)
 
 
+async def test_a_try_that_was_cut_off_cannot_be_gone_without(shop: Shop):
+    """H355, I26: cancelled at its commit it may be committed, or not: whoever swallows that confirms nothing."""
+
+    @shop.app.tcc.participant("slow")
+    async def slow(tx: BranchTransaction) -> None:
+        await asyncio.Event().wait()
+
+    @slow.confirm
+    async def confirm(tx: BranchTransaction) -> None: ...
+
+    @slow.cancel
+    async def cancel(tx: BranchTransaction) -> None: ...
+
+    with pytest.raises(TccOver):  # noqa: PT012 - the block is what raises
+        async with shop.app.tcc.transaction("order-1") as tcc:
+            await tcc.try_(shop.stock, "A", 2)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await tcc.try_(slow)
+    assert (await shop.stands("A"), tcc.status) == (NONE, Status.CANCELLED)
+
+
 async def test_a_cancelled_task_cancels_all(shop: Shop):
     """I26: whoever waits is cancelled in the block, and what was tried is given back before that goes on."""
     tried = asyncio.Event()

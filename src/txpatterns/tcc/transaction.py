@@ -53,7 +53,10 @@ class TccTransaction:
         self._all_answered = asyncio.Condition()
         self._begins = asyncio.Lock()
         self._is_open = False
+        self._answers: list[BaseException] = []
+        """Errors of tries of which nothing stands, or of which it is noted that they are to be cancelled."""
         self._spoilt: BaseException | None = None
+        """An error of another kind: who goes on behind it cannot be confirmed."""
         self._deadline = float("inf")
         self.id = beginning.id
         """The id that it was begun with."""
@@ -65,7 +68,8 @@ class TccTransaction:
 
         When this has returned, the reservation is kept, and will be confirmed or cancelled, whatever dies. When it
         raises, the participant's own transaction is rolled back; what was asked outside is cancelled. You may go on
-        without it, and confirm the rest. Several may run at once.
+        without it, and confirm the rest; but not when it was cancelled, or lost its connection at the commit, so that
+        nobody knows what stands. Several may run at once.
 
         Raises:
             TccCancelled: the transaction took longer than its timeout.
@@ -89,6 +93,10 @@ class TccTransaction:
         try:
             answer: Any = await self._try(participant, arguments, branch)
             return answer  # type: ignore[no-any-return]
+        except BaseException as error:
+            if not any(error is each for each in self._answers):  # it is not known what stands of it
+                self._spoilt = error
+            raise
         finally:
             self._under_way -= 1
             async with self._all_answered:
@@ -108,9 +116,9 @@ class TccTransaction:
         self._may_have_begun = True
         try:
             answer = await attempt.run(self._ask)
-        except BaseException as error:
-            if attempt.ended_by_itself:
-                self._spoilt = error
+        except Exception as error:
+            if not attempt.may_stand:
+                self._answers.append(error)
             raise
         self._joined(attempt.joining, replace(branch, result=attempt.result))
         return answer
@@ -131,6 +139,7 @@ class TccTransaction:
             part.tell_raised(error)
             if isinstance(error, Reject):
                 await self._answered(branch, State.REFUSED, None)
+            self._answers.append(error)
             raise
         if not await self._answered(branch, State.TRIED, None if text == "null" else text):
             raise cancelled(self.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -100,15 +101,21 @@ class LocalTry:
         self.result: str | None = None
         """What it has returned, as it is kept; None: nothing."""
         self.joining = joining
-        self.ended_by_itself = False
-        """Whether its code has ended the transaction, so that half of its work may stand."""
+        self.may_stand = False
+        """Whether some of its work may be committed although it has failed: its code has ended the transaction by
+        itself, or the connection was lost at the commit."""
 
     async def run(self, ask: Ask) -> object:
         """Let it try; gives what it returns, as it is kept.
 
         Raises what it raises; TccCancelled or IdReused where it was not asked.
         """
-        result = await self._tools.execution.settle(self._describe, ask)
+
+        async def asked(question: Callable[[Connection], bool]) -> bool:
+            self.may_stand = True
+            return await ask(question)
+
+        result = await self._tools.execution.settle(self._describe, asked)
         if result.came is Came.DONE:
             if self._part is not None:
                 self._part.tell_done()
@@ -120,7 +127,6 @@ class LocalTry:
         if joining.refusal is not None:
             raise joining.refusal
         assert result.error is not None, f"{result.came} comes with an error"
-        self.ended_by_itself = result.ended or result.came is Came.ENDED
         if self._part is not None:
             self._part.tell_raised(result.error)
         raise result.error
