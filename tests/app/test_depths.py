@@ -98,7 +98,7 @@ async def test_a_database_that_is_away_is_told_as_unknown(tmp_path, monkeypatch)
 
     async with app:
         monkeypatch.setattr(app.database, "read", away)
-        async with app._parts.running(app.consumer, None, {"consume": False}):
+        async with app._parts.running(app.consumer, None, None, {"consume": False}):
             await asyncio.wait_for(told.came.wait(), 30)
     assert told.all[0] is None
 
