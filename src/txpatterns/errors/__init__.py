@@ -38,7 +38,9 @@
     │   ├── IdsUnavailable           no id can be made now that is certain to be the only one
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
-    │   └── IdInvalid                what is no id of ours
+    │   ├── IdInvalid                what is no id of ours
+    │   ├── CodesExhausted           no code of a pool is free
+    │   └── CodeNotHeld              a code that is given back by who does not have it
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -65,6 +67,8 @@ from txpatterns.errors.handling import (
 )
 from txpatterns.errors.ids import (
     ClockWrong,
+    CodeNotHeld,
+    CodesExhausted,
     IdInvalid,
     IdsError,
     IdsUnavailable,
@@ -110,6 +114,8 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "ClockWrong",
+    "CodeNotHeld",
+    "CodesExhausted",
     "ConfigurationError",
     "DecodeError",
     "EventDefinitionError",

@@ -68,6 +68,10 @@ class SnowflakeGenerator:
         made = self._drawn(count)
         return self._at_first(count) if made is None else made
 
+    def prepare(self) -> None:
+        """Begin to take a worker number, so that the first id need not wait for it."""
+        self._workers.upkeep.begin(wait=False)
+
     def granted(self, grant: Grant) -> None:
         """Go on under another worker number. Called by `WorkerNumbers`."""
         with self._lock:

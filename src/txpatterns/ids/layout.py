@@ -47,7 +47,7 @@ class IdParts:
     @property
     def at(self) -> datetime:
         """When it was made, by the clock of its worker, or a little later: a worker may count ahead of its clock."""
-        return EPOCH + timedelta(milliseconds=self.millisecond)
+        return instant_of(self.millisecond)
 
 
 def checked(id: object) -> int:
@@ -70,6 +70,11 @@ def explain(id: int) -> IdParts:
 def millisecond_of(at: datetime) -> int:
     """Give the millisecond of an instant, since ``EPOCH``; below zero for one before it."""
     return (at - EPOCH) // timedelta(milliseconds=1)
+
+
+def instant_of(millisecond: int) -> datetime:
+    """Give the instant of a millisecond."""
+    return EPOCH + timedelta(milliseconds=millisecond)
 
 
 def first_tick(millisecond: int) -> int:

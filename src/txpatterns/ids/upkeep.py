@@ -52,7 +52,7 @@ class Upkeep(Generic[S]):
         """What went wrong the last time, in words."""
         forget_after_fork(self)
 
-    def begin(self) -> bool:
+    def begin(self, *, wait: bool = True) -> bool:
         """Begin to keep it up in a thread, unless that is done already; says whether it has been tended by that."""
         with self._lock:
             thread = self._thread
@@ -61,13 +61,13 @@ class Upkeep(Generic[S]):
             if thread is None:
                 thread = self._thread = _Thread(self._name, self._beside)
                 thread.start()
-        return thread.tended.wait(AT_MOST)
+        return wait and thread.tended.wait(AT_MOST)
 
-    def hurry(self) -> None:
-        """There is more to tend: the thread, if there is one, does so now."""
+    def hurry(self, *, anew: bool = False) -> None:
+        """There is more to tend, and the thread, if there is one, does so now. ``anew``: ``begin`` waits for that."""
         with self._lock:
             if self._thread is not None:
-                self._thread.hurry()
+                self._thread.hurry(anew=anew)
 
     async def open(self) -> None:
         """Tend it once, in this event loop; ``run`` goes on with that."""
@@ -168,8 +168,9 @@ class _Thread:
     def start(self) -> None:
         self._thread.start()
 
-    def hurry(self) -> None:
-        self.tended.clear()
+    def hurry(self, *, anew: bool) -> None:
+        if anew:
+            self.tended.clear()
         self._call(self.rounds.call.set)
 
     def stop(self, within: float) -> bool:

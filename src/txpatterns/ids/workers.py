@@ -135,7 +135,7 @@ class WorkerNumbers:
     def serve(self, holder: Holder) -> None:
         """Keep a number for one more who makes ids, for as long as it is referred to."""
         self._seats.append(Seat(holder))
-        self.upkeep.hurry()
+        self.upkeep.hurry(anew=True)
 
     def attention(self) -> list[str]:
         """Say what a person should look at."""
