@@ -11,7 +11,7 @@ from ids.support import START, HandClock, Machine, prepared, rows
 from txpatterns import Database
 from txpatterns.errors import IdsUnavailable
 from txpatterns.ids import SnowflakeGenerator, WorkerNumbers, explain
-from txpatterns.ids.layout import last_tick, millisecond_of
+from txpatterns.ids.layout import millisecond_of
 from txpatterns.ids.marks import LEASE, WINDOW
 from txpatterns.ids.schema import worker_table
 from txpatterns.ids.worker_store import RESERVED, DatabaseWorkers
@@ -265,7 +265,6 @@ async def test_an_id_never_falls_when_the_number_changes(file, clock):
     await first.numbers.upkeep._leave(first.numbers.upkeep._store)
     second.ids.granted(type(second.numbers._seats[0].grant)(0, NOW - 1, NOW + 3000))
     assert second.ids.next_id() > before
-    assert last_tick(NOW) < last_tick(NOW + 1)
 
 
 async def test_the_mark_is_kept_by_whoever_looks_at_the_tables_of_an_older_release(tmp_path):

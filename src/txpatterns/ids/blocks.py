@@ -12,14 +12,13 @@ from txpatterns.database.database import Database
 from txpatterns.database.dialects import insert_into, is_sqlite
 from txpatterns.database.schema import Instant
 from txpatterns.errors import IdsUnavailable
-from txpatterns.ids.layout import SEQUENCE, SEQUENCE_BITS, TICKS, TIME_SHIFT, first_tick, millisecond_of
+from txpatterns.ids.layout import TICKS, first_tick, id_of, millisecond_of
 from txpatterns.ids.marks import ending
 from txpatterns.ids.schema import worker_table
 from txpatterns.ids.upkeep import Upkeep
 from txpatterns.ids.worker_store import RESERVED
 from txpatterns.runtime.forks import forget_after_fork
 
-_WORKER = RESERVED << SEQUENCE_BITS
 _row = worker_table.c
 
 
@@ -128,7 +127,7 @@ class DatabaseBlocks:
             self._next += 1
         if reserve is not None:
             self._upkeep.hurry()
-        return (tick >> SEQUENCE_BITS) << TIME_SHIFT | _WORKER | tick & SEQUENCE
+        return id_of(RESERVED, tick)
 
     async def _tend(self, store: BlockStore) -> None:
         while self._reserve is None:

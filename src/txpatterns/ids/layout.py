@@ -82,9 +82,14 @@ def first_tick(millisecond: int) -> int:
     return millisecond << SEQUENCE_BITS
 
 
-def last_tick(millisecond: int) -> int:
-    """Give the last tick of a millisecond."""
-    return millisecond << SEQUENCE_BITS | SEQUENCE
+def tick_of(id: int) -> int:
+    """Give the tick of an id."""
+    return (id >> TIME_SHIFT) << SEQUENCE_BITS | id & SEQUENCE
+
+
+def id_of(worker: int, tick: int) -> int:
+    """Give the id of a tick."""
+    return IdParts(tick >> SEQUENCE_BITS, worker, tick & SEQUENCE).id
 
 
 def ids_of(worker: int, first: int, count: int) -> list[int]:
@@ -93,7 +98,7 @@ def ids_of(worker: int, first: int, count: int) -> list[int]:
     tick, end = first, first + count
     while tick < end:
         next_millisecond = (tick | SEQUENCE) + 1
-        begin = IdParts(tick >> SEQUENCE_BITS, worker, tick & SEQUENCE).id
+        begin = id_of(worker, tick)
         made += range(begin, begin + min(next_millisecond, end) - tick)
         tick = next_millisecond
     return made
