@@ -24,6 +24,13 @@ async def db(any_database, clock):
         yield database
 
 
+@pytest.fixture
+async def file(tmp_path, clock):
+    """Where the database does not matter."""
+    async with await prepared(f"sqlite+aiosqlite:///{tmp_path}/codes.db", clock) as database:
+        yield database
+
+
 async def took(db, pool, holder) -> int:
     async with db.session() as session, session.begin():
         return await session.run_sync(pool.take, holder)
@@ -51,15 +58,15 @@ async def test_a_code_rests_before_it_is_given_again(db, clock):
         assert await session.run_sync(pool.holder_of, 3) is None
 
 
-async def test_the_one_that_has_rested_longest_is_next(db, clock):
+async def test_the_one_that_has_rested_longest_is_next(file, clock):
     """H303: so that each rests for as long as can be."""
-    pool = CodePool(db, "queue", size=9, quarantine=REST)
+    pool = CodePool(file, "queue", size=9, quarantine=REST)
     for holder in "abc":
-        await took(db, pool, holder)
+        await took(file, pool, holder)
     for code, holder in ((2, "b"), (1, "a")):
-        await gave_back(db, pool, code, holder)
+        await gave_back(file, pool, code, holder)
         clock.go(hours=2)
-    assert [await took(db, pool, "d"), await took(db, pool, "e"), await took(db, pool, "f")] == [2, 1, 4]
+    assert [await took(file, pool, "d"), await took(file, pool, "e"), await took(file, pool, "f")] == [2, 1, 4]
 
 
 @pytest.mark.parametrize(("code", "holder"), [(1, "bob"), (2, "ann"), (1, "")])
@@ -74,19 +81,19 @@ async def test_only_its_holder_gives_a_code_back(db, code, holder):
         await gave_back(db, pool, 1, "ann")
 
 
-async def test_what_is_rolled_back_was_never_taken(db):
+async def test_what_is_rolled_back_was_never_taken(file):
     """H303: a code counts with the transaction that it was taken in."""
-    pool = CodePool(db, "lockers", size=5, quarantine=REST)
-    async with db.session() as session:
+    pool = CodePool(file, "lockers", size=5, quarantine=REST)
+    async with file.session() as session:
         assert await session.run_sync(pool.take, "ann") == 1
         await session.rollback()
-    assert await took(db, pool, "bob") == 1
+    assert await took(file, pool, "bob") == 1
 
 
-async def test_pools_are_apart(db):
+async def test_pools_are_apart(file):
     """H303: by their names."""
-    pools = [CodePool(db, name, size=1, quarantine=REST) for name in ("a", "b")]
-    assert [await took(db, pool, "ann") for pool in pools] == [1, 1]
+    pools = [CodePool(file, name, size=1, quarantine=REST) for name in ("a", "b")]
+    assert [await took(file, pool, "ann") for pool in pools] == [1, 1]
 
 
 async def test_two_who_take_at_once_wait_for_nobody(database, clock):

@@ -27,7 +27,7 @@ class Order(Base):
 
 # --8<-- [start:main]
 async def main() -> None:
-    async with app.running():
+    async with app.running(relay=False, consume=False):  # there are no messages here
         async with app.transaction() as session:
             session.add_all([Order(sku="A1"), Order(sku="B2")])
         first, second = app.ids.take(2)  # for a bulk insert: many times as fast as one by one

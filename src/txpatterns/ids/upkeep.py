@@ -117,7 +117,7 @@ class Upkeep(Generic[S]):
     async def _keep(self, store: S, rounds: _Rounds, done: Callable[[], None] = lambda: None) -> None:
         try:
             while True:
-                await self._clock.wait(rounds.call, EVERY * until_round(self._clock, 1.0))
+                await self._next(rounds)
                 if rounds.stopped:
                     return
                 rounds.call.clear()
@@ -125,6 +125,12 @@ class Upkeep(Generic[S]):
                 done()
         finally:
             await self._guarded(self._leave, store)
+
+    async def _next(self, rounds: _Rounds) -> None:
+        if self._clock.instant is None:
+            await self._clock.wait(rounds.call, EVERY * until_round(self._clock, 1.0))
+        else:  # it is moved by hand, perhaps in another thread, and nobody else's time passes
+            await rounds.call.wait()
 
     async def _guarded(self, deed: Deed[S], store: S) -> None:
         try:

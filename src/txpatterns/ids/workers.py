@@ -117,11 +117,15 @@ class WorkerNumbers:
 
     @property
     def nanoseconds(self) -> Callable[[], int]:
-        """What tells the time for ids: nanoseconds since 1970."""
+        """What tells the time for ids: nanoseconds since 1970.
+
+        Under a clock that is moved by hand, as in a test, it is no time at all: ids count on from where they began, for
+        a renewal each second would stand in the way of whoever moves it.
+        """
         clock = self._clock
         if isinstance(clock, SystemClock):
             return time.time_ns
-        return lambda: int(clock.now().timestamp() * 1000) * 1_000_000
+        return lambda: 0 if clock.instant is not None else int(clock.now().timestamp() * 1000) * 1_000_000
 
     @property
     def reason(self) -> str:
