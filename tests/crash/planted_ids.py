@@ -49,7 +49,7 @@ def goes_on_before_the_commit(_: Surroundings) -> None:
     async def ahead(self: Seat, grant: Grant, store: worker_store.WorkerStore) -> None:
         holder = self._holder()
         assert isinstance(holder, SnowflakeGenerator)
-        holder.extended(grant.mark + 3_600_000)
+        holder.extended(grant.worker, grant.mark + 3_600_000)
         await real(self, grant, store)
 
 

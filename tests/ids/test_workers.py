@@ -267,6 +267,21 @@ async def test_a_generator_that_nobody_has_gives_its_number_back(file):
     assert copy.copy(ids)
 
 
+async def test_a_mark_counts_for_its_own_number_only(file):
+    """P6, H137, I29: neither for another one, nor after the number is lost."""
+    machine = Machine(file)
+    await machine.tend()
+    machine.ids.extended(1, NOW + 1_000_000)
+    machine.ids.take(6_144_000)
+    machine.ids.take(6_144_000)
+    with pytest.raises(IdsUnavailable):
+        machine.ids.take(10_000)
+    machine.ids.lost()
+    machine.ids.extended(0, NOW + 1_000_000)
+    with pytest.raises(IdsUnavailable):
+        machine.ids.next_id()
+
+
 async def test_an_id_never_falls_when_the_number_changes(file, clock):
     """P6: also to a lower number, within the same millisecond."""
     first, second = Machine(file), Machine(file)

@@ -97,10 +97,11 @@ class SnowflakeGenerator:
             self._offset = IdParts(0, grant.worker, 0).id - (EPOCH_MILLISECONDS << TIME_SHIFT)
             self._last, self._limit = self._end_of(above), self._end_of(grant.mark)
 
-    def extended(self, mark: int) -> None:
-        """Go on up to a new mark. Called by `WorkerNumbers`."""
+    def extended(self, worker: int, mark: int) -> None:
+        """Go on up to a new mark, if it is that of the number in use. Called by `WorkerNumbers`."""
         with self._lock:
-            self._limit = max(self._limit, self._end_of(mark))
+            if self._limit != _NONE and self._worker == worker:
+                self._limit = max(self._limit, self._end_of(mark))
 
     def lost(self) -> None:
         """Make no more ids under this worker number. Called by `WorkerNumbers`."""

@@ -25,8 +25,8 @@ class Holder(Protocol):
     def granted(self, grant: Grant) -> None:
         """Go on under this number."""
 
-    def extended(self, mark: int) -> None:
-        """Go on up to this mark."""
+    def extended(self, worker: int, mark: int) -> None:
+        """Go on up to this mark, if this is the number that is used."""
 
     def lost(self) -> None:
         """Make no more."""
@@ -69,7 +69,7 @@ class Seat:
             logger.warning("the mark of worker number %d is far ahead of the clock; another is taken", grant.worker)
             self._lose()
         else:
-            self._tell(lambda holder: holder.extended(renewal.mark))
+            self._tell(lambda holder: holder.extended(grant.worker, renewal.mark))
 
     async def give_back(self, store: WorkerStore) -> None:
         """Make no more ids, and let others have the number."""
@@ -161,12 +161,17 @@ class WorkerNumbers:
             seat.after_fork()
 
     async def _tend(self, store: WorkerStore) -> None:
+        failures: list[Exception] = []
         for seat in list(self._seats):
-            if seat.is_left:
-                self._seats.remove(seat)
-                await seat.give_back(store)
+            try:
+                await (seat.give_back(store) if seat.is_left else seat.tend(store))
+            except Exception as error:  # noqa: BLE001 - of whatever kind: the others have numbers to renew, too
+                failures.append(error)
             else:
-                await seat.tend(store)
+                if seat.is_left:
+                    self._seats.remove(seat)
+        if failures:
+            raise failures[0]
 
     async def _give_back(self, store: WorkerStore) -> None:
         for seat in self._seats:
