@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, sagas, tcc, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, idle, ids, importing, inbox, latency, sagas, tcc, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
@@ -18,6 +18,7 @@ from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = (
     "import",
+    "ids",
     "add",
     "bulk",
     "wakeup",
@@ -38,6 +39,8 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
     """Run the benchmarks of these names, each on an empty database."""
     if "import" in names:
         yield await importing.package(rounds)
+    if "ids" in names:
+        yield await ids.generators(rounds)
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
     for name, tables in (("sagas", sagas.workflows), ("tcc", tcc.transactions)):
@@ -122,7 +125,7 @@ async def main(names: list[str], rounds: int, *, write: bool) -> None:
         if kafka is not None:
             kafka.start()
         async for table in run(names, rounds, postgres, kafka):
-            table.ran_on = machine("dbos", "txoutbox")
+            table.ran_on = machine("dbos", "snowflake-id", "txoutbox")
             print(markdown([table], table.ran_on), flush=True)
             if write:
                 save(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -131,8 +130,9 @@ class App:
     def ids(self) -> SnowflakeGenerator:
         """Make 64-bit ids that are unique in the cluster: ``app.ids.next_id()``, from any thread.
 
-        While the App runs, a background part keeps its worker number, if this was named before it began; otherwise a
-        thread does.
+        Name it before the App runs, as a column's default does: then the worker number is there from the start, and a
+        background part keeps it. Otherwise a thread does, and the first id waits for it: take that outside of a
+        transaction, for on SQLite the two would wait for each other.
         """
         self._parts.numbers = WorkerNumbers(self.database)
         return SnowflakeGenerator(self._parts.numbers)
@@ -339,9 +339,7 @@ class App:
 
     async def close(self) -> None:
         """Close the connections that this App has opened; it opens new ones when it is used again."""
-        self._parts.close()
-        if self._parts.numbers is not None:
-            await asyncio.to_thread(self._parts.numbers.close)
+        await self._parts.close()
         await self.database.close()
 
     async def __aenter__(self) -> Self:

@@ -323,10 +323,12 @@ class Parts:
         while any([await drained(drain) for drained in asked]) or once_more:
             once_more = False
 
-    def close(self) -> None:
-        """Close the wake-up's connection."""
+    async def close(self) -> None:
+        """Close the wake-up's connection, and give back a worker number that a thread keeps."""
         if self._notifier is not None:
             self._notifier.close()
+        if self.numbers is not None:
+            await asyncio.to_thread(self.numbers.close)
 
     def after_fork(self) -> None:
         """Forget the parent's tasks and sockets: a forked child starts with nothing running."""

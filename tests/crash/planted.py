@@ -335,8 +335,7 @@ PLANTED = [
         postgresql=True,
     ),
     Planted("begin at the clock", id_bugs.begins_at_the_clock, IDS_FLOWS[0], "I29"),
-    Planted("trust the lease", id_bugs.trusts_its_lease, IDS_FLOWS[0], "I29", PAUSE),
-    Planted("renew without the token", id_bugs.renews_without_the_token, IDS_FLOWS[0], "I29", PAUSE, "renew"),
+    Planted("trust the lease", id_bugs.trusts_its_lease, IDS_FLOWS[0], "I29", PAUSE, "commit"),
     Planted(
         "go on before the commit",
         id_bugs.goes_on_before_the_commit,

@@ -6,13 +6,12 @@ import pytest
 import sqlalchemy as sa
 
 from rig.planting import instead_of
-from txpatterns.database.dialects import is_sqlite
 from txpatterns.ids import worker_store
 from txpatterns.ids.generator import SnowflakeGenerator
 from txpatterns.ids.layout import LAST_MILLISECOND
-from txpatterns.ids.marks import LEASE, Grant, granted, renewed
+from txpatterns.ids.marks import Grant, granted
 from txpatterns.ids.schema import worker_table
-from txpatterns.ids.worker_store import DatabaseWorkers, Renewal, Unused
+from txpatterns.ids.worker_store import DatabaseWorkers, Unused
 from txpatterns.ids.workers import Seat
 from txpatterns.testing.explorer import Surroundings
 
@@ -42,26 +41,6 @@ def trusts_its_lease(_: Surroundings) -> None:
         real(self, Grant(grant.worker, grant.above, LAST_MILLISECOND))
 
 
-def renews_without_the_token(_: Surroundings) -> None:
-    """Whoever once had a number renews it, although another has it now."""
-
-    @instead_of(_PATCH, DatabaseWorkers, DatabaseWorkers.renew)
-    async def by_number(
-        self: DatabaseWorkers, worker: int, owner: str, tokens: Sequence[str], token: str
-    ) -> Renewal | None:
-        def work(connection: sa.Connection) -> Renewal:
-            now = self._now(connection)
-            row = worker_table.c.worker == worker
-            query = sa.select(worker_table.c.mark).where(row)
-            mark = connection.execute(query if is_sqlite(connection) else query.with_for_update()).scalar_one()
-            renewal = Renewal(renewed(mark, now), now)
-            until = self._database.now(LEASE)
-            connection.execute(sa.update(worker_table).where(row).values(mark=renewal.mark, expires_at=until))
-            return renewal
-
-        return await self._database.transact(work, urgent=True)
-
-
 def goes_on_before_the_commit(_: Surroundings) -> None:
     """The new mark is used although the transaction that writes it may fail."""
     real = Seat._renew
@@ -70,7 +49,7 @@ def goes_on_before_the_commit(_: Surroundings) -> None:
     async def ahead(self: Seat, grant: Grant, store: worker_store.WorkerStore) -> None:
         holder = self._holder()
         assert isinstance(holder, SnowflakeGenerator)
-        holder.extended(grant.mark + 3_600_000)
+        holder.extended(grant.worker, grant.mark + 3_600_000)
         await real(self, grant, store)
 
 

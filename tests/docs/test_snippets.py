@@ -36,6 +36,10 @@ OURS = (
     "sagas/webhook",
     "event_versions",
     "codecs",
+    "ids/shop",
+    "ids/alone",
+    "ids/public",
+    "ids/codes",
     "sqlite",
     "parts",
 )

@@ -53,6 +53,16 @@ class HandClock:
         self.at += timedelta(**by)
 
 
+class OwnClock:
+    """That of a machine, as it shows to who makes ids there: it is moved by hand, and does not say so."""
+
+    offset = timedelta(0)
+    instant: datetime | None = None
+
+    def __init__(self, hand: Clock) -> None:
+        self.now, self.monotonic, self.wait = hand.now, hand.monotonic, hand.wait
+
+
 async def prepared(url: str, clock: HandClock | None = None) -> Database:
     """A database with our tables."""
     database = Database(url, clock=clock)
@@ -64,7 +74,8 @@ class Machine:
     """One process that makes ids, whose worker number is tended when the test says so."""
 
     def __init__(self, store: Database | WorkerStore, clock: Clock | None = None) -> None:
-        self.numbers = WorkerNumbers(store, clock=clock)
+        hand = clock or (store.clock if isinstance(store, Database) else None)
+        self.numbers = WorkerNumbers(store, clock=hand and OwnClock(hand))
         self.ids = SnowflakeGenerator(self.numbers)
         self.numbers.upkeep._part = _Rounds()  # nobody begins a thread
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from ids.support import prepared, rows
 from txpatterns import App, Database
 from txpatterns.database.setup import create_missing
-from txpatterns.errors import ConfigurationError, IdsUnavailable, SchemaError
+from txpatterns.errors import ConfigurationError, IdsUnavailable, SchemaError, WorkersExhausted
 from txpatterns.ids import SnowflakeGenerator, WorkerNumbers, explain
 from txpatterns.ids.schema import worker_table
 from txpatterns.ids.worker_store import DatabaseWorkers
@@ -186,6 +186,86 @@ async def test_ids_go_on_while_the_store_is_away_and_after_it(tmp_path):
         Gone.away = False
         await numbers.upkeep.open()
         assert numbers.attention() == []
+
+
+async def test_one_number_that_cannot_be_had_leaves_the_others(tmp_path):
+    """P6, H305: a generator for which there is none does not keep the others from renewing."""
+    async with await prepared(f"sqlite+aiosqlite:///{tmp_path}/ids.db") as database:
+        store = Few(database)
+        numbers = WorkerNumbers(store)
+        without, ids = SnowflakeGenerator(numbers), SnowflakeGenerator(numbers)
+        store.refused = 1
+        await numbers.upkeep.open()
+        assert ids.next_id()
+        assert "All worker numbers are taken" in numbers.reason
+        before = (await rows(database))[0].token
+        store.refused = 1
+        await numbers.upkeep.open()
+        assert (await rows(database))[0].token != before
+        await numbers.upkeep.open()
+        assert explain(without.next_id()).worker == 1
+
+
+def test_a_thread_that_has_died_is_started_again(file, caplog):
+    """P6, H143: with the next id; why it died is in the log."""
+    numbers = WorkerNumbers(Dying(Database(file)))
+    ids = SnowflakeGenerator(numbers)
+    with pytest.raises(IdsUnavailable):
+        ids.next_id()
+    assert "no loop of its own" in caplog.text
+    Dying.dies = False
+    assert ids.next_id()
+    numbers.close()
+
+
+def test_nobody_begins_while_the_thread_ends(file):
+    """P6: two that tend one number would each take one, and one of them would be renewed by nobody."""
+    numbers = WorkerNumbers(Slow(Database(file)))
+    ids = SnowflakeGenerator(numbers)
+    ids.next_id()
+    ending = threading.Thread(target=numbers.close)
+    ending.start()
+    Slow.leaving.wait(10)
+    with pytest.raises(IdsUnavailable):
+        ids.next_id()
+    Slow.may_leave.set()
+    ending.join(10)
+    assert ids.next_id()
+    numbers.close()
+
+
+class Few(DatabaseWorkers):
+    """A store that refuses so many times."""
+
+    refused = 0
+
+    async def take(self, *arguments):
+        if self.refused:
+            self.refused -= 1
+            raise WorkersExhausted
+        return await super().take(*arguments)
+
+
+class Dying(DatabaseWorkers):
+    """A store that cannot be had in another thread, at first."""
+
+    dies = True
+
+    def beside(self):
+        if self.dies:
+            raise RuntimeError("no loop of its own")
+        return super().beside()
+
+
+class Slow(DatabaseWorkers):
+    """A store that takes its time when a number is given back."""
+
+    leaving, may_leave = threading.Event(), threading.Event()
+
+    async def release(self, *arguments):
+        self.leaving.set()
+        await asyncio.to_thread(self.may_leave.wait, 4)
+        await super().release(*arguments)
 
 
 class Gone(DatabaseWorkers):

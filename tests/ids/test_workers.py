@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from ids.support import START, HandClock, Machine, prepared, rows
 from txpatterns import Database
-from txpatterns.errors import IdsUnavailable
+from txpatterns.errors import ClockWrong, IdsUnavailable
 from txpatterns.ids import SnowflakeGenerator, WorkerNumbers, explain
-from txpatterns.ids.layout import last_tick, millisecond_of
+from txpatterns.ids.layout import millisecond_of
 from txpatterns.ids.marks import LEASE, WINDOW
 from txpatterns.ids.schema import worker_table
 from txpatterns.ids.worker_store import RESERVED, DatabaseWorkers
@@ -37,6 +37,17 @@ async def file(tmp_path, clock):
         yield database
 
 
+async def test_the_clock_is_that_of_the_server(db, clock):
+    """P6, H179: a number is neither taken nor renewed by a machine whose clock is another."""
+    store = DatabaseWorkers(db)
+    await store.take("me", [], "1")
+    clock.at, clock.ahead = clock.at + timedelta(seconds=2), timedelta(seconds=2)
+    for call in (store.take("you", [], "1"), store.renew(0, "me", ["1"], "2")):
+        with pytest.raises(ClockWrong, match=r"2\.0 s off"):
+            await call
+    assert set(await rows(db)) == {0}
+
+
 async def test_a_number_is_taken_renewed_and_given_back(db, clock):
     """P6, I29: with a new token each time; the mark rises with the database's clock, and stays."""
     store = DatabaseWorkers(db)
@@ -52,9 +63,9 @@ async def test_a_number_is_taken_renewed_and_given_back(db, clock):
 
 
 @pytest.mark.parametrize(("owner", "tokens"), [("me", ["0"]), ("me", []), ("another", ["1"])])
-async def test_who_lacks_the_token_can_neither_renew_nor_give_back(db, owner, tokens):
+async def test_who_lacks_the_token_can_neither_renew_nor_give_back(file, owner, tokens):
     """P6, H137, H179: a copy of a process has the owner's name, too."""
-    store = DatabaseWorkers(db)
+    store = DatabaseWorkers(file)
     await store.take("me", [], "1")
     assert await store.renew(0, owner, tokens, "2") is None
     await store.release(owner, tokens)
@@ -87,9 +98,9 @@ async def test_a_free_number_is_used_again_above_its_mark(db, clock):
     assert second.worker == 1
 
 
-async def test_the_number_of_the_dead_is_taken_after_its_lease(db, clock):
+async def test_the_number_of_the_dead_is_taken_after_its_lease(file, clock):
     """P6, H137: its holder may wake later: it finds another token, and makes no id above its own mark."""
-    store = DatabaseWorkers(db)
+    store = DatabaseWorkers(file)
     await store.take("a", [], "1")
     clock.go(seconds=14)
     assert (await store.take("b", [], "1")).worker == 1
@@ -98,12 +109,12 @@ async def test_the_number_of_the_dead_is_taken_after_its_lease(db, clock):
     assert await store.renew(0, "a", ["1"], "2") is None
 
 
-async def test_what_was_taken_without_an_answer_is_given_back(db):
+async def test_what_was_taken_without_an_answer_is_given_back(file):
     """H5, P6: the commit happened and the answer was lost; its number is free for others at once."""
-    store = DatabaseWorkers(db)
+    store = DatabaseWorkers(file)
     await store.take("me", [], "lost")
     assert (await store.take("me", ["lost"], "2")).worker == 1
-    first = (await rows(db))[0]
+    first = (await rows(file))[0]
     assert first.expires_at <= START
 
 
@@ -165,17 +176,17 @@ async def test_the_clock_goes_back(file, clock):
 
 
 @pytest.mark.parametrize("off", [timedelta(days=365), -timedelta(days=365), timedelta(seconds=2)])
-async def test_a_wrong_clock_burns_nothing(db, clock, off):
+async def test_a_wrong_clock_burns_nothing(file, clock, off):
     """P6, H179: neither at the take nor at a renewal; there are ids up to the mark, and again when it is right."""
-    machine = Machine(db)
+    machine = Machine(file)
     await machine.tend()
-    before = await rows(db)
+    before = await rows(file)
     clock.at, clock.ahead = clock.at + off, off
     await machine.tend()
-    assert await rows(db) == before
+    assert await rows(file) == before
     for made in (machine.ids.next_id() for _ in range(10) if off < timedelta(0)):
         assert explain(made).millisecond <= NOW + 3000
-    late = Machine(db)
+    late = Machine(file)
     await late.tend()
     with pytest.raises(IdsUnavailable, match="s off that of the store"):
         late.ids.next_id()
@@ -256,6 +267,21 @@ async def test_a_generator_that_nobody_has_gives_its_number_back(file):
     assert copy.copy(ids)
 
 
+async def test_a_mark_counts_for_its_own_number_only(file):
+    """P6, H137, I29: neither for another one, nor after the number is lost."""
+    machine = Machine(file)
+    await machine.tend()
+    machine.ids.extended(1, NOW + 1_000_000)
+    machine.ids.take(6_144_000)
+    machine.ids.take(6_144_000)
+    with pytest.raises(IdsUnavailable):
+        machine.ids.take(10_000)
+    machine.ids.lost()
+    machine.ids.extended(0, NOW + 1_000_000)
+    with pytest.raises(IdsUnavailable):
+        machine.ids.next_id()
+
+
 async def test_an_id_never_falls_when_the_number_changes(file, clock):
     """P6: also to a lower number, within the same millisecond."""
     first, second = Machine(file), Machine(file)
@@ -265,7 +291,6 @@ async def test_an_id_never_falls_when_the_number_changes(file, clock):
     await first.numbers.upkeep._leave(first.numbers.upkeep._store)
     second.ids.granted(type(second.numbers._seats[0].grant)(0, NOW - 1, NOW + 3000))
     assert second.ids.next_id() > before
-    assert last_tick(NOW) < last_tick(NOW + 1)
 
 
 async def test_the_mark_is_kept_by_whoever_looks_at_the_tables_of_an_older_release(tmp_path):

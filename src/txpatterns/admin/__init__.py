@@ -3,6 +3,7 @@
 from txpatterns.admin.audit import AuditEntry, Deed, read_audit
 from txpatterns.admin.deadletters import Reader, drop, find_letter, find_letters, in_order, retry
 from txpatterns.admin.depths import DepthsWatch, read_depths
+from txpatterns.admin.ids import WorkerEntry, list_workers
 from txpatterns.admin.inbox import AtHandlers, InboxEntry, find_at_handlers, list_inbox
 from txpatterns.admin.outbox import Found, OutboxEntry, find_message, list_outbox
 from txpatterns.admin.saga_check import check_sagas
@@ -23,6 +24,7 @@ __all__ = [
     "SagaCode",
     "SagaEntry",
     "SagaInHand",
+    "WorkerEntry",
     "check_sagas",
     "drop",
     "find_at_handlers",
@@ -34,6 +36,7 @@ __all__ = [
     "list_inbox",
     "list_outbox",
     "list_sagas",
+    "list_workers",
     "read_audit",
     "read_depths",
     "retry",

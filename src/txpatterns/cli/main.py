@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from txpatterns.cli import config, db, dlq, explain, inbox, outbox, publish, run, saga, status, tcc
+from txpatterns.cli import config, db, dlq, explain, ids, inbox, outbox, publish, run, saga, status, tcc
 from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
 from txpatterns.database.dialects import is_of_database
 from txpatterns.errors import TxPatternsError
@@ -42,6 +42,7 @@ app.add_typer(inbox.group, name="inbox")
 app.add_typer(dlq.group, name="dlq")
 app.add_typer(saga.group, name="saga")
 app.add_typer(tcc.group, name="tcc")
+app.add_typer(ids.group, name="ids")
 status.register(app)
 publish.register(app)
 app.add_typer(config.group, name="config")

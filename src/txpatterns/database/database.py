@@ -228,6 +228,10 @@ class Database:
         async with self._write_lock:
             yield
 
+    def beside(self) -> Database:
+        """Give the same database with connections apart from these: for work of ours in another event loop."""
+        return Database(self.engine, schema=self.home.schema, clock=self.clock, listen_url=self.listen_url)
+
     async def close(self) -> None:
         """Close the connections that the library opened; the application's own engines stay as they are.
 

@@ -39,7 +39,9 @@
     │   ├── IdsUnavailable           no id can be made now that is certain to be the only one
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
-    │   └── IdInvalid                what is no id of ours
+    │   ├── IdInvalid                what is no id of ours
+    │   ├── CodesExhausted           no code of a pool is free
+    │   └── CodeNotHeld              a code that is given back by who does not have it
     ├── TccError                     of TCC transactions
     │   ├── TccValueRefused          a value that would not come back as it is
     │   ├── TccCancelled             what comes too late to a transaction
@@ -72,6 +74,8 @@ from txpatterns.errors.handling import (
 )
 from txpatterns.errors.ids import (
     ClockWrong,
+    CodeNotHeld,
+    CodesExhausted,
     IdInvalid,
     IdsError,
     IdsUnavailable,
@@ -126,6 +130,8 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "ClockWrong",
+    "CodeNotHeld",
+    "CodesExhausted",
     "ConfigurationError",
     "DecodeError",
     "EventDefinitionError",

@@ -37,3 +37,17 @@ class IdInvalid(IdsError, ValueError):
 
     code = "TXP-1704"
     fix = "An id is a whole number from 0 to 9223372036854775807."
+
+
+class CodesExhausted(IdsError):
+    """No code of this pool is free."""
+
+    code = "TXP-1705"
+    fix = "Give codes back when they are no longer used, make the pool larger, or let them rest for a shorter time."
+
+
+class CodeNotHeld(IdsError):
+    """This holder does not have this code, so nothing was given back."""
+
+    code = "TXP-1706"
+    fix = "Name the holder that took it; a code that was given back may be another's by now."

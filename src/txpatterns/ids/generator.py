@@ -6,13 +6,26 @@ import threading
 from collections.abc import Callable
 
 from txpatterns.errors import ConfigurationError, IdsUnavailable
-from txpatterns.ids.layout import EPOCH_MILLISECONDS, SEQUENCE, SEQUENCE_BITS, TICKS, TIME_SHIFT, ids_of, last_tick
+from txpatterns.ids.layout import (
+    EPOCH_MILLISECONDS,
+    SEQUENCE,
+    TICKS,
+    TIME_SHIFT,
+    IdParts,
+    first_tick,
+    id_of,
+    ids_of,
+    tick_of,
+)
 from txpatterns.ids.marks import WINDOW, Grant
 from txpatterns.ids.workers import WorkerNumbers
 from txpatterns.runtime.forks import forget_after_fork
 
 MOST_AT_ONCE = WINDOW // 2 // (WINDOW.resolution * 1000) * TICKS
 """What ``take`` gives at most: more could never be there."""
+
+_NEXT_MILLISECOND = (1 << TIME_SHIFT) - TICKS
+"""What there is between the id behind the last one of a millisecond and the first one of the next."""
 
 _NONE = -1
 """The limit of who has no worker number."""
@@ -46,12 +59,14 @@ class SnowflakeGenerator:
                 than three seconds, the machine's clock is wrong, or more than 4,096 ids a millisecond are made.
         """
         with self._lock:
-            tick = (self._now() // 1_000_000 - EPOCH_MILLISECONDS) << SEQUENCE_BITS
-            if tick <= self._last:
-                tick = self._last + 1
-            if tick <= self._limit:
-                self._last = tick
-                return (tick >> SEQUENCE_BITS) << TIME_SHIFT | self._worker | tick & SEQUENCE
+            made = (self._now() // 1_000_000 << TIME_SHIFT) + self._offset
+            if made <= self._last:
+                made = self._last + 1
+                if not made & SEQUENCE:  # the millisecond is full
+                    made += _NEXT_MILLISECOND
+            if made <= self._limit:
+                self._last = made
+                return made
         return self._at_first(1)[0]
 
     def take(self, count: int) -> list[int]:
@@ -68,18 +83,25 @@ class SnowflakeGenerator:
         made = self._drawn(count)
         return self._at_first(count) if made is None else made
 
+    def prepare(self) -> None:
+        """Begin to take a worker number, so that the first id need not wait for it."""
+        self._workers.upkeep.begin(wait=False)
+
     def granted(self, grant: Grant) -> None:
         """Go on under another worker number. Called by `WorkerNumbers`."""
         with self._lock:
-            self._worker, self._limit = grant.worker << SEQUENCE_BITS, last_tick(grant.mark)
-            last = max(self._last | SEQUENCE, last_tick(grant.above))
             # Who has counted far ahead, under the clock of another year, begins where the others are.
-            self._last = last if last < self._limit else last_tick(grant.above)
+            last = self._last >> TIME_SHIFT
+            above = max(last, grant.above) if last < grant.mark else grant.above
+            self._worker = grant.worker
+            self._offset = IdParts(0, grant.worker, 0).id - (EPOCH_MILLISECONDS << TIME_SHIFT)
+            self._last, self._limit = self._end_of(above), self._end_of(grant.mark)
 
-    def extended(self, mark: int) -> None:
-        """Go on up to a new mark. Called by `WorkerNumbers`."""
+    def extended(self, worker: int, mark: int) -> None:
+        """Go on up to a new mark, if it is that of the number in use. Called by `WorkerNumbers`."""
         with self._lock:
-            self._limit = max(self._limit, last_tick(mark))
+            if self._limit != _NONE and self._worker == worker:
+                self._limit = max(self._limit, self._end_of(mark))
 
     def lost(self) -> None:
         """Make no more ids under this worker number. Called by `WorkerNumbers`."""
@@ -92,16 +114,20 @@ class SnowflakeGenerator:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._worker, self._limit = 0, _NONE
+        self._worker = self._offset = 0
+        self._limit = _NONE
+
+    def _end_of(self, millisecond: int) -> int:
+        return IdParts(millisecond, self._worker, SEQUENCE).id
 
     def _drawn(self, count: int) -> list[int] | None:
         with self._lock:
-            tick = (self._now() // 1_000_000 - EPOCH_MILLISECONDS) << SEQUENCE_BITS
-            first = max(self._last + 1, tick)
-            if first + count - 1 > self._limit:
+            now = self._now() // 1_000_000 - EPOCH_MILLISECONDS
+            first = max(tick_of(self._last) + 1, first_tick(now))
+            last = id_of(self._worker, first + count - 1)
+            if last > self._limit:
                 return None
-            self._last = first + count - 1
-            worker = self._worker >> SEQUENCE_BITS
+            self._last, worker = last, self._worker
         return ids_of(worker, first, count)
 
     def _at_first(self, count: int) -> list[int]:

@@ -47,7 +47,7 @@ class IdParts:
     @property
     def at(self) -> datetime:
         """When it was made, by the clock of its worker, or a little later: a worker may count ahead of its clock."""
-        return EPOCH + timedelta(milliseconds=self.millisecond)
+        return instant_of(self.millisecond)
 
 
 def checked(id: object) -> int:
@@ -72,14 +72,24 @@ def millisecond_of(at: datetime) -> int:
     return (at - EPOCH) // timedelta(milliseconds=1)
 
 
+def instant_of(millisecond: int) -> datetime:
+    """Give the instant of a millisecond."""
+    return EPOCH + timedelta(milliseconds=millisecond)
+
+
 def first_tick(millisecond: int) -> int:
     """Give the first tick of a millisecond."""
     return millisecond << SEQUENCE_BITS
 
 
-def last_tick(millisecond: int) -> int:
-    """Give the last tick of a millisecond."""
-    return millisecond << SEQUENCE_BITS | SEQUENCE
+def tick_of(id: int) -> int:
+    """Give the tick of an id."""
+    return (id >> TIME_SHIFT) << SEQUENCE_BITS | id & SEQUENCE
+
+
+def id_of(worker: int, tick: int) -> int:
+    """Give the id of a tick."""
+    return IdParts(tick >> SEQUENCE_BITS, worker, tick & SEQUENCE).id
 
 
 def ids_of(worker: int, first: int, count: int) -> list[int]:
@@ -88,7 +98,7 @@ def ids_of(worker: int, first: int, count: int) -> list[int]:
     tick, end = first, first + count
     while tick < end:
         next_millisecond = (tick | SEQUENCE) + 1
-        begin = IdParts(tick >> SEQUENCE_BITS, worker, tick & SEQUENCE).id
+        begin = id_of(worker, tick)
         made += range(begin, begin + min(next_millisecond, end) - tick)
         tick = next_millisecond
     return made

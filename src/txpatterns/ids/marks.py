@@ -39,12 +39,12 @@ class Grant:
 
 def granted(worker: int, before: int, now: int) -> Grant:
     """Say what who takes a number gets, whose mark is ``before``, at the millisecond ``now`` of the store's clock."""
-    return Grant(worker, max(before, now - 1), _ending(max(before, now) + _WINDOW))
+    return Grant(worker, max(before, now - 1), ending(max(before, now) + _WINDOW))
 
 
 def renewed(mark: int, now: int) -> int:
     """Give the mark after a renewal."""
-    return max(mark, _ending(now + _WINDOW))
+    return max(mark, ending(now + _WINDOW))
 
 
 def is_ahead(mark: int, now: int) -> bool:
@@ -67,7 +67,8 @@ def agreed(before: datetime, told: datetime, after: datetime) -> int:
     return now
 
 
-def _ending(mark: int) -> int:
+def ending(mark: int) -> int:
+    """Give a mark back. Raises IdsUnavailable behind the last millisecond."""
     if mark > LAST_MILLISECOND:
         raise IdsUnavailable("The milliseconds of ids are used up: the last one is in September 2094.")
     return mark

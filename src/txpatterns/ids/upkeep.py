@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, Self, TypeVar
 
 from txpatterns.clock import Clock
@@ -52,41 +52,48 @@ class Upkeep(Generic[S]):
         """What went wrong the last time, in words."""
         forget_after_fork(self)
 
-    def begin(self) -> bool:
+    def begin(self, *, wait: bool = True) -> bool:
         """Begin to keep it up in a thread, unless that is done already; says whether it has been tended by that."""
         with self._lock:
             thread = self._thread
-            if self._part is not None or (thread is not None and thread.tended.is_set()):
+            if self._part is not None or (thread is not None and thread.is_alive and thread.tended.is_set()):
                 return False
-            if thread is None:
+            if thread is None or not thread.is_alive:
                 thread = self._thread = _Thread(self._name, self._beside)
-                thread.start()
-        return thread.tended.wait(AT_MOST)
+        return wait and thread.tended.wait(AT_MOST)
 
-    def hurry(self) -> None:
-        """There is more to tend: the thread, if there is one, does so now."""
+    def hurry(self, *, anew: bool = False) -> None:
+        """There is more to tend, and the thread, if there is one, does so now. ``anew``: ``begin`` waits for that."""
         with self._lock:
             if self._thread is not None:
-                self._thread.hurry()
+                self._thread.hurry(anew=anew)
 
     async def open(self) -> None:
         """Tend it once, in this event loop; ``run`` goes on with that."""
-        if self._thread is None:
-            await self._guarded(self._tend, self._store)
+        with self._part_of_an_app() as rounds:
+            if rounds is not None:
+                await self._guarded(self._tend, self._store)
 
     async def run(self) -> None:
         """Keep it up until ``stop`` is called, in the event loop of the store. A thread that does so goes on."""
-        rounds = _Rounds()
+        with self._part_of_an_app() as rounds:
+            if rounds is not None:
+                await self._guarded(self._tend, self._store)
+                await self._keep(self._store, rounds)
+            elif self._part is not None:
+                await self._part.call.wait()
+
+    @contextmanager
+    def _part_of_an_app(self) -> Iterator[_Rounds | None]:
+        """Let no thread begin within; gives None where one runs, for two must not tend the same."""
         with self._lock:
-            self._part, in_thread = rounds, self._thread is not None
+            before, rounds = self._part, _Rounds()
+            self._part = rounds
+            in_thread = self._thread is not None and self._thread.is_alive
         try:
-            if in_thread:
-                await rounds.call.wait()
-                return
-            await self._guarded(self._tend, self._store)
-            await self._keep(self._store, rounds)
+            yield None if in_thread else rounds
         finally:
-            self._part = None
+            self._part = before
 
     def stop(self) -> None:
         """End ``run``."""
@@ -95,10 +102,14 @@ class Upkeep(Generic[S]):
 
     def close(self) -> None:
         """End the thread, if there is one. It begins again when it is needed."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None and not thread.stop(2 * AT_MOST):
+        thread = self._thread
+        if thread is None:
+            return
+        if not thread.stop(2 * AT_MOST):
             logger.warning("the thread of %s has not ended", self._name)
+        with self._lock:  # only now: until it has ended, no other one may begin
+            if self._thread is thread:
+                self._thread = None
 
     def after_fork(self) -> None:
         """In a forked child: nothing runs, and nobody holds the lock."""
@@ -117,7 +128,7 @@ class Upkeep(Generic[S]):
     async def _keep(self, store: S, rounds: _Rounds, done: Callable[[], None] = lambda: None) -> None:
         try:
             while True:
-                await self._clock.wait(rounds.call, EVERY * until_round(self._clock, 1.0))
+                await self._next(rounds)
                 if rounds.stopped:
                     return
                 rounds.call.clear()
@@ -125,6 +136,12 @@ class Upkeep(Generic[S]):
                 done()
         finally:
             await self._guarded(self._leave, store)
+
+    async def _next(self, rounds: _Rounds) -> None:
+        if self._clock.instant is None:
+            await self._clock.wait(rounds.call, EVERY * until_round(self._clock, 1.0))
+        else:  # it is moved by hand, perhaps in another thread, and nobody else's time passes
+            await rounds.call.wait()
 
     async def _guarded(self, deed: Deed[S], store: S) -> None:
         try:
@@ -154,7 +171,7 @@ class _Rounds:
 
 
 class _Thread:
-    """A thread with an event loop of its own. A program that ends without stopping it is not held up."""
+    """A thread that has begun, with an event loop of its own. A program that ends without stopping it ends."""
 
     def __init__(self, name: str, work: Callable[[_Thread], Awaitable[None]]) -> None:
         self.rounds = _Rounds()
@@ -164,19 +181,22 @@ class _Thread:
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=f"txpatterns {name}", daemon=True)
-
-    def start(self) -> None:
         self._thread.start()
 
-    def hurry(self) -> None:
-        self.tended.clear()
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def hurry(self, *, anew: bool) -> None:
+        if anew:
+            self.tended.clear()
         self._call(self.rounds.call.set)
 
     def stop(self, within: float) -> bool:
         """End it; says whether it has ended."""
         self._call(self.rounds.stop)
         self._thread.join(within)
-        return not self._thread.is_alive()
+        return not self.is_alive
 
     def _call(self, word: Callable[[], None]) -> None:
         self._ready.wait(AT_MOST)

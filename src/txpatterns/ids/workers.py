@@ -25,8 +25,8 @@ class Holder(Protocol):
     def granted(self, grant: Grant) -> None:
         """Go on under this number."""
 
-    def extended(self, mark: int) -> None:
-        """Go on up to this mark."""
+    def extended(self, worker: int, mark: int) -> None:
+        """Go on up to this mark, if this is the number that is used."""
 
     def lost(self) -> None:
         """Make no more."""
@@ -69,7 +69,7 @@ class Seat:
             logger.warning("the mark of worker number %d is far ahead of the clock; another is taken", grant.worker)
             self._lose()
         else:
-            self._tell(lambda holder: holder.extended(renewal.mark))
+            self._tell(lambda holder: holder.extended(grant.worker, renewal.mark))
 
     async def give_back(self, store: WorkerStore) -> None:
         """Make no more ids, and let others have the number."""
@@ -117,11 +117,15 @@ class WorkerNumbers:
 
     @property
     def nanoseconds(self) -> Callable[[], int]:
-        """What tells the time for ids: nanoseconds since 1970."""
+        """What tells the time for ids: nanoseconds since 1970.
+
+        Under a clock that is moved by hand, as in a test, it is no time at all: ids count on from where they began, for
+        a renewal each second would stand in the way of whoever moves it.
+        """
         clock = self._clock
         if isinstance(clock, SystemClock):
             return time.time_ns
-        return lambda: int(clock.now().timestamp() * 1000) * 1_000_000
+        return lambda: 0 if clock.instant is not None else int(clock.now().timestamp() * 1000) * 1_000_000
 
     @property
     def reason(self) -> str:
@@ -135,7 +139,7 @@ class WorkerNumbers:
     def serve(self, holder: Holder) -> None:
         """Keep a number for one more who makes ids, for as long as it is referred to."""
         self._seats.append(Seat(holder))
-        self.upkeep.hurry()
+        self.upkeep.hurry(anew=True)
 
     def attention(self) -> list[str]:
         """Say what a person should look at."""
@@ -157,12 +161,17 @@ class WorkerNumbers:
             seat.after_fork()
 
     async def _tend(self, store: WorkerStore) -> None:
+        failures: list[Exception] = []
         for seat in list(self._seats):
-            if seat.is_left:
-                self._seats.remove(seat)
-                await seat.give_back(store)
+            try:
+                await (seat.give_back(store) if seat.is_left else seat.tend(store))
+            except Exception as error:  # noqa: BLE001 - of whatever kind: the others have numbers to renew, too
+                failures.append(error)
             else:
-                await seat.tend(store)
+                if seat.is_left:
+                    self._seats.remove(seat)
+        if failures:
+            raise failures[0]
 
     async def _give_back(self, store: WorkerStore) -> None:
         for seat in self._seats:
