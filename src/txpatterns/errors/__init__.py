@@ -39,6 +39,15 @@
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
     │   └── IdInvalid                what is no id of ours
+    ├── StockError                   of stock
+    │   ├── StockInputInvalid        no item, quantity, id or time that it can take
+    │   ├── UnknownItem              an item that it has never heard of
+    │   ├── OutOfStock               too little of an item
+    │   ├── ReservationReused        an id that stands for other lines
+    │   ├── ReservationEnded         sold, released or refused already
+    │   ├── UnknownReservation       a confirmation of what was never reserved
+    │   ├── ReservationExpired       a reservation that arrived after its time
+    │   └── StockUnavailable         its Redis is away, or being rebuilt
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -104,6 +113,17 @@ from txpatterns.errors.setup import (
     SchemaError,
     UnsafeSettings,
 )
+from txpatterns.errors.stock import (
+    OutOfStock,
+    ReservationEnded,
+    ReservationExpired,
+    ReservationReused,
+    StockError,
+    StockInputInvalid,
+    StockUnavailable,
+    UnknownItem,
+    UnknownReservation,
+)
 
 __all__ = [
     "AddRefused",
@@ -126,10 +146,14 @@ __all__ = [
     "NotBegun",
     "NotCommitted",
     "NotTransactional",
+    "OutOfStock",
     "PayloadInvalid",
     "PayloadTooLarge",
     "PublishRejected",
     "Reject",
+    "ReservationEnded",
+    "ReservationExpired",
+    "ReservationReused",
     "Retry",
     "SagaDefinitionError",
     "SagaDiverged",
@@ -141,8 +165,13 @@ __all__ = [
     "SchemaError",
     "SessionOver",
     "StepFailed",
+    "StockError",
+    "StockInputInvalid",
+    "StockUnavailable",
     "TransactionEnded",
     "TxPatternsError",
+    "UnknownItem",
+    "UnknownReservation",
     "UnknownSaga",
     "UnknownType",
     "UnsafeSettings",

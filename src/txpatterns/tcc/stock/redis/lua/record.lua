@@ -1,0 +1,2 @@
+-- ARGV: 5 id.
+return {'record', number, redis.call('HGET', KEYS[3], ARGV[5]) or ''}
