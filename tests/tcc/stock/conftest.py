@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from rig.lookup import Missing
+from rig.servers.redis import Redis
+from rig.watchdog import Watchdog
 from tcc.stock.support import open_in_sessions, open_memory, open_redis, open_sql
 from txpatterns.tcc.stock import Stock
 from txpatterns.testing.clock import ManualClock
@@ -25,10 +29,7 @@ def clock() -> ManualClock:
         "memory",
         "sqlite",
         "sqlite session",
-        "sqlite plain session",
-        pytest.param("asyncpg", marks=SERVER),
         pytest.param("asyncpg session", marks=SERVER),
-        pytest.param("psycopg", marks=SERVER),
         pytest.param("psycopg plain session", marks=SERVER),
         pytest.param("redis before sqlite", marks=SERVER),
         pytest.param("redis before asyncpg", marks=SERVER),
@@ -51,3 +52,21 @@ async def stock(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClo
             opening = partial(open_sql, url, clock)()
     async with opening as opened:
         yield opened
+
+
+@pytest.fixture
+def start_redis(watchdog: Watchdog) -> Iterator[Callable[..., Redis]]:
+    """`start_redis("--save", "")` starts a server of the test's own, to be killed and started on what it has saved."""
+    with ExitStack() as servers:
+
+        def start(*options: str) -> Redis:
+            kind = type("OwnRedis", (Redis,), {"OPTIONS": options})
+            try:
+                server: Redis = kind.take(watchdog)
+            except Missing as missing:
+                raise pytest.skip.Exception(str(missing)) from None
+            servers.callback(server.close)
+            server.start()
+            return server
+
+        yield start

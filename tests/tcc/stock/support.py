@@ -111,12 +111,16 @@ class Shoppers:
     """What was promised to each, and is not put back."""
     refused: int = 0
     count: int = 0
+    go_on: asyncio.Event | None = None
+    """What each of them waits for when it has had its first answer."""
 
     async def shop(self, name: str, wishes: int) -> None:
         choice = random.Random(f"{self.seed} {name}")
         for n in range(wishes):
             lines = [(choice.choice(self.items), choice.randint(1, 2)) for _ in range(choice.randint(1, 3))]
             await self.want(f"{name}-{n}", lines, choice.choice(("buy", "keep", "return")))
+            if self.go_on is not None:
+                await self.go_on.wait()
 
     async def want(self, reservation_id: str, lines: list[tuple[str, int]], then: str) -> None:
         until = SystemClock().now() + A_WHILE
@@ -132,9 +136,6 @@ class Shoppers:
         elif then == "return":
             await persistently(lambda: self.stock.cancel(reservation_id))
             del self.answered[reservation_id]
-
-    async def all_shop(self, many: int = 50, wishes: int = 4) -> None:
-        await asyncio.gather(*(self.shop(f"s{n}", wishes) for n in range(many)))
 
     @property
     def promised(self) -> Counter[str]:
