@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -37,19 +36,19 @@ def clock() -> ManualClock:
 )
 async def stock(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Stock]:
     kind: str = request.param
+    url = f"sqlite+aiosqlite:///{tmp_path / 'stock.db'}"
+    database = next((each for each in ("asyncpg", "psycopg") if each in kind), None)
+    if database is not None:
+        url = request.getfixturevalue("database").url(database)
+    opening: AbstractAsyncContextManager[Stock]
     if kind == "memory":
         opening = open_memory(clock)
+    elif kind.startswith("redis"):
+        opening = open_redis(request.getfixturevalue("redis_url"), url, clock)
+    elif "session" in kind:
+        opening = open_in_sessions(url, clock, plain="plain" in kind)
     else:
-        database = next(each for each in ("sqlite", "asyncpg", "psycopg") if each in kind)
-        url = f"sqlite+aiosqlite:///{tmp_path / 'stock.db'}"
-        if database != "sqlite":
-            url = request.getfixturevalue("database").url(database)
-        if kind.startswith("redis"):
-            opening = open_redis(request.getfixturevalue("redis_url"), url, clock)
-        elif "session" in kind:
-            opening = open_in_sessions(url, clock, plain="plain" in kind)
-        else:
-            opening = partial(open_sql, url, clock)()
+        opening = open_sql(url, clock)
     async with opening as opened:
         yield opened
 
@@ -60,9 +59,11 @@ def start_redis(watchdog: Watchdog) -> Iterator[Callable[..., Redis]]:
     with ExitStack() as servers:
 
         def start(*options: str) -> Redis:
-            kind = type("OwnRedis", (Redis,), {"OPTIONS": options})
+            class OwnRedis(Redis):
+                OPTIONS = options
+
             try:
-                server: Redis = kind.take(watchdog)
+                server = OwnRedis.take(watchdog)
             except Missing as missing:
                 raise pytest.skip.Exception(str(missing)) from None
             servers.callback(server.close)

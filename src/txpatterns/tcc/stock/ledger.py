@@ -12,7 +12,7 @@ from txpatterns.tcc.stock.contract import Level, Reservation
 
 
 class Hold(NamedTuple):
-    """Which hold of Redis a reservation is: the running number that Redis gave it, in this generation.
+    """Which hold of Redis a reservation is: the running number that Redis had then, in this generation.
 
     Zeros are a reservation that Redis has not made.
     """

@@ -23,6 +23,11 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4])
 end
 
+-- The running number counts all that changes, so that a server that has lost any of it falls behind who saw it.
+local function count()
+  number = redis.call('HINCRBY', KEYS[1], 'number', 1)
+end
+
 -- A record is: state, until, prolonged, hold, lines; of a refused one, what there was too little of in a second line.
 local function record_of(kind, til, prolonged, hold, lines)
   return kind .. ' ' .. til .. ' ' .. prolonged .. ' ' .. hold .. ' ' .. lines

@@ -37,7 +37,7 @@ for _, line in ipairs(wanted) do
   redis.call('HINCRBY', KEYS[2], 'a:' .. line[1], '-' .. whole(line[2]))
   redis.call('HINCRBY', KEYS[2], 'r:' .. line[1], whole(line[2]))
 end
-number = redis.call('HINCRBY', KEYS[1], 'number', 1)
+count()
 record = record_of('held', ARGV[7], '0', ARGV[1] .. '.' .. whole(number), lines)
 redis.call('HSET', KEYS[3], id, record)
 redis.call('ZADD', KEYS[4], ARGV[7], id)

@@ -5,6 +5,7 @@ forget_some(at)
 local record = redis.call('HGET', KEYS[3], id)
 if not record then
   if kind == 'released' then
+    count()
     remember(id, record_of('released', '0', '0', '0.0', '[]'), at + tonumber(ARGV[8]) + tonumber(ARGV[9]))
   end
   return {'done', number}
@@ -13,6 +14,7 @@ local was, til, prolonged, hold, lines = parts_of(record)
 if was ~= 'held' then
   return {'done', number}
 end
+count()
 -- A hold that is not the ledger's was made behind its back, and goes back.
 local to = (kind == 'sold' and hold == ARGV[7]) and 's:' or 'a:'
 for _, line in ipairs(cjson.decode(lines)) do
