@@ -5,6 +5,7 @@ from pathlib import Path
 
 import txpatterns
 from txpatterns import sagas
+from txpatterns.tcc import stock
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
 MOST_NAMES = 25
@@ -29,6 +30,11 @@ def test_the_reference_names_exactly_what_is_exported():
 def test_the_reference_names_all_of_sagas():
     """What `txpatterns.sagas` exports, too: it is what everybody needs who writes one."""
     assert listed("txpatterns.sagas") == set(sagas.__all__)
+
+
+def test_the_reference_names_all_of_stock():
+    """What `txpatterns.tcc.stock` exports, too."""
+    assert listed("txpatterns.tcc.stock") == set(stock.__all__)
 
 
 def listed(package: str) -> set[str]:

@@ -41,7 +41,7 @@ async def test_a_reservation_is_sold(stock, clock):
 
 
 async def test_lines_of_one_item_are_added_up_and_all_or_none_is_reserved(stock, clock):
-    """P5: two lines draw on one shelf; what is short is told, all of it."""
+    """P5, H362: two lines draw on one shelf; what is short is told, all of it."""
     until = clock.now() + A_WHILE
     await stock.load({"A": 5, "B": 1, "C": 9})
     with pytest.raises(OutOfStock) as told:

@@ -95,6 +95,17 @@ async def test_a_server_that_comes_back_is_not_believed(start_redis, tmp_path):
         assert await agreed(stock, ledger, "A") == {"A": Level(7, 0, 3)}
 
 
+async def test_what_another_ledger_was_before_is_gone_at_once(redis_url, tmp_path):
+    """P5, H128: a database that begins anew is before a Redis of a much higher generation."""
+    with plain_redis.Redis.from_url(redis_url) as client:
+        client.hset("{stock}:state", mapping={"generation": 500, "ready": 1, "server": "x", "number": 9})
+        client.hset("{stock}:items", "a:A", 1000)
+    async with open_both(redis_url, tmp_path) as (stock, ledger, _):
+        assert (await ledger.place()).generation == 501
+        assert await stock.load({"A": 2}) == ["A"]
+        assert await agreed(stock, ledger, "A") == {"A": Level(2)}
+
+
 class Held:
     """A ledger that does not write down what Redis has reserved until it is let."""
 
@@ -180,7 +191,7 @@ async def test_nothing_is_given_back_that_the_ledger_still_holds(redis_url, tmp_
 
 
 async def test_a_reservation_that_nobody_was_told_of_is_found(redis_url, tmp_path, clock):
-    """P5, H132, H362: reserved in Redis, then the process died; its time over, it is asked for and goes back."""
+    """P5, H132, H361: reserved in Redis, then the process died; its time over, it is asked for and goes back."""
     async with open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", clock) as ledger:
         away = Away(ledger)
         async with RedisStock(redis_url, away, clock=clock) as stock:

@@ -85,10 +85,10 @@ class Ledger(Protocol):
     async def place(self) -> Hold:
         """Give the present generation, and the highest number that it has kept of it; 0 where it has none."""
 
-    async def begin(self, after: int) -> int:
+    async def begin(self, after: int, above: int = 0) -> int:
         """Begin a new generation, if ``after`` is still the present one; gives the one that is present then.
 
-        From here on, `keep` takes nothing of an older one.
+        It is higher than both: ``above`` is what a Redis has that another ledger was before. From here on, `keep` takes nothing of an older one.
         """
 
     async def keep(self, held: Sequence[Held], generation: int) -> Kept:

@@ -42,9 +42,9 @@ class SqlLedger:
         """Give the present generation, and the highest number that was kept of it."""
         return await self._run(self._place)
 
-    async def begin(self, after: int) -> int:
+    async def begin(self, after: int, above: int = 0) -> int:
         """Begin a new generation, if ``after`` is still the present one; gives the one that is present then."""
-        return await self._run(partial(self._begin, after=after))
+        return await self._run(partial(self._begin, after=after, above=above))
 
     async def keep(self, held: Sequence[Held], generation: int) -> Kept:
         """Write down what Redis has reserved, all of it or nothing."""
@@ -96,11 +96,11 @@ class SqlLedger:
         found = connection.execute(query.with_for_update(read=True) if lock else query).scalar()
         return 0 if found is None else int(found)
 
-    def _begin(self, connection: Connection, after: int) -> int:
+    def _begin(self, connection: Connection, after: int, above: int) -> int:
         gate = self._store.gate
         insert = insert_into(gate, on_sqlite=is_sqlite(connection)).values(name=gate.name, generation=0)
         connection.execute(insert.on_conflict_do_nothing())
-        connection.execute(sa.update(gate).where(gate.c.generation == after).values(generation=after + 1))
+        connection.execute(sa.update(gate).where(gate.c.generation == after).values(generation=max(after, above) + 1))
         return self._generation(connection, lock=False)
 
     def _keep(self, connection: Connection, held: Sequence[Held], generation: int) -> Kept:

@@ -55,14 +55,15 @@ class Rebuilding:
         if not await self._connections.take_turn(self._keys.rebuilding, token, _TURN):
             return None
         try:
-            return Hold(await self._rebuild(known.generation), 0)
+            return Hold(await self._rebuild(known.generation, int(generation or 0)), 0)
         finally:
             await self._connections.run([(RELEASE, [self._keys.rebuilding], [token])])
 
-    async def _rebuild(self, after: int) -> int:
+    async def _rebuild(self, after: int, above: int) -> int:
         server = self._connections.server
-        generation = await self._ledger.begin(after)
-        logger.warning("stock: Redis does not have what the ledger has; it is rebuilt as generation %d", generation)
+        generation = await self._ledger.begin(after, above)
+        level = logging.WARNING if after else logging.INFO  # the first time, nothing can have been lost
+        logger.log(level, "stock: Redis does not have what the ledger has; it is rebuilt as generation %d", generation)
         await self._run(BEGIN, self._keys.data, [str(generation), server])
         picture = await self._ledger.picture()
         parts = 0
