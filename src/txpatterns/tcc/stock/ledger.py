@@ -88,7 +88,8 @@ class Ledger(Protocol):
     async def begin(self, after: int, above: int = 0) -> int:
         """Begin a new generation, if ``after`` is still the present one; gives the one that is present then.
 
-        It is higher than both: ``above`` is what a Redis has that another ledger was before. From here on, `keep` takes nothing of an older one.
+        It is higher than both: ``above`` is what a Redis has that another ledger was before. From here on, `keep`
+        takes nothing of an older one.
         """
 
     async def keep(self, held: Sequence[Held], generation: int) -> Kept:

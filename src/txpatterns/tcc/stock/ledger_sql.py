@@ -35,7 +35,7 @@ class SqlLedger:
     def __init__(self, database: Database, tables: StockTables, limits: Limits | None = None) -> None:
         self.stock = SqlStock(database, tables, limits)
         self.limits = self.stock.limits
-        self._store = SqlStore(tables, self.limits, database.now)
+        self._store = SqlStore(database, tables, self.limits)
         self._run = self.stock.transact
 
     async def place(self) -> Hold:

@@ -141,7 +141,7 @@ class SqlStock(TransactionStock):
     def __init__(self, database: Database, tables: StockTables, limits: Limits | None = None) -> None:
         self.database = database
         self.limits = limits or Limits()
-        super().__init__(SqlStore(tables, self.limits, database.now), self.transact)
+        super().__init__(SqlStore(database, tables, self.limits), self.transact)
 
     @overload
     def within(self, session: AsyncSession) -> TransactionStock: ...

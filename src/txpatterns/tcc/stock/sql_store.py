@@ -5,14 +5,15 @@ A reservation's row is locked before its items, and items in their order, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from txpatterns.database.dialects import insert_into, is_sqlite
+from txpatterns.database import Database
+from txpatterns.database.dialects import insert_into, is_sqlite, moment
 from txpatterns.database.schema import Instant
 from txpatterns.tcc.stock.answers import must_be, must_not_be_sold, not_known, too_far, too_late
 from txpatterns.tcc.stock.contract import Level, Reservation, State
@@ -24,18 +25,18 @@ _FORGOTTEN_AT_ONCE = 500
 
 
 class SqlStore:
-    """``now`` gives the database's clock as SQL, moved by a duration."""
+    """The statements of one stock. Those of every reservation are made once: that costs more than to run them."""
 
-    def __init__(
-        self, tables: StockTables, limits: Limits, now: Callable[[timedelta], sa.ColumnElement[datetime]]
-    ) -> None:
+    def __init__(self, database: Database, tables: StockTables, limits: Limits) -> None:
         self.limits = limits
         self.item, self.held, self.gate = tables.item, tables.reservation, tables.gate
-        self.now = now
+        self.now = database.now
+        self._seconds = database.seconds
         item = self.item.c
         n = sa.bindparam("n", type_=sa.BigInteger)
         this = sa.update(self.item).where(item.item == sa.bindparam("which", type_=sa.String))
         self._take = this.where(item.available >= n).values(available=item.available - n, reserved=item.reserved + n)
+        self._first = self._first_of(on_sqlite=database.is_sqlite)
         self._moves = {
             State.RELEASED: this.values(available=item.available + n, reserved=item.reserved - n),
             State.SOLD: this.values(reserved=item.reserved - n, sold=item.sold + n),
@@ -167,17 +168,21 @@ class SqlStore:
 
     def _write_down(self, connection: Connection, wish: Wish) -> bool:
         """Insert the reservation if it is the first of its id and comes in time; waits for another of the same id."""
-        until = sa.literal(wish.until, Instant)
+        given = {"id": wish.id, "lines": written(wish.lines), "until": wish.until}
+        times = {"earliest": self._seconds(-self.limits.skew), "latest": self._seconds(self.limits.longest)}
+        return connection.execute(self._first, {**given, **times}).first() is not None
+
+    def _first_of(self, *, on_sqlite: bool) -> sa.Executable:
+        until = sa.bindparam("until", type_=Instant)
         row: dict[str, sa.ColumnElement[Any]] = {
-            "id": sa.literal(wish.id, sa.String),
+            "id": sa.bindparam("id", type_=sa.String),
             "state": sa.literal(State.HELD, sa.String),
-            "lines": sa.literal(written(wish.lines), sa.Text),
+            "lines": sa.bindparam("lines", type_=sa.Text),
             "expires_at": until,
         }
-        in_time = (until >= self.now(-self.limits.skew), until <= self.now(self.limits.longest))
-        insert = insert_into(self.held, on_sqlite=is_sqlite(connection))
-        made = insert.from_select(list(row), sa.select(*row.values()).where(*in_time)).on_conflict_do_nothing()
-        return connection.execute(made.returning(self.held.c.id)).first() is not None
+        in_time = sa.select(*row.values()).where(until >= moment("earliest"), until <= moment("latest"))
+        insert = insert_into(self.held, on_sqlite=on_sqlite).from_select(list(row), in_time)
+        return insert.on_conflict_do_nothing().returning(self.held.c.id)
 
     def _mistimed(self, connection: Connection, wish: Wish) -> Exception:
         late = sa.select(sa.literal(wish.until, Instant) < self.now(-self.limits.skew))
