@@ -141,6 +141,73 @@ async def test_what_a_former_generation_reserved_is_not_kept(redis_url, tmp_path
             assert await agreed(second, ledger, "A") == {"A": Level(3, 7)}
 
 
+class Between:
+    """A ledger around whose call something else happens, once."""
+
+    def __init__(self, ledger, name, when):
+        self._ledger, self._name, self._when = ledger, name, when
+        self.happens = None
+
+    def __getattr__(self, name):
+        real = getattr(self._ledger, name)
+        if name != self._name or self.happens is None:
+            return real
+
+        async def call(*given):
+            happens, self.happens = self.happens, None
+            if self._when == "before":
+                await happens()
+            answer = await real(*given)
+            if self._when == "behind":
+                await happens()
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("name", ["place", "begin", "picture"])
+@pytest.mark.parametrize("when", ["before", "behind"])
+async def test_what_happens_while_redis_is_rebuilt_is_counted_once(redis_url, tmp_path, name, when):
+    """P5, H128, H361, I27: reserved, confirmed, canceled and counted at each step of the rebuilding."""
+    async with open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        between = Between(ledger, name, when)
+        async with RedisStock(redis_url, between) as first, RedisStock(redis_url, ledger) as second:
+            await first.load({"A": 20})
+            for each in ("sold", "back", "held"):
+                await first.reserve(each, {"A": 2}, soon())
+            calls = [
+                lambda: second.reserve("new", {"A": 5}, soon()),
+                lambda: second.confirm("sold"),
+                lambda: second.cancel("back"),
+                lambda: second.set_available("A", 30),
+            ]
+
+            async def happens():
+                for call in calls:
+                    await asyncio.gather(call(), return_exceptions=True)
+
+            with plain_redis.Redis.from_url(redis_url) as client:
+                client.flushdb()
+            between.happens = happens
+            await persistently(lambda: first.levels(["A"]))
+            for call in calls:
+                await persistently(call)
+            assert between.happens is None
+            levels = (await agreed(first, ledger, "A"))["A"]
+            assert (levels.reserved, levels.sold) == (7, 2)
+            assert levels == (await agreed(second, ledger, "A"))["A"]
+
+
+async def test_a_rebuilding_whose_process_died_is_begun_again(redis_url, tmp_path):
+    """P5, H128: when nothing was heard of it for some time; until then nothing is answered."""
+    with plain_redis.Redis.from_url(redis_url) as client:
+        client.set("{stock}:rebuilding", "somebody who died", px=300)
+        async with open_both(redis_url, tmp_path) as (stock, ledger, _):
+            await stock.load({"A": 1})
+            assert await agreed(stock, ledger, "A") == {"A": Level(1)}
+            assert client.get("{stock}:rebuilding") is None
+
+
 async def test_the_ledger_has_the_last_word(redis_url, tmp_path):
     """P5, H127, H361: whatever Redis gives away, no more is answered than there is."""
     async with open_both(redis_url, tmp_path) as (stock, ledger, client):
