@@ -222,6 +222,21 @@ async def test_the_ledger_has_the_last_word(redis_url, tmp_path):
         assert await agreed(stock, ledger, "A") == {"A": Level(2, 8)}
 
 
+async def test_what_a_script_cannot_read_is_rebuilt(redis_url, tmp_path):
+    """P5, H131: it breaks off in the middle, so nothing that is there is trusted any more."""
+    async with open_both(redis_url, tmp_path) as (stock, ledger, client):
+        await stock.load({"A": 10})
+        for name in ("r1", "r2"):
+            await stock.reserve(name, {"A": 2}, soon())
+        for key, field in (("{stock}:records", "r1"), ("{stock}:items", "r:A")):
+            client.hset(key, field, "nonsense")
+            with pytest.raises(StockUnavailable):
+                await (stock.reserve("r1", {"A": 2}, soon()) if field == "r1" else stock.confirm("r2"))
+            assert (await persistently(lambda: stock.reserve("r1", {"A": 2}, soon()))).state is State.HELD
+        assert await persistently(lambda: stock.confirm("r2")) is False
+        assert await agreed(stock, ledger, "A") == {"A": Level(6, 2, 2)}
+
+
 class Away:
     """A ledger that cannot be reached while it is told so."""
 

@@ -14,13 +14,15 @@ try:
     from redis.asyncio.connection import AbstractConnection
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+    from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 except ModuleNotFoundError as missing:
     raise MissingExtra("redis is not installed.", fix="pip install 'txpatterns[redis]'") from missing
 
 Call = tuple[Script, Sequence[str], Sequence[str]]
 """A script, its keys and its arguments."""
 
+_OF_THE_SERVER = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
+"""What a server says that takes no writes now."""
 _DEFAULTS: Mapping[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 
 
@@ -106,6 +108,12 @@ class Connections:
         self.server = _of(info, "run_id")
 
 
+def is_broken_off(error: BaseException) -> bool:
+    """Whether a script has failed at what is stored, perhaps behind its first change."""
+    told = str(error)
+    return isinstance(error, ResponseError) and "user_script" in told and not any(s in told for s in _OF_THE_SERVER)
+
+
 def text(value: object) -> str:
     """Give a text that a client returns as text or as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
@@ -116,4 +124,4 @@ def _of(info: str, name: str) -> str:
     return found[1] if found else ""
 
 
-__all__ = ["Connections", "Redis", "RedisError", "text"]
+__all__ = ["Connections", "Redis", "RedisError", "is_broken_off", "text"]

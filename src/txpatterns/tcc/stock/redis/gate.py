@@ -11,7 +11,7 @@ from txpatterns.clock import Clock
 from txpatterns.errors import StockUnavailable, TxPatternsError
 from txpatterns.tcc.stock.batches import Batches
 from txpatterns.tcc.stock.ledger import Held, Ledger, Verdict
-from txpatterns.tcc.stock.redis.connections import Connections, text
+from txpatterns.tcc.stock.redis.connections import Connections, RedisError, is_broken_off, text
 from txpatterns.tcc.stock.redis.rebuilding import Keys, Rebuilding
 from txpatterns.tcc.stock.redis.scripts import Script, instant, milliseconds
 from txpatterns.text import error_line
@@ -120,7 +120,12 @@ class Gate:
             raise self._close(None)
         head = [str(generation), str(self._seen), server, self._now()]
         calls = [(script, self._keys.data, [*head, *arguments]) for script, arguments in asked]
-        answers = [[text(each) for each in answer] for answer in await self._connections.run(calls)]
+        try:
+            answers = [[text(each) for each in answer] for answer in await self._connections.run(calls)]
+        except RedisError as error:
+            if is_broken_off(error):
+                raise self.distrust(generation) from error
+            raise
         # A new connection may lead to another server, or to this one as it was some time ago.
         if self._connections.server != server or any(answer[0] in _REFUSALS for answer in answers):
             raise self._close(generation)

@@ -34,7 +34,11 @@ local function record_of(kind, til, prolonged, hold, lines)
 end
 
 local function parts_of(record)
-  return string.match(record, '^(%S+) (%S+) (%S+) (%S+) ([^\n]*)')
+  local kind, til, prolonged, hold, lines = string.match(record, '^(%S+) (%d+) (%d) (%S+) ([^\n]*)')
+  if not kind then
+    error('a record that nobody has written')
+  end
+  return kind, til, prolonged, hold, lines
 end
 
 -- Ended records go when no reservation that they answer for can still arrive in time.

@@ -1,2 +1,6 @@
 -- ARGV: 5 id.
-return {'record', number, redis.call('HGET', KEYS[3], ARGV[5]) or ''}
+local record = redis.call('HGET', KEYS[3], ARGV[5])
+if record then
+  parts_of(record)
+end
+return {'record', number, record or ''}

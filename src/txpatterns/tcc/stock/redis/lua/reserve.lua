@@ -2,6 +2,7 @@
 local id, lines, til = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local record = redis.call('HGET', KEYS[3], id)
 if record then -- before the stock is looked at: a repeat is answered as before, also when nothing is left
+  parts_of(record)
   return {'known', number, record}
 end
 local at = now()
