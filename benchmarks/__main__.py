@@ -9,11 +9,26 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, idle, ids, importing, inbox, latency, sagas, tcc, trouble, wakeup
+from benchmarks import (
+    add,
+    bursts,
+    drain,
+    endtoend,
+    idle,
+    ids,
+    importing,
+    inbox,
+    latency,
+    sagas,
+    stock,
+    tcc,
+    trouble,
+    wakeup,
+)
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
-from benchmarks.servers import Kafka, Postgres, Watchdog, fresh_database, machine
+from benchmarks.servers import Kafka, Postgres, Redis, Watchdog, fresh_database, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = (
@@ -28,6 +43,7 @@ NAMES = (
     "inbox",
     "sagas",
     "tcc",
+    "stock",
     "idle",
     "trouble",
     "kafka",
@@ -43,10 +59,8 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         yield await ids.generators(rounds)
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
-    for name, tables in (("sagas", sagas.workflows), ("tcc", tcc.transactions)):
-        for concurrency in (1, 32) if name in names else ():
-            with fresh_database(postgres) as url:
-                yield await tables(url, concurrency, rounds)
+    async for table in run_patterns(names, rounds, postgres):
+        yield table
     if kafka is not None:
         logging.getLogger("txpatterns.kafka").setLevel(logging.ERROR)  # that one copy of a partition is weak
     if "trouble" in names:
@@ -88,6 +102,32 @@ async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> 
     with fresh_database(postgres) as url:
         if "idle" in names:
             yield await idle.apps(url, rounds)
+
+
+async def run_patterns(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
+    """Run those of sagas, of TCC and of stock."""
+    for name, tables in (("sagas", sagas.workflows), ("tcc", tcc.transactions)):
+        for concurrency in (1, 32) if name in names else ():
+            with fresh_database(postgres) as url:
+                yield await tables(url, concurrency, rounds)
+    if "stock" in names:
+        async for table in run_on_redis(rounds, postgres):
+            yield table
+
+
+async def run_on_redis(rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
+    """Run those of stock."""
+    watchdog = Watchdog()
+    redis = Redis.take(watchdog)
+    try:
+        redis.start()
+        with fresh_database(postgres) as url:
+            yield await stock.in_redis(redis.url, url, rounds)
+        with fresh_database(postgres) as url:
+            yield await stock.in_postgresql(url, rounds)
+    finally:
+        redis.close()
+        watchdog.close()
 
 
 async def run_in_trouble(rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:

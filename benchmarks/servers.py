@@ -12,9 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from rig.machine import machine
 from rig.servers.kafka import Kafka, Topics
 from rig.servers.postgres import Postgres
+from rig.servers.redis import Redis
 from rig.watchdog import Watchdog
 
-__all__ = ["Kafka", "Postgres", "Topics", "Watchdog", "fresh_database", "machine"]
+__all__ = ["Kafka", "Postgres", "Redis", "Topics", "Watchdog", "fresh_database", "machine"]
 
 
 @contextmanager

