@@ -5,8 +5,9 @@ import sys
 from importlib.metadata import distribution
 
 OPTIONAL = (
-    "aiosqlite", "alembic", "asyncpg", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry", "orjson",
-    "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "stamina", "structlog", "typer", "uvicorn",
+    "aiosqlite", "alembic", "asyncpg", "cashews", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry",
+    "orjson", "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "stamina", "structlog",
+    "throttled", "typer", "uvicorn",
 )  # fmt: skip
 
 

@@ -29,7 +29,6 @@
     │   ├── SagaValueRefused         a value that would not come back from the journal as it is
     │   ├── StepFailed               what a saga's code is told of an operation that failed for good
     │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
-    │   ├── NotBegun                 what a call raises that was not made
     │   ├── SagaFailed               what who waits for a saga is told of one that did not complete
     │   ├── UnknownSaga              what who waits for a saga is told where there is none
     │   ├── NotCommitted             the same, where the transaction that starts it has not committed
@@ -39,6 +38,10 @@
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
     │   └── IdInvalid                what is no id of ours
+    ├── NotBegun                     what a call raises that was not made
+    │   ├── CircuitOpen              whoever is called is taken to be away
+    │   ├── BulkheadFull             as many calls run as may run at the same time
+    │   └── RateLimited              there were more calls than may be in that time
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -83,8 +86,13 @@ from txpatterns.errors.messages import (
     UnknownType,
     WrongDatabase,
 )
-from txpatterns.errors.sagas import (
+from txpatterns.errors.resilience import (
+    BulkheadFull,
+    CircuitOpen,
     NotBegun,
+    RateLimited,
+)
+from txpatterns.errors.sagas import (
     NotCommitted,
     SagaDiverged,
     SagaError,
@@ -109,6 +117,8 @@ __all__ = [
     "AddRefused",
     "BrokerError",
     "BrokerUnavailable",
+    "BulkheadFull",
+    "CircuitOpen",
     "ClockWrong",
     "ConfigurationError",
     "DecodeError",
@@ -129,6 +139,7 @@ __all__ = [
     "PayloadInvalid",
     "PayloadTooLarge",
     "PublishRejected",
+    "RateLimited",
     "Reject",
     "Retry",
     "SagaDefinitionError",

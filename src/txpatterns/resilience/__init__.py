@@ -1,0 +1,7 @@
+"""Calls to others that may be away, slow or overloaded: what stands in front of them, each part usable alone.
+
+Each module loads its own library, from the extra ``resilience``, and only when used:
+
+* ``txpatterns.resilience.breaker``: ``CircuitBreaker``
+* ``txpatterns.resilience.outages``: ``is_outage``
+"""

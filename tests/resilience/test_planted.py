@@ -1,0 +1,25 @@
+"""The tests of this folder are tested: each planted bug turns the one that guards against it red."""
+
+import inspect
+
+import pytest
+
+from resilience import planted
+from txpatterns.testing.clock import ManualClock
+
+RED = (Exception, pytest.fail.Exception)
+
+
+@pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.name)
+async def test_a_planted_bug_is_found(bug, monkeypatch):
+    """P4, H176: and so is pybreaker as it is, by each of its five findings."""
+    given = {"clock": ManualClock()}
+    bug.plant(monkeypatch)
+    with pytest.raises(RED):
+        await run(bug.shows, given)
+
+
+async def run(test, given):
+    found = test(**{name: given[name] for name in inspect.signature(test).parameters})
+    if inspect.isawaitable(found):
+        await found
