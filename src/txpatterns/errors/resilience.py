@@ -44,8 +44,8 @@ class BulkheadFull(NotBegun):
     fix = "Try again later, let more of them run at once (at_once=), or let callers wait longer (wait=)."
     spread = 0.25
 
-    def __init__(self, name: str, at_once: int) -> None:
-        super().__init__(f"{name}: {at_once} calls run already.")
+    def __init__(self, name: str, at_once: int, *, after: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(f"{name}: {at_once} calls run already.", after=after)
         self.name = name
 
 

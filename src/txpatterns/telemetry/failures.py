@@ -7,7 +7,7 @@ import traceback
 
 from txpatterns.causes import one_of, place_of
 from txpatterns.deadletters.moments import Dead
-from txpatterns.errors import HandlerSignal
+from txpatterns.errors import HandlerSignal, NotBegun
 from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.messages import Message
@@ -60,7 +60,7 @@ class FailureLog(Hooks):
     @on(HandlerFailed)
     def handler_failed(self, moment: HandlerFailed) -> None:
         error, consumer = moment.error, one_line(moment.consumer)
-        level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
+        level = logging.INFO if isinstance(error, (HandlerSignal, NotBegun)) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
         who = f"{one_line(line)}: {consumer}" if line else consumer
         logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(moment.message), moment.attempt, told)
@@ -73,7 +73,7 @@ class FailureLog(Hooks):
     @on(StepRaised)
     def step_raised(self, moment: StepRaised) -> None:
         error, step = moment.error, f"{one_line(moment.type)}: {one_line(moment.step)}"
-        level = logging.INFO if moment.expected or isinstance(error, HandlerSignal) else logging.WARNING
+        level = logging.INFO if moment.expected or isinstance(error, (HandlerSignal, NotBegun)) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
         who = f"{one_line(line)}: {step}" if line else step
         what = "could not be undone" if moment.undoing else "failed"
