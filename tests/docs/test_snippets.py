@@ -37,6 +37,7 @@ OURS = (
     "codecs",
     "sqlite",
     "parts",
+    "resilience/around",
     "resilience/breaker",
 )
 

@@ -8,9 +8,10 @@ from typing import Any
 import pybreaker
 import pytest
 
-from resilience import test_breaker
+from resilience import test_breaker, test_bulkhead
 from rig.planting import instead_of
 from txpatterns.resilience.breaker import Call, CircuitBreaker, State
+from txpatterns.resilience.bulkhead import Bulkhead, _Waiting
 from txpatterns.resilience.guards import Passage
 
 
@@ -112,6 +113,16 @@ def lock_held_during_the_call(patch: pytest.MonkeyPatch) -> None:
         end(self, generation, error)
 
 
+def cancelled_waiter_keeps_the_place(patch: pytest.MonkeyPatch) -> None:
+    """H344: whoever is cancelled behind the giving leaves with the place."""
+
+    @instead_of(patch, Bulkhead, Bulkhead._go)
+    def _go(self: Bulkhead, waiting: _Waiting) -> None:
+        with self._lock:
+            if not waiting.has_place:
+                self._queue.remove(waiting)
+
+
 BUGS = [
     Bug(pybreaker_by_its_defaults, test_breaker.test_a_call_that_was_made_is_never_reported_as_not_made),
     Bug(pybreaker_by_its_defaults, test_breaker.test_one_call_is_let_through_at_half_open),
@@ -124,4 +135,5 @@ BUGS = [
     Bug(cancelled_probe_keeps_the_gate, test_breaker.test_a_cancelled_probe_opens_it_again_and_frees_the_gate),
     Bug(cancelled_calls_are_failures, test_breaker.test_who_is_cancelled_counts_nothing_and_is_told_so),
     Bug(lock_held_during_the_call, test_breaker.test_callers_do_not_wait_for_each_other),
+    Bug(cancelled_waiter_keeps_the_place, test_bulkhead.test_a_place_given_to_one_who_is_cancelled_is_passed_on),
 ]

@@ -3,5 +3,7 @@
 Each module loads its own library, from the extra ``resilience``, and only when used:
 
 * ``txpatterns.resilience.breaker``: ``CircuitBreaker``
+* ``txpatterns.resilience.bulkhead``: ``Bulkhead``, which needs none
+* ``txpatterns.resilience.retrying``: ``Retrying``
 * ``txpatterns.resilience.outages``: ``is_outage``
 """

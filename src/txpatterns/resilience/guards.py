@@ -90,15 +90,8 @@ class Guard(ABC, Generic[C]):
             ConfigurationError: the function yields, so nobody knows when a call of it has ended; or, when it is
                 called, it is a ``def`` and gives something to await.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigurationError(
-                f"{_name_of(function)} yields, so nobody knows when a call of it has ended.",
-                fix="Put the block around the call itself: with breaker: ...",
-            )
-        is_awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - what it is, not whether it is there
-        )
-        guarded: Any = self._awaiting(function) if is_awaited else self._plain(function)
+        refuse_generator(function)
+        guarded: Any = self._awaiting(function) if is_awaited(function) else self._plain(function)
         wrapped: Callable[P, R] = functools.wraps(function)(guarded)
         return wrapped
 
@@ -113,7 +106,7 @@ class Guard(ABC, Generic[C]):
         def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
             with self.passing():
                 given = function(*args, **kwargs)
-                _refuse_awaitable(function, given)
+                refuse_awaitable(function, given)
                 return given
 
         return guarded
@@ -137,7 +130,22 @@ class Guard(ABC, Generic[C]):
         return passage
 
 
-def _refuse_awaitable(function: Callable[..., Any], given: object) -> None:
+def is_awaited(function: Callable[..., Any]) -> bool:
+    """Whether what a call of this gives is a coroutine."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - what it is, not whether it is there
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def refuse_generator(function: Callable[..., Any]) -> None:
+    """Refuse what goes on when its call has returned."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"{_name_of(function)} yields, so nobody knows when a call of it has ended.",
+            fix="Put the block around the call itself.",
+        )
+
+
+def refuse_awaitable(function: Callable[..., Any], given: object) -> None:
     """Refuse what would do its work behind the guard's back."""
     if not inspect.isawaitable(given):
         return
