@@ -7,7 +7,7 @@ from importlib.metadata import distribution
 OPTIONAL = (
     "aiosqlite", "alembic", "asyncpg", "cashews", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry",
     "orjson", "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "stamina", "structlog",
-    "throttled", "typer", "uvicorn",
+    "typer", "uvicorn",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Bugs to plant: each takes one guard out, and names the test that must turn red for it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -8,11 +9,13 @@ from typing import Any
 import pybreaker
 import pytest
 
-from resilience import test_breaker, test_bulkhead
+from resilience import test_breaker, test_bulkhead, test_limits
 from rig.planting import instead_of
 from txpatterns.resilience.breaker import Call, CircuitBreaker, State
 from txpatterns.resilience.bulkhead import Bulkhead, _Waiting
 from txpatterns.resilience.guards import Passage
+from txpatterns.resilience.limits import MemoryBuckets
+from txpatterns.resilience.rates import Rate
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,25 @@ def cancelled_waiter_keeps_the_place(patch: pytest.MonkeyPatch) -> None:
                 self._queue.remove(waiting)
 
 
+def parts_of_tokens_are_lost(patch: pytest.MonkeyPatch) -> None:
+    """H328: what has come in since the last call counts in whole tokens only."""
+    real = Rate.admit
+
+    @instead_of(patch, Rate, real)
+    def admit(self: Rate, missing: float, cost: int) -> float | None:
+        return real(self, math.ceil(missing / self.interval - 1e-9) * self.interval, cost)
+
+
+def a_flood_pushes_out_the_oldest(patch: pytest.MonkeyPatch) -> None:
+    """H328: memory has a bound, and a bucket that is not full is forgotten for it."""
+
+    @instead_of(patch, MemoryBuckets, MemoryBuckets._has_too_many)
+    def _has_too_many(self: MemoryBuckets, now: float) -> bool:
+        if len(self._full_at) >= self.most:
+            del self._full_at[next(iter(self._full_at))]
+        return False
+
+
 BUGS = [
     Bug(pybreaker_by_its_defaults, test_breaker.test_a_call_that_was_made_is_never_reported_as_not_made),
     Bug(pybreaker_by_its_defaults, test_breaker.test_one_call_is_let_through_at_half_open),
@@ -136,4 +158,6 @@ BUGS = [
     Bug(cancelled_calls_are_failures, test_breaker.test_who_is_cancelled_counts_nothing_and_is_told_so),
     Bug(lock_held_during_the_call, test_breaker.test_callers_do_not_wait_for_each_other),
     Bug(cancelled_waiter_keeps_the_place, test_bulkhead.test_a_place_given_to_one_who_is_cancelled_is_passed_on),
+    Bug(parts_of_tokens_are_lost, test_limits.test_a_burst_and_then_the_rate),
+    Bug(a_flood_pushes_out_the_oldest, test_limits.test_a_flood_of_keys_frees_nobody),
 ]

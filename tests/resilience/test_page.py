@@ -1,0 +1,20 @@
+"""The snippets of the pages that need a server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SNIPPETS = Path(__file__).resolve().parent.parent.parent / "docs" / "snippets" / "resilience"
+
+
+def said(name, redis_url):
+    environment = os.environ | {"REDIS_URL": redis_url}
+    ran = subprocess.run([sys.executable, SNIPPETS / name], env=environment, capture_output=True, text=True, check=True)
+    return ran.stdout
+
+
+def test_shared_limits(redis_url):
+    """H327, H328: shared_limits.py runs as shown, and without Redis as well."""
+    assert said("shared_limits.py", redis_url) == "19 more at once\n"
+    assert said("shared_limits.py", "redis://127.0.0.1:1/0") == "19 more at once\n"
