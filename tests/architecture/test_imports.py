@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import distribution
 
 OPTIONAL = (
-    "aiosqlite", "alembic", "asyncpg", "cashews", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry",
+    "aiosqlite", "alembic", "asyncpg", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry",
     "orjson", "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "stamina", "structlog",
     "typer", "uvicorn",
 )  # fmt: skip

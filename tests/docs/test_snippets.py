@@ -39,6 +39,7 @@ OURS = (
     "parts",
     "resilience/around",
     "resilience/breaker",
+    "resilience/cache",
     "resilience/limits",
 )
 

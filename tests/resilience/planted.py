@@ -1,5 +1,6 @@
 """Bugs to plant: each takes one guard out, and names the test that must turn red for it."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from typing import Any
 import pybreaker
 import pytest
 
-from resilience import test_breaker, test_bulkhead, test_limits
+from resilience import test_breaker, test_bulkhead, test_cache, test_limits
 from rig.planting import instead_of
 from txpatterns.resilience.breaker import Call, CircuitBreaker, State
 from txpatterns.resilience.bulkhead import Bulkhead, _Waiting
+from txpatterns.resilience.cache import Cache
+from txpatterns.resilience.flights import Flight, Landed
 from txpatterns.resilience.guards import Passage
 from txpatterns.resilience.limits import MemoryBuckets
+from txpatterns.resilience.questions import Flow
 from txpatterns.resilience.rates import Rate
 
 
@@ -145,6 +149,26 @@ def a_flood_pushes_out_the_oldest(patch: pytest.MonkeyPatch) -> None:
         return False
 
 
+def a_write_only_deletes(patch: pytest.MonkeyPatch) -> None:
+    """H329: as caches are mostly told of a write; what is being loaded just then comes back behind it."""
+
+    @instead_of(patch, Cache, Cache._writing)
+    def _writing(self: Cache[Any], key: str, version: int | None) -> Flow[None]:
+        yield self._entries.dropping(self._place(key))
+
+
+def who_loads_is_cancelled_for_all(patch: pytest.MonkeyPatch) -> None:
+    """H343: as in a task that all of them await."""
+    real = Flight.land
+
+    @instead_of(patch, Flight, real)
+    def land(self: Flight, landed: Landed | None) -> None:
+        if landed is None:
+            self._landed.set_exception(asyncio.CancelledError())
+        else:
+            real(self, landed)
+
+
 BUGS = [
     Bug(pybreaker_by_its_defaults, test_breaker.test_a_call_that_was_made_is_never_reported_as_not_made),
     Bug(pybreaker_by_its_defaults, test_breaker.test_one_call_is_let_through_at_half_open),
@@ -160,4 +184,6 @@ BUGS = [
     Bug(cancelled_waiter_keeps_the_place, test_bulkhead.test_a_place_given_to_one_who_is_cancelled_is_passed_on),
     Bug(parts_of_tokens_are_lost, test_limits.test_a_burst_and_then_the_rate),
     Bug(a_flood_pushes_out_the_oldest, test_limits.test_a_flood_of_keys_frees_nobody),
+    Bug(a_write_only_deletes, test_cache.test_who_has_written_reads_it_also_while_an_older_one_is_loaded),
+    Bug(who_loads_is_cancelled_for_all, test_cache.test_when_the_one_who_loads_is_cancelled_another_one_does),
 ]

@@ -175,7 +175,7 @@ async def test_redis_decides_as_memory_does(redis_url):
             memory = MemoryBuckets(clock=ManualClock())
             for _ in range(20):
                 cost = dice.randrange(1, rate.burst + 1)
-                there = await buckets.atake("calls", str(number), rate, cost)
+                there = await buckets.taking("calls", str(number), rate, cost).awaited()
                 here = memory.take("calls", str(number), rate, cost)
                 assert (there.is_allowed, there.remaining) == (here.is_allowed, here.remaining)
                 assert abs(there.retry_after - here.retry_after) < 10 * SECOND
@@ -215,7 +215,7 @@ async def test_redis_that_hangs_is_asked_once(own_redis):
     async with RedisBuckets(own_redis.url, clock=ManualClock()) as buckets:
         limit = RateLimit("calls", calls=100, per=HOUR, buckets=buckets)
         await limit.atake("a")
-        client = buckets._clients.here()
+        client = buckets.clients.here()
         ask = client.eval
         client.eval = lambda *given: (next(asked), ask(*given))[1]
         own_redis.pause()

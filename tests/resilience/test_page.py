@@ -14,6 +14,12 @@ def said(name, redis_url):
     return ran.stdout
 
 
+def test_shared_cache(redis_url):
+    """H327, H329: shared_cache.py runs as shown, and without Redis as well."""
+    assert said("shared_cache.py", redis_url) == "1.17\n"
+    assert said("shared_cache.py", "redis://127.0.0.1:1/0") == "1.17\n"
+
+
 def test_shared_limits(redis_url):
     """H327, H328: shared_limits.py runs as shown, and without Redis as well."""
     assert said("shared_limits.py", redis_url) == "19 more at once\n"

@@ -11,6 +11,7 @@ from txpatterns.checks import check_at_least
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.hooks import HookList, Hooks
 from txpatterns.resilience.moments import Limited
+from txpatterns.resilience.questions import Known, Question
 from txpatterns.resilience.rates import Rate, Taken
 
 _SWEPT = 1024
@@ -22,11 +23,8 @@ _LOOK_AGAIN = 1e6
 class Buckets(Protocol):
     """Where buckets are kept."""
 
-    def take(self, name: str, key: str, rate: Rate, cost: int) -> Taken:
-        """Take tokens out of the bucket of a key, in a thread that may wait."""
-
-    async def atake(self, name: str, key: str, rate: Rate, cost: int) -> Taken:
-        """Do what ``take`` does, in an event loop."""
+    def taking(self, name: str, key: str, rate: Rate, cost: int) -> Question[Taken]:
+        """Take tokens out of the bucket of a key."""
 
 
 class RateLimit:
@@ -63,12 +61,12 @@ class RateLimit:
             ConfigurationError: it costs more than there ever is.
         """
         self.rate.check(cost)
-        return self._told(self._buckets.take(self.name, key, self.rate, cost))
+        return self._told(self._buckets.taking(self.name, key, self.rate, cost).plain())
 
     async def atake(self, key: str, cost: int = 1) -> Taken:
         """Do what ``take`` does, in an event loop."""
         self.rate.check(cost)
-        return self._told(await self._buckets.atake(self.name, key, self.rate, cost))
+        return self._told(await self._buckets.taking(self.name, key, self.rate, cost).awaited())
 
     def _told(self, taken: Taken) -> Taken:
         if not taken.is_allowed:
@@ -107,9 +105,9 @@ class MemoryBuckets:
                 self._full_at[bucket] = now + wanted
         return Taken.of(name, rate, missing if wanted is None else wanted, cost, is_allowed=wanted is not None)
 
-    async def atake(self, name: str, key: str, rate: Rate, cost: int) -> Taken:
-        """Do the same, in an event loop."""
-        return self.take(name, key, rate, cost)
+    def taking(self, name: str, key: str, rate: Rate, cost: int) -> Question[Taken]:
+        """Do the same, as those do who have to ask for it."""
+        return Known(self.take(name, key, rate, cost))
 
     def _has_too_many(self, now: float) -> bool:
         """Whether there is no room for another one, also when those that are full again were forgotten."""

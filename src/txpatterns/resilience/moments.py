@@ -52,6 +52,27 @@ class BulkheadWasFull(Moment):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheHit(Moment):
+    """A value was known."""
+
+    cache: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMissed(Moment):
+    """A value was not known, or not a new enough one, and is loaded."""
+
+    cache: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadShared(Moment):
+    """A value was not known, and somebody was loading it already: two who want the same load it once."""
+
+    cache: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limited(Moment):
     """There were more calls under a key than may be."""
 

@@ -64,10 +64,9 @@ class RedisClients:
         if client is not None:
             client.close()
 
-    async def aclose(self) -> None:
-        """Close the connections of this event loop, and those of threads."""
+    async def close_here(self) -> None:
+        """Close the connections of this event loop."""
         with self._lock:
             client = self._of_loops.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
-        self.close()

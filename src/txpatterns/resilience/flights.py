@@ -1,0 +1,94 @@
+"""Who loads the same thing at the same time does it once: one leads, in a thread or a task, and the others wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from txpatterns.resilience.questions import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What came of a load."""
+
+    data: bytes = b""
+    version: int = 0
+    error: Exception | None = None
+
+
+class Flight(Question[Landed | None]):
+    """One load that is under way, as those see it who wait for it: None where its leader was stopped."""
+
+    def __init__(self) -> None:
+        self._landed: Future[Landed | None] = Future()
+        self._landed.set_running_or_notify_cancel()  # so that nobody who waits, and is cancelled, cancels it for all
+        self._leader = _who_this_is()
+        self.is_outdated = False
+        """Whether nobody can tell if what it brings is from before a write or behind it."""
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether to wait for it can have an end: nobody waits for themselves."""
+        return _who_this_is() != self._leader
+
+    def land(self, landed: Landed | None) -> None:
+        """Tell those who wait what came of it."""
+        self._landed.set_result(landed)
+
+    def plain(self) -> Landed | None:
+        if _in_event_loop():
+            raise WouldStandStill
+        return self._landed.result()
+
+    async def awaited(self) -> Landed | None:
+        return await asyncio.wrap_future(self._landed)
+
+
+class WouldStandStill(Exception):
+    """A thread with an event loop would wait for somebody who may need that loop."""
+
+
+class Flights:
+    """The loads that are under way, by key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: dict[str, Flight] = {}
+
+    def board(self, key: str) -> tuple[Flight, bool]:
+        """Give the flight of a key, and whether this one leads it."""
+        with self._lock:
+            found = self._by_key.get(key)
+            if found is not None:
+                return found, False
+            self._by_key[key] = flight = Flight()
+            return flight, True
+
+    def leave(self, key: str, flight: Flight) -> None:
+        """Let nobody board a flight any more."""
+        with self._lock:
+            if self._by_key.get(key) is flight:
+                del self._by_key[key]
+
+    def outdate(self, key: str, *, version_tells: bool) -> None:
+        """Something was written: what is under way may bring what was before, and nobody boards it any more."""
+        with self._lock:
+            found = self._by_key.pop(key, None)
+            if found is not None and not version_tells:
+                found.is_outdated = True
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _who_this_is() -> tuple[int, int | None]:
+    task = asyncio.current_task() if _in_event_loop() else None
+    return threading.get_ident(), None if task is None else id(task)
