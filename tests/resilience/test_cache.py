@@ -23,6 +23,8 @@ from txpatterns.resilience.questions import Loading
 from txpatterns.testing.clock import ManualClock
 
 TTL, JITTER = timedelta(minutes=15), timedelta(minutes=5)
+PATIENCE = timedelta(seconds=20)
+"""For a machine that has much else to do: a Redis that is slow is not away."""
 
 
 class Product(BaseModel):
@@ -320,7 +322,7 @@ def test_what_is_no_version_is_refused(version):
 
 async def test_redis_is_shared_and_gives_nobody_what_is_old(redis_url):
     """H329: between two processes; a value that was loaded before the write is not kept behind it."""
-    async with RedisEntries(redis_url) as one, RedisEntries(redis_url) as other:
+    async with RedisEntries(redis_url, timeout=PATIENCE) as one, RedisEntries(redis_url, timeout=PATIENCE) as other:
         here, there, store = cache_of(one), cache_of(other), Store()
         assert (await price(here, store), await price(there, store), store.loads) == (10, 10, 1)
         await here.awrote("A1", store.write())
@@ -339,7 +341,7 @@ async def test_redis_is_shared_and_gives_nobody_what_is_old(redis_url):
 
 async def test_two_processes_load_a_cold_key_at_most_twice(redis_url):
     """H343."""
-    async with RedisEntries(redis_url) as one, RedisEntries(redis_url) as other:
+    async with RedisEntries(redis_url, timeout=PATIENCE) as one, RedisEntries(redis_url, timeout=PATIENCE) as other:
         caches, store = [cache_of(one), cache_of(other)], Store()
         assert await asyncio.gather(*(price(caches[n % 2], store) for n in range(200))) == [10] * 200
         assert store.loads <= 2
@@ -349,7 +351,10 @@ async def test_two_processes_load_a_cold_key_at_most_twice(redis_url):
 
 async def test_redis_that_goes_away_in_the_middle(own_redis, clock, told):
     """H327, H329: everything is loaded meanwhile, and what was written then is known when it is back."""
-    async with RedisEntries(own_redis.url, clock=clock) as one, RedisEntries(own_redis.url) as other:
+    async with (
+        RedisEntries(own_redis.url, clock=clock, timeout=PATIENCE) as one,
+        RedisEntries(own_redis.url, timeout=PATIENCE) as other,
+    ):
         here, there, store = cache_of(one, told, "away"), cache_of(other, name="away"), Store()
         assert (await price(here, store), await price(there, store)) == (10, 10)
         own_redis.kill()

@@ -90,6 +90,12 @@ class CircuitBreaker(Guard["Call"]):
         """Whether calls are made now."""
         return self._state
 
+    @property
+    def retry_in(self) -> timedelta:
+        """How long until the next call is let through; nothing while it is closed."""
+        left = timedelta(seconds=self._until - self._clock.monotonic())
+        return _NOW if self._state is State.CLOSED else max(left, _NOW)
+
     def passing(self) -> Call:
         """Give what to enter for one call, where ``with breaker:`` cannot be left where it was entered."""
         return Call(self)

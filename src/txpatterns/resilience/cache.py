@@ -86,17 +86,23 @@ class Cache(Generic[V]):
         await arun(self._writing(key, version))
 
     def _getting(self, key: str, load: Callable[[], Any], at_least: int) -> Flow[V]:
+        floor = max(at_least, self._floors.get(key, 0))
+        entry = yield from self._known(key, floor)
+        if entry.data is None:
+            floor = max(floor, entry.floor)
+            return self._form.validate_json((yield from self._loading(key, load, floor)))
+        try:
+            value = self._form.validate_json(entry.data)
+        except ValidationError:  # of an older release of the application
+            yield self._entries.dropping(self._place(key))
+            return self._form.validate_json((yield from self._loading(key, load, floor)))
+        self.hooks.tell(CacheHit(self.name))
+        return value
+
+    def _known(self, key: str, floor: int) -> Flow[Entry]:
+        """Give what is known, without the value if it is too old."""
         entry: Entry = yield self._entries.reading(self._place(key))
-        floor = max(at_least, entry.floor, self._floors.get(key, 0))
-        if entry.data is not None and entry.version >= floor:
-            try:
-                value = self._form.validate_json(entry.data)
-            except ValidationError:  # of an older release of the application
-                yield self._entries.dropping(self._place(key))
-            else:
-                self.hooks.tell(CacheHit(self.name))
-                return value
-        return self._form.validate_json((yield from self._loading(key, load, floor)))
+        return entry.with_floor(max(floor, entry.floor))
 
     def _loading(self, key: str, load: Callable[[], Any], floor: int) -> Flow[bytes]:
         """Load, or wait for somebody who does; what they began before a write that must be seen is not enough."""
@@ -104,7 +110,7 @@ class Cache(Generic[V]):
         while True:
             flight, leads = self._flights.board(key)
             if leads:
-                return (yield from self._leading(flight, key, load))
+                return (yield from self._leading(flight, key, load, floor))
             try:
                 landed: Landed | None = (yield flight) if flight.can_be_joined else (yield Known(_ALONE))
             except WouldStandStill:
@@ -121,16 +127,22 @@ class Cache(Generic[V]):
             has_waited = True
             self._flights.leave(key, flight)
 
-    def _leading(self, flight: Flight, key: str, load: Callable[[], Any]) -> Flow[bytes]:
+    def _leading(self, flight: Flight, key: str, load: Callable[[], Any], floor: int) -> Flow[bytes]:
         landed: Landed | None = None
         try:
+            # Somebody may have loaded it between the look that missed it and the boarding.
+            entry = yield from self._known(key, floor)
+            if entry.data is not None:
+                landed = Landed(entry.data, entry.version)
+                self.hooks.tell(LoadShared(self.name))
+                return entry.data
             data, version = yield from self._encoded(load)
-            landed = Landed(data, version)
+            landed = Landed(data, version, is_new=True)
         except Exception as error:
             landed = Landed(error=error)
             raise
         finally:
-            if landed is None or landed.error is not None:
+            if landed is None or not landed.is_new:
                 self._flights.leave(key, flight)
             flight.land(landed)
         try:
@@ -144,7 +156,7 @@ class Cache(Generic[V]):
     def _encoded(self, load: Callable[[], Any]) -> Flow[tuple[bytes, int]]:
         self.hooks.tell(CacheMissed(self.name))
         value: V = yield Loading[V](load)
-        return self._form.dump_json(value), _checked(self._version(value))
+        return self._form.dump_json(value, by_alias=True, round_trip=True), _checked(self._version(value))
 
     def _writing(self, key: str, version: int | None) -> Flow[None]:
         self._flights.outdate(key, version_tells=version is not None)

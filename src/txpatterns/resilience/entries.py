@@ -24,9 +24,9 @@ class Entry:
 
     def with_floor(self, floor: int) -> Entry:
         """Know that this version was written: what is older is not good any more."""
-        if floor <= self.floor:
-            return self
-        return replace(self, floor=floor) if self.version >= floor else Entry(floor=floor)
+        if self.data is None or self.version < floor:
+            return Entry(floor=max(floor, self.floor))
+        return self if floor <= self.floor else replace(self, floor=floor)
 
     def takes(self, version: int) -> bool:
         """Whether a value of this version may take the place of what is here."""

@@ -17,6 +17,8 @@ class Landed:
     data: bytes = b""
     version: int = 0
     error: Exception | None = None
+    is_new: bool = False
+    """Whether it was loaded, and is being kept."""
 
 
 class Flight(Question[Landed | None]):

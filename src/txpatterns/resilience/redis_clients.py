@@ -20,6 +20,8 @@ except ImportError as missing:
     raise MissingExtra("redis is not installed.", fix="pip install 'txpatterns[resilience]'") from missing
 
 _CONNECTIONS = 16
+_TURNS = 4
+"""How many time-outs of others somebody waits for a connection."""
 
 AWAY = (redis.RedisError, OSError, TimeoutError)
 """What is raised when Redis is not there, or does not do what it is asked for."""
@@ -33,7 +35,7 @@ class RedisClients:
         seconds = timeout.total_seconds()
         # A crowd shares a few connections: to open one for each of them takes longer than all their questions.
         self._options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-        self._options |= {"timeout": seconds, "max_connections": _CONNECTIONS}
+        self._options |= {"timeout": _TURNS * seconds, "max_connections": _CONNECTIONS}
         self._lock = threading.Lock()
         self._plain: redis.Redis | None = None
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
