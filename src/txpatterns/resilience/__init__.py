@@ -7,5 +7,6 @@ Each module loads its own library, from the extra ``resilience``, and only when 
 * ``txpatterns.resilience.retrying``: ``Retrying``
 * ``txpatterns.resilience.limits``: ``RateLimit``, which needs none; ``limits_redis``: ``RedisBuckets``
 * ``txpatterns.resilience.cache``: ``Cache``, which needs none; ``entries_redis``: ``RedisEntries``
+* ``txpatterns.resilience.shared``: ``SharedBreakers``
 * ``txpatterns.resilience.outages``: ``is_outage``
 """

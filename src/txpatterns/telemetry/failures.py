@@ -12,6 +12,7 @@ from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Published, PublishFailed, TopicPostponed, TopicResumed
+from txpatterns.resilience.moments import CircuitClosed, CircuitOpened
 from txpatterns.runtime.moments import BrokerAway
 from txpatterns.sagas.moments import SagaNeedsAttention, StepRaised
 from txpatterns.text import error_line, one_line
@@ -51,6 +52,15 @@ class FailureLog(Hooks):
     @on(TopicResumed)
     def topic_resumed(self, moment: TopicResumed) -> None:
         logger.warning("%s takes messages again", one_line(moment.topic))
+
+    @on(CircuitOpened)
+    def circuit_opened(self, moment: CircuitOpened) -> None:
+        why = "another process says so" if moment.error is None else error_line(moment.error)
+        logger.warning("%s is taken to be away, calls wait for %s: %s", one_line(moment.breaker), moment.open_for, why)
+
+    @on(CircuitClosed)
+    def circuit_closed(self, moment: CircuitClosed) -> None:
+        logger.warning("%s answers again", one_line(moment.breaker))
 
     @on(PublishFailed)
     def publish_failed(self, moment: PublishFailed) -> None:
