@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, sagas, trouble, wakeup
+from benchmarks import add, bursts, drain, endtoend, idle, importing, inbox, latency, resilience, sagas, trouble, wakeup
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
@@ -18,6 +18,7 @@ from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = (
     "import",
+    "resilience",
     "add",
     "bulk",
     "wakeup",
@@ -35,8 +36,8 @@ NAMES = (
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
     """Run the benchmarks of these names, each on an empty database."""
-    if "import" in names:
-        yield await importing.package(rounds)
+    async for table in run_alone(names, rounds):
+        yield table
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
     if "sagas" in names:
@@ -55,6 +56,15 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         with fresh_database(postgres) as url, kafka.topics() as topics:
             topic = topics.create("packing", partitions=6)
             yield await endtoend.to_inbox(url, kafka.bootstrap, topic, rounds)
+
+
+async def run_alone(names: list[str], rounds: int) -> AsyncIterator[Table]:
+    """Run those that need no server."""
+    if "import" in names:
+        yield await importing.package(rounds)
+    if "resilience" in names:
+        for guard in (resilience.breakers, resilience.limits, resilience.caches):
+            yield await guard(rounds)
 
 
 async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:

@@ -163,10 +163,8 @@ def who_loads_is_cancelled_for_all(patch: pytest.MonkeyPatch) -> None:
 
     @instead_of(patch, Flight, real)
     def land(self: Flight, landed: Landed | None) -> None:
-        if landed is None:
-            self._landed.set_exception(asyncio.CancelledError())
-        else:
-            real(self, landed)
+        stopped: Any = asyncio.CancelledError()
+        real(self, landed or Landed(error=stopped))
 
 
 BUGS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from txpatterns.resilience.questions import Question
@@ -26,7 +27,9 @@ class Flight(Question[Landed | None]):
 
     def __init__(self) -> None:
         self._landed: Future[Landed | None] = Future()
-        self._landed.set_running_or_notify_cancel()  # so that nobody who waits, and is cancelled, cancels it for all
+        self._lock = threading.Lock()
+        self._loops: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
+        """Who is told in each event loop, once for all who wait there."""
         self._leader = _who_this_is()
         self.is_outdated = False
         """Whether nobody can tell if what it brings is from before a write or behind it."""
@@ -38,7 +41,12 @@ class Flight(Question[Landed | None]):
 
     def land(self, landed: Landed | None) -> None:
         """Tell those who wait what came of it."""
-        self._landed.set_result(landed)
+        with self._lock:
+            self._landed.set_result(landed)
+            loops = list(self._loops.items())
+        for loop, event in loops:
+            with suppress(RuntimeError):  # it is closed, and nobody waits there any more
+                loop.call_soon_threadsafe(event.set)
 
     def plain(self) -> Landed | None:
         if _in_event_loop():
@@ -46,7 +54,12 @@ class Flight(Question[Landed | None]):
         return self._landed.result()
 
     async def awaited(self) -> Landed | None:
-        return await asyncio.wrap_future(self._landed)
+        with self._lock:
+            has_landed = self._landed.done()
+            event = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Event())
+        if not has_landed:
+            await event.wait()
+        return self._landed.result()
 
 
 class WouldStandStill(Exception):

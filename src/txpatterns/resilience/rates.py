@@ -7,7 +7,7 @@ enough, follows from that; whether it is looked at often or seldom makes no diff
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from txpatterns.checks import INSTANT, check_at_least
@@ -26,20 +26,16 @@ class Rate:
     calls: int
     per: timedelta
     burst: int
+    interval: float = field(init=False, repr=False, compare=False)
+    """Microseconds until there is another token."""
+    most: float = field(init=False, repr=False, compare=False)
+    """Microseconds until an empty bucket is full."""
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "calls", "burst")
         check_at_least(INSTANT, self, "per")
-
-    @property
-    def interval(self) -> float:
-        """Microseconds until there is another token."""
-        return self.per / _ONE / self.calls
-
-    @property
-    def most(self) -> float:
-        """Microseconds until an empty bucket is full."""
-        return self.burst * self.interval
+        object.__setattr__(self, "interval", self.per / _ONE / self.calls)
+        object.__setattr__(self, "most", self.burst * self.interval)
 
     def check(self, cost: int) -> None:
         """Refuse what the fullest bucket has not. Raises ConfigurationError."""
