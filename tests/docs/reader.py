@@ -25,6 +25,7 @@ LESSONS = {
     "tutorial/survive-a-kill.md": 8,
     "tutorial/handlers-and-retries.md": 1,
     "tutorial/first-saga.md": 12,
+    "tutorial/breaker.md": 2,
     "how-to/change-a-running-saga.md": 3,
     "how-to/saga-needs-you.md": 6,
 }

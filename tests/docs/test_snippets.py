@@ -17,7 +17,11 @@ ELSEWHERE = {
     "telemetry.py": "tests/telemetry/test_page.py",
     "tutorial/orders.py": "test_tutorial.py",
     "tutorial/parcels.py": "test_tutorial.py",
+    "tutorial/pickups.py": "test_tutorial.py",
     "tutorial/trips.py": "test_tutorial.py",
+    "resilience/shared_breakers.py": "tests/resilience/test_page.py",
+    "resilience/shared_cache.py": "tests/resilience/test_page.py",
+    "resilience/shared_limits.py": "tests/resilience/test_page.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
 }
