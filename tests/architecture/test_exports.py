@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import txpatterns
-from txpatterns import sagas
+from txpatterns import resilience, sagas
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
 MOST_NAMES = 25
@@ -29,6 +29,11 @@ def test_the_reference_names_exactly_what_is_exported():
 def test_the_reference_names_all_of_sagas():
     """What `txpatterns.sagas` exports, too: it is what everybody needs who writes one."""
     assert listed("txpatterns.sagas") == set(sagas.__all__)
+
+
+def test_the_reference_names_all_of_resilience():
+    """And what `txpatterns.resilience` exports."""
+    assert listed("txpatterns.resilience") == set(resilience.__all__)
 
 
 def listed(package: str) -> set[str]:

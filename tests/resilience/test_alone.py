@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from txpatterns import resilience
+
 NEEDS = {
     "breaker": "pybreaker",
     "retrying": "stamina",
@@ -35,6 +37,15 @@ def test_what_needs_no_library_does_without():
     """H176: a bulkhead, a limit and a cache in memory."""
     imports = "; ".join(f"import txpatterns.resilience.{module}" for module in NEEDS_NOTHING)
     run(f"import sys; {BLOCKED}; {imports}")
+
+
+def test_every_name_of_the_package_is_there_and_loads_no_other_part():
+    """H176: a name is looked up when it is asked for."""
+    for name in resilience.__all__:
+        assert getattr(resilience, name).__module__.startswith("txpatterns.resilience.")
+    with pytest.raises(AttributeError, match="Breakers"):
+        resilience.Breakers  # noqa: B018 - asking for it is the test
+    run(f"import sys; {BLOCKED}; from txpatterns.resilience import Bulkhead, Cache, RateLimit, is_outage")
 
 
 @pytest.mark.parametrize("module", ["txpatterns.telemetry.failures", "txpatterns.sagas"])

@@ -1,9 +1,7 @@
 import asyncio
 from datetime import timedelta
 
-from txpatterns.resilience.breaker import CircuitBreaker
-from txpatterns.resilience.bulkhead import Bulkhead
-from txpatterns.resilience.retrying import Retrying
+from txpatterns.resilience import Bulkhead, CircuitBreaker, Retrying
 
 bank = CircuitBreaker("bank")
 places = Bulkhead("bank", at_once=20, wait=timedelta(seconds=1))

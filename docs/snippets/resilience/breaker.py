@@ -3,7 +3,7 @@ import asyncio
 from datetime import timedelta
 
 from txpatterns.errors import CircuitOpen
-from txpatterns.resilience.breaker import CircuitBreaker
+from txpatterns.resilience import CircuitBreaker
 
 bank = CircuitBreaker("bank", failures=3, open_for=timedelta(seconds=30))
 

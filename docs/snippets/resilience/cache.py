@@ -2,7 +2,7 @@ import asyncio
 
 from pydantic import BaseModel
 
-from txpatterns.resilience.cache import Cache
+from txpatterns.resilience import Cache
 
 
 class Product(BaseModel):

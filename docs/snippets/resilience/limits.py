@@ -1,7 +1,7 @@
 # --8<-- [start:limit]
 from datetime import timedelta
 
-from txpatterns.resilience.limits import RateLimit
+from txpatterns.resilience import RateLimit
 
 logins = RateLimit("login", calls=10, per=timedelta(minutes=1), burst=3)
 

@@ -1,8 +1,7 @@
 import os
 from datetime import timedelta
 
-from txpatterns.resilience.breaker import CircuitBreaker
-from txpatterns.resilience.shared import SharedBreakers
+from txpatterns.resilience import CircuitBreaker, SharedBreakers
 
 bank = CircuitBreaker("bank", failures=5, open_for=timedelta(seconds=30))
 post = CircuitBreaker("post")

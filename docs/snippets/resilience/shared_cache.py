@@ -1,8 +1,7 @@
 import asyncio
 import os
 
-from txpatterns.resilience.cache import Cache
-from txpatterns.resilience.entries_redis import RedisEntries
+from txpatterns.resilience import Cache, RedisEntries
 
 
 async def rate() -> float:

@@ -2,8 +2,7 @@ import asyncio
 import os
 from datetime import timedelta
 
-from txpatterns.resilience.limits import RateLimit
-from txpatterns.resilience.limits_redis import RedisBuckets
+from txpatterns.resilience import RateLimit, RedisBuckets
 
 
 async def main() -> None:

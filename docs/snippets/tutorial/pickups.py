@@ -6,7 +6,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from txpatterns import App, Event, FailurePolicies, FailurePolicy, RetryLadder, Transaction
 from txpatterns.deadletters.schema import dead_letter_table
-from txpatterns.resilience.breaker import CircuitBreaker
+from txpatterns.resilience import CircuitBreaker
 
 
 class Base(DeclarativeBase): ...
