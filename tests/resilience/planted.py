@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from rig.planting import instead_of
 from txpatterns.resilience.breaker import Call, CircuitBreaker, State
 from txpatterns.resilience.bulkhead import Bulkhead, _Waiting
 from txpatterns.resilience.cache import Cache
+from txpatterns.resilience.entries_redis import RedisEntries
 from txpatterns.resilience.flights import Flight, Landed
 from txpatterns.resilience.guards import Passage
 from txpatterns.resilience.limits import MemoryBuckets
@@ -167,6 +169,14 @@ def who_loads_is_cancelled_for_all(patch: pytest.MonkeyPatch) -> None:
         real(self, landed or Landed(error=stopped))
 
 
+def what_was_written_meanwhile_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """H327, H329: Redis is away when it is told of a write, and nobody tells it later."""
+
+    @instead_of(patch, RedisEntries, RedisEntries._owe)
+    def _owe(self: RedisEntries, written: dict[str, tuple[int, timedelta]]) -> None:
+        return
+
+
 BUGS = [
     Bug(pybreaker_by_its_defaults, test_breaker.test_a_call_that_was_made_is_never_reported_as_not_made),
     Bug(pybreaker_by_its_defaults, test_breaker.test_one_call_is_let_through_at_half_open),
@@ -184,4 +194,5 @@ BUGS = [
     Bug(a_flood_pushes_out_the_oldest, test_limits.test_a_flood_of_keys_frees_nobody),
     Bug(a_write_only_deletes, test_cache.test_who_has_written_reads_it_also_while_an_older_one_is_loaded),
     Bug(who_loads_is_cancelled_for_all, test_cache.test_when_the_one_who_loads_is_cancelled_another_one_does),
+    Bug(what_was_written_meanwhile_is_forgotten, test_cache.test_redis_that_goes_away_in_the_middle),
 ]

@@ -11,7 +11,7 @@ import redis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from txpatterns.errors import ConfigurationError
 from txpatterns.hooks import Hooks, on
@@ -301,6 +301,20 @@ async def test_the_times_are_spread(clock):
     loads = store.loads
     await cache.aget("1", store.load)
     assert store.loads == loads + 1
+
+
+async def test_what_is_kept_is_written_as_it_is_read():
+    """H329: by a field's alias, and what is loaded comes as what is known would."""
+
+    class Priced(BaseModel):
+        price: int = Field(alias="amount")
+        tags: tuple[str, ...] = ()
+
+    async def load():
+        return Priced(amount=10, tags=["new"])
+
+    cache = Cache("priced", Priced)
+    assert await cache.aget("A1", load) == await cache.aget("A1", load) == Priced(amount=10, tags=("new",))
 
 
 async def test_what_an_older_release_has_kept_is_loaded_anew():

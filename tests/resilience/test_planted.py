@@ -6,15 +6,18 @@ import inspect
 import pytest
 
 from resilience import planted
+from resilience.test_cache import Told
 from txpatterns.testing.clock import ManualClock
 
 RED = (Exception, asyncio.CancelledError, pytest.fail.Exception)
 
 
 @pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.name)
-async def test_a_planted_bug_is_found(bug, monkeypatch):
+async def test_a_planted_bug_is_found(bug, monkeypatch, request):
     """P4, H176, H328, H329, H343, H344: and so is pybreaker as it is, by each of its five findings."""
-    given = {"clock": ManualClock()}
+    given = {"clock": ManualClock(), "told": Told()}
+    if "own_redis" in inspect.signature(bug.shows).parameters:
+        given["own_redis"] = request.getfixturevalue("own_redis")
     bug.plant(monkeypatch)
     with pytest.raises(RED):
         await run(bug.shows, given)

@@ -67,7 +67,7 @@ def test_a_breaker_is_told_when_it_opens_and_closes(told):
     log.tell(CircuitClosed("bank"))
     assert [text for _, text in told()] == [
         "bank\\n is taken to be away, calls wait for 0:00:30: TimeoutError: no",
-        "post is taken to be away, calls wait for 0:00:30: another process says so",
+        "post is taken to be away, calls wait for 0:00:30: a person or another process says so",
         "bank answers again",
     ]
 

@@ -17,11 +17,11 @@ class CircuitChanged(Moment):
 
 @dataclass(frozen=True, slots=True)
 class CircuitOpened(CircuitChanged):
-    """Calls are not made any more, for that long; ``told`` says that another process has found out why."""
+    """Calls are not made any more, for that long; ``told`` says that a person or another process has said so."""
 
     open_for: timedelta
     error: BaseException | None = None
-    """What the last call raised; none where a probe did not end, or another process has told."""
+    """What the last call raised; none where it was told."""
     told: bool = False
 
 
@@ -32,7 +32,7 @@ class CircuitHalfOpened(CircuitChanged):
 
 @dataclass(frozen=True, slots=True)
 class CircuitClosed(CircuitChanged):
-    """Calls are made again; ``told`` says that another process has found out that they can be."""
+    """Calls are made again; ``told`` says that a person or another process has said so."""
 
     told: bool = False
 

@@ -55,7 +55,7 @@ class FailureLog(Hooks):
 
     @on(CircuitOpened)
     def circuit_opened(self, moment: CircuitOpened) -> None:
-        why = "another process says so" if moment.error is None else error_line(moment.error)
+        why = "a person or another process says so" if moment.error is None else error_line(moment.error)
         logger.warning("%s is taken to be away, calls wait for %s: %s", one_line(moment.breaker), moment.open_for, why)
 
     @on(CircuitClosed)
