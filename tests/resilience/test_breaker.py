@@ -6,8 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from urllib.error import HTTPError, URLError
 
+import httpx
 import pytest
+import redis.exceptions
 
 from txpatterns.errors import BulkheadFull, CircuitOpen, ConfigurationError, NotBegun, Reject
 from txpatterns.hooks import Hooks, on
@@ -254,6 +257,19 @@ class Answered(Exception):
         self.response = Response(status)
 
 
+class OfBotocore(Exception):
+    def __init__(self, status):
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class OfGrpc(Exception):
+    def __init__(self, name):
+        self.name = name
+
+    def code(self):
+        return self
+
+
 @pytest.mark.parametrize(
     ("error", "counts"),
     [
@@ -262,6 +278,17 @@ class Answered(Exception):
         (Answered(503), True),
         (Answered(429), True),
         (Answered(404), False),
+        (OfBotocore(503), True),
+        (OfBotocore(400), False),
+        (URLError(ConnectionRefusedError()), True),
+        (HTTPError("http://bank", 502, "", None, None), True),
+        (HTTPError("http://bank", 404, "", None, None), False),
+        (OfGrpc("UNAVAILABLE"), True),
+        (OfGrpc("NOT_FOUND"), False),
+        (httpx.ConnectTimeout("slow"), True),
+        (httpx.RemoteProtocolError("gone"), True),
+        (httpx.UnsupportedProtocol("ftp"), False),
+        (redis.exceptions.ConnectionError(), True),
         (Answered(200), False),
         (wrapped(TimeoutError()), True),
         (ExceptionGroup("", [ValueError(), ConnectionResetError()]), True),

@@ -30,6 +30,7 @@ _OF_CLIENTS = frozenset(
         "httpx2": ("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError"),
         "httpcore": ("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError"),
         "requests.exceptions": ("ConnectionError", "Timeout", "ChunkedEncodingError"),
+        "urllib.error": ("URLError",),
         "urllib3.exceptions": ("TimeoutError", "NewConnectionError", "ProtocolError", "MaxRetryError"),
         "aiohttp.client_exceptions": ("ClientConnectionError", "ClientPayloadError"),
         "redis.exceptions": ("ConnectionError", "TimeoutError"),
@@ -38,6 +39,7 @@ _OF_CLIENTS = frozenset(
     for name in names
 )
 _OF_GRPC = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN"})
+_STATUSES = ("status_code", "status", "http_status")
 _TOO_MANY = 429
 _OWN_FAULTS = range(500, 600)
 _MOST = 100
@@ -48,9 +50,9 @@ def is_outage(error: BaseException) -> bool:
     """Whether an error says that whoever was called is away, or overloaded: what a breaker should count.
 
     That are broken connections, names that do not resolve, time-outs, the HTTP statuses 5xx and 429, and of gRPC what
-    means the same: of the standard library and of httpx, requests, urllib3, aiohttp, redis, botocore and grpc. It may
-    stand inside of what is raised: in a group, or behind ``raise … from``. A ``Reject`` is an answer, whatever
-    it was raised from.
+    means the same: of the standard library, with urllib, and of httpx, requests, urllib3, aiohttp, redis, botocore and
+    grpc. It may stand inside of what is raised: in a group, or behind ``raise … from``. A ``Reject`` is an answer,
+    whatever it was raised from.
     """
     found = list(_meant(error))
     return not any(isinstance(each, HandlerSignal) for each in found) and any(map(_says_so, found))
@@ -83,8 +85,11 @@ def _says_so(error: BaseException) -> bool:
 def _status_of(error: BaseException) -> int | None:
     """Give the status of an HTTP answer, by the names that the clients have for it."""
     response = getattr(error, "response", None)
-    places = ((response, "status_code"), (response, "status"), (error, "status_code"), (error, "status"))
-    found = (getattr(place, name, None) for place, name in places)
+    if isinstance(response, dict):  # botocore's
+        metadata = response.get("ResponseMetadata")
+        status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+        return status if isinstance(status, int) else None
+    found = (getattr(place, name, None) for place in (response, error) for name in _STATUSES)
     return next((each for each in found if isinstance(each, int)), None)
 
 
