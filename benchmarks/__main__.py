@@ -19,6 +19,7 @@ from benchmarks import (
     importing,
     inbox,
     latency,
+    resilience,
     sagas,
     stock,
     tcc,
@@ -34,6 +35,7 @@ from txpatterns.brokers.kafka import KafkaBroker
 NAMES = (
     "import",
     "ids",
+    "resilience",
     "add",
     "bulk",
     "wakeup",
@@ -53,10 +55,8 @@ NAMES = (
 
 async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:
     """Run the benchmarks of these names, each on an empty database."""
-    if "import" in names:
-        yield await importing.package(rounds)
-    if "ids" in names:
-        yield await ids.generators(rounds)
+    async for table in run_alone(names, rounds):
+        yield table
     async for table in run_on_postgres(names, rounds, postgres):
         yield table
     async for table in run_patterns(names, rounds, postgres):
@@ -73,6 +73,17 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         with fresh_database(postgres) as url, kafka.topics() as topics:
             topic = topics.create("packing", partitions=6)
             yield await endtoend.to_inbox(url, kafka.bootstrap, topic, rounds)
+
+
+async def run_alone(names: list[str], rounds: int) -> AsyncIterator[Table]:
+    """Run those that need no server."""
+    if "import" in names:
+        yield await importing.package(rounds)
+    if "ids" in names:
+        yield await ids.generators(rounds)
+    if "resilience" in names:
+        for guard in (resilience.breakers, resilience.limits, resilience.caches):
+            yield await guard(rounds)
 
 
 async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from random import Random
 
 from txpatterns.causes import cause_of, members_of
-from txpatterns.errors import ConfigurationError, HandlerSignal, Reject, Retry
+from txpatterns.errors import ConfigurationError, HandlerSignal, NotBegun, Reject, Retry
 
 LONGEST_WAIT = timedelta(days=36_500)
 """Later moments do not fit into every database."""
@@ -101,6 +101,8 @@ class Again:
     """The message gets another attempt after this time."""
 
     after: timedelta
+    counts: bool = True
+    """Whether the attempt that failed counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,20 @@ class FailureRules:
     def names(self, error: BaseException) -> bool:
         """Whether it is said what to do about this very kind of error, not only about all kinds."""
         kinds = tuple(kind for kind in (*self.permanent, *self.ladders) if kind not in _CATCH_ALL)
-        return isinstance(error, (HandlerSignal, *kinds))
+        return isinstance(error, (HandlerSignal, NotBegun, *kinds))
+
+    def ends(self, error: BaseException) -> bool:
+        """Whether no further attempt is made after this error."""
+        kinds = self.permanent
+        if isinstance(error, NotBegun):  # of all errors it is the one that says nothing about the message
+            kinds = tuple(kind for kind in kinds if kind not in _CATCH_ALL)
+        return isinstance(error, kinds) and not isinstance(error, Retry)
+
+    def lets_wait(self, error: BaseException) -> bool:
+        """Whether an error says that something was not begun, and nothing else is said about such errors."""
+        return isinstance(error, NotBegun) and not any(
+            kind in self.ladders for kind in type(error).__mro__ if kind not in _CATCH_ALL
+        )
 
 
 def decide(
@@ -173,18 +188,27 @@ def decide(
     What a handler means may stand inside of what it raises. Of each member of an exception group, and of what
     ``raise … from`` puts another error around, the outermost error decides that the rules name or that is a signal;
     without any, the error itself. An error that was merely being handled when another one came decides nothing. Where
-    several decide, one that ends the message wins, otherwise the longest wait.
+    several decide, one that ends the message wins, otherwise the longest wait. Where all of it says that a call was not
+    even begun, as behind an open circuit breaker, the attempt does not count.
     """
     deciding = list(_named(error, rules, set())) or [error]
     if any(isinstance(each, Reject) for each in deciding):
         return Dead("rejected")
-    if any(isinstance(each, rules.permanent) and not isinstance(each, Retry) for each in deciding):
+    if any(map(rules.ends, deciding)):
         return Dead("permanent")
+    if all(map(rules.lets_wait, deciding)) and len(members_of(error)) <= len(deciding):
+        return Again(max(spread(each, random) for each in deciding if isinstance(each, NotBegun)), counts=False)
     waits = [_wait_of(each, rules.ladder_of(each, ladder).delay(attempts, random)) for each in deciding]
     return max((Again(wait) for wait in waits if wait is not None), key=lambda again: again.after, default=_EXHAUSTED)
 
 
 _EXHAUSTED = Dead("exhausted")
+
+
+def spread(error: NotBegun, random: Random) -> timedelta:
+    """Say how long to wait before something is begun that was not: not all at the same moment."""
+    after = min(max(error.after, timedelta(0)), LONGEST_WAIT)
+    return min(after * (1 + random.random() * error.spread), LONGEST_WAIT)
 
 
 def _wait_of(error: BaseException, by_ladder: timedelta | None) -> timedelta | None:

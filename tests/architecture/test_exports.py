@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import txpatterns
-from txpatterns import ids, sagas
+from txpatterns import ids, resilience, sagas
 from txpatterns.tcc import stock
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "python.md"
@@ -40,6 +40,11 @@ def test_the_reference_names_all_of_ids():
 def test_the_reference_names_all_of_stock():
     """What `txpatterns.tcc.stock` exports, too."""
     assert listed("txpatterns.tcc.stock") == set(stock.__all__)
+
+
+def test_the_reference_names_all_of_resilience():
+    """And what `txpatterns.resilience` exports."""
+    assert listed("txpatterns.resilience") == set(resilience.__all__)
 
 
 def listed(package: str) -> set[str]:

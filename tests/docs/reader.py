@@ -26,6 +26,7 @@ LESSONS = {
     "tutorial/handlers-and-retries.md": 1,
     "tutorial/first-saga.md": 12,
     "tutorial/reserve-confirm-cancel.md": 8,
+    "tutorial/breaker.md": 2,
     "how-to/change-a-running-saga.md": 3,
     "how-to/saga-needs-you.md": 6,
 }

@@ -18,7 +18,11 @@ ELSEWHERE = {
     "tutorial/orders.py": "test_tutorial.py",
     "tutorial/parcels.py": "test_tutorial.py",
     "tutorial/tickets.py": "test_tutorial.py",
+    "tutorial/pickups.py": "test_tutorial.py",
     "tutorial/trips.py": "test_tutorial.py",
+    "resilience/shared_breakers.py": "tests/resilience/test_page.py",
+    "resilience/shared_cache.py": "tests/resilience/test_page.py",
+    "resilience/shared_limits.py": "tests/resilience/test_page.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
     "stock_redis.py": "test_snippets.py",
@@ -44,6 +48,10 @@ OURS = (
     "sqlite",
     "parts",
     "stock",
+    "resilience/around",
+    "resilience/breaker",
+    "resilience/cache",
+    "resilience/limits",
 )
 
 

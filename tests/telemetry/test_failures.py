@@ -7,10 +7,11 @@ import pytest
 
 from txpatterns import App, Retry
 from txpatterns.deadletters.moments import Dead
-from txpatterns.errors import BrokerUnavailable, PublishRejected
+from txpatterns.errors import BrokerUnavailable, NotBegun, PublishRejected
 from txpatterns.hooks import HookList
 from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.outbox.moments import Published, PublishFailed
+from txpatterns.resilience.moments import CallRefused, CircuitClosed, CircuitOpened
 from txpatterns.runtime.moments import BrokerAway
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.telemetry.logs import LoggingHooks
@@ -55,6 +56,26 @@ def test_an_outage_is_told_once(make, told):
         "the broker cannot be reached, messages wait",
         "the broker is back",
     ]
+
+
+def test_a_breaker_is_told_when_it_opens_and_closes(told):
+    """H176: with why, and on one line; who is refused meanwhile is no line."""
+    log = HookList([FailureLog()])
+    log.tell(CircuitOpened("bank\n", timedelta(seconds=30), TimeoutError("no\nanswer")))
+    log.tell(CircuitOpened("post", timedelta(seconds=30), told=True))
+    log.tell(CallRefused("bank"))
+    log.tell(CircuitClosed("bank"))
+    assert [text for _, text in told()] == [
+        "bank\\n is taken to be away, calls wait for 0:00:30: TimeoutError: no",
+        "post is taken to be away, calls wait for 0:00:30: a person or another process says so",
+        "bank answers again",
+    ]
+
+
+def test_a_call_that_was_not_made_is_no_warning(make, told):
+    """H176: an open breaker refuses every message that comes, and is told of once."""
+    HookList([FailureLog()]).tell(HandlerFailed(make(), "packing", NotBegun(), 1))
+    assert told() == []
 
 
 @pytest.mark.parametrize(

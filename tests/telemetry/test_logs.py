@@ -13,6 +13,7 @@ from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import HookList
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
 from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing
+from txpatterns.resilience.moments import CircuitClosed, CircuitHalfOpened, CircuitOpened
 from txpatterns.runtime.moments import BrokerAway, Idle, Ownership
 from txpatterns.telemetry.logging_setup import configure_logging
 from txpatterns.telemetry.logs import LoggingHooks
@@ -174,6 +175,20 @@ def test_levels_tell_what_needs_a_look(lines, make):
         ("error", "message became a dead letter"),
         ("info", "buckets owned"),
     ]
+
+
+def test_a_breaker_is_told_of(lines):
+    """H176: opened with why, half-open and closed, each on one line."""
+    hooks = HookList([LoggingHooks()])
+    hooks.tell(CircuitOpened("bank", timedelta(seconds=30), TimeoutError("no\nanswer")))
+    hooks.tell(CircuitHalfOpened("bank"))
+    hooks.tell(CircuitClosed("bank", told=True))
+    assert [(line["level"], line["event"], line["breaker"]) for line in lines()] == [
+        ("warning", "circuit opened", "bank"),
+        ("info", "circuit half-open, one call is let through", "bank"),
+        ("info", "circuit closed", "bank"),
+    ]
+    assert lines()[0]["error"] == "TimeoutError: no"
 
 
 def test_an_outage_is_told_once(lines, make):

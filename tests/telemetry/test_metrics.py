@@ -10,6 +10,17 @@ from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import HookList
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling
 from txpatterns.outbox.moments import Added, Published, PublishFailed
+from txpatterns.resilience.moments import (
+    BulkheadWasFull,
+    CacheHit,
+    CacheMissed,
+    CallRefused,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    Limited,
+    LoadShared,
+)
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
@@ -45,6 +56,35 @@ def test_everything_that_happens_is_counted(hooks, metrics, make):
     assert metrics.values("txpatterns.handler.failures") == {(consumer, ("error", "KeyError"), topic): 1}
     assert metrics.values("txpatterns.dead_letters") == {(consumer, topic): 1, (("topic", "stock"),): 1}
     assert metrics.values("txpatterns.buckets.owned") == {(("scope", "outbox"),): 128}
+
+
+def test_guards_of_calls_are_counted(hooks, metrics):
+    """H176, H328, H343: openings, refusals by their reason, and what came of a cache; a breaker is a lamp."""
+    for moment in (
+        CircuitOpened("bank", timedelta(seconds=30), TimeoutError()),
+        CircuitOpened("post", timedelta(seconds=30)),
+        CallRefused("bank"),
+        BulkheadWasFull("bank"),
+        Limited("login"),
+        CircuitHalfOpened("bank"),
+        CircuitClosed("bank"),
+        CacheHit("product"),
+        CacheMissed("product"),
+        LoadShared("product"),
+        LoadShared("product"),
+    ):
+        hooks.tell(moment)
+    bank, post = (("breaker", "bank"),), (("breaker", "post"),)
+    assert metrics.values("txpatterns.breaker.opened") == {bank: 1, post: 1}
+    assert metrics.values("txpatterns.breaker.open") == {bank: 0, post: 1}
+    assert metrics.values("txpatterns.calls.refused") == {
+        (("guard", "bank"), ("reason", "open")): 1,
+        (("guard", "bank"), ("reason", "full")): 1,
+        (("guard", "login"), ("reason", "limited")): 1,
+    }
+    cache = ("cache", "product")
+    results = {(cache, ("result", "hit")): 1, (cache, ("result", "miss")): 1, (cache, ("result", "shared")): 2}
+    assert metrics.values("txpatterns.cache.requests") == results
 
 
 def test_the_age_at_publication_is_in_seconds(hooks, metrics, make):
@@ -164,4 +204,6 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     hooks.tell(TccNeedsAttention("1", "stock", "x"))
     hooks.tell(Ownership("outbox", 1))
     hooks.tell(DepthsSeen(DEPTHS))
+    for moment in (CircuitOpened("bank", timedelta(1)), CallRefused("bank"), CacheHit("product")):
+        hooks.tell(moment)
     assert set(metrics.points()) == listed

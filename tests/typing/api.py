@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import assert_type
 
 from txpatterns import App
@@ -15,6 +16,7 @@ from txpatterns.hooks import HookList, Hooks, Moment, on
 from txpatterns.inbox import BatchTransaction, Consumer, SyncBatchTransaction, SyncTransaction, Transaction
 from txpatterns.inbox.moments import Handled, HandlerFailed, Handling
 from txpatterns.messages import Event, Message
+from txpatterns.resilience import Bulkhead, Cache, CircuitBreaker, RateLimit, Retrying
 from txpatterns.sagas import (
     PIVOT,
     Call,
@@ -257,3 +259,22 @@ async def participants(app: App) -> None:
         await tcc.try_(charge, cents=5)
         await tcc.try_(stock, "A1")  # type: ignore[call-arg]
         await tcc.try_(stock, "A1", "2")  # type: ignore[arg-type]
+
+
+bank = CircuitBreaker("bank")
+
+
+@bank
+@Bulkhead("bank", at_once=2)
+@Retrying()
+async def balance(account: str) -> int:
+    return len(account)
+
+
+async def guarded(cache: Cache[OrderPlaced]) -> None:
+    number: int = await balance("4711")
+    with bank:
+        order: OrderPlaced = cache.get("1", lambda: OrderPlaced(order_id="1"))
+    await balance(number)  # type: ignore[arg-type]
+    cache.get("1", lambda: number)  # type: ignore[arg-type,return-value]
+    print(order, RateLimit("calls", calls=1, per=timedelta(1)).take("key").headers())

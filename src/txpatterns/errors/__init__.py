@@ -30,7 +30,6 @@
     │   ├── SagaValueRefused         a value that would not come back from the journal as it is
     │   ├── StepFailed               what a saga's code is told of an operation that failed for good
     │   ├── WaitTimedOut             what a saga's code is told when an event has not come in time
-    │   ├── NotBegun                 what a call raises that was not made
     │   ├── SagaFailed               what who waits for a saga is told of one that did not complete
     │   ├── UnknownSaga              what who waits for a saga is told where there is none
     │   ├── NotCommitted             the same, where the transaction that starts it has not committed
@@ -57,6 +56,10 @@
     │   ├── UnknownReservation       a confirmation of what was never reserved
     │   ├── ReservationExpired       a reservation that arrived after its time
     │   └── StockUnavailable         its Redis is away, or being rebuilt
+    ├── NotBegun                     what a call raises that was not made
+    │   ├── CircuitOpen              whoever is called is taken to be away
+    │   ├── BulkheadFull             as many calls run as may run at the same time
+    │   └── RateLimited              there were more calls than may be in that time
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -103,8 +106,13 @@ from txpatterns.errors.messages import (
     UnknownType,
     WrongDatabase,
 )
-from txpatterns.errors.sagas import (
+from txpatterns.errors.resilience import (
+    BulkheadFull,
+    CircuitOpen,
     NotBegun,
+    RateLimited,
+)
+from txpatterns.errors.sagas import (
     NotCommitted,
     SagaDiverged,
     SagaError,
@@ -149,6 +157,8 @@ __all__ = [
     "AddRefused",
     "BrokerError",
     "BrokerUnavailable",
+    "BulkheadFull",
+    "CircuitOpen",
     "ClockWrong",
     "CodeNotHeld",
     "CodesExhausted",
@@ -172,6 +182,7 @@ __all__ = [
     "PayloadInvalid",
     "PayloadTooLarge",
     "PublishRejected",
+    "RateLimited",
     "Reject",
     "ReservationEnded",
     "ReservationExpired",

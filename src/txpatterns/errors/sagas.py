@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from txpatterns.errors.base import TxPatternsError
 
 
@@ -49,16 +47,6 @@ class WaitTimedOut(SagaError):
 
     code = "TXP-1606"
     fix = "Catch it to go another way; what is not caught undoes the saga."
-
-
-class NotBegun(SagaError):
-    """A call was not made at all, so it is made later, and that counts for no attempt."""
-
-    code = "TXP-1605"
-
-    def __init__(self, message: str | None = None, *, after: timedelta = timedelta(seconds=1)) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 class SagaFailed(SagaError):

@@ -18,7 +18,7 @@ from txpatterns.inbox.lane_store import LaneStore, waiting_of
 from txpatterns.inbox.queues import WAITING
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.inbox.standing import Standing
-from txpatterns.retries import OnFailure
+from txpatterns.retries import Again, OnFailure
 
 _waiting = inbox_waiting_table.c
 
@@ -111,12 +111,13 @@ class Attempts:
         return None if first else Standing.DUPLICATE
 
     def postpone(
-        self, connection: Connection, waiting: WaitingEntry, after: timedelta, *, error: str, on_failure: OnFailure
+        self, connection: Connection, waiting: WaitingEntry, again: Again, *, error: str, on_failure: OnFailure
     ) -> bool:
         """Set the next due time after a failure; says whether the attempt was still the latest."""
         if not self._fence(connection, waiting):
             return False
-        self._update(connection, waiting, due_at=self.database.now(after), error=scrub(error))
+        attempts, due_at = waiting.attempts - (not again.counts), self.database.now(again.after)
+        self._update(connection, waiting, attempts=attempts, due_at=due_at, error=scrub(error))
         if on_failure is OnFailure.SKIP and waiting.state != State.SKIPPED:
             entry = waiting.entry
             lane = solitary_lane(entry.message.topic, entry.message.id)

@@ -211,7 +211,7 @@ class Deliveries:
             if on_failure is OnFailure.SKIP:
                 state, lane = State.SKIPPED, solitary_lane(entry.message.topic, entry.message.id)
                 entry = replace(entry, lane=lane)
-            standing = await self._admit(entry, First(state, 1, decision.after, text))
+            standing = await self._admit(entry, First(state, int(decision.counts), decision.after, text))
             if standing in (Standing.FIRST, Standing.BEHIND):
                 processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, 1))
             return standing

@@ -257,9 +257,7 @@ class DueAttempts:
         if isinstance(decision, GiveUp):
             settle = partial(attempts.bury, waiting=waiting, reason=decision.reason, error=text, on_failure=on_failure)
         else:
-            settle = partial(
-                attempts.postpone, waiting=waiting, after=decision.after, error=text, on_failure=on_failure
-            )
+            settle = partial(attempts.postpone, waiting=waiting, again=decision, error=text, on_failure=on_failure)
         latest = await processing.transact(settle)
         processing.hooks.tell(HandlerFailed(entry.message, entry.consumer, error, waiting.attempts))
         if latest and isinstance(decision, GiveUp):

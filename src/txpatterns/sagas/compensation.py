@@ -29,7 +29,7 @@ def again(course: Course, deed: Deed, decision: Again) -> Write:
     """Note that an attempt to undo something has failed; gives what is to be written."""
     attempts, ladder = course.undoing.attempts, deed.operation.work.ladder
     is_news = course.attention is None or attempts.get(deed.path, 0) < ladder.attempts
-    attempts[deed.path] = number = attempts.get(deed.path, 0) + 1
+    attempts[deed.path] = number = attempts.get(deed.path, 0) + decision.counts
     if decision.needs_attention:
         course.attention = why(deed.operation, decision)
     seconds = decision.after.total_seconds()

@@ -19,7 +19,7 @@ from txpatterns.errors import (
     StepFailed,
     WaitTimedOut,
 )
-from txpatterns.retries import LONGEST_WAIT, RetryLadder
+from txpatterns.retries import LONGEST_WAIT, RetryLadder, spread
 from txpatterns.sagas.facts import Fact, Failure, Noted
 from txpatterns.sagas.operations import Aborted, Kind
 from txpatterns.text import storable
@@ -82,7 +82,7 @@ def after_attempt(
     """
     failure = failure_of(error, errors)
     if isinstance(error, NotBegun):
-        return Again(min(max(error.after, timedelta(0)), LONGEST_WAIT), failure, counts=False)
+        return Again(spread(error, random), failure, counts=False)
     if isinstance(error, tuple(errors)):
         return Tell(failure)
     wait = ladder.delay(attempts, random)

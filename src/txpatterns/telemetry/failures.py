@@ -7,11 +7,12 @@ import traceback
 
 from txpatterns.causes import one_of, place_of
 from txpatterns.deadletters.moments import Dead
-from txpatterns.errors import HandlerSignal
+from txpatterns.errors import HandlerSignal, NotBegun
 from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import HandlerFailed
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Published, PublishFailed, TopicPostponed, TopicResumed
+from txpatterns.resilience.moments import CircuitClosed, CircuitOpened
 from txpatterns.runtime.moments import BrokerAway
 from txpatterns.sagas.moments import SagaNeedsAttention, StepRaised
 from txpatterns.tcc.moments import BranchRaised, TccNeedsAttention
@@ -53,6 +54,15 @@ class FailureLog(Hooks):
     def topic_resumed(self, moment: TopicResumed) -> None:
         logger.warning("%s takes messages again", one_line(moment.topic))
 
+    @on(CircuitOpened)
+    def circuit_opened(self, moment: CircuitOpened) -> None:
+        why = "a person or another process says so" if moment.error is None else error_line(moment.error)
+        logger.warning("%s is taken to be away, calls wait for %s: %s", one_line(moment.breaker), moment.open_for, why)
+
+    @on(CircuitClosed)
+    def circuit_closed(self, moment: CircuitClosed) -> None:
+        logger.warning("%s answers again", one_line(moment.breaker))
+
     @on(PublishFailed)
     def publish_failed(self, moment: PublishFailed) -> None:
         named, error = _named(moment.message), error_line(moment.error)
@@ -61,7 +71,7 @@ class FailureLog(Hooks):
     @on(HandlerFailed)
     def handler_failed(self, moment: HandlerFailed) -> None:
         error, consumer = moment.error, one_line(moment.consumer)
-        level = logging.INFO if isinstance(error, HandlerSignal) else logging.WARNING
+        level = logging.INFO if isinstance(error, (HandlerSignal, NotBegun)) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
         who = f"{one_line(line)}: {consumer}" if line else consumer
         logger.log(level, "%s failed at %s in attempt %d: %s", who, _named(moment.message), moment.attempt, told)
@@ -74,7 +84,7 @@ class FailureLog(Hooks):
     @on(StepRaised)
     def step_raised(self, moment: StepRaised) -> None:
         error, step = moment.error, f"{one_line(moment.type)}: {one_line(moment.step)}"
-        level = logging.INFO if moment.expected or isinstance(error, HandlerSignal) else logging.WARNING
+        level = logging.INFO if moment.expected or isinstance(error, (HandlerSignal, NotBegun)) else logging.WARNING
         line, told = place_of(error).rpartition(" in ")[0], one_of(error) + _traceback(error)
         who = f"{one_line(line)}: {step}" if line else step
         what = "could not be undone" if moment.undoing else "failed"

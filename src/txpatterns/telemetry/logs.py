@@ -13,6 +13,7 @@ from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.messages import Message
 from txpatterns.outbox.moments import Added, Published, PublishFailed, Publishing, TopicPostponed, TopicResumed
+from txpatterns.resilience.moments import CircuitClosed, CircuitHalfOpened, CircuitOpened
 from txpatterns.runtime.moments import BrokerAway, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepDone, StepRaised, StepRuns
 from txpatterns.tcc.moments import BranchDone, BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
@@ -187,6 +188,20 @@ class LoggingHooks(Hooks):
     def tcc_needs_attention(self, moment: TccNeedsAttention) -> None:
         named = {"tcc_id": one_line(moment.transaction_id), "participant": one_line(moment.participant)}
         self._log.error("tcc needs a person", **named, reason=error_line(moment.reason))
+
+    @on(CircuitOpened)
+    def circuit_opened(self, moment: CircuitOpened) -> None:
+        told = {} if moment.error is None else {"error": error_line(moment.error)}
+        seconds = moment.open_for.total_seconds()
+        self._log.warning("circuit opened", breaker=one_line(moment.breaker), seconds=seconds, told=moment.told, **told)
+
+    @on(CircuitHalfOpened)
+    def circuit_half_opened(self, moment: CircuitHalfOpened) -> None:
+        self._log.info("circuit half-open, one call is let through", breaker=one_line(moment.breaker))
+
+    @on(CircuitClosed)
+    def circuit_closed(self, moment: CircuitClosed) -> None:
+        self._log.info("circuit closed", breaker=one_line(moment.breaker), told=moment.told)
 
     @on(Ownership)
     def ownership(self, moment: Ownership) -> None:

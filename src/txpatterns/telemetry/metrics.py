@@ -13,6 +13,16 @@ from txpatterns.errors import MissingExtra
 from txpatterns.hooks import Hooks, on
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed, Handling, HandlingBatch
 from txpatterns.outbox.moments import Added, Published, PublishFailed, TopicPostponed, TopicResumed
+from txpatterns.resilience.moments import (
+    BulkheadWasFull,
+    CacheHit,
+    CacheMissed,
+    CallRefused,
+    CircuitClosed,
+    CircuitOpened,
+    Limited,
+    LoadShared,
+)
 from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
@@ -71,6 +81,7 @@ class MetricsHooks(Hooks):
         self._buckets: dict[str, int] = {}
         self._depths: Depths | None = None
         self._postponed: set[str] = set()
+        self._breakers: dict[str, bool] = {}
         self._make_counters(meter)
         self._age = meter.create_histogram(
             "txpatterns.publish.age",
@@ -102,6 +113,9 @@ class MetricsHooks(Hooks):
         meter.create_observable_gauge(
             "txpatterns.topics.postponed", [self._topics_postponed], "{topic}", "Topics that take no messages now."
         )
+        meter.create_observable_gauge(
+            "txpatterns.breaker.open", [self._breakers_open], "{breaker}", "1 while a breaker makes no calls."
+        )
         for name, (metric, unit, description) in GAUGES.items():
             meter.create_observable_gauge(metric, [self._teller(name)], unit, description)
 
@@ -120,6 +134,9 @@ class MetricsHooks(Hooks):
         self._branch_failures = count("txpatterns.tcc.branch.failures", "{failure}", "Attempts of participants failed.")
         self._tcc_ended = count("txpatterns.tcc.ended", "{transaction}", "TCC transactions that have ended, by how.")
         self._tcc_flagged = count("txpatterns.tcc.flagged", "{transaction}", "Times that one needed a person.")
+        self._opened = count("txpatterns.breaker.opened", "{opening}", "Times that a breaker opened.")
+        self._refused = count("txpatterns.calls.refused", "{call}", "Calls that a guard did not let through.")
+        self._cached = count("txpatterns.cache.requests", "{request}", "Values asked of a cache, by what came of it.")
         self._dead = count("txpatterns.dead_letters", "{message}", "Messages that became dead letters.")
 
     @on(Added)
@@ -241,6 +258,42 @@ class MetricsHooks(Hooks):
     @on(DepthsSeen)
     def depths_seen(self, moment: DepthsSeen) -> None:
         self._depths = moment.depths
+
+    @on(CircuitOpened)
+    def circuit_opened(self, moment: CircuitOpened) -> None:
+        self._opened.add(1, self._labels.of(breaker=moment.breaker))
+        self._breakers[self._labels.of(breaker=moment.breaker)["breaker"]] = True
+
+    @on(CircuitClosed)
+    def circuit_closed(self, moment: CircuitClosed) -> None:
+        self._breakers[self._labels.of(breaker=moment.breaker)["breaker"]] = False
+
+    @on(CallRefused)
+    def call_refused(self, moment: CallRefused) -> None:
+        self._refused.add(1, self._labels.of(guard=moment.breaker, reason="open"))
+
+    @on(BulkheadWasFull)
+    def bulkhead_was_full(self, moment: BulkheadWasFull) -> None:
+        self._refused.add(1, self._labels.of(guard=moment.bulkhead, reason="full"))
+
+    @on(Limited)
+    def limited(self, moment: Limited) -> None:
+        self._refused.add(1, self._labels.of(guard=moment.limit, reason="limited"))
+
+    @on(CacheHit)
+    def cache_hit(self, moment: CacheHit) -> None:
+        self._cached.add(1, self._labels.of(cache=moment.cache, result="hit"))
+
+    @on(CacheMissed)
+    def cache_missed(self, moment: CacheMissed) -> None:
+        self._cached.add(1, self._labels.of(cache=moment.cache, result="miss"))
+
+    @on(LoadShared)
+    def load_shared(self, moment: LoadShared) -> None:
+        self._cached.add(1, self._labels.of(cache=moment.cache, result="shared"))
+
+    def _breakers_open(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(int(is_open), self._labels.of(breaker=name)) for name, is_open in self._breakers.items()]
 
     def _teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def tell(_: CallbackOptions) -> Iterable[Observation]:

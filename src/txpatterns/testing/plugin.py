@@ -93,10 +93,13 @@ def txp(
 ) -> Iterator[Txp]:
     """The App under test on a database of its own, with a clock that only the test moves.
 
+    Calls that are made again by `Retrying`, or by stamina itself, are so at once.
+
     Connections and tasks that are left behind fail the test, and so do sagas and transactions that are open at its end.
     """
     # Imported here, because pytest loads a plugin in every run, also of projects that do not use it.
     hands = importlib.import_module("txpatterns.testing.hands")
+    waits = importlib.import_module("txpatterns.testing.waits")
     apps = txp_app if isinstance(txp_app, Sequence) else [txp_app]
-    with hands.in_hand(apps, _txp_homes, database=txp_database, sessions=txp_sessions) as txp:
+    with waits.switched_off(), hands.in_hand(apps, _txp_homes, database=txp_database, sessions=txp_sessions) as txp:
         yield txp
