@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from txpatterns import App
 from txpatterns.hooks import HookList, Hooks, Moment, on
@@ -23,6 +24,7 @@ from txpatterns.sagas import (
     Saga,
     SagaCall,
     Sagas,
+    SagaSleep,
     SagaStep,
     SagaWait,
     StepTransaction,
@@ -187,7 +189,7 @@ def list_steps(app: App, sagas: Sagas) -> None:
         SagaCall("charge", charge, compensate=refund, probe=look_up),
     ]
     paid = SagaWait("paid", OrderPaid, key=lambda order, reserve: order.order_id, timeout=None)
-    whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid], result=receipt)
+    whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid, SagaSleep("later", timedelta(1))], result=receipt)
     bare = app.saga()(Saga("bare", OrderPlaced, steps=[SagaStep("reserve", reserve), PIVOT, paid]))
     with app.sync_session() as session:
         number: Handle[int] = sagas.start(session, whole, OrderPlaced(order_id="1"), id="1")
