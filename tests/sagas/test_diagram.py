@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sagas.test_steplist import CHARGE, HOUR, PACK, PAID, RESERVE, SHIP, Cart, Paid, charge, checkout, reserve
+from sagas.test_steplist import CHARGE, HOUR, PACK, PAID, RESERVE, SHIP, Cart, Paid, charge, checkout, look_up, reserve
 from txpatterns.errors import SagaDefinitionError
-from txpatterns.sagas import PIVOT, Doubt, Saga, SagaCall, SagaContext, SagaStep, SagaWait
+from txpatterns.sagas import PIVOT, Doubt, Saga, SagaCall, SagaContext, SagaSleep, SagaStep, SagaWait
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.diagram import diagram_of, only_list
 from txpatterns.sagas.flowchart import Flowchart, Shape
@@ -95,13 +95,15 @@ def test_a_list_is_drawn_as_it_runs() -> None:
 
 def test_what_cannot_happen_is_not_drawn() -> None:
     """P4, H340: no end that nothing leads to; a call that nobody knows about leads to a person where it says so."""
-    asked = SagaCall("charge", charge, doubt=Doubt.ASK)
+    asked = SagaCall("charge", charge, doubt=Doubt.ASK, probe=look_up)
     bare = SagaStep("pack", reserve)
     assert draw(Saga("asked", Cart, [RESERVE, PACK, asked])).dotted[2:] == [
         ("call charge", "is refused", "undo pack: unpack"),
         ("call charge", "stays in doubt", "a person is asked"),
     ]
     assert draw(Saga("bare", Cart, [bare])).dotted == [("step pack", "fails", "compensated")]
+    slept = draw(Saga("slept", Cart, [bare, SagaSleep("cooled", HOUR)]))
+    assert (slept.kinds["sleep cooled: 1:00:00"], len(slept.dotted)) == ("wait", 1)
     for_ever = Saga("waits", Cart, [SagaWait("paid", Paid, key=lambda cart: cart.id, timeout=None)])
     assert draw(for_ever).dotted == []
     behind = Saga("behind", Cart, [PIVOT, bare, SagaWait("paid", Paid, key=lambda cart: cart.id, timeout=HOUR)])

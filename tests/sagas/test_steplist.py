@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import sqlalchemy as sa
 
-from sagas.support import QUICK, Declined, Shop, another, effect
+from sagas.support import QUICK, Declined, Shop, another, effect, opened
 from txpatterns import RetryLadder, Transaction
 from txpatterns.errors import SagaDefinitionError, SagaFailed
 from txpatterns.messages import Event
@@ -26,6 +27,7 @@ from txpatterns.sagas import (
     Saga,
     SagaCall,
     SagaContext,
+    SagaSleep,
     SagaStep,
     SagaWait,
     Signal,
@@ -35,6 +37,7 @@ from txpatterns.sagas import (
 )
 from txpatterns.sagas.fingerprints import text_of
 from txpatterns.sagas.fitting import accepts
+from txpatterns.testing.clock import ManualClock
 
 HOUR = timedelta(hours=1)
 
@@ -127,6 +130,24 @@ async def test_a_list_of_steps_runs_to_its_end(shop: Shop) -> None:
     assert await shop.effects() == ["reserve 7", "pack hold 7", "ship box for hold 7, P-7"]
     marks = dict.fromkeys(str(fact.mark) for fact in await shop.facts() if hasattr(fact, "mark"))
     assert list(marks) == ["step reserve", "step pack", "call charge", "wait paid:", "pivot", "step ship"]
+
+
+async def test_a_list_may_sleep(tmp_path: Path) -> None:
+    """P4, H340: the time is a row as any other wait, is nobody's argument, and tells one list from another."""
+    clock = ManualClock()
+    slept = SagaSleep("slept", HOUR)
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/shop.db", clock=clock) as shop:
+        handle = await shop.start(registered(shop, Saga("checkout", Cart, [RESERVE, slept, PACK])), Cart("7"))
+        await shop.rest()
+        assert (await handle.status(), await shop.effects()) == ("waiting", ["reserve 7"])
+        clock.advance(HOUR)
+        await shop.rest()
+        assert await shop.effects() == ["reserve 7", "pack hold 7"]
+    longer = Saga("checkout", Cart, [RESERVE, SagaSleep("slept", 2 * HOUR), PACK])
+    assert longer.fingerprint != Saga("checkout", Cart, [RESERVE, slept, PACK]).fingerprint
+    refused: Any = 5
+    with pytest.raises(SagaDefinitionError, match="The time of slept is given 5, which is no timedelta"):
+        SagaSleep("slept", refused)
 
 
 async def test_what_fails_in_a_list_is_undone_in_reverse(shop: Shop) -> None:

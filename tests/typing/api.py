@@ -26,6 +26,7 @@ from txpatterns.sagas import (
     Saga,
     SagaCall,
     Sagas,
+    SagaSleep,
     SagaStep,
     SagaWait,
     StepTransaction,
@@ -191,7 +192,7 @@ def list_steps(app: App, sagas: Sagas) -> None:
         SagaCall("charge", charge, compensate=refund, probe=look_up),
     ]
     paid = SagaWait("paid", OrderPaid, key=lambda order, reserve: order.order_id, timeout=None)
-    whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid], result=receipt)
+    whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid, SagaSleep("later", timedelta(1))], result=receipt)
     bare = app.saga()(Saga("bare", OrderPlaced, steps=[SagaStep("reserve", reserve), PIVOT, paid]))
     with app.sync_session() as session:
         number: Handle[int] = sagas.start(session, whole, OrderPlaced(order_id="1"), id="1")

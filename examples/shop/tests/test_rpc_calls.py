@@ -52,20 +52,21 @@ async def test_the_catalogue(open_services, tmp_path):
 
 
 async def test_a_cart_and_its_order(open_services, tmp_path):
-    """H347, H349: put in, change, take out, order, look at it, call it off; each call and each refusal."""
+    """H346, H347, H349: put in, change, take out, order, look at it, call it off; each call and each refusal."""
     async with open_services(tmp_path, "cart", "orders", "checkout") as services:
         cart, orders, checkout = (services.grpc(name) for name in ("cart", "orders", "checkout"))
         straight = services.straight("cart")
         assert (await same(straight, cart, "get", "eve")).lines == []
-        added = await cart.add("eve", SKU, 2)
+        added = await cart.add("eve", SKU, 2, 0)
+        assert await refused(cart.add("eve", SKU, 2, 0)) == "stale-version"  # made again, its answer lost: not twice
         assert added == await straight.get("eve")
         (line,) = added.lines
         assert (await cart.update("eve", line.id, 3, added.version)).count == 3
         assert await refused(cart.update("eve", line.id, 4, added.version)) == "stale-version"
         assert await refused(cart.update("eve", "none", 4, None)) == "not-found"
         for quantity in (100, 0, -1):
-            assert await refused(cart.add("eve", SKU, quantity)) == "invalid"
-        assert await refused(cart.add("eve", "NO-SUCH", 1)) == "not-found"
+            assert await refused(cart.add("eve", SKU, quantity, None)) == "invalid"
+        assert await refused(cart.add("eve", "NO-SUCH", 1, None)) == "not-found"
         assert await cart.remove("eve", "none") is None
         priced = await cart.reprice("eve")
         assert await refused(checkout.place("eve", "k", "cheque", None, None)) == "invalid"
@@ -90,7 +91,7 @@ async def test_an_order_that_is_placed_directly(open_services, tmp_path):
     """H346, H349: the same checkout again gives the same order; somebody else's is refused."""
     async with open_services(tmp_path, "cart", "orders") as services:
         cart, orders = services.grpc("cart"), services.grpc("orders")
-        lines = (await cart.add("eve", SKU, 1)).lines
+        lines = (await cart.add("eve", SKU, 1, None)).lines
         wish = NewOrder(checkout_id="c", visitor_id="eve", cart_version=1, lines=lines, method="succeed")
         placed = await orders.place(wish)
         assert placed == await orders.place(wish) == await orders.made("eve", "c", 1)

@@ -4,7 +4,7 @@ from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.handles import Handle
 from txpatterns.sagas.operations import Operation, Wait
-from txpatterns.sagas.rows import PIVOT, SagaCall, SagaStep, SagaWait
+from txpatterns.sagas.rows import PIVOT, SagaCall, SagaSleep, SagaStep, SagaWait
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.signals import Signal
@@ -23,6 +23,7 @@ __all__ = [
     "SagaCall",
     "SagaContext",
     "SagaSettings",
+    "SagaSleep",
     "SagaStep",
     "SagaWait",
     "Sagas",

@@ -9,11 +9,11 @@ from txpatterns.sagas.calls import Doubt
 from txpatterns.sagas.definitions import Definition, Definitions
 from txpatterns.sagas.flowchart import Flowchart, Shape
 from txpatterns.sagas.operations import Kind
-from txpatterns.sagas.rows import Row, SagaCall, SagaWait
+from txpatterns.sagas.rows import Row, SagaCall, SagaSleep, SagaWait
 from txpatterns.sagas.steplist import Saga
 from txpatterns.sagas.values import name_of
 
-_SHAPES = {Kind.STEP: Shape.STEP, Kind.CALL: Shape.CALL, Kind.WAIT: Shape.WAIT}
+_SHAPES = {Kind.STEP: Shape.STEP, Kind.CALL: Shape.CALL, Kind.WAIT: Shape.WAIT, Kind.SLEEP: Shape.WAIT}
 
 
 def diagram_of(definition: Definition) -> str:
@@ -73,7 +73,8 @@ class _Drawing:
         return self.chart.box(Shape.MARK, "pivot: from here on only forward")
 
     def _row(self, row: Row[Any]) -> str:
-        box = self.chart.box(_SHAPES[row.kind], f"{row.kind} {row.name}")
+        time = f": {row.time}" if isinstance(row, SagaSleep) else ""
+        box = self.chart.box(_SHAPES[row.kind], f"{row.kind} {row.name}{time}")
         failure = "fails" if self._is_behind_pivot and isinstance(row, SagaCall) else _failure_of(row)
         if failure is not None:
             self.chart.arrow(box, self._where_it_fails(), failure, dotted=True)
@@ -82,7 +83,7 @@ class _Drawing:
             self.chart.arrow(undo, self._where_it_fails())
             self._undoing = undo
         if isinstance(row, SagaCall) and not self._is_behind_pivot:
-            asks = row.doubt is Doubt.ASK and row.probe is None
+            asks = row.doubt is Doubt.ASK
             self.chart.arrow(box, self._person() if asks else self._where_it_fails(), "stays in doubt", dotted=True)
         return box
 
@@ -99,6 +100,8 @@ class _Drawing:
 
 
 def _failure_of(row: Row[Any]) -> str | None:
+    if isinstance(row, SagaSleep):
+        return None
     if isinstance(row, SagaWait):
         return None if row.timeout is None else f"nothing came in {row.timeout}"
     return "is refused" if isinstance(row, SagaCall) else "fails"

@@ -223,6 +223,29 @@ class SagaWait(Row[object]):
         return self.key, self.signal.channel, self.timeout
 
 
+class SagaSleep(Row[object]):
+    """A time that is waited: see ``SagaContext.sleep``. Its result, which nobody needs, is None."""
+
+    kind = Kind.SLEEP
+
+    def __init__(self, name: str, time: timedelta) -> None:
+        self.name = _named(name)
+        self.time = some_time(time, f"The time of {name}")
+
+    @property
+    def result(self) -> Any:
+        return type(None)
+
+    def takes(self, argument: type, former: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def begin(self, saga: SagaContext, argument: object, given: Sequence[object]) -> Operation[Any]:
+        return saga.sleep(self.time)
+
+    def parts(self) -> Sequence[object]:
+        return (self.time,)
+
+
 class Pivot:
     """The mark in a step list behind which the saga only goes forward: see ``SagaContext.pivot``."""
 
@@ -234,12 +257,17 @@ PIVOT = Pivot()
 """The mark in a step list behind which the saga only goes forward: nothing is undone any more, whatever fails."""
 
 
-def _checked(name: str, retry: RetryLadder | None, action: object, *others: object) -> str:
+def _named(name: str) -> str:
     given: object = name
     if not isinstance(given, str) or not given.isidentifier() or iskeyword(given):
         raise SagaDefinitionError(
             f"{given!r} is no name for a step.", fix="Others take its result by its name: write reserve_stock, say."
         )
+    return name
+
+
+def _checked(name: str, retry: RetryLadder | None, action: object, *others: object) -> str:
+    _named(name)
     for function in (action, *others):
         if not callable(function) and (function is action or function is not None):
             raise SagaDefinitionError(f"{name} is given {function!r}, which cannot be called.")

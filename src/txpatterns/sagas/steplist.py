@@ -135,7 +135,8 @@ def _lines(name: str, argument: type, steps: Sequence[Row[Any] | Pivot]) -> list
             lines.append(Line(None))
         elif not isinstance(step, Row):
             raise SagaDefinitionError(
-                f"{name} has {step!r} among its steps.", fix="They are SagaStep, SagaCall, SagaWait and PIVOT."
+                f"{name} has {step!r} among its steps.",
+                fix="They are SagaStep, SagaCall, SagaWait, SagaSleep and PIVOT.",
             )
         elif step.name in former:
             raise SagaDefinitionError(f"{name} has two steps called {step.name}.", fix="Give each a name of its own.")
@@ -147,7 +148,7 @@ def _lines(name: str, argument: type, steps: Sequence[Row[Any] | Pivot]) -> list
         else:
             lines.append(Line(step, step.takes(argument, former)))
     if not _results(lines):
-        raise SagaDefinitionError(f"{name} has no steps.", fix="Give it one SagaStep, SagaCall or SagaWait at least.")
+        raise SagaDefinitionError(f"{name} has no steps.", fix="Give it one SagaStep or SagaCall at least.")
     return lines
 
 

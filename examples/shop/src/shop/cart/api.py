@@ -28,17 +28,19 @@ class CartApi:
         async with self.app.session() as session:
             return _view(visitor_id, await session.get(CartRow, visitor_id))
 
-    async def add(self, visitor_id: str, sku: str, quantity: int) -> Cart:
-        """Put so many of a product in; what is there already is added to.
+    async def add(self, visitor_id: str, sku: str, quantity: int, version: int | None) -> Cart:
+        """Put so many of a product in; what is there already is added to. With the cart's version that is done once.
 
         Raises:
-            Problem: ``not-found`` for an unknown product, ``invalid`` for too many of one, or less than one.
+            Problem: ``not-found`` for an unknown product, ``invalid`` for too many of one, or less than one,
+                ``stale-version`` when the cart is no longer at the given version.
         """
         _checked(quantity)
         product = await self.catalog.product(sku)
         await self._ensure(visitor_id)
         async with self.app.transaction() as session:
             cart = await _locked(session, visitor_id)
+            _check_version(cart, version)
             line = next((line for line in cart.lines if line.sku == sku), None)
             if line is None:
                 line = CartLineRow(id=new_id(), sku=sku, quantity=0, added_at=datetime.now(UTC))
@@ -59,8 +61,7 @@ class CartApi:
             line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
             if cart is None or line is None:
                 raise Problem("not-found", "There is no such line in the cart.")
-            if version is not None and version != cart.version:
-                raise Problem("stale-version", f"The cart is at version {cart.version}, not {version}.")
+            _check_version(cart, version)
             if line.quantity != quantity:
                 line.quantity = _checked(quantity)
                 cart.version += 1
@@ -111,6 +112,11 @@ class CartApi:
 
 async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
     return await session.get_one(CartRow, visitor_id, with_for_update=True)
+
+
+def _check_version(cart: CartRow, version: int | None) -> None:
+    if version is not None and version != cart.version:
+        raise Problem("stale-version", f"The cart is at version {cart.version}, not {version}.")
 
 
 def _checked(quantity: int) -> int:

@@ -112,5 +112,5 @@ async def place_to_fail(services: Services, visitor_id: str) -> Order:
         found = next((product for product in page.items if product.sku in there), None)
         if found is None:
             raise Problem("conflict", "Everything is sold out.")
-        await services.carts.add(visitor_id, found.sku, 1)
+        await services.carts.add(visitor_id, found.sku, 1, None)
     return await place(services, visitor_id, new_id(), Wish("fail", Mode.ORCHESTRATED), None)

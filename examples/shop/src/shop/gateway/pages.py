@@ -80,7 +80,7 @@ async def put_in(
 ) -> RedirectResponse:
     """Put something into the cart."""
     visitor.check_form(csrf)
-    await context.services.carts.add(visitor.id, sku, quantity)
+    await context.services.carts.add(visitor.id, sku, quantity, None)
     return RedirectResponse("/cart", status_code=303)
 
 

@@ -54,7 +54,7 @@ async def get_cart(context: Ctx, visitor: Who, response: Response) -> Cart:
 @router.post("/items", status_code=201)
 async def add_cart_item(context: Ctx, visitor: Who, item: NewItem, response: Response) -> Cart:
     """Put something in; the same thing again is added to what is there."""
-    cart = await context.services.carts.add(visitor.id, item.sku, item.quantity)
+    cart = await context.services.carts.add(visitor.id, item.sku, item.quantity, None)
     response.headers["ETag"] = etag(cart)
     return cart
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shop.rpc.protos import money_pb2 as shop_dot_rpc_dot_protos_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashop/rpc/protos/cart.proto\x12\x0cshop.cart.v1\x1a\x1bshop/rpc/protos/money.proto\"\x97\x01\n\x08\x43\x61rtLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12(\n\nunit_price\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12(\n\nline_total\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\"w\n\x04\x43\x61rt\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12%\n\x05lines\x18\x03 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12#\n\x05total\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\" \n\nGetRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"?\n\nAddRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\"h\n\rUpdateRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x14\n\x07version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"4\n\rRemoveRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\"\x10\n\x0eRemoveResponse\"$\n\x0eRepriceRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"\"\n\x0c\x43learRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"\x0f\n\rClearResponse2\xf6\x02\n\x0b\x43\x61rtService\x12\x33\n\x03Get\x12\x18.shop.cart.v1.GetRequest\x1a\x12.shop.cart.v1.Cart\x12\x33\n\x03\x41\x64\x64\x12\x18.shop.cart.v1.AddRequest\x1a\x12.shop.cart.v1.Cart\x12\x39\n\x06Update\x12\x1b.shop.cart.v1.UpdateRequest\x1a\x12.shop.cart.v1.Cart\x12\x43\n\x06Remove\x12\x1b.shop.cart.v1.RemoveRequest\x1a\x1c.shop.cart.v1.RemoveResponse\x12;\n\x07Reprice\x12\x1c.shop.cart.v1.RepriceRequest\x1a\x12.shop.cart.v1.Cart\x12@\n\x05\x43lear\x12\x1a.shop.cart.v1.ClearRequest\x1a\x1b.shop.cart.v1.ClearResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashop/rpc/protos/cart.proto\x12\x0cshop.cart.v1\x1a\x1bshop/rpc/protos/money.proto\"\x97\x01\n\x08\x43\x61rtLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12(\n\nunit_price\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12(\n\nline_total\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\"w\n\x04\x43\x61rt\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12%\n\x05lines\x18\x03 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12#\n\x05total\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\" \n\nGetRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"a\n\nAddRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x14\n\x07version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"h\n\rUpdateRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x14\n\x07version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"4\n\rRemoveRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\"\x10\n\x0eRemoveResponse\"$\n\x0eRepriceRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"\"\n\x0c\x43learRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\"\x0f\n\rClearResponse2\xf6\x02\n\x0b\x43\x61rtService\x12\x33\n\x03Get\x12\x18.shop.cart.v1.GetRequest\x1a\x12.shop.cart.v1.Cart\x12\x33\n\x03\x41\x64\x64\x12\x18.shop.cart.v1.AddRequest\x1a\x12.shop.cart.v1.Cart\x12\x39\n\x06Update\x12\x1b.shop.cart.v1.UpdateRequest\x1a\x12.shop.cart.v1.Cart\x12\x43\n\x06Remove\x12\x1b.shop.cart.v1.RemoveRequest\x1a\x1c.shop.cart.v1.RemoveResponse\x12;\n\x07Reprice\x12\x1c.shop.cart.v1.RepriceRequest\x1a\x12.shop.cart.v1.Cart\x12@\n\x05\x43lear\x12\x1a.shop.cart.v1.ClearRequest\x1a\x1b.shop.cart.v1.ClearResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST']._serialized_start=348
   _globals['_GETREQUEST']._serialized_end=380
   _globals['_ADDREQUEST']._serialized_start=382
-  _globals['_ADDREQUEST']._serialized_end=445
-  _globals['_UPDATEREQUEST']._serialized_start=447
-  _globals['_UPDATEREQUEST']._serialized_end=551
-  _globals['_REMOVEREQUEST']._serialized_start=553
-  _globals['_REMOVEREQUEST']._serialized_end=605
-  _globals['_REMOVERESPONSE']._serialized_start=607
-  _globals['_REMOVERESPONSE']._serialized_end=623
-  _globals['_REPRICEREQUEST']._serialized_start=625
-  _globals['_REPRICEREQUEST']._serialized_end=661
-  _globals['_CLEARREQUEST']._serialized_start=663
-  _globals['_CLEARREQUEST']._serialized_end=697
-  _globals['_CLEARRESPONSE']._serialized_start=699
-  _globals['_CLEARRESPONSE']._serialized_end=714
-  _globals['_CARTSERVICE']._serialized_start=717
-  _globals['_CARTSERVICE']._serialized_end=1091
+  _globals['_ADDREQUEST']._serialized_end=479
+  _globals['_UPDATEREQUEST']._serialized_start=481
+  _globals['_UPDATEREQUEST']._serialized_end=585
+  _globals['_REMOVEREQUEST']._serialized_start=587
+  _globals['_REMOVEREQUEST']._serialized_end=639
+  _globals['_REMOVERESPONSE']._serialized_start=641
+  _globals['_REMOVERESPONSE']._serialized_end=657
+  _globals['_REPRICEREQUEST']._serialized_start=659
+  _globals['_REPRICEREQUEST']._serialized_end=695
+  _globals['_CLEARREQUEST']._serialized_start=697
+  _globals['_CLEARREQUEST']._serialized_end=731
+  _globals['_CLEARRESPONSE']._serialized_start=733
+  _globals['_CLEARRESPONSE']._serialized_end=748
+  _globals['_CARTSERVICE']._serialized_start=751
+  _globals['_CARTSERVICE']._serialized_end=1125
 # @@protoc_insertion_point(module_scope)

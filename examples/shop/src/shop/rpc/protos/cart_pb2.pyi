@@ -42,14 +42,16 @@ class GetRequest(_message.Message):
     def __init__(self, visitor_id: _Optional[str] = ...) -> None: ...
 
 class AddRequest(_message.Message):
-    __slots__ = ("visitor_id", "sku", "quantity")
+    __slots__ = ("visitor_id", "sku", "quantity", "version")
     VISITOR_ID_FIELD_NUMBER: _ClassVar[int]
     SKU_FIELD_NUMBER: _ClassVar[int]
     QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     visitor_id: str
     sku: str
     quantity: int
-    def __init__(self, visitor_id: _Optional[str] = ..., sku: _Optional[str] = ..., quantity: _Optional[int] = ...) -> None: ...
+    version: int
+    def __init__(self, visitor_id: _Optional[str] = ..., sku: _Optional[str] = ..., quantity: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("visitor_id", "line_id", "quantity", "version")
