@@ -26,6 +26,7 @@ ELSEWHERE = {
 OURS = (
     "existing",
     "existing_sessions",
+    "keyed",
     "ordering",
     "scheduled",
     "failing",

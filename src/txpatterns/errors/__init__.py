@@ -7,6 +7,8 @@
     │   ├── SagaDefinitionError
     │   ├── MissingExtra
     │   ├── UnsafeSettings
+    │   ├── WebhookSecretInvalid
+    │   ├── PrincipalMissing         a request with a key, and nobody says whose
     │   └── SchemaError
     ├── AddRefused                   outbox.add or the commit refuses a message
     │   ├── PayloadInvalid
@@ -39,6 +41,16 @@
     │   ├── ClockWrong               this machine's clock is not that of the store of worker numbers
     │   ├── WorkersExhausted         all worker numbers are taken
     │   └── IdInvalid                what is no id of ours
+    ├── RequestRefused               of HTTP: each with the status that says so
+    │   ├── KeyMissing
+    │   ├── KeyInvalid
+    │   ├── KeyReused                an Idempotency-Key that came with another request
+    │   ├── KeyInUse                 the first request with this key is not answered yet
+    │   ├── WebhookRefused           not signed, not fresh, or not for us: always the same words
+    │   ├── WebhookUnreadable
+    │   └── BodyTooLarge
+    ├── AnswerNotKept                an answer that a repeat could not be given
+    ├── TurnLost                     a request whose key another one has taken over
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -62,6 +74,20 @@ from txpatterns.errors.handling import (
     Retry,
     SessionOver,
     TransactionEnded,
+)
+from txpatterns.errors.http import (
+    AnswerNotKept,
+    BodyTooLarge,
+    KeyInUse,
+    KeyInvalid,
+    KeyMissing,
+    KeyReused,
+    PrincipalMissing,
+    RequestRefused,
+    TurnLost,
+    WebhookRefused,
+    WebhookSecretInvalid,
+    WebhookUnreadable,
 )
 from txpatterns.errors.ids import (
     ClockWrong,
@@ -107,6 +133,8 @@ from txpatterns.errors.setup import (
 
 __all__ = [
     "AddRefused",
+    "AnswerNotKept",
+    "BodyTooLarge",
     "BrokerError",
     "BrokerUnavailable",
     "ClockWrong",
@@ -120,6 +148,10 @@ __all__ = [
     "IdReused",
     "IdsError",
     "IdsUnavailable",
+    "KeyInUse",
+    "KeyInvalid",
+    "KeyMissing",
+    "KeyReused",
     "LeaseLost",
     "LetterKept",
     "MissingExtra",
@@ -128,8 +160,10 @@ __all__ = [
     "NotTransactional",
     "PayloadInvalid",
     "PayloadTooLarge",
+    "PrincipalMissing",
     "PublishRejected",
     "Reject",
+    "RequestRefused",
     "Retry",
     "SagaDefinitionError",
     "SagaDiverged",
@@ -142,11 +176,15 @@ __all__ = [
     "SessionOver",
     "StepFailed",
     "TransactionEnded",
+    "TurnLost",
     "TxPatternsError",
     "UnknownSaga",
     "UnknownType",
     "UnsafeSettings",
     "WaitTimedOut",
+    "WebhookRefused",
+    "WebhookSecretInvalid",
+    "WebhookUnreadable",
     "WorkersExhausted",
     "WrongDatabase",
 ]

@@ -1,0 +1,26 @@
+"""An App inside a FastAPI application: its lifespan, sessions, correlation ids, health, keyed answers, webhooks."""
+
+from __future__ import annotations
+
+from txpatterns.integrations.fastapi.hosting import (
+    CorrelationMiddleware,
+    Lifespan,
+    health_router,
+    session_dependency,
+    sync_session_dependency,
+    txpatterns_lifespan,
+)
+from txpatterns.integrations.fastapi.keyed import keyed_route
+from txpatterns.integrations.fastapi.problems import Refused, answer_with_problems
+
+__all__ = [
+    "CorrelationMiddleware",
+    "Lifespan",
+    "Refused",
+    "answer_with_problems",
+    "health_router",
+    "keyed_route",
+    "session_dependency",
+    "sync_session_dependency",
+    "txpatterns_lifespan",
+]
