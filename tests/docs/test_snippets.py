@@ -27,6 +27,7 @@ OURS = (
     "existing",
     "existing_sessions",
     "keyed",
+    "webhooks",
     "ordering",
     "scheduled",
     "failing",

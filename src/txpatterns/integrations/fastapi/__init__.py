@@ -12,6 +12,7 @@ from txpatterns.integrations.fastapi.hosting import (
 )
 from txpatterns.integrations.fastapi.keyed import keyed_route
 from txpatterns.integrations.fastapi.problems import Refused, answer_with_problems
+from txpatterns.integrations.fastapi.receiving import webhook_dependency
 
 __all__ = [
     "CorrelationMiddleware",
@@ -23,4 +24,5 @@ __all__ = [
     "session_dependency",
     "sync_session_dependency",
     "txpatterns_lifespan",
+    "webhook_dependency",
 ]
