@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from txpatterns.integrations.fastapi.course import idempotency_key
 from txpatterns.integrations.fastapi.hosting import (
     CorrelationMiddleware,
     Lifespan,
@@ -20,6 +21,7 @@ __all__ = [
     "Refused",
     "answer_with_problems",
     "health_router",
+    "idempotency_key",
     "keyed_route",
     "session_dependency",
     "sync_session_dependency",

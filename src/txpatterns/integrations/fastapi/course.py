@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
+from starlette.requests import HTTPConnection
 
 from txpatterns.integrations.answers import Answer, Turn
 
@@ -44,6 +45,15 @@ def course_of(scope: MutableMapping[str, Any]) -> Course | None:
     """Give what is known of the request; None where it has no key."""
     found: Course | None = scope.get(_NAME)
     return found
+
+
+def idempotency_key(request: HTTPConnection) -> str | None:
+    """Give the request's Idempotency-Key, as a path operation passes it on to work that is done elsewhere.
+
+    None without one. It is the principal's: another one's of the same name stands for something else.
+    """
+    course = course_of(request.scope)
+    return None if course is None or course.turn is None else course.turn.key
 
 
 def note_session(scope: MutableMapping[str, Any], session: AsyncSession | Session) -> None:
