@@ -9,12 +9,12 @@ import sys
 
 import pytest
 from sqlalchemy.engine import Connection
-from starlette.types import Send
 
 from integrations.halls import Hall, ask
 from rig.planting import instead_of
 from txpatterns.integrations.answers import Answer, AnswerStore, Turn
-from txpatterns.integrations.fastapi.keeping import Held
+from txpatterns.integrations.fastapi.course import Course
+from txpatterns.integrations.fastapi.keeping import Held, Keeping
 
 PATCH = pytest.MonkeyPatch()
 
@@ -32,7 +32,7 @@ def before_the_commit(self: AnswerStore, connection: Connection, turn: Turn, ans
     die()
 
 
-async def after_the_commit(self: Held, send: Send) -> None:
+async def after_the_commit(self: Keeping, course: Course, held: Held) -> None:
     die()
 
 
@@ -46,7 +46,7 @@ async def main(url: str, point: str) -> None:
     elif point == "answer":
         instead_of(PATCH, AnswerStore, AnswerStore.keep_answer)(before_the_commit)
     else:
-        instead_of(PATCH, Held, Held.release)(after_the_commit)
+        instead_of(PATCH, Keeping, Keeping.end)(after_the_commit)
     async with hall.open() as client:
         await ask(client)
     print("survived")

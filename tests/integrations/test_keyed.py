@@ -380,6 +380,38 @@ async def test_a_claim_is_one_with_its_transaction(hall):
     assert await hall.taken() == 1
 
 
+async def test_who_is_cancelled_leaves_the_key_free(small, monkeypatch):
+    """H365: also where that happens while the turn is being noted, so that nobody knows of it."""
+    await small.prepare()
+    write = IdempotencyKeys._write_once
+
+    async def cut_off(self, work):
+        if await write(self, work) is True:
+            raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IdempotencyKeys, "_write_once", cut_off)
+        with pytest.raises(asyncio.CancelledError):
+            await small.keys.begin("alice", "k", "f")
+    assert isinstance(await small.keys.begin("alice", "k", "f"), Turn)
+
+    inside = asyncio.Event()
+
+    async def meanwhile():
+        inside.set()
+        await asyncio.Event().wait()
+
+    small.meanwhile = meanwhile
+    async with small.open() as client:
+        asked = asyncio.create_task(ask(client, key="other"))
+        await inside.wait()
+        asked.cancel()
+        await asyncio.wait({asked})
+        small.meanwhile = None
+        assert (await ask(client, key="other")).status_code == 201
+        assert await small.taken() == 1
+
+
 async def test_who_has_lost_its_turn_cannot_answer(hall, clock):
     """H365: neither with its effect nor alone; to give the turn up harms nobody."""
     await hall.prepare()

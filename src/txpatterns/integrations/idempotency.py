@@ -5,6 +5,7 @@ As draft-ietf-httpapi-idempotency-key-header says it, for any host: this module 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -94,7 +95,7 @@ class IdempotencyKeys:
         turn = _turn(principal, key, fingerprint)
         found = await self._read(partial(self._store.find, principal=turn.principal, key=key))
         if found is None or found.is_free_for(fingerprint):
-            if await self._write(partial(self._seize, turn=turn)):
+            if await self._took(turn):
                 return turn
             found = await self._read(partial(self._store.find, principal=turn.principal, key=key))
             if found is None:  # given up since
@@ -167,6 +168,13 @@ class IdempotencyKeys:
             total += removed
             if removed < BATCH:
                 return total
+
+    async def _took(self, turn: Turn) -> bool:
+        try:
+            return await self._write(partial(self._seize, turn=turn))
+        except asyncio.CancelledError:
+            await self.give_up(turn)  # nobody would use it until its lease is over
+            raise
 
     def _seize(self, connection: Connection, turn: Turn) -> bool:
         if not self._store.seize(connection, turn):

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from txpatterns.errors import MissingExtra
+
+if find_spec("fastapi") is None:
+    raise MissingExtra("FastAPI is not installed.", fix="pip install 'txpatterns[fastapi]'")
+
 from txpatterns.integrations.fastapi.course import idempotency_key
 from txpatterns.integrations.fastapi.hosting import (
     CorrelationMiddleware,

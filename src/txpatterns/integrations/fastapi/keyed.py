@@ -95,7 +95,10 @@ class _KeyedRoute(APIRoute):
         except BodyTooLarge as error:
             raise Refused(error) from error
         course = begin_course(scope, fingerprint_of(scope["method"], _target(scope), body))
-        scope["extensions"] = {}  # so that files come here, too, and are not sent by the server itself
+        # Else the server would send a file by itself, and not what comes through here.
+        scope["extensions"] = {
+            n: v for n, v in scope.get("extensions", {}).items() if not n.startswith("http.response.")
+        }
         held = Held(self.keeping.keys.max_answer)
         try:
             await super().handle(scope, replayed(body, receive), held.take)
