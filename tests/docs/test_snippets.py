@@ -32,6 +32,8 @@ ELSEWHERE = {
 OURS = (
     "existing",
     "existing_sessions",
+    "keyed",
+    "webhooks",
     "ordering",
     "scheduled",
     "failing",

@@ -179,17 +179,44 @@ async def test_an_empty_cart_cannot_be_ordered(shop):
 
 
 async def test_the_same_key_gives_the_same_answer(shop):
-    """P2: fifty requests with one key at once make one order, and all get the same answer."""
+    """P2, H365: fifty requests with one key at once make one order. One is answered; who comes meanwhile is told when
+    to come again, and then gets the same answer."""
     alice = await shop.visitor()
     await add(alice)
     key = {"Idempotency-Key": "k-1"}
     body = {"method": "silent"}
     answers = await asyncio.gather(*(alice.post("/api/v1/checkout", json=body, headers=key) for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.text for answer in answers}) == 1
+    refused = [answer for answer in answers if answer.status_code == 409]
+    assert {answer.json()["type"] for answer in refused} <= {"/api/v1/problems/idempotency-key-in-use"}
+    assert {answer.headers["retry-after"] for answer in refused} <= {"1"}
+    taken = [answer for answer in answers if answer.status_code == 202]
+    assert len(taken) + len(refused) == 50
     assert len((await alice.get("/api/v1/orders")).json()["items"]) == 1
     later = await alice.post("/api/v1/checkout", json=body, headers=key)
-    assert later.json() == answers[0].json()
+    assert (later.status_code, later.headers["idempotent-replayed"]) == (202, "true")
+    assert {(answer.text, answer.headers["location"]) for answer in taken} == {(later.text, later.headers["location"])}
+
+
+async def test_a_key_that_cannot_be_read_is_refused(shop):
+    """H366: and one in quotes is the same as one without."""
+    alice = await shop.visitor()
+    await add(alice)
+    odd = await alice.post("/api/v1/checkout", json={"method": "silent"}, headers={"Idempotency-Key": "a, b"})
+    assert (odd.status_code, odd.json()["type"]) == (400, "/api/v1/problems/idempotency-key-invalid")
+    answers = [
+        await alice.post("/api/v1/checkout", json={"method": "silent"}, headers={"Idempotency-Key": key})
+        for key in ("k", '"k"')
+    ]
+    assert answers[0].json() == answers[1].json()
+
+
+async def test_what_was_refused_may_be_asked_for_again(shop):
+    """P2, H367: nothing was done under the key, so it is still free."""
+    alice = await shop.visitor()
+    key, body = {"Idempotency-Key": "k"}, {"method": "silent"}
+    assert (await alice.post("/api/v1/checkout", json=body, headers=key)).status_code == 409
+    await add(alice)
+    assert (await alice.post("/api/v1/checkout", json=body, headers=key)).status_code == 202
 
 
 async def test_the_same_key_for_another_body_is_refused(shop):

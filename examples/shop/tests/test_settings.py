@@ -153,3 +153,11 @@ def test_any_free_port(tmp_path):
     settings = read_settings(tmp_path, 0, 42, True, {}).open_at(4711)
     assert (settings.port, settings.webhook_url) == (4711, "http://127.0.0.1:4711/webhooks/payments/mock")
     assert read_settings(tmp_path, 8081, 42, True, {}).open_at(4711).port == 8081
+
+
+@pytest.mark.parametrize("secret", ["changeme", "whsec_short", "whsec_" + "A" * 44])
+def test_a_webhook_secret_that_protects_nothing_is_refused(tmp_path, secret):
+    """H249, H368, I17: before anything is opened, by its name, and without showing it."""
+    with pytest.raises(SettingsError, match="SHOP_WEBHOOK_SECRET: ") as caught:
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_WEBHOOK_SECRET": secret})
+    assert secret not in str(caught.value)

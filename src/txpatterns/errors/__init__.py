@@ -8,6 +8,8 @@
     │   ├── TccDefinitionError
     │   ├── MissingExtra
     │   ├── UnsafeSettings
+    │   ├── WebhookSecretInvalid
+    │   ├── PrincipalMissing         a request with a key, and nobody says whose
     │   └── SchemaError
     ├── AddRefused                   outbox.add or the commit refuses a message
     │   ├── PayloadInvalid
@@ -60,6 +62,16 @@
     │   ├── CircuitOpen              whoever is called is taken to be away
     │   ├── BulkheadFull             as many calls run as may run at the same time
     │   └── RateLimited              there were more calls than may be in that time
+    ├── RequestRefused               of HTTP: each with the status that says so
+    │   ├── KeyMissing
+    │   ├── KeyInvalid
+    │   ├── KeyReused                an Idempotency-Key that came with another request
+    │   ├── KeyInUse                 the first request with this key is not answered yet
+    │   ├── WebhookRefused           not signed, not fresh, or not for us: always the same words
+    │   ├── WebhookUnreadable
+    │   └── BodyTooLarge
+    ├── AnswerNotKept                an answer that a repeat could not be given
+    ├── TurnLost                     a request whose key another one has taken over
     ├── LetterKept                   a dead letter that cannot go the way that an operator asked for
     └── HandlerSignal                what a handler may raise to steer its delivery
         ├── Retry
@@ -83,6 +95,20 @@ from txpatterns.errors.handling import (
     Retry,
     SessionOver,
     TransactionEnded,
+)
+from txpatterns.errors.http import (
+    AnswerNotKept,
+    BodyTooLarge,
+    KeyInUse,
+    KeyInvalid,
+    KeyMissing,
+    KeyReused,
+    PrincipalMissing,
+    RequestRefused,
+    TurnLost,
+    WebhookRefused,
+    WebhookSecretInvalid,
+    WebhookUnreadable,
 )
 from txpatterns.errors.ids import (
     ClockWrong,
@@ -155,6 +181,8 @@ from txpatterns.errors.tcc import (
 
 __all__ = [
     "AddRefused",
+    "AnswerNotKept",
+    "BodyTooLarge",
     "BrokerError",
     "BrokerUnavailable",
     "BulkheadFull",
@@ -172,6 +200,10 @@ __all__ = [
     "IdReused",
     "IdsError",
     "IdsUnavailable",
+    "KeyInUse",
+    "KeyInvalid",
+    "KeyMissing",
+    "KeyReused",
     "LeaseLost",
     "LetterKept",
     "MissingExtra",
@@ -181,12 +213,14 @@ __all__ = [
     "OutOfStock",
     "PayloadInvalid",
     "PayloadTooLarge",
+    "PrincipalMissing",
     "PublishRejected",
     "RateLimited",
     "Reject",
     "ReservationEnded",
     "ReservationExpired",
     "ReservationReused",
+    "RequestRefused",
     "Retry",
     "SagaDefinitionError",
     "SagaDiverged",
@@ -209,6 +243,7 @@ __all__ = [
     "TccUndecided",
     "TccValueRefused",
     "TransactionEnded",
+    "TurnLost",
     "TxPatternsError",
     "UnknownItem",
     "UnknownReservation",
@@ -216,6 +251,9 @@ __all__ = [
     "UnknownType",
     "UnsafeSettings",
     "WaitTimedOut",
+    "WebhookRefused",
+    "WebhookSecretInvalid",
+    "WebhookUnreadable",
     "WorkersExhausted",
     "WrongDatabase",
 ]

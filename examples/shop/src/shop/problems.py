@@ -60,6 +60,18 @@ KINDS = {
             "Idempotency key used before",
             "This key came with another request. Use a new key for a new request.",
         ),
+        Kind(
+            "idempotency-key-in-use",
+            409,
+            "Idempotency key in use",
+            "The first request with this key is not answered yet. Send it again after the seconds of `Retry-After`.",
+        ),
+        Kind(
+            "idempotency-key-invalid",
+            400,
+            "Idempotency key malformed",
+            "Send one key of 1 to 200 printable characters, without spaces or in double quotes.",
+        ),
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
         Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),

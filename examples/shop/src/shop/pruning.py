@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from txpatterns import App
 
@@ -17,17 +16,13 @@ logger = logging.getLogger("shop.pruning")
 EVERY = timedelta(hours=1)
 BATCH = 500
 
-Prune = Callable[[AsyncSession, datetime], Awaitable[int]]
-"""Deletes at most a batch of what is too old at a moment, and says how many rows that were."""
+Prune = Callable[[App, datetime], Awaitable[int]]
+"""Deletes what is too old at a moment, in short transactions, and says how many rows that were."""
 
 
 async def prune_once(app: App, prunes: Sequence[Prune], now: datetime) -> int:
     """Delete a batch of each kind; gives the number of rows."""
-    gone = 0
-    for prune in prunes:
-        async with app.transaction() as session:
-            gone += await prune(session, now)
-    return gone
+    return sum([await prune(app, now) for prune in prunes])
 
 
 async def prune_forever(app: App, prunes: Sequence[Prune]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets
@@ -13,6 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from shop.ports import Mode
+from txpatterns.errors import WebhookSecretInvalid
+from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
 PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
 """Where the services answer each other by gRPC when each is a process of its own."""
@@ -237,6 +238,11 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Read the secrets, or make them once and keep them where only the owner reads."""
     given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
+    if given["webhook"]:
+        try:
+            WebhookSecrets(given["webhook"])
+        except WebhookSecretInvalid as error:
+            raise SettingsError(f"SHOP_WEBHOOK_SECRET: {error.message} {error.remedy}") from None
     if all(given.values()):
         return {name: value for name, value in given.items() if value}
     data.mkdir(parents=True, exist_ok=True)
@@ -244,7 +250,7 @@ def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
     if not file.exists():
         made = {
             "cookie": secrets.token_urlsafe(32),
-            "webhook": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+            "webhook": new_secret(),
         }
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as out:

@@ -45,10 +45,9 @@ from shop.checkout.placing import Placing
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
-from shop.gateway.idempotency import IdempotencyKeys
 from shop.gateway.live import Bell
 from shop.gateway.render import environment
-from shop.gateway.retention import prune_keys, prune_stories
+from shop.gateway.retention import keys_of, prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
 from shop.health import check
 from shop.inventory.api import InventoryApi
@@ -176,7 +175,7 @@ class Builder:
             payments=self.api("payment"),
             checkouts=self.api("checkout"),
         )
-        keys, settings = IdempotencyKeys(app), self.settings
+        keys, settings = keys_of(app), self.settings
         return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
 
     def app_of(self, name: str) -> App:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Protocol
-
-from standardwebhooks import Webhook
 
 from shop.events import WebhookDue
 from txpatterns import App, Transaction
+from txpatterns.integrations.webhooks import WebhookSecrets
 
 
 class Post(Protocol):
@@ -21,21 +19,14 @@ class NotTaken(Exception):
     """The shop did not take the webhook; it is posted again on the ladder."""
 
 
-def signed(secret: str, webhook_id: str, body: str, at: datetime) -> dict[str, str]:
-    """Make the headers of a webhook, as Standard Webhooks defines them."""
-    return {
-        "content-type": "application/json",
-        "webhook-id": webhook_id,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret).sign(webhook_id, at, body),
-    }
-
-
 def listen(app: App, secret: str, post: Post) -> None:
     """Connect the bank's own timers to the shop's webhook address."""
+    secrets = WebhookSecrets(secret)
 
     @app.on(WebhookDue)
     async def post_webhook(event: WebhookDue, tx: Transaction) -> None:
-        status = await post(event.body.encode(), signed(secret, event.webhook_id, event.body, datetime.now(UTC)))
+        body = event.body.encode()
+        headers = {"content-type": "application/json", **secrets.sign(event.webhook_id, body)}
+        status = await post(body, headers)
         if not 200 <= status < 300:
             raise NotTaken(f"the shop answered {status} to webhook {event.webhook_id}")

@@ -96,7 +96,10 @@ def create_app(
     )
     describe(app)
     app.state.context = context
-    for part in (overview, health, products, cart, checkout, orders, webhooks, problems, pages, order_pages):
+    for part in (overview, health, products, cart):
+        app.include_router(part.router)
+    app.include_router(checkout.routes(context.keys))
+    for part in (orders, webhooks, problems, pages, order_pages):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     errors.install(app)

@@ -9,11 +9,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jinja2 import Environment
 
-from shop.gateway.idempotency import IdempotencyKeys
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
 from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
 from txpatterns import App
+from txpatterns.integrations.idempotency import IdempotencyKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,24 @@ from starlette.responses import Response
 
 from shop.gateway.visitors import visitor_of
 from shop.problems import MEDIA_TYPE, Problem, problem_of_status
+from txpatterns.errors import KeyInUse, KeyInvalid, KeyReused
+from txpatterns.integrations.fastapi import Refused
 
 logger = logging.getLogger("shop.gateway")
+
+REFUSALS = {
+    KeyInUse: "idempotency-key-in-use",
+    KeyInvalid: "idempotency-key-invalid",
+    KeyReused: "idempotency-key-reused",
+}
+"""What the library refuses of a request, in the words of our catalogue."""
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of the application with a problem."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_crash)
 
@@ -51,6 +61,16 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [{"where": ".".join(str(part) for part in found["loc"]), "what": found["msg"]} for found in error.errors()]
     return answer(request, Problem("invalid", "The request does not fit; see the errors.", errors=errors))
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    slug = REFUSALS.get(type(error.refusal))
+    if slug is None:
+        return await _on_http(request, error)
+    refused = answer(request, Problem(slug, error.refusal.message))
+    refused.headers.update(error.refusal.headers)
+    return refused
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

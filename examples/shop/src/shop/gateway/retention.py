@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import CursorResult, delete, func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import CursorResult, delete, func, select
 
-from shop.gateway.models import IdempotencyRow, TimelineRow
+from shop.gateway.models import TimelineRow
 from shop.pruning import BATCH
+from txpatterns import App
+from txpatterns.integrations.idempotency import IdempotencyKeys
 
 KEYS_KEPT = timedelta(days=1)
 """How long the answer to an Idempotency-Key is remembered. After that, an order is still placed once a key."""
+LONGEST_REQUEST = timedelta(seconds=30)
+"""After that a request with a key is taken for dead, and the next one with it is answered."""
 STORIES_KEPT = timedelta(days=90)
 """How long an order's story is kept after its last event."""
 STORIES_A_BATCH = BATCH // 10
 
 
-async def prune_keys(session: AsyncSession, now: datetime) -> int:
+def keys_of(app: App) -> IdempotencyKeys:
+    """Give the answers to idempotency keys."""
+    return IdempotencyKeys(app, lease=LONGEST_REQUEST, keep=KEYS_KEPT)
+
+
+async def prune_keys(app: App, _now: datetime) -> int:
     """Forget answers to old idempotency keys."""
-    name = tuple_(IdempotencyRow.visitor_id, IdempotencyRow.key)
-    old = select(IdempotencyRow.visitor_id, IdempotencyRow.key).where(IdempotencyRow.created_at < now - KEYS_KEPT)
-    result = await session.execute(delete(IdempotencyRow).where(name.in_(old.limit(BATCH))))
-    assert isinstance(result, CursorResult)
-    return result.rowcount
+    return await keys_of(app).clean()
 
 
-async def prune_stories(session: AsyncSession, now: datetime) -> int:
+async def prune_stories(app: App, now: datetime) -> int:
     """Put old stories away: each as a whole, or not at all."""
     old = select(TimelineRow.order_id).group_by(TimelineRow.order_id)
     old = old.having(func.max(TimelineRow.seen_at) < now - STORIES_KEPT).limit(STORIES_A_BATCH)
-    result = await session.execute(delete(TimelineRow).where(TimelineRow.order_id.in_(old)))
+    async with app.transaction() as session:
+        result = await session.execute(delete(TimelineRow).where(TimelineRow.order_id.in_(old)))
     assert isinstance(result, CursorResult)
     return result.rowcount
 

@@ -13,13 +13,14 @@ from shop.money import Money
 from shop.payment.app import ASK_AGAIN, amount_of, answer_payment
 from shop.payment.domain import CHARGEABLE, Answer, PaymentStatus
 from shop.payment.models import PaymentRow, WebhookEventRow
-from shop.payment.webhooks import BankNews, verify
+from shop.payment.webhooks import BankNews, news_of
 from shop.ports import Bank, Charge, WebhookResult
-from shop.problems import Problem
+from shop.problems import KINDS, Problem
 from txpatterns import App, Event
 from txpatterns.correlation import CORRELATION_ID, current_lineage
+from txpatterns.errors import WebhookRefused
+from txpatterns.integrations.webhooks import WebhookReceiver
 
-CONSUMER = "webhook:mock"
 ENDED = {
     PaymentStatus.CAPTURED: "captured",
     PaymentStatus.REFUNDING: "refunded",
@@ -43,7 +44,7 @@ class PaymentsApi:
     def __init__(self, app: App, bank: Bank, secret: str) -> None:
         self.app = app
         self.bank = bank
-        self.secret = secret
+        self.webhooks = WebhookReceiver(app, "mock", secret)
 
     async def charge(self, key: str, order_id: str, amount: Money, method: str, pay_by: datetime) -> Charge:
         """Ask the bank for an order's money; whether it pays, it says later. The same key again asks for nothing more.
@@ -152,16 +153,20 @@ class PaymentsApi:
         Raises:
             Problem: ``signature-invalid``, ``bad-request``, or ``not-found`` for a payment that is not ours.
         """
-        news = verify(self.secret, body, headers)
+        try:
+            webhook = self.webhooks.verify(body, headers)
+        except WebhookRefused as error:
+            raise Problem("signature-invalid", KINDS["signature-invalid"].help) from error
+        news = news_of(webhook)
         async with self.app.transaction() as session:
             payment = await session.get(PaymentRow, news.reference, with_for_update=True)
             if payment is None:
                 raise Problem("not-found", "The webhook names a payment that is not ours.")
-            if not await self.app.inbox.aclaim(session, CONSUMER, news.id):
+            if not await self.webhooks.aclaim(session, webhook):
                 why = f"event {news.id} was counted before"
                 self._tell_repeated(session, payment, news, why)
                 return WebhookResult(webhook_id=news.id, first=False, outcome=why)
-            verdict, told = answer_payment(payment, news.answer, news.charge, "webhook")
+            verdict, told = answer_payment(payment, news.type, news.charge, "webhook")
             for event in told:
                 self._tell(session, payment, event)
             if not verdict.tell:
@@ -170,7 +175,7 @@ class PaymentsApi:
                 WebhookEventRow(
                     event_id=news.id,
                     payment_id=payment.id,
-                    kind=news.type,
+                    kind=news.type.value,
                     body=body.decode(),
                     outcome=verdict.why,
                     received_at=datetime.now(UTC),

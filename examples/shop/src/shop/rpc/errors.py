@@ -26,6 +26,8 @@ STATUSES = {
     "price-changed": grpc.StatusCode.FAILED_PRECONDITION,
     "stale-version": grpc.StatusCode.ABORTED,
     "idempotency-key-reused": grpc.StatusCode.ALREADY_EXISTS,
+    "idempotency-key-in-use": grpc.StatusCode.ABORTED,
+    "idempotency-key-invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "signature-invalid": grpc.StatusCode.UNAUTHENTICATED,
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "too-large": grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Request
 from shop.gateway.context import Ctx
 from shop.ports import WebhookResult
 from shop.problems import Problem
+from txpatterns.integrations.webhooks import HEADERS
 
 router = APIRouter(tags=["webhooks"])
-
-SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 @router.post("/webhooks/payments/{provider}")
@@ -19,5 +18,5 @@ async def receive_webhook(context: Ctx, provider: str, request: Request) -> Webh
     if provider != "mock":
         raise Problem("not-found", f"There is no provider {provider}.")
     body = await request.body()
-    headers = {name: request.headers[name] for name in SIGNED if name in request.headers}
+    headers = {name: ", ".join(request.headers.getlist(name)) for name in HEADERS}
     return await context.services.payments.receive_webhook(body, headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from txpatterns.app import App
 from txpatterns.correlation import correlated
 from txpatterns.database.dialects import may_pass
+from txpatterns.integrations.fastapi.course import note_session
 from txpatterns.parts import PartChoice
 from txpatterns.settings import duration_text
 
@@ -48,7 +51,7 @@ def txpatterns_lifespan(app: App, *, inner: Lifespan | None = None, **parts: Unp
     return lifespan
 
 
-def session_dependency(app: App) -> Callable[[], AsyncIterator[AsyncSession]]:
+def session_dependency(app: App) -> Callable[[HTTPConnection], AsyncIterator[AsyncSession]]:
     """Make a dependency that gives each request a session in a transaction.
 
     ``Depends(session_dependency(app), scope="function")``: it commits when the path operation has returned, and rolls
@@ -58,8 +61,20 @@ def session_dependency(app: App) -> Callable[[], AsyncIterator[AsyncSession]]:
     their own. Using this one there raises SQLAlchemy's ``InvalidRequestError``, because nobody would commit.
     """
 
-    async def session() -> AsyncIterator[AsyncSession]:
+    async def session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         async with app.transaction() as opened:
+            note_session(connection.scope, opened)
+            yield opened
+
+    return session
+
+
+def sync_session_dependency(app: App) -> Callable[[HTTPConnection], Iterator[Session]]:
+    """Do what ``session_dependency`` does, with a plain ``Session``, for path operations that are a ``def``."""
+
+    def session(connection: HTTPConnection) -> Iterator[Session]:
+        with app.sync_transaction() as opened:
+            note_session(connection.scope, opened)
             yield opened
 
     return session
