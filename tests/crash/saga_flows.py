@@ -26,6 +26,8 @@ from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.signals import Signal
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
+from txpatterns.tcc import BranchCall, BranchTransaction
+from txpatterns.tcc.participants import Intent, Local, Participants
 from txpatterns.testing.explorer import INVARIANTS, Flow, Invariant, State, Surroundings, done_at
 
 IDS = ("saga-1", "saga-2")
@@ -42,6 +44,8 @@ class Branch:
     bank: Bank
     sagas: Sagas
     engine: SagaEngine
+    fails: bool = False
+    """Whether its sagas give up in the end."""
 
     async def run_until_nothing_waits(self, rounds: int = 200) -> None:
         """Run what is due, jumping from due time to due time, and publish what was sent."""
@@ -341,6 +345,63 @@ def that_begins_anew_and_is_late(branch: Branch) -> Any:
     return transfer
 
 
+def of_reservations(branch: Branch) -> Any:
+    """Two participants of TCC, one in this database and one outside, and what is reserved with them."""
+    outside, keep = branch.bank.around.outside(), Participants()
+
+    @Local("stock", keep.add)
+    async def stock(tx: BranchTransaction, to: str) -> str:
+        for update in moving(to, 1):
+            await tx.session.execute(update)
+        await _note(tx, f"pay {to}")
+        return f"paid {to}"
+
+    @stock.confirm
+    async def sell(tx: BranchTransaction, to: str) -> None:
+        assert tx.result == f"paid {to}"
+        await _note(tx, f"pay {to} for good")
+
+    @stock.cancel
+    async def give_back(tx: BranchTransaction, to: str) -> None:
+        assert tx.result == f"paid {to}"
+        for update in moving(to, -1):
+            await tx.session.execute(update)
+        await _note(tx, f"undo {to}")
+
+    @Intent("bank", keep.add)
+    async def bank(call: BranchCall, to: str) -> str:
+        return await outside.do(f"charge {to}", call.key)
+
+    @bank.confirm
+    async def capture(call: BranchCall, to: str) -> None:
+        assert call.result == f"charge {to}"
+        await outside.do(f"capture {to}", call.key)
+
+    @bank.cancel
+    async def let_go(call: BranchCall, to: str) -> None:
+        await outside.do(f"refund {to}", call.key)
+
+    async def transfer(saga: SagaContext, first: str) -> str:
+        held = await saga.reserve(stock, first)
+        asked, _ = await saga.gather(saga.reserve(bank, "b"), saga.reserve(stock, "c"))
+        if branch.fails:
+            raise ValueError("no")
+        await saga.confirm(asked, held)
+        return f"{held.result} {asked.result}"
+
+    return transfer
+
+
+async def _note(tx: BranchTransaction, what: str) -> None:
+    saga = tx.transaction_id.rpartition("/")[0]
+    await tx.session.execute(sa.insert(effect).values(consumer=what, message_id=saga, key=saga))
+
+
+def of_reservations_that_are_undone(branch: Branch) -> Any:
+    branch.fails = True
+    return of_reservations(branch)
+
+
 @asynccontextmanager
 async def branch(
     around: Surroundings, *, define: Callable[[Branch], Any], deadline: timedelta | None = None
@@ -465,6 +526,16 @@ def calls_have_one_effect(state: State, *, charges: int) -> None:
         assert refunded == wanted, f"I22: {saga['id']} has charged {sorted(charged)}, refunded {sorted(refunded)}"
 
 
+def reservations_have_one_end(state: State, *, to: str) -> None:
+    """I26, I25: what is reserved outside is confirmed or cancelled, once, under keys of its own."""
+    done = done_at(state.log)
+    for saga in state.rows("SELECT id FROM txp_saga"):
+        told = sorted(what for key, what in done.items() if f"/{saga['id']}/" in key)
+        assert told == sorted(["charge b", f"{to} b"]), f"I26: {saga['id']}: {told}"
+    ends = len(state.rows("SELECT * FROM effect WHERE consumer LIKE '% for good' OR consumer LIKE 'undo%'"))
+    assert ends == 2 * len(IDS), f"I26: {ends} ends of {2 * len(IDS)} reservations"
+
+
 def families_have_ended(state: State) -> None:
     """I19, I24, I1: a parent and the child that it waited for; the other is cancelled; each command is sent once."""
     _are_families(state, IDS[:1], {"": "completed", "-part": "completed", "-late": "compensated"})
@@ -559,6 +630,12 @@ SAGA_FLOWS = [
         "saga of others, undone",
         of_others_that_are_undone,
         (*RIGHT, families_that_failed_have_ended, locks_are_had_one_after_the_other),
+    ),
+    flow("saga of reservations", of_reservations, (*COMPLETED, partial(reservations_have_one_end, to="capture"))),
+    flow(
+        "saga of reservations, undone",
+        of_reservations_that_are_undone,
+        (*COMPENSATED, partial(reservations_have_one_end, to="refund")),
     ),
     flow("saga that stumbles", that_stumbles, COMPENSATED),
     Flow(

@@ -4,6 +4,7 @@ from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.handles import Handle
 from txpatterns.sagas.operations import Operation, Wait
+from txpatterns.sagas.reserving import Reserved
 from txpatterns.sagas.rows import PIVOT, SagaCall, SagaSleep, SagaStep, SagaWait
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
@@ -19,6 +20,7 @@ __all__ = [
     "Handle",
     "NotDone",
     "Operation",
+    "Reserved",
     "Saga",
     "SagaCall",
     "SagaContext",

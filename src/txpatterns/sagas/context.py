@@ -15,6 +15,7 @@ from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.definitions import Definitions, Options, check_id
+from txpatterns.sagas.final import SagaReserves
 from txpatterns.sagas.given import check_awaited, check_takes, instance, some_time
 from txpatterns.sagas.operations import (
     Aborted,
@@ -32,7 +33,6 @@ from txpatterns.sagas.replay import Replay
 from txpatterns.sagas.runs import UNDONE_FIRST
 from txpatterns.sagas.transactions import Instance, StepTransaction, SyncStepTransaction
 from txpatterns.sagas.values import digest_of, form_of_result, name_of
-from txpatterns.sagas.waiting import SagaWaits
 
 R = TypeVar("R")
 R1 = TypeVar("R1")
@@ -45,7 +45,7 @@ Ts = TypeVarTuple("Ts")
 _random = SystemRandom()
 
 
-class SagaContext(SagaWaits):
+class SagaContext(SagaReserves):
     """The saga that runs, and what its code may do.
 
     The code may be run again from its beginning at any time, up to where it was: each operation has its result from
@@ -62,11 +62,10 @@ class SagaContext(SagaWaits):
         clock: Clock,
         definitions: Definitions,
     ) -> None:
-        super().__init__(replay, options.signals)
+        super().__init__(replay, instance, options)
         self._ladder = options.retry
         self._clock = clock
         self._definitions = definitions
-        self._is_past_pivot = False
         self.id = instance.id
         """The id that this saga was started with."""
         self.correlation_id = instance.correlation_id
@@ -268,11 +267,6 @@ class SagaContext(SagaWaits):
         """Send an event together with the next thing that the journal keeps: once."""
         self._replay.emit(event, name=describe(type(event)).type, digest=digest_of((event,), "emit"))
 
-    def pivot(self) -> None:
-        """Say that from here on the saga only goes forward: nothing is undone any more, whatever fails."""
-        self._replay.note(Kind.PIVOT, lambda: "null")
-        self._is_past_pivot = True
-
     def now(self) -> datetime:
         """Give the present instant, in UTC; in a replay the same again."""
         return datetime.fromisoformat(self._replay.note(Kind.NOW, lambda: self._clock.now().isoformat()))
@@ -285,13 +279,6 @@ class SagaContext(SagaWaits):
         """Give a random number from 0 to below 1; in a replay the same again."""
         drawn: float = json.loads(self._replay.note(Kind.RANDOM, lambda: json.dumps(_random.random())))
         return drawn
-
-    def _refuse_behind_the_pivot(self, called: str, compensate: object) -> None:
-        if compensate is not None and self._is_past_pivot:
-            raise SagaDefinitionError(
-                f"{called} has a compensation, but comes after the pivot: nothing is undone from there on.",
-                fix="Leave compensate= out, or do it before saga.pivot().",
-            )
 
     def _ladder_of(self, retry: RetryLadder | None, called: str) -> RetryLadder:
         return self._ladder if retry is None else instance(RetryLadder, retry, f"retry= of {called}")

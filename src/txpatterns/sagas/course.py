@@ -196,7 +196,7 @@ class Course:
             raise SagaDiverged("It was started with other arguments than its code takes now.") from error
         replay.may_restart = self.may_restart
         context = SagaContext(replay, self.instance, saga.version, options, self.clock, self.definition.among)
-        return self.definition.code(context, arguments)
+        return context.whole(self.definition.code(context, arguments))
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
         path = operation.mark.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from txpatterns.correlation import lineage_from
 from txpatterns.messages import derived_id
 from txpatterns.outbox.emitting import Emitter, EmittingTransaction, S
+from txpatterns.tcc.transactions import Asked, BranchTransaction, SyncBranchTransaction
 
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -63,3 +65,17 @@ class StepTransaction(_StepTransaction[AsyncSession]):
 
 class SyncStepTransaction(_StepTransaction[Session]):
     """For ``def`` steps, which run in a thread: the same with a plain ``Session``."""
+
+
+@overload
+def in_branch(transaction: StepTransaction, asked: Asked) -> BranchTransaction: ...
+@overload
+def in_branch(transaction: SyncStepTransaction, asked: Asked) -> SyncBranchTransaction: ...
+def in_branch(
+    transaction: StepTransaction | SyncStepTransaction, asked: Asked
+) -> BranchTransaction | SyncBranchTransaction:
+    """Give the same transaction to a participant of TCC."""
+    emitter = transaction._emitter  # noqa: SLF001 - a participant sends as the step does
+    if isinstance(transaction, StepTransaction):
+        return BranchTransaction(transaction.session, asked, emitter)
+    return SyncBranchTransaction(transaction.session, asked, emitter)
