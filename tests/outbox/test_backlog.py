@@ -65,10 +65,11 @@ class Simulation:
         limit = min(5, self.backlog.room)
         but = self.backlog.shut_topics
         after = self.cursor if self.again is None else self.again - 1
-        waiting = [self.table[n] for n in sorted(self.table) if n > after]
+        known = set(self.backlog.unfinished.positions(0))  # which the statement leaves out
+        waiting = [self.table[n] for n in sorted(self.table) if n > after and n not in known]
         found = [one for one in waiting if one.message.topic not in but][:limit]
         self.page = (
-            self.backlog.unfinished.reading_began(),
+            self.backlog.reading_began(),
             limit,
             [row(one.position, one.message.key, len(one.message.payload), one.message.topic) for one in found],
         )
@@ -269,6 +270,24 @@ def test_a_lane_knows_its_bucket():
         message = Message(id="an-id", topic="t", type="x", payload=b"", key=key)
         assert bucket_of_lane(lane_of(message)) == message.bucket
     assert bucket_of("order-1") == Message(id="x", topic="t", type="x", payload=b"", key="order-1").bucket
+
+
+def test_a_lane_that_is_thawed_while_a_page_is_read_is_read_again():
+    """P7, H374: the page has left out what was known when it began, and is not known any more."""
+    backlog = Backlog(limit=12, lane_limit=4, ordered_prefix=False)
+    failing, follower = row(9, "k", 1), row(10, "k", 1)
+    assert backlog.take_in([failing, follower]) == []
+    backlog.next_batch(1, 1000)
+    note = backlog.reading_began()
+    backlog.freeze(failing.lane)
+    backlog.unfinished.finish([failing])
+    backlog.thaw(failing.lane, 9, held=True)
+    assert backlog.take_in_again([], 5, None, 20) == []
+    backlog.unfinished.reading_ended(note)
+    assert backlog.next_left_out(20) == 9
+    backlog.reading_began()
+    assert backlog.take_in_again([follower], 9, None, 20) == [follower]
+    assert backlog.next_left_out(20) is None
 
 
 def test_what_is_sent_again_is_not_what_was_settled():

@@ -35,6 +35,8 @@ class Backlog:
         """From where on a lane was left out; whose turn it is to be read again stands first."""
         self._passed_over: dict[Lane, int] = {}
         """Where a pass first met a lane while it was frozen."""
+        self._thawed: set[Lane] = set()
+        """The lanes that were thawed since the last reading began: what it has left out of them is read again."""
         self.turns = Turns()
         self.judge = Judge(ordered_prefix=ordered_prefix)
         self._lanes: dict[Lane, LaneState] = {}
@@ -93,6 +95,11 @@ class Backlog:
         state = self._lanes.get(lane)
         return state is None or (len(state.rows) <= self.lane_limit // 2 and state.bytes <= self.max_bytes // 16)
 
+    def reading_began(self) -> dict[str, int]:
+        """Note that a page is being read: it leaves out what is known now. Give the note to ``reading_ended``."""
+        self._thawed.clear()
+        return self.unfinished.reading_began()
+
     def begin_pass(self, low: int) -> None:
         """Start reading from ``low``: what was left out at or above it will be found."""
         self.dropped = {lane: position for lane, position in self.dropped.items() if position < low}
@@ -104,7 +111,8 @@ class Backlog:
         ``take_in`` does.
         """
         end = seen if last is None else min(last, seen)
-        again = [lane for lane, p in self.dropped.items() if first <= p <= end and lane not in self.frozen]
+        but = self.frozen | self._thawed
+        again = [lane for lane, p in self.dropped.items() if first <= p <= end and lane not in but]
         for lane in again:
             del self.dropped[lane]
         behind = self.take_in(rows)
@@ -241,6 +249,7 @@ class Backlog:
     def thaw(self, lane: Lane, position: int, *, held: bool) -> None:
         """Let a pass find a frozen lane's rows again, from ``position`` on: to go out, or if held to be set aside."""
         self.frozen.discard(lane)
+        self._thawed.add(lane)
         if held:
             self.held.add(lane)
         position = min(position, self._passed_over.pop(lane, position))

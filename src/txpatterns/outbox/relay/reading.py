@@ -157,7 +157,7 @@ class Reading:
 
     async def _fetch(self, place: Place, buckets: Sequence[int], limit: int) -> _Found | None:
         """Ask the database for a page; None when it is not to be taken in."""
-        generation, note = self._generation, self.backlog.unfinished.reading_began()
+        generation, note = self._generation, self.backlog.reading_began()
         limit = min(limit, max(self.backlog.room, 1))
         room = max(self.backlog.room_bytes, 1)
         page = await self.store.page(place, buckets, limit, room)
