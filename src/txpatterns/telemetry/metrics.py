@@ -107,6 +107,9 @@ class MetricsHooks(Hooks):
             "How long one attempt of a participant took to try, to confirm or to cancel.",
             explicit_bucket_boundaries_advisory=_DURATIONS,
         )
+        self._make_gauges(meter)
+
+    def _make_gauges(self, meter: Meter) -> None:
         meter.create_observable_gauge(
             "txpatterns.buckets.owned", [self._owned], "{bucket}", "Parts of the keys that this process works on."
         )
