@@ -98,7 +98,7 @@ async def test_deadlocks_are_repeated(database):
 
         await asyncio.gather(cross("a", "b"), cross("b", "a"))
         assert {row.n for row in await rows(store, sa.select(Order.__table__))} == {2}
-        assert len(tries) == 3
+        assert 3 <= len(tries) <= 8  # on a busy machine they may meet again
 
 
 def test_what_may_be_repeated():
