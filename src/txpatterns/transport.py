@@ -56,6 +56,11 @@ class Capabilities:
     ``max_payload``: bytes, headers and key included; None when there is no limit.
     ``deadline``: how long a publication may take before what was not told of it is unknown. An adapter that can
     withdraw what it has not sent does so then; the relay gives up a little later.
+    ``ordered``: the messages of a key come in the order in which they were published. Where it is False nothing keeps
+    the order of a key after the broker, and a handler that needs it is refused (``order="strict"``).
+    ``retains``: a new group is given what was published before it was declared.
+    ``pipelines_keys``: a member may be given later messages of a key while earlier ones are not acknowledged.
+    ``horizon``: how long the broker keeps what nobody has read; None where it keeps it until it is read.
     """
 
     ordered_prefix: bool = False
@@ -64,6 +69,10 @@ class Capabilities:
     max_batch: int = 1000
     max_payload: int | None = None
     deadline: timedelta = timedelta(seconds=30)
+    ordered: bool = True
+    retains: bool = True
+    pipelines_keys: bool = True
+    horizon: timedelta | None = None
 
 
 class Publisher(Protocol):
@@ -104,8 +113,9 @@ class Subscriber(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         """Join the group; the iterator yields deliveries in small batches, in order per key.
 
-        The group starts at the first message that the broker still has. Leaving stops the intake; what is not
-        acknowledged comes again at once, here or to another member.
+        The group starts at the first message that the broker still has, or, where it does not retain what no group
+        waits for (``Capabilities.retains``), at the first that was published after it was declared. Leaving stops the
+        intake; what is not acknowledged comes again at once, here or to another member.
         """
 
 
@@ -135,6 +145,76 @@ def declare(broker: Broker, group: str, topics: Sequence[str]) -> None:
     if isinstance(broker, Declares):
         broker.declare(group, topics)
 
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """Nothing can be published or read, or a promise does not hold: a deploy has to stop."""
+    WARNING = "warning"
+    """It works today, and messages may be lost or late when something else fails."""
+    INFO = "info"
+    """Good to know: nothing has to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at a server has found: about what, in words, and what mends it."""
+
+    severity: Severity
+    subject: str
+    """What it is about, for example "topic orders" or "queue billing.orders.4.2"."""
+    words: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.words} {self.fix}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much waits for a group in one queue or partition; None where the broker cannot tell it."""
+
+    topic: str
+    group: str
+    queue: str
+    """What the broker calls it: a queue's name, a partition."""
+    ready: int | None = None
+    """Messages that wait to be given out: a log's lag, a queue's depth."""
+    in_flight: int | None = None
+    """Messages that were given out and are not acknowledged."""
+    oldest: timedelta | None = None
+    """How long the oldest that waits has waited."""
+    readers: int | None = None
+    """Members of the group that read it now."""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A broker that can look at its server before it is used: at start, and for ``txp doctor``."""
+
+    async def check(self, topics: Sequence[str], group: str | None = None) -> Sequence[Finding]:
+        """Look at the server, these topics and what the group needs to read them; nothing is made or changed.
+
+        A server that does not answer is a finding of ``Severity.ERROR``, not an error that is raised.
+        """
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A broker that can tell how much waits for a group."""
+
+    async def depths(self, topics: Sequence[str], group: str) -> Sequence[Depth]:
+        """Give an entry for each queue or partition of these topics; a topic that is not there gives none.
+
+        Raises:
+            BrokerUnavailable: the server does not answer.
+        """
+
+
+REPLAY = "txp-replay"
+"""The header that numbers an operator's replays of a message: an adapter whose broker leaves out what it has seen
+lately adds it to the id by which the broker knows the message."""
 
 RESERVED_PREFIX = "txp-"
 """Headers under this prefix are the library's own; they are dropped when they come from outside."""

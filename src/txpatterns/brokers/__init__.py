@@ -1,7 +1,8 @@
 """Brokers, found by the scheme of a URL: ``memory://``, ``kafka://host:9092``, or one that somebody else wrote.
 
 An adapter is an entry point of the group ``txpatterns.brokers``: a callable ``(url, **options) -> Broker`` under
-the name of its scheme. ``docs/how-to/write-a-broker-adapter.md`` shows a whole one.
+the name of its scheme. It names the extra that brings its driver, where that is not called like the scheme.
+``docs/how-to/write-a-broker-adapter.md`` shows a whole one.
 """
 
 from __future__ import annotations
@@ -71,5 +72,5 @@ def _load(point: EntryPoint) -> Any:
         distribution = point.dist.name if point.dist else "txpatterns"
         raise MissingExtra(
             f"The broker {point.name!r} needs {missing.name}, which is not installed.",
-            fix=f"pip install '{distribution}[{point.name}]'",
+            fix=f"pip install '{distribution}[{','.join(point.extras) or point.name}]'",
         ) from missing

@@ -44,6 +44,7 @@ class MemoryBroker:
             confirms_handling=True,
             max_batch=1000,
             max_payload=max_payload,
+            retains=False,
         )
         self._max_in_flight = max_in_flight
         self._groups: dict[str, Group] = {}
