@@ -267,7 +267,7 @@ def test_servers_and_their_data_are_gone_after_a_killed_test_run(state, watchdog
     with Child([script, state], watchdog) as run:
         port = int(run.wait_for("up ").split()[1])
         folder = Path(run.wait_for("folder ").split()[1])
-        servers = [process for process in trees.members(psutil.Process(run.pid)) if process.name() == "postgres"]
+        servers = trees.named(psutil.Process(run.pid), "postgres")
         assert servers
         psutil.Process(run.pid).kill()
         run.wait()

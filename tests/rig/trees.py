@@ -27,6 +27,11 @@ def members(root: psutil.Process) -> list[psutil.Process]:
         return orphans
 
 
+def named(root: psutil.Process, name: str) -> list[psutil.Process]:
+    """Those of them with this name; a process that ends meanwhile is left out."""
+    return [process for process in members(root) if _name(process) == name]
+
+
 def pause(root: psutil.Process) -> list[psutil.Process]:
     """SIGSTOP to the root first, so that it starts nothing more, then to its descendants; returns them all,
     when every one has stopped."""
@@ -67,6 +72,13 @@ def _session(process: psutil.Process) -> int:
         return os.getsid(process.pid)
     except (ProcessLookupError, PermissionError):
         return 0
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _state(process: psutil.Process) -> str:

@@ -110,10 +110,14 @@ class Shop:
         """Run whatever is due, until nothing is for a while; with a clock that stands, until nothing is now."""
         async with self.app.running():
             await self.app.drained()
-            known = self.app.sagas.definitions.known()
-            soon = partial(SagaStore(self.app.database).next_due, known=known, within=_SOON)
-            while self.app.database.clock.instant is None and await self.app.database.read(soon) is not None:
+            while self.app.database.clock.instant is None and await self._is_due_soon():
                 await self.app.drained()
+
+    async def _is_due_soon(self) -> bool:
+        """Whether there is more to do soon, be it claimed already or not."""
+        known, database = self.app.sagas.definitions.known(), self.app.database
+        soon = await database.moment() + _SOON
+        return await database.read(partial(SagaStore(database).has_due, known=known, moment=soon))
 
     async def effects(self) -> list[str]:
         query = sa.select(effect.c.what).order_by(effect.c.id)
