@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, Self, runtime_checkable
 
+from txpatterns.findings import Finding as Finding
+from txpatterns.findings import Severity as Severity
 from txpatterns.messages import EPOCH, Message
 
 
@@ -144,31 +146,6 @@ def declare(broker: Broker, group: str, topics: Sequence[str]) -> None:
     """Tell a broker of a group that is going to read these topics, where it is told of groups."""
     if isinstance(broker, Declares):
         broker.declare(group, topics)
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    ERROR = "error"
-    """Nothing can be published or read, or a promise does not hold: a deploy has to stop."""
-    WARNING = "warning"
-    """It works today, and messages may be lost or late when something else fails."""
-    INFO = "info"
-    """Good to know: nothing has to be done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a look at a server has found: about what, in words, and what mends it."""
-
-    severity: Severity
-    subject: str
-    """What it is about, for example "topic orders" or "queue billing.orders.4.2"."""
-    words: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.words} {self.fix}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

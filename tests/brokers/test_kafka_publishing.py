@@ -164,21 +164,21 @@ async def test_more_partitions_are_noticed(kafka, caplog):
     """H62: keys have moved, and an operator is told."""
     topic = kafka.create(partitions=2)
     async with broker_at(kafka.bootstrap) as broker:
-        assert await broker.check([topic]) == {}
+        assert await broker._topics.check([topic]) == {}
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
         admin.create_partitions([NewPartitions(topic, 5)])[topic].result(timeout=10)
         while "had 2 partitions and has 5" not in caplog.text:
             broker._topics.doubt()
-            await broker.check([topic])
+            await broker._topics.check([topic])
 
 
 def test_weak_settings_are_said_in_words():
     """H63: one copy, one in-sync replica, or a smaller limit than ours."""
     strong = {"min.insync.replicas": 2, "max.message.bytes": 1_048_588}
-    assert weaknesses(3, strong, 1_000_000) == []
-    assert "one copy" in weaknesses(1, strong, 1_000_000)[0]
-    assert "min.insync.replicas=1" in weaknesses(3, {**strong, "min.insync.replicas": 1}, 1_000_000)[0]
-    assert "1048588 bytes" in weaknesses(3, strong, 2_000_000)[0]
+    assert weaknesses("t", 3, strong, 1_000_000) == []
+    assert "one copy" in weaknesses("t", 1, strong, 1_000_000)[0].words
+    assert "min.insync.replicas=1" in weaknesses("t", 3, {**strong, "min.insync.replicas": 1}, 1_000_000)[0].words
+    assert "1048588 bytes" in weaknesses("t", 3, strong, 2_000_000)[0].words
 
 
 MURMUR2 = {
@@ -258,7 +258,7 @@ def test_one_event_loop_after_another(kafka):
 
     async def use():
         async with broker:
-            asking = [broker.check([topic]) for _ in range(3)]
+            asking = [broker._topics.check([topic]) for _ in range(3)]
             publishing = [Publishing(broker, [message(topic)]).confirmed() for _ in range(3)]
             await asyncio.gather(*asking, *publishing)
 

@@ -12,6 +12,7 @@ from typing import Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from txpatterns.brokers.kafka.consumer import ConsumerThread
+from txpatterns.brokers.kafka.examining import depths, examine
 from txpatterns.brokers.kafka.failures import describe, error_of, translated
 from txpatterns.brokers.kafka.intake import Intake, KafkaDelivery
 from txpatterns.brokers.kafka.producer import KafkaPublisher
@@ -19,9 +20,10 @@ from txpatterns.brokers.kafka.settings import KafkaSettings, settings_from_url
 from txpatterns.brokers.kafka.topics import Topics
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from txpatterns.findings import Finding
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
-from txpatterns.transport import Capabilities, Outcome
+from txpatterns.transport import Capabilities, Depth, Outcome
 
 logger = logging.getLogger("txpatterns.kafka")
 
@@ -154,17 +156,20 @@ class KafkaBroker:
         """
         return self._subscribe(topics, group)
 
-    async def check(self, topics: Sequence[str]) -> dict[str, BrokerError]:
-        """Look at topics before they are used, and give those that cannot be; weak ones are logged as warnings.
+    async def check(self, topics: Sequence[str], group: str | None = None) -> list[Finding]:
+        """Look at topics, and at what the group needs; nothing is made or changed."""
+        return await asyncio.to_thread(examine, self.settings, topics, group)
+
+    async def depths(self, topics: Sequence[str], group: str) -> list[Depth]:
+        """Say how far a group is behind in each partition; what its members hold counts as waiting.
 
         Raises:
             BrokerUnavailable: Kafka does not answer.
         """
         try:
-            unusable = await self._topics.check(topics)
+            return await asyncio.to_thread(depths, self.settings, topics, group)
         except KafkaException as raised:
             raise BrokerUnavailable(f"Kafka does not answer. {self._masked(raised)}") from raised
-        return {name: translated(error, what=f"The topic {name}") for name, error in unusable.items()}
 
     def _check(self, config: Mapping[str, object]) -> None:
         bare = {name: value for name, value in config.items() if name != "bootstrap.servers"}

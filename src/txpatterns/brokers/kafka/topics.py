@@ -11,17 +11,19 @@ from datetime import timedelta
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicMetadata  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
 
-from txpatterns.brokers.kafka.failures import REFUSED_CLIENT, TOPIC_MISSING, describe, error_of
-from txpatterns.brokers.kafka.settings import OVERHEAD, Config, KafkaSettings
+from txpatterns.brokers.kafka.administration import administration
+from txpatterns.brokers.kafka.failures import TOPIC_MISSING, describe, error_of
+from txpatterns.brokers.kafka.settings import OVERHEAD, KafkaSettings
 from txpatterns.clock import Clock
+from txpatterns.findings import Finding, Severity
 
 logger = logging.getLogger("txpatterns.kafka")
 
-_ANSWER_WITHIN = 5.0
+ANSWER_WITHIN = 5.0
 _TRIES = (0.0, 0.1, 0.2, 0.4, 0.8)
 _ASK_AGAIN = timedelta(minutes=5)
 _ASK_AGAIN_IF_MISSING = timedelta(seconds=1)
-_OF_THE_TOPIC = (
+OF_THE_TOPIC = (
     *TOPIC_MISSING,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_EXCEPTION,
@@ -116,25 +118,16 @@ class Topics:
             self._missing[name] = (error, now)
 
     def _ask(self, names: list[str]) -> dict[str, KafkaError]:
-        said: list[KafkaError] = []
-        # Asking for a topic must not make it, whatever the broker would do.
-        quiet = {"allow.auto.create.topics": False, "log_level": 0, "error_cb": said.append}
-        config: Config = {**self._settings.common_config(), **quiet}
-        admin = AdminClient(config)
-        try:
+        with administration(self._settings) as admin:
             found, missing = self._look_up(admin, names)
-        except KafkaException as raised:
-            admin.poll(0)  # tells why: by itself, a password that is not accepted is just a time-out
-            refused = next((error for error in said if error.code() in REFUSED_CLIENT), None)
-            raise raised if refused is None else KafkaException(refused) from raised
-        absent = [name for name, error in missing.items() if error.code() in TOPIC_MISSING]
-        if absent and self._settings.create_topics:
-            self._create(admin, absent)
-        new = [name for name in found if name not in self._known]
-        for name, topic in found.items():
-            self._note(name, topic)
-        if new:
-            self._warn_of_weakness(admin, {name: found[name] for name in new})
+            absent = [name for name, error in missing.items() if error.code() in TOPIC_MISSING]
+            if absent and self._settings.create_topics:
+                self._create(admin, absent)
+            new = [name for name in found if name not in self._known]
+            for name, topic in found.items():
+                self._note(name, topic)
+            if new:
+                self._warn_of_weakness(admin, {name: found[name] for name in new})
         return missing
 
     def _look_up(self, admin: AdminClient, names: list[str]) -> tuple[dict[str, TopicMetadata], dict[str, KafkaError]]:
@@ -142,10 +135,10 @@ class Topics:
         found: dict[str, TopicMetadata] = {}
         missing: dict[str, KafkaError] = {}
         for name in names:
-            topic = admin.list_topics(name, timeout=_ANSWER_WITHIN).topics[name]
+            topic = admin.list_topics(name, timeout=ANSWER_WITHIN).topics[name]
             if topic.error is None:
                 found[name] = topic
-            elif topic.error.code() in _OF_THE_TOPIC:
+            elif topic.error.code() in OF_THE_TOPIC:
                 missing[name] = topic.error
             else:
                 raise KafkaException(topic.error)
@@ -155,7 +148,7 @@ class Topics:
         partitions, replication = self._settings.create_topics, self._settings.replication
         asked = admin.create_topics(
             [NewTopic(name, num_partitions=partitions, replication_factor=replication) for name in names],
-            operation_timeout=_ANSWER_WITHIN,
+            operation_timeout=ANSWER_WITHIN,
         )
         for name, future in asked.items():
             try:
@@ -176,23 +169,27 @@ class Topics:
                 before.partitions,
                 partitions,
             )
-        self._known[name] = Topic(partitions, self._clock.monotonic(), _standing(topic))
+        self._known[name] = Topic(partitions, self._clock.monotonic(), standing_of(topic))
 
     def _warn_of_weakness(self, admin: AdminClient, found: dict[str, TopicMetadata]) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
-        for resource, future in admin.describe_configs(resources, request_timeout=_ANSWER_WITHIN).items():
+        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_WITHIN).items():
             try:
                 entries = future.result()
             except KafkaException as raised:
                 logger.info("the settings of %s could not be read: %s", resource.name, error_of(raised).str())
                 continue
-            copies = min((len(p.replicas) for p in found[resource.name].partitions.values()), default=0)
             values = {name: int(entries[name].value) for name in ("min.insync.replicas", "max.message.bytes")}
-            for warning in weaknesses(copies, values, self._settings.max_payload):
-                logger.warning("the topic %s %s", resource.name, warning)
+            for weak in weaknesses(resource.name, copies_of(found[resource.name]), values, self._settings.max_payload):
+                logger.warning("the topic %s %s", resource.name, weak.words)
 
 
-def _standing(topic: TopicMetadata) -> KafkaError | None:
+def copies_of(topic: TopicMetadata) -> int:
+    """Count the copies of the partition that has the fewest."""
+    return min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
+
+
+def standing_of(topic: TopicMetadata) -> KafkaError | None:
     """Say why a topic takes no messages now: what would be sent to a partition without a leader waits in the driver."""
     without = [number for number, partition in topic.partitions.items() if partition.leader < 0]
     if not without:
@@ -200,16 +197,19 @@ def _standing(topic: TopicMetadata) -> KafkaError | None:
     return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, f"no leader for partition {', '.join(map(str, without))}")
 
 
-def weaknesses(copies: int, values: dict[str, int], max_payload: int) -> list[str]:
+def weaknesses(name: str, copies: int, values: dict[str, int], max_payload: int) -> list[Finding]:
     """Say in words what is weak about a topic's settings."""
-    found = []
+    found = list[tuple[str, str]]()
     if copies < 2:
-        found.append("has one copy of each partition: what is confirmed is lost with that broker's disk")
+        words = "has one copy of each partition: what is confirmed is lost with that broker's disk"
+        found.append((words, "Give it a replication factor of 3 and min.insync.replicas=2."))
     elif values["min.insync.replicas"] < 2:
-        found.append("has min.insync.replicas=1: what is confirmed may be on one disk only")
+        words = "has min.insync.replicas=1: what is confirmed may be on one disk only"
+        found.append((words, "Set min.insync.replicas=2."))
     if values["max.message.bytes"] < max_payload + OVERHEAD:
-        found.append(
+        words = (
             f"accepts {values['max.message.bytes']} bytes, which is less than max_payload={max_payload} and what "
             "travels with it: larger messages will be rejected"
         )
-    return found
+        found.append((words, f"Set max.message.bytes={max_payload + OVERHEAD}, or lower max_payload."))
+    return [Finding(Severity.WARNING, f"topic {name}", words, fix) for words, fix in found]
