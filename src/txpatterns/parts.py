@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TypedDict
 
-from txpatterns.admin.depths import DepthsWatch
+from txpatterns.admin.depths import DepthsWatch, QueuesWatch
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.coordination import FileWatch, Hearing, Listener, Notifier
 from txpatterns.database.agreement import check_sessions
@@ -25,7 +25,7 @@ from txpatterns.outbox.schema import SCOPE
 from txpatterns.retries import FailurePolicies
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.runtime.lag import LagWatch
-from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership
+from txpatterns.runtime.moments import CONSUMER, RELAY, DepthsSeen, Ownership, QueuesSeen
 from txpatterns.runtime.part import Drain, Part
 from txpatterns.runtime.pulse import Pulse
 from txpatterns.runtime.supervisor import Health, Supervisor
@@ -36,7 +36,7 @@ from txpatterns.settings import AppSettings
 from txpatterns.tcc.coordinator import TccCoordinator
 from txpatterns.tcc.moments import BranchDone, BranchRaised, TccEnded
 from txpatterns.tcc.schema import TCC
-from txpatterns.transport import Broker
+from txpatterns.transport import Broker, Measures
 
 logger = logging.getLogger("txpatterns.app")
 
@@ -207,14 +207,24 @@ class Parts:
                 relay.listen(listener)
             made.append(self._relay_part(relay))
         if made:
-            loop = LagWatch(name=self._name)
-            made.append(Part("loop watch", loop.run, loop.stop))
-            if self._pulse.wants(DepthsSeen):
-                depths = DepthsWatch(self._database, self._pulse)
-                made.append(Part("depths", depths.run, depths.stop))
+            made += self._watches(consumer if "consume" in names else None)
         if "relay" in names and isinstance(self._broker, MemoryBroker):
             readers = _Readers(self._broker)
             made.append(Part("group watch", readers.run, readers.stop))
+        return made
+
+    def _watches(self, consumer: Consumer | None) -> list[Part]:
+        """Make what looks at the others; what costs a question only where somebody listens."""
+        loop = LagWatch(name=self._name)
+        made = [Part("loop watch", loop.run, loop.stop)]
+        if self._pulse.wants(DepthsSeen):
+            depths = DepthsWatch(self._database, self._pulse)
+            made.append(Part("depths", depths.run, depths.stop))
+        broker = self._broker
+        if consumer is not None and isinstance(broker, Measures) and self._pulse.wants(QueuesSeen):
+            topics, clock = consumer.handlers.topics, self._database.clock
+            queues = QueuesWatch(broker, topics, self._name, clock, self._pulse)
+            made.append(Part("queues", queues.run, queues.stop))
         return made
 
     def _listener(self) -> Hearing | None:

@@ -11,17 +11,21 @@ import sqlalchemy as sa
 from txpatterns import App, Database, Event, Hooks, Transaction
 from txpatterns.admin.depths import read_depths
 from txpatterns.admin.queues import QUEUES
+from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.cli.status import SEE
 from txpatterns.database.schema import metadata
 from txpatterns.database.setup import create_missing
+from txpatterns.errors import BrokerUnavailable
 from txpatterns.hooks import on
 from txpatterns.inbox.schema import State, inbox_waiting_table
 from txpatterns.messages import EPOCH
 from txpatterns.outbox.schema import Waiting, waiting_table
-from txpatterns.runtime.moments import Depths, DepthsSeen
+from txpatterns.runtime.moments import Depths, DepthsSeen, QueuesSeen
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.telemetry.metrics import GAUGES, MetricsHooks
+from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.remains import what_is_left
+from txpatterns.transport import Depth
 
 
 class Stored(Event, topic="stored", type="stored", key="number"):
@@ -126,6 +130,49 @@ async def test_metrics_show_them_without_any_wiring(tmp_path):
         metrics = [m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics]
     (scheduled,) = (metric for metric in metrics if metric.name == "txpatterns.outbox.scheduled")
     assert [point.value for point in scheduled.data.data_points] == [1]
+
+
+class Measured(MemoryBroker):
+    """Tells how much waits, and the first time that it is away."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    async def depths(self, topics, group):
+        self.asked.append((list(topics), group))
+        if len(self.asked) == 1:
+            raise BrokerUnavailable("away")
+        return [Depth("stored", group, "stored/0", ready=3)]
+
+
+async def test_the_broker_is_asked_for_who_listens(tmp_path):
+    """H431: where handlers run and somebody wants to know; a broker that is away is told as unknown."""
+    told, clock, broker = list[object](), ManualClock(), Measured()
+    came = asyncio.Event()
+
+    class Heard(Hooks):
+        @on(QueuesSeen)
+        def queues(self, moment):
+            told.append(moment.depths)
+            came.set()
+
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/asked.db", clock=clock)
+    app = App("depths", database, broker, hooks=[Heard()])
+
+    @app.on(Stored)
+    async def keep(event: Stored, tx: Transaction) -> None: ...
+
+    async with app.running():
+        await asyncio.wait_for(came.wait(), 30)
+        assert told == [None]
+        came.clear()
+        clock.advance(timedelta(seconds=15))
+        await asyncio.wait_for(came.wait(), 30)
+    assert told == [None, (Depth("stored", "depths", "stored/0", ready=3),), None]
+    assert broker.asked == [(["stored"], "depths")] * 2
+    async with App("quiet", f"sqlite+aiosqlite:///{tmp_path}/quiet.db", broker).running() as quiet:
+        assert "queues" not in {part.name for part in quiet.health().parts}
 
 
 def test_every_table_in_which_something_waits_is_in_the_one_list():

@@ -56,7 +56,7 @@ async def test_a_refused_login_is_told_without_the_password(own_kafka, monkeypat
 
 
 async def test_how_far_a_group_is_behind(kafka):
-    """H61: by partition, the age of the oldest and who reads it; a group that never read is behind by all there is."""
+    """H431: by partition, the age of the oldest and who reads it; a group that never read is behind by all there is."""
     topic = kafka.create(partitions=2)
     async with broker_at(kafka.bootstrap) as broker:
         await Publishing(broker, [message(topic, "k") for _ in range(5)]).confirmed()
@@ -78,6 +78,6 @@ async def test_how_far_a_group_is_behind(kafka):
 
 
 async def test_a_topic_that_is_not_there_has_no_depth(kafka):
-    """H61: it is what `check` tells of."""
+    """H431: it is what `check` tells of."""
     async with broker_at(kafka.bootstrap) as broker:
         assert await broker.depths([f"{kafka.create()}-missing"], "billing") == []

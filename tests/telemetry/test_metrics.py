@@ -21,10 +21,11 @@ from txpatterns.resilience.moments import (
     Limited,
     LoadShared,
 )
-from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
+from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership, QueuesSeen
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
 from txpatterns.telemetry.metrics import OTHER, MetricsHooks
+from txpatterns.transport import Depth
 
 
 @pytest.fixture
@@ -163,6 +164,23 @@ def test_gauges_of_a_database_that_is_away_are_left_out(hooks, metrics, make):
     assert set(metrics.points()) == {"txpatterns.messages.handled"}
 
 
+def test_gauges_of_queues_are_over_all_of_a_topic(hooks, metrics):
+    """H431: what one partition has says little; what the broker cannot tell is left out, and so is one that is away."""
+    hour = timedelta(hours=1)
+    told = [
+        Depth("orders", "g", "orders/0", ready=2, oldest=hour, readers=1),
+        Depth("orders", "g", "orders/1", ready=5, oldest=2 * hour, readers=0),
+        Depth("payments", "g", "payments/0", ready=0),
+    ]
+    hooks.tell(QueuesSeen(tuple(told)))
+    assert metrics.values("txpatterns.queue.ready") == {(("topic", "orders"),): 7, (("topic", "payments"),): 0}
+    assert metrics.values("txpatterns.queue.oldest_age") == {(("topic", "orders"),): 7200}
+    assert metrics.values("txpatterns.queue.readers") == {(("topic", "orders"),): 1}
+    assert "txpatterns.queue.in_flight" not in metrics.points()
+    hooks.tell(QueuesSeen(None))
+    assert metrics.points() == {}
+
+
 def test_several_apps_in_one_process_are_told_apart(metrics, make):
     """One provider, two Apps: no figure of one hides that of the other."""
     for name, depth in (("orders", 3), ("stock", 5)):
@@ -203,6 +221,7 @@ def test_the_reference_page_lists_every_metric(metrics, make):
     hooks.tell(TccEnded("1", "confirmed"))
     hooks.tell(TccNeedsAttention("1", "stock", "x"))
     hooks.tell(Ownership("outbox", 1))
+    hooks.tell(QueuesSeen((Depth("t", "g", "t/0", 1, 1, timedelta(0), 1),)))
     hooks.tell(DepthsSeen(DEPTHS))
     for moment in (CircuitOpened("bank", timedelta(1)), CallRefused("bank"), CacheHit("product")):
         hooks.tell(moment)

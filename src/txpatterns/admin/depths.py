@@ -1,9 +1,10 @@
-"""How much waits: one cheap query, and the part that tells its answer to the listeners."""
+"""How much waits: one cheap query, and the parts that tell the listeners, of the database and of the broker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,12 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.admin.queues import present
+from txpatterns.clock import Clock
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.queues import MOST, Queue
 from txpatterns.database.schema import Instant
+from txpatterns.errors import BrokerError
 from txpatterns.hooks import HookList
-from txpatterns.runtime.moments import Depths, DepthsSeen
+from txpatterns.runtime.moments import Depths, DepthsSeen, QueuesSeen
+from txpatterns.transport import Depth, Measures
 
 logger = logging.getLogger("txpatterns")
 
@@ -41,20 +45,44 @@ async def depths_of(database: Database) -> Depths:
     return await database.read(partial(read_depths, now=database.now()))
 
 
-class DepthsWatch:
-    """Tells the listeners how much waits, every 15 seconds for as long as it runs."""
+class _Watch:
+    """Looks at something every 15 seconds for as long as it runs."""
 
-    def __init__(self, database: Database, hooks: HookList) -> None:
-        self._database = database
-        self._hooks = hooks
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Tell until ``stop`` is called."""
         while not self._stopping.is_set():
-            self._hooks.tell(DepthsSeen(await self._read()))
-            await self._database.clock.wait(self._stopping, _EVERY)
-        self._hooks.tell(DepthsSeen(None))  # what is told once must not be shown for ever
+            await self._tell()
+            await self._clock.wait(self._stopping, _EVERY)
+        self._forget()  # what is told once must not be shown for ever
+
+    def stop(self) -> None:
+        """End ``run``."""
+        self._stopping.set()
+
+    async def _tell(self) -> None:
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        raise NotImplementedError
+
+
+class DepthsWatch(_Watch):
+    """Tells the listeners how much waits in the database."""
+
+    def __init__(self, database: Database, hooks: HookList) -> None:
+        super().__init__(database.clock)
+        self._database = database
+        self._hooks = hooks
+
+    async def _tell(self) -> None:
+        self._hooks.tell(DepthsSeen(await self._read()))
+
+    def _forget(self) -> None:
+        self._hooks.tell(DepthsSeen(None))
 
     async def _read(self) -> Depths | None:
         try:
@@ -65,9 +93,27 @@ class DepthsWatch:
             logger.info("how much waits could not be read: %s", type(error).__name__)
             return None
 
-    def stop(self) -> None:
-        """End ``run``."""
-        self._stopping.set()
+
+class QueuesWatch(_Watch):
+    """Tells the listeners how much waits at the broker for one group."""
+
+    def __init__(self, broker: Measures, topics: Sequence[str], group: str, clock: Clock, hooks: HookList) -> None:
+        super().__init__(clock)
+        self._broker, self._topics, self._group = broker, topics, group
+        self._hooks = hooks
+
+    async def _tell(self) -> None:
+        self._hooks.tell(QueuesSeen(await self._read()))
+
+    def _forget(self) -> None:
+        self._hooks.tell(QueuesSeen(None))
+
+    async def _read(self) -> tuple[Depth, ...] | None:
+        try:
+            return tuple(await self._broker.depths(self._topics, self._group))
+        except BrokerError as error:
+            logger.info("how much waits at the broker could not be read: %s", type(error).__name__)
+            return None
 
 
 def _count(queue: Queue) -> sa.ColumnElement[int]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from txpatterns.cli import config, db, dlq, explain, ids, inbox, outbox, publish, run, saga, status, tcc
+from txpatterns.cli import config, db, dlq, doctor, explain, ids, inbox, outbox, publish, queues, run, saga, status, tcc
 from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
 from txpatterns.database.dialects import is_of_database
 from txpatterns.errors import TxPatternsError
@@ -44,6 +44,8 @@ app.add_typer(saga.group, name="saga")
 app.add_typer(tcc.group, name="tcc")
 app.add_typer(ids.group, name="ids")
 status.register(app)
+queues.register(app)
+doctor.register(app)
 publish.register(app)
 app.add_typer(config.group, name="config")
 explain.register(app)

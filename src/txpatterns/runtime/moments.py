@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from txpatterns.hooks import Moment
+from txpatterns.transport import Depth
 
 RELAY, CONSUMER = "relay", "consumer"
 
@@ -65,3 +66,14 @@ class DepthsSeen(Moment):
 
     depths: Depths | None
     """None while the database is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesSeen(Moment):
+    """How much waits at the broker for this App's handlers; told every 15 seconds while they run.
+
+    The broker is asked only when a listener wants this, and only one that can tell.
+    """
+
+    depths: tuple[Depth, ...] | None
+    """None while the broker is away."""

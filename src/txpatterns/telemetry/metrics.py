@@ -23,10 +23,11 @@ from txpatterns.resilience.moments import (
     Limited,
     LoadShared,
 )
-from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership
+from txpatterns.runtime.moments import BrokerAway, Depths, DepthsSeen, Ownership, QueuesSeen
 from txpatterns.sagas.moments import SagaEnded, SagaNeedsAttention, StepRaised, StepRuns
 from txpatterns.tcc.moments import BranchRaised, BranchRuns, TccEnded, TccNeedsAttention
 from txpatterns.text import one_line
+from txpatterns.transport import Depth
 
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
@@ -47,6 +48,14 @@ GAUGES = {
     "dead": ("txpatterns.dead_letters.open", "{message}", "Dead letters that are kept."),
 }
 """What ``Depths`` tells, with the metric that it becomes."""
+
+QUEUE_GAUGES = {
+    "ready": ("txpatterns.queue.ready", "{message}", "Messages that wait at the broker for this App: a log's lag."),
+    "in_flight": ("txpatterns.queue.in_flight", "{message}", "Messages given out and not yet acknowledged."),
+    "oldest": ("txpatterns.queue.oldest_age", "s", "Age of the oldest message that waits at the broker."),
+    "readers": ("txpatterns.queue.readers", "{reader}", "Members of the group that read, by queue or partition."),
+}
+"""What the broker's depths tell, over all queues of a topic, with the metric that it becomes."""
 
 _AGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -80,6 +89,7 @@ class MetricsHooks(Hooks):
         self._labels = _Labels(max_labels, common)
         self._buckets: dict[str, int] = {}
         self._depths: Depths | None = None
+        self._queues: tuple[Depth, ...] = ()
         self._postponed: set[str] = set()
         self._breakers: dict[str, bool] = {}
         self._make_counters(meter)
@@ -119,6 +129,8 @@ class MetricsHooks(Hooks):
         meter.create_observable_gauge(
             "txpatterns.breaker.open", [self._breakers_open], "{breaker}", "1 while a breaker makes no calls."
         )
+        for name, (metric, unit, description) in QUEUE_GAUGES.items():
+            meter.create_observable_gauge(metric, [self._queue_teller(name)], unit, description)
         for name, (metric, unit, description) in GAUGES.items():
             meter.create_observable_gauge(metric, [self._teller(name)], unit, description)
 
@@ -262,6 +274,10 @@ class MetricsHooks(Hooks):
     def depths_seen(self, moment: DepthsSeen) -> None:
         self._depths = moment.depths
 
+    @on(QueuesSeen)
+    def queues_seen(self, moment: QueuesSeen) -> None:
+        self._queues = moment.depths or ()
+
     @on(CircuitOpened)
     def circuit_opened(self, moment: CircuitOpened) -> None:
         self._opened.add(1, self._labels.of(breaker=moment.breaker))
@@ -305,6 +321,19 @@ class MetricsHooks(Hooks):
             value = getattr(self._depths, name)
             number = value.total_seconds() if isinstance(value, timedelta) else value
             return [Observation(number, self._labels.of())]
+
+        return tell
+
+    def _queue_teller(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def tell(_: CallbackOptions) -> Iterable[Observation]:
+            told: dict[str, list[float]] = {}
+            for depth in self._queues:
+                value = getattr(depth, name)
+                if value is not None:
+                    number = value.total_seconds() if isinstance(value, timedelta) else value
+                    told.setdefault(depth.topic, []).append(number)
+            whole = max if name == "oldest" else sum
+            return [Observation(whole(numbers), self._labels.of(topic=topic)) for topic, numbers in told.items()]
 
         return tell
 
