@@ -1,10 +1,12 @@
-"""SASL PLAIN on a real broker: who has the password reads and writes, who has not is told so; nobody sees it."""
+"""SASL PLAIN, SCRAM and TLS on a real broker: who has the password reads and writes, others are told; nobody sees it."""
 
 import logging
+import secrets
 from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+import trustme
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -12,6 +14,10 @@ from confluent_kafka.admin import (
     AclPermissionType,
     ResourcePatternType,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
 )
 
 from brokers.kafka_tools import eventually, ids_of, stored
@@ -98,3 +104,44 @@ async def test_a_topic_that_may_not_be_read_keeps_no_other_from_being_read(kafka
         assert [d.message for d in await reader.take(1, ack=True)] == sent[:1]
     told = [record.getMessage() for record in caplog.records if closed in record.getMessage()]
     assert len([line for line in told if "may not be read" in line]) == 1
+
+
+def encrypted(server, name, password, authority):
+    login = f"{quote(name, safe='')}:{quote(password, safe='')}"
+    options = f"security.protocol=SASL_SSL&sasl.mechanism=SCRAM-SHA-512&ssl.ca.location={quote(str(authority))}"
+    return f"kafka://{login}@127.0.0.1:{server.encrypted_port}?{options}"
+
+
+@pytest.fixture
+def scram_user(own_kafka):
+    """The name of a user of this test alone, who has `PASSWORD`."""
+    name, admin = f"user-{secrets.token_hex(4)}", own_kafka.admin()
+    secret = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    upsert = UserScramCredentialUpsertion(name, secret, PASSWORD.encode())
+    admin.alter_user_scram_credentials([upsert])[name].result(30)
+    yield name
+    gone = UserScramCredentialDeletion(name, ScramMechanism.SCRAM_SHA_512)
+    admin.alter_user_scram_credentials([gone])[name].result(30)
+
+
+async def test_messages_go_and_come_encrypted(kafka, own_kafka, scram_user):
+    """P1, H151: TLS with a certificate that is checked, and a password that never crosses the wire (SCRAM)."""
+    topic = kafka.create()
+    sent = [message(topic, "k") for _ in range(3)]
+    async with KafkaBroker.from_url(encrypted(own_kafka, scram_user, PASSWORD, own_kafka.authority)) as broker:
+        await Publishing(broker, sent).confirmed()
+        async with broker.subscribe([topic], group="g") as batches:
+            assert [d.message for d in await Reader(batches).take(3, ack=True)] == sent
+        assert [each.ready for each in await broker.depths([topic], "nobody") if each.ready] == [3]
+
+
+async def test_a_server_for_whom_nobody_vouches_is_told_nothing(kafka, own_kafka, scram_user, tmp_path):
+    """H26, H151: certainly not sent; the reason is the certificate."""
+    topic, stranger = kafka.create(), tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(str(stranger))
+    async with KafkaBroker.from_url(encrypted(own_kafka, scram_user, PASSWORD, stranger)) as broker:
+        publishing = Publishing(broker, [message(topic)])
+        assert await publishing.verdicts() == [Verdict.UNAVAILABLE]
+        (finding,) = await broker.check([topic])
+        assert "certificate" in finding.words
+    assert stored(kafka.bootstrap, topic) == []

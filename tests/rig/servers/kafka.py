@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import trustme
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from cryptography.hazmat.primitives import serialization
 
 from rig.lookup import Found, Missing, program
 from rig.ports import free_port
@@ -29,12 +31,17 @@ CONFIGURATION = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured}
+listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_PLAINTEXT,ENCRYPTED:SASL_SSL
 listener.name.secured.sasl.enabled.mechanisms=PLAIN
 listener.name.secured.plain.sasl.jaas.config={login}
+listener.name.encrypted.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.encrypted.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.encrypted.ssl.keystore.type=PEM
+listener.name.encrypted.ssl.keystore.certificate.chain={chain}
+listener.name.encrypted.ssl.keystore.key={key}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 num.partitions=6
@@ -54,6 +61,15 @@ allow.everyone.if.no.acl.found=true
 
 USER, PASSWORD = "shop", "pass%word/&?@:"
 LOGIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+
+
+def certificate_of(authority: trustme.CA) -> tuple[str, str]:
+    """Give a certificate for this machine and its key, in the form that Java reads."""
+    made = authority.issue_cert("127.0.0.1")
+    key = serialization.load_pem_private_key(made.private_key_pem.bytes(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return "".join(part.bytes().decode() for part in made.cert_chain_pems), key.decode()
 
 
 class Kafka(Server):
@@ -129,7 +145,7 @@ class Kafka(Server):
 
     def container(self) -> list[str]:
         assert self.image is not None
-        ports = (self.port, self.secured_port)
+        ports = (self.port, self.secured_port, self.encrypted_port)
         published = [part for port in ports for part in ("-p", f"127.0.0.1:{port}:{port}")]  # clients are sent there
         lines = self._configuration(19093, "/tmp/kafka-data").splitlines()
         settings = dict(line.split("=", 1) for line in lines)
@@ -139,13 +155,29 @@ class Kafka(Server):
         return [*published, *(part for line in environment for part in ("-e", line)), self.image]
 
     def _configuration(self, controller: int, data: str) -> str:
-        return CONFIGURATION.format(
-            port=self.port, secured=self.secured_port, controller=controller, data=data, login=LOGIN
-        )
+        ports = {"port": self.port, "secured": self.secured_port, "encrypted": self.encrypted_port}
+        chain, key = (part.strip().replace("\n", "\\n") for part in certificate_of(self._authority))
+        return CONFIGURATION.format(**ports, controller=controller, data=data, login=LOGIN, chain=chain, key=key)
+
+    @functools.cached_property
+    def _authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of who vouches for the encrypted listener."""
+        file = self.folder / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(file))
+        return file
 
     @functools.cached_property
     def secured_port(self) -> int:
         """Where SASL PLAIN is asked for: the name `USER` and its `PASSWORD`."""
+        return free_port()
+
+    @functools.cached_property
+    def encrypted_port(self) -> int:
+        """Where TLS is spoken, and SCRAM-SHA-512 asked for; a test makes the user whom it needs."""
         return free_port()
 
     def probe(self) -> str:
