@@ -1,4 +1,4 @@
-"""SASL PLAIN, SCRAM and TLS on a real broker: who has the password reads and writes, others are told; nobody sees it."""
+"""SASL PLAIN, SCRAM and TLS on a real broker: who has the password reads and writes, nobody sees it."""
 
 import logging
 import secrets
