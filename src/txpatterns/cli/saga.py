@@ -299,8 +299,9 @@ def _do(verb: str, wish: _Wish, act: Callable[[SagaInHand], Awaitable[None]]) ->
 
 
 def _goes_on(entry: SagaEntry) -> bool:
-    """Whether a saga goes on without a person."""
-    return entry.due_at is not None or entry.status == Status.WAITING
+    """Whether a saga goes on without a person, before its deadline."""
+    is_left = entry.attention and entry.due_at and entry.deadline_at and entry.due_at >= entry.deadline_at
+    return (entry.due_at is not None and not is_left) or entry.status == Status.WAITING
 
 
 def _code(place: str) -> SagaCode:
