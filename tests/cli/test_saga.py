@@ -140,6 +140,14 @@ def test_a_call_in_doubt_is_found_understood_and_resolved(store):
     refused = store("saga", "retry", "order-7", *WHY, *APP, "--json", code=3).err
     assert json.loads(refused)["error"]["code"] == "TXP-1620"
 
+    assert "is undone now" in store("saga", "compensate", "order-7", *WHY, *APP).out
+    assert "release sku of order-7" in store.drain()
+    told = store("saga", "show", "order-7", *APP).out
+    assert "the code has ended" in told
+    assert "ended by an operator, what was done is undone: Aborted: undone by an operator: seen at the bank" in told
+    assert "compensate by " in told
+    store("saga", "compensate", "order-7", *WHY, *APP, code=3)
+
 
 def test_a_saga_is_cancelled_and_its_story_says_so(store):
     """P4, P7, H322: what was done is undone, and stands indented under what ended it."""

@@ -163,10 +163,10 @@ async def test_who_was_too_slow_has_done_nothing(database, clock, way):
             assert (hall.begun, await hall.taken()) == (2, 1)
 
 
-async def test_a_key_is_for_one_request_of_one_user(small):
+async def test_a_key_is_for_one_request_of_one_user(hall):
     """H366: another body, path, query or method is refused, also when it comes first to nobody else; another
     user has a key of the same name, and a stranger is asked who they are before anything is looked up."""
-    async with small.open() as client:
+    async with hall.open() as client:
         first = await ask(client, json={"row": 1})
         for way, body in (("async", {"row": 2}), ("async?status=200", {"row": 1}), ("plain", {"row": 1})):
             other = await ask(client, way, json=body)
@@ -177,7 +177,24 @@ async def test_a_key_is_for_one_request_of_one_user(small):
         assert (bob.status_code, bob.json(), is_replay(bob)) == (201, {"taken": 2}, False)
         assert (await ask(client, who="stranger", json={"row": 1})).status_code == 401
         assert (await ask(client, json={"row": 1})).content == first.content
-        assert await small.taken() == 2
+        assert await hall.taken() == 2
+
+
+async def test_where_a_path_ends_is_part_of_the_request(small):
+    """H366: a question mark inside the path, and one that begins the query, are two requests."""
+    opened = Depends(session_dependency(small.app), scope="function")
+
+    @small.routes.post("/row/{name:path}", status_code=201)
+    async def in_a_row(name: str, session: AsyncSession = opened) -> str:
+        await session.run_sync(small.book, "row")
+        return name
+
+    async with small.open() as client:
+        assert (await ask(client, "row/a%3Fb")).json() == "a?b"
+        for other in ("row/a?b?", "row/a%253Fb"):
+            assert (await ask(client, other)).status_code == 422
+        assert is_replay(await ask(client, "row/a%3Fb"))
+        assert await small.taken() == 1
 
 
 async def test_nobody_is_taken_for_everybody(small):
@@ -216,20 +233,20 @@ async def test_a_key_is_a_string_of_the_draft_or_a_bare_word(small, values, key)
             assert parsed_key(values) == key
 
 
-async def test_what_is_refused_for_good_is_kept_and_what_is_not_is_rolled_back(small):
+async def test_what_is_refused_for_good_is_kept_and_what_is_not_is_rolled_back(hall):
     """P2, H367: a decided refusal is repeated; an error of ours, or one about who or when, takes no seat and no key."""
-    async with small.open() as client:
+    async with hall.open() as client:
         for way in ("async", "plain", "late"):
             for status in (404, 409, 422):
                 first, again = [await ask(client, f"{way}?status={status}&raises=true", f"{way}{status}") for _ in "12"]
                 assert (first.status_code, again.status_code, is_replay(again)) == (status, status, True)
-            before = await small.taken()
+            before = await hall.taken()
             for status in (401, 403, 429, 500, 503):
                 for raises in ("true", "false"):
                     path = f"{way}?status={status}&raises={raises}"
                     first, again = [await ask(client, path, f"{way}{status}{raises}") for _ in "12"]
                     assert (first.status_code, again.status_code, is_replay(again)) == (status, status, False)
-            assert await small.taken() == before
+            assert await hall.taken() == before
 
 
 async def test_a_commit_that_fails_is_no_answer(small):
@@ -461,6 +478,16 @@ def forgets_the_request(patch):
     patch.setattr(keyed, "fingerprint_of", lambda method, target, body: "the same")
 
 
+def joins_path_and_query(patch):
+    """Where the one ends and the other begins is not to be seen."""
+    patch.setattr(keyed, "_target", lambda scope: f"{scope['path']}?{scope['query_string'].decode()}")
+
+
+def keeps_every_answer(patch):
+    """An error is as good an answer as any."""
+    patch.setattr(Keeping, "is_decided", lambda self, status: True)
+
+
 def takes_every_turn(patch):
     """A lease is taken over before it is over."""
     free = Found.is_free_for
@@ -492,13 +519,15 @@ def answers_late(patch):
     [
         (shares_keys, test_a_key_is_for_one_request_of_one_user),
         (forgets_the_request, test_a_key_is_for_one_request_of_one_user),
+        (joins_path_and_query, test_where_a_path_ends_is_part_of_the_request),
+        (keeps_every_answer, test_what_is_refused_for_good_is_kept_and_what_is_not_is_rolled_back),
         (takes_every_turn, test_who_has_lost_its_turn_cannot_answer),
         (keeps_the_answer_apart, test_an_answer_that_cannot_be_kept_is_not_given),
         (answers_late, test_who_has_lost_its_turn_cannot_answer),
     ],
 )
 async def test_a_planted_bug_is_found(small, clock, monkeypatch, plant, test):
-    """P2, H364, H365, H366: what people do write turns one of the tests above red."""
+    """P2, H364, H365, H366, H367: what people do write turns one of the tests above red."""
     plant(monkeypatch)
     given = {"hall": small, "small": small, "clock": clock}
     named = inspect.signature(test).parameters

@@ -361,6 +361,20 @@ def signs_what_it_has_read(patch):
         return real(self, webhook_id, stamp, body.replace(b": ", b":").strip())
 
 
+def knows_one_secret(patch):
+    """Of two secrets, the first one counts."""
+    real = WebhookSecrets._signatures
+
+    @instead_of(patch, WebhookSecrets, real)
+    def first(self, webhook_id, stamp, body):
+        return real(self, webhook_id, stamp, body)[:1]
+
+
+def looks_at_one_signature(patch):
+    """The header is one signature, whatever stands behind it."""
+    patch.setattr(webhooks, "_MOST_SIGNATURES", 1)
+
+
 def ends_early(patch):
     """Behind a signature that fits, no other is looked at."""
 
@@ -379,12 +393,14 @@ def ends_early(patch):
         (takes_any_time, partial(test_a_stamp_is_within_five_minutes, 1)),
         (looks_at_the_beginning, test_what_was_signed_is_what_came),
         (signs_what_it_has_read, test_what_was_signed_is_what_came),
+        (knows_one_secret, test_a_secret_is_exchanged_without_a_gap),
+        (looks_at_one_signature, test_unknown_versions_and_many_signatures),
     ],
 )
 def test_a_planted_bug_is_found(monkeypatch, plant, test):
-    """H153, H154, H155: what people do write turns one of the tests above red."""
+    """H153, H154, H155, H368: what people do write turns one of the tests above red."""
     plant(monkeypatch)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, WebhookRefused, pytest.fail.Exception)):
         test()
 
 

@@ -17,7 +17,7 @@ from txpatterns.hooks import HookList
 from txpatterns.sagas import Call, Doubt, SagaContext, StepTransaction, Undo
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Finished, Overdue
-from txpatterns.sagas.schema import saga_wait_table
+from txpatterns.sagas.schema import saga_journal_table, saga_table, saga_wait_table
 from txpatterns.testing.clock import ManualClock
 
 HOUR = timedelta(hours=1)
@@ -266,6 +266,136 @@ async def test_the_step_that_follows_the_pivot_counts_as_behind_it(sqlite_shop: 
     saga_of(sqlite_shop, order, deadline=SOON)
     assert await sqlite_shop.run(order) == "hold C3"
     assert await sqlite_shop.effects() == ["reserve A1", "reserve B2", "reserve C3"]
+
+
+async def died(shop: Shop, crashes: int = 2) -> None:
+    """Let the process that runs the saga be dead, as so many before it."""
+    await shop.app.database.execute(sa.update(saga_table).values(owner="somebody", crashes=crashes))
+
+
+async def test_a_saga_that_processes_have_died_of_is_undone_at_its_deadline(shop: Shop, clock: ManualClock) -> None:
+    """P4, H336, H173: until then nobody runs it, and a person is told once; then nothing of it goes on."""
+    ran: list[str] = []
+
+    async def deadly(tx: StepTransaction) -> str:
+        ran.append("again")
+        raise ConnectionError("no route")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.step(deadly, compensate=nothing, retry=RetryLadder((timedelta(minutes=1),), jitter=0))
+
+    async def nothing(tx: StepTransaction) -> None:
+        raise AssertionError("it was never done")
+
+    saga_of(shop, order, deadline=HOUR)
+    await shop.start(order)
+    await shop.rest()
+    await died(shop)
+    clock.advance(timedelta(minutes=2))
+    await shop.rest()
+    row = await shop.row()
+    assert (row["attention"], row["owner"]) == ("3 processes have died while they ran it, without any progress", None)
+    assert row["due_at"] == row["deadline_at"]
+    shop.watch.flagged.clear()
+    clock.advance(timedelta(minutes=30))
+    await shop.rest()
+    assert (await shop.row())["epoch"] == row["epoch"]
+    clock.advance(HOUR)
+    await shop.rest()
+    await is_undone(shop)
+    assert (ran, shop.watch.flagged.is_set()) == (["again"], False)
+    assert await shop.effects() == ["reserve A1", "release A1"]
+
+
+@pytest.mark.parametrize("where", ["behind the pivot", "undone", "without a deadline", "of another release"])
+async def test_what_processes_have_died_of_and_no_deadline_ends_is_left_alone(
+    sqlite_shop: Shop, clock: ManualClock, where: str
+) -> None:
+    """P4, H336, H173: for good: nobody takes it again until a person says so."""
+    hours = RetryLadder((24 * HOUR,), jitter=0)
+
+    async def fails(tx: StepTransaction, *_: object) -> None:
+        raise ConnectionError("no route")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=fails, retry=hours)
+        if where == "behind the pivot":
+            saga.pivot()
+        if where == "undone":
+            saga.abort("no")
+        await saga.step(fails, retry=hours)
+
+    saga_of(sqlite_shop, order, deadline=None if where == "without a deadline" else HOUR)
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    await died(sqlite_shop)
+    if where == "of another release":
+        await sqlite_shop.app.database.execute(sa.update(saga_journal_table).values(facts='[{"fact": "unheard"}]'))
+    clock.advance(30 * HOUR)
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert "3 processes have died" in row["attention"]
+    assert (row["due_at"], row["owner"], row["ended_at"]) == (None, None, None)
+
+
+async def test_what_processes_have_died_of_does_not_run_on_while_events_are_read(
+    sqlite_shop: Shop, clock: ManualClock
+) -> None:
+    """P4, H336, H173, H170: an engine that has just begun holds deadlines back, and lets nothing run that is deadly."""
+    ran: list[str] = []
+
+    async def deadly(tx: StepTransaction) -> None:
+        ran.append("again")
+        raise ConnectionError("no route")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.step(deadly, retry=RetryLadder((timedelta(minutes=1),), jitter=0))
+
+    saga_of(sqlite_shop, order, deadline=HOUR, signals=[Told])
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    await died(sqlite_shop)
+    clock.advance(timedelta(minutes=2))
+    await sqlite_shop.rest()
+    clock.advance(2 * HOUR)
+    app = sqlite_shop.app
+    engine = SagaEngine(app.database, app.sagas.definitions, app.outbox, hooks=HookList(), hears_late=True)
+    running = asyncio.create_task(engine.run())
+    await engine.caught_up(await app.database.moment())
+    engine.stop()
+    await running
+    assert ran == ["again"]
+    await sqlite_shop.rest()
+    await is_undone(sqlite_shop)
+    assert ran == ["again"]
+
+
+async def test_an_undoing_that_processes_die_of_is_left_alone_again(sqlite_shop: Shop, clock: ManualClock) -> None:
+    """P4, H336, H173: a deadline costs no process after the other, for ever."""
+
+    async def fails(tx: StepTransaction, *_: object) -> None:
+        raise ConnectionError("no route")
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=fails, retry=RetryLadder((HOUR,), jitter=0))
+        await saga.sleep(2 * HOUR)
+
+    saga_of(sqlite_shop, order, deadline=HOUR)
+    await sqlite_shop.start(order)
+    await sqlite_shop.rest()
+    await died(sqlite_shop)
+    for _ in range(2):
+        clock.advance(2 * HOUR)
+        await sqlite_shop.rest()
+    assert (await sqlite_shop.row())["status"] == "compensating"
+    await died(sqlite_shop)
+    clock.advance(2 * HOUR)
+    await sqlite_shop.rest()
+    row = await sqlite_shop.row()
+    assert (row["status"], row["due_at"], row["owner"]) == ("compensating", None, None)
+    assert "3 processes have died" in row["attention"]
 
 
 async def test_a_saga_that_stands_still_is_undone_when_its_code_is_mended(

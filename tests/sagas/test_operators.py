@@ -36,6 +36,7 @@ from txpatterns.admin.sagas import find_saga, list_sagas
 from txpatterns.errors import ConfigurationError, LeaseLost, SagaFailed, SagaKept, SchemaError, StepFailed, WaitTimedOut
 from txpatterns.sagas import Call, Doubt, SagaContext, StepTransaction, Undo
 from txpatterns.sagas.facts import Ended, Undone
+from txpatterns.sagas.looking import SagaLooks
 from txpatterns.sagas.schema import saga_journal_table, saga_table, saga_wait_table
 from txpatterns.sagas.store import SagaStore, Write
 from txpatterns.testing.clock import ManualClock
@@ -180,12 +181,13 @@ async def running(shop: Shop) -> AsyncIterator[None]:
         assert await handle.result(timeout=PATIENCE) == "hold slow"
 
 
-@pytest.mark.parametrize("action", ["retry", "cancel", "resolve", "skip"])
+@pytest.mark.parametrize("action", ["retry", "cancel", "compensate", "resolve", "skip"])
 async def test_what_a_living_process_runs_is_left_to_it(postgres_shop: Shop, action: str) -> None:
     """P4, H321: nothing is changed, and the operator is told which process it is."""
     act: dict[str, Callable[[SagaInHand], Awaitable[None]]] = {
         "retry": SagaInHand.retry,
         "cancel": SagaInHand.cancel,
+        "compensate": SagaInHand.compensate,
         "resolve": lambda saga: saga.resolve(code(postgres_shop), "1", '"hold"'),
         "skip": lambda saga: saga.skip(code(postgres_shop), "1"),
     }
@@ -315,6 +317,133 @@ async def test_behind_the_pivot_nothing_is_cancelled(sqlite_shop: Shop) -> None:
     with pytest.raises(SagaKept, match="behind its pivot"):
         await hand(sqlite_shop).cancel()
     assert (await sqlite_shop.row())["status"] == "waiting"
+
+
+async def test_what_has_completed_is_undone_on_purpose(shop: Shop) -> None:
+    """P4, H375: in reverse and once, and whoever asks for its result then is told."""
+
+    async def order(saga: SagaContext) -> str:
+        hold = await saga.step(reserve, "A1", compensate=release)
+        await saga.step(pack, "A1", compensate=unpack)
+        await saga.step(reserve, "gift")
+        return hold
+
+    saga_of(shop, order)
+    handle = await shop.start(order)
+    await shop.rest()
+    assert (await shop.row())["status"] == "completed"
+    with pytest.raises(SagaKept, match="completed") as refused:
+        await hand(shop).cancel()
+    assert "txp saga compensate" in str(refused.value.remedy)
+    await hand(shop).compensate()
+    row = await shop.row()
+    assert (row["status"], row["ended_at"], row["result"]) == ("compensating", None, None)
+    with pytest.raises(SagaKept, match="is being undone already"):
+        await hand(shop).compensate()
+    await shop.rest()
+    for asked in (handle, shop.app.sagas.handle(order, "order-1")):
+        with pytest.raises(SagaFailed, match="compensated: Aborted: undone by an operator: the bank said so"):
+            await asked.result(timeout=PATIENCE)
+    assert (await shop.effects())[3:] == ["unpack A1", "release A1"]
+    with pytest.raises(SagaKept, match="has ended: it is compensated") as refused:
+        await hand(shop).compensate()
+    assert "Nothing of it is left" in str(refused.value.remedy)
+    assert await deeds(shop) == [("compensate", None, "completed")]
+
+
+@pytest.mark.parametrize("then", [sleeps, stops, waits_for_an_attempt])
+async def test_what_has_not_ended_is_compensated_as_it_is_cancelled(
+    shop: Shop, then: Callable[[SagaContext], Awaitable[None]]
+) -> None:
+    """P4, H322, H375: asleep, stopped by its code or failing."""
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await then(saga)
+
+    saga_of(shop, order)
+    await shop.start(order)
+    await shop.rest()
+    await hand(shop).compensate()
+    await shop.rest()
+    assert (await shop.row())["status"] == "compensated"
+    assert await shop.effects() == ["reserve A1", "release A1"]
+
+
+async def test_what_was_final_is_not_undone_behind_its_end(shop: Shop) -> None:
+    """P4, H375: what has passed its pivot, and what has completed for another saga, is left as it is."""
+
+    async def part(saga: SagaContext) -> str:
+        return await saga.step(reserve, "part", compensate=release)
+
+    async def order(saga: SagaContext) -> None:
+        await saga.child(part, id="part-1")
+        await saga.step(reserve, "A1", compensate=release)
+        saga.pivot()
+        await saga.step(reserve, "B2")
+
+    shop.app.saga("part")(part)
+    saga_of(shop, order)
+    await shop.start(order)
+    await shop.rest()
+    with pytest.raises(SagaKept, match="behind its pivot") as refused:
+        await hand(shop).compensate()
+    assert "start a saga" in str(refused.value.remedy)
+    with pytest.raises(SagaKept, match="has completed for the saga that started it"):
+        await hand(shop, "part-1").compensate()
+    with pytest.raises(SagaKept, match="no saga none"):
+        await hand(shop, "none").compensate()
+    await shop.rest()
+    assert await shop.effects() == ["reserve part", "reserve A1", "reserve B2"]
+    assert (await shop.row())["status"] == "completed"
+    assert await deeds(shop) == []
+
+
+async def test_a_completed_child_is_undone_with_its_parent(shop: Shop) -> None:
+    """P4, H375: by what the parent gave for it, once; what cannot be undone yet is tried on, by whoever takes over."""
+    fails = True
+
+    async def give_back(tx: StepTransaction, *args: object) -> None:
+        if fails:
+            raise ConnectionError("no route")
+        await release(tx, "part")
+
+    async def part(saga: SagaContext) -> str:
+        return await saga.step(reserve, "part", compensate=release)
+
+    async def order(saga: SagaContext) -> None:
+        await saga.child(part, id="part-1", compensate=give_back)
+        await saga.step(reserve, "A1", compensate=release)
+
+    shop.app.saga("part")(part)
+    saga_of(shop, order, retry=HOURS)
+    await shop.start(order)
+    await shop.rest()
+    assert (await shop.row())["status"] == "completed"
+    await hand(shop).compensate()
+    await shop.rest()
+    assert (await shop.row())["status"] == "compensating"
+    fails = False
+    await hand(shop).retry()
+    await shop.rest()
+    assert (await shop.row())["status"] == "compensated"
+    assert (await shop.effects())[2:] == ["release A1", "release part"]
+
+
+async def test_what_is_being_undone_is_not_forgotten_with_the_ended_ones(shop: Shop) -> None:
+    """P4, H375: however long ago it had ended, it has its journal until it has ended again."""
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+
+    saga_of(shop, order)
+    await shop.start(order)
+    await shop.rest()
+    await hand(shop).compensate()
+    looking = SagaLooks(shop.app.database)
+    assert await shop.app.database.transact(lambda connection: looking.clean(connection, timedelta(0))) == 0
+    await shop.rest()
+    assert await shop.effects() == ["reserve A1", "release A1"]
 
 
 async def test_a_person_tells_what_has_become_of_a_call(shop: Shop) -> None:

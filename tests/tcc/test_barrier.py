@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tcc.support import Shop, moved, piece
+from tcc.support import Shop, moved, opened, piece
 from txpatterns.errors import Reject, TccDefinitionError
 from txpatterns.tcc.barrier import Admission, Barrier, Request, Verdict
 from txpatterns.tcc.schema import Operation, tcc_barrier_table
 from txpatterns.tcc.serving import Asking
+from txpatterns.testing.clock import ManualClock
 
 NEVER = datetime(2100, 1, 1, tzinfo=UTC)
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -173,6 +175,38 @@ async def test_what_is_reserved_is_remembered_until_it_is_decided(shop: Shop):
     assert await database.transact(serving.barrier.clean) == 0
     await database.execute(sa.update(tcc_barrier_table).values(until=LONG_AGO))
     assert await database.transact(serving.barrier.clean) == 2
+
+
+async def test_where_only_others_coordinate_notes_are_forgotten_too(any_database: str):
+    """H376: an App that only serves, and runs no coordinator, does it with later requests; seldom, and not at once."""
+    clock = ManualClock()
+    async with opened(any_database, clock=clock) as shop:
+        serving, database = shop.app.tcc.serving, shop.app.database
+
+        async def count() -> int:
+            query = sa.select(sa.func.count()).select_from(tcc_barrier_table)
+            return await database.read(lambda connection: connection.scalar(query) or 0)
+
+        await serving.serve(asking(shop, TRY))
+        await serving.serve(asking(shop, CONFIRM))
+        await serving.serve(asking(shop, TRY, id="2"))
+        assert await count() == 3
+        clock.advance(shop.app.tcc.tools.settings.keep_ended + timedelta(minutes=2))
+        assert (await serving.serve(asking(shop, TRY, id="2"))).verdict is Verdict.DONE
+        assert await count() == 1
+
+
+async def test_notes_that_cannot_be_forgotten_now_keep_no_answer_back(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    """H376: what was asked for is done, and answered."""
+
+    def locked(self: Barrier, connection: Any) -> int:
+        raise sa.exc.OperationalError("DELETE", {}, sqlite3.OperationalError("database is locked"))
+
+    monkeypatch.setattr(Barrier, "clean", locked)
+    assert (await sqlite_shop.app.tcc.serving.serve(asking(sqlite_shop, TRY))).verdict is Verdict.DONE
+    assert await sqlite_shop.stands("A") == HELD
 
 
 async def test_a_refused_try_does_not_reserve_when_it_comes_again(shop: Shop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
@@ -58,6 +59,77 @@ async def test_all_is_confirmed_inside_and_outside(shop: Shop):
         ("capture 5", "shop/order-1/1/confirm", "charge 5 done"),
     ]
     assert await shop.stands("A") == (8, 0, 2)
+
+
+async def test_plain_functions_ask_outside_in_a_thread(shop: Shop):
+    """P5, I25, I26, H377: the loop goes on meanwhile, for each of the three; what is refused is refused."""
+    asked: list[str] = []
+    tcc, loop = shop.app.tcc, asyncio.get_running_loop()
+    came = asyncio.Event()
+
+    def do(call: BranchCall, what: str) -> str:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        loop.call_soon_threadsafe(came.set)
+        asyncio.run_coroutine_threadsafe(came.wait(), loop).result(timeout=60)
+        asked.append(f"{what} under {call.key}")
+        return what
+
+    @tcc.participant("till", mode="intent")
+    def charge(call: BranchCall, amount: int) -> str:
+        if amount > 100:
+            raise Reject("too much")
+        return do(call, f"charge {amount}")
+
+    @charge.confirm
+    def capture(call: BranchCall, amount: int) -> None:
+        do(call, f"capture {call.result}")
+
+    @charge.cancel
+    def refund(call: BranchCall, amount: int) -> None:
+        do(call, f"refund {call.result}")
+
+    async with tcc.transaction("order-1") as first:
+        assert await first.try_(charge, 5) == "charge 5"
+    second = tcc.transaction("order-2")
+    with pytest.raises(Reject):
+        async with second:
+            [await second.try_(charge, amount) for amount in (7, 101)]
+    assert asked == [
+        "charge 5 under shop/order-1/1/try",
+        "capture charge 5 under shop/order-1/1/confirm",
+        "charge 7 under shop/order-2/1/try",
+        "refund charge 7 under shop/order-2/1/cancel",
+    ]
+
+
+async def test_a_thread_that_hangs_is_given_up(sqlite_shop: Shop):
+    """P5, H377: when its time is over it is in doubt, and cancelled like any other call."""
+    go_on, is_refunded, asked = threading.Event(), threading.Event(), list[str]()
+    tcc = Shop(sqlite_shop.app.database, TccSettings(call_timeout=timedelta(milliseconds=50))).app.tcc
+
+    @tcc.participant("till", mode="intent")
+    def charge(call: BranchCall, amount: int) -> str:
+        go_on.wait(timeout=60)
+        return "late"
+
+    @charge.confirm
+    def capture(call: BranchCall, amount: int) -> None:
+        asked.append("capture")
+
+    @charge.cancel
+    def refund(call: BranchCall, amount: int) -> None:
+        asked.append(f"refund {call.result}")
+        is_refunded.set()
+
+    try:
+        with pytest.raises(TimeoutError):
+            async with tcc.transaction("order-1") as first:
+                await first.try_(charge, 5)
+    finally:
+        go_on.set()
+    assert await asyncio.to_thread(is_refunded.wait, 60)
+    assert set(asked) == {"refund None"}
 
 
 async def test_the_row_is_there_before_the_call(shop: Shop):

@@ -39,14 +39,19 @@ class Action(StrEnum):
     RESOLVE = "resolve"
     SKIP = "skip"
     CANCEL = "cancel"
+    COMPENSATE = "compensate"
+
+
+_UNDONE = {Action.CANCEL: "cancelled", Action.COMPENSATE: "undone"}
 
 
 @dataclass(frozen=True, slots=True)
 class SagaInHand:
     """One saga in the hands of an operator, who has a reason.
 
-    Each method raises SagaKept, and changes nothing, where there is no such saga, where it has ended, and where a
-    process that lives runs it; ConfigurationError where several types have its id; SchemaError without its tables.
+    Each method raises SagaKept, and changes nothing, where there is no such saga, where it has ended (but see
+    ``compensate``), and where a process that lives runs it; ConfigurationError where several types have its id;
+    SchemaError without its tables.
     """
 
     database: Database
@@ -71,22 +76,18 @@ class SagaInHand:
         Raises:
             SagaKept: it is behind its pivot, or is being undone already.
         """
+        await self.database.transact(partial(self._undo, action=Action.CANCEL))
 
-        def work(connection: Connection) -> None:
-            stood = take(connection, self.database, self.id, self.type)
-            if stood.is_undone:
-                raise SagaKept(f"{self.id} is being undone already.", fix="To go on with that now: txp saga retry ID")
-            if is_past_pivot(stood.facts):
-                raise SagaKept(
-                    f"{self.id} is behind its pivot, and only goes forward.",
-                    fix="Mend what fails, or tell its code what has become of that: txp saga resolve, txp saga skip.",
-                )
-            failure = aborted(f"cancelled by an operator: {self._why}")
-            cancel(connection, self.database, stood.place, failure, _OPERATOR)
-            say(connection, SAGAS)
-            write_down(connection, self.database, stood, self.deed, Action.CANCEL)
+    async def compensate(self) -> None:
+        """Undo it now as ``cancel`` does, also where it has completed: what it did is undone, the last first.
 
-        await self.database.transact(work)
+        Whoever was given its result is not told, what it has sent stays sent, and its locks are no longer its own.
+
+        Raises:
+            SagaKept: it is or has been behind its pivot, is undone already, or was started by another saga, which has
+                its result.
+        """
+        await self.database.transact(partial(self._undo, action=Action.COMPENSATE))
 
     async def resolve(self, code: SagaCode, path: str, value: str) -> None:
         """Tell its code what an operation has come to that it waits for: what the operator knows, as JSON.
@@ -126,6 +127,26 @@ class SagaInHand:
             return Failed(operation.mark, Failure("txpatterns.errors:StepFailed", why))
 
         await self._tell(code, Action.SKIP, path, plan)
+
+    def _undo(self, connection: Connection, action: Action) -> None:
+        stood = take(connection, self.database, self.id, self.type, though_completed=action is Action.COMPENSATE)
+        has_completed = stood.saga.status == Status.COMPLETED
+        if stood.is_undone:
+            raise SagaKept(f"{self.id} is being undone already.", fix="To go on with that now: txp saga retry ID")
+        if is_past_pivot(stood.facts):
+            fix = "Mend what fails, or tell its code what has become of that: txp saga resolve, txp saga skip."
+            if has_completed:
+                fix = "To take back what it did, start a saga that does."
+            raise SagaKept(f"{self.id} is behind its pivot, and only goes forward.", fix=fix)
+        if has_completed and stood.saga.parent is not None:
+            raise SagaKept(
+                f"{self.id} has completed for the saga that started it, and what it did is that one's to undo.",
+                fix="Undo that one; it is named by: txp saga show ID",
+            )
+        failure = aborted(f"{_UNDONE[action]} by an operator: {self._why}")
+        cancel(connection, self.database, stood.place, failure, _OPERATOR)
+        say(connection, SAGAS)
+        write_down(connection, self.database, stood, self.deed, action)
 
     async def _tell(self, code: SagaCode, action: Action, path: str, plan: Callable[[Rebuilt], Fact]) -> None:
         """Run the code to see what it waits for, and write the fact if the saga still stands there then."""

@@ -154,8 +154,12 @@ def read_whole(connection: Connection, database: Database, id: str, type: str | 
     return _stood(connection, database, row)
 
 
-def take(connection: Connection, database: Database, id: str, type: str | None) -> Stood:
+def take(
+    connection: Connection, database: Database, id: str, type: str | None, *, though_completed: bool = False
+) -> Stood:
     """Lock a saga, until the transaction ends, for an operator who does something to it.
+
+    One that has ended is refused; ``though_completed`` takes one that has come to the end of its code.
 
     Raises:
         SagaKept: there is none, it has ended, or a process that lives runs it.
@@ -165,7 +169,8 @@ def take(connection: Connection, database: Database, id: str, type: str | None) 
     if not database.is_sqlite:
         query = query.with_for_update(key_share=True, of=saga_table)
     row = connection.execute(query).mappings().one()
-    _refuse_ended(row)
+    if not (though_completed and row["status"] == Status.COMPLETED):
+        _refuse_ended(row)
     label = living_owner(connection, database, SCOPE, row["owner"])
     if label is not None:
         raise SagaKept(
@@ -214,11 +219,12 @@ def _number(connection: Connection, id: str, type: str | None) -> int | None:
 
 
 def _refuse_ended(row: RowMapping) -> None:
-    if row["ended_at"] is not None:
-        raise SagaKept(
-            f"{row['id']} has ended: it is {row['status']}.",
-            fix="To take back what it did, start a saga that does: whoever waited for it has its result.",
-        )
+    if row["ended_at"] is None:
+        return
+    fix = "Nothing of it is left to do: what it did is undone."
+    if row["status"] == Status.COMPLETED:
+        fix = "To undo what it did, though whoever waited for it has its result: txp saga compensate ID"
+    raise SagaKept(f"{row['id']} has ended: it is {row['status']}.", fix=fix)
 
 
 def _needed(connection: Connection, id: str, type: str | None) -> int:

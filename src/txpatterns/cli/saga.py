@@ -179,6 +179,17 @@ _add(
     "txp saga cancel order-7 --reason 'customer gone' --app orders:app",
     "txp saga cancel order-7 --reason fraud",
 )
+_add(
+    "compensate",
+    SagaInHand.compensate,
+    """Undo a saga on purpose, also one that has completed: what it did is undone, the last first.
+
+    What it has sent stays sent, and whoever was given its result is not told. Exit code 3 when it stays as it is: it is
+    behind its pivot, is undone already, was started by another saga, or a process runs it.
+    """,
+    "txp saga compensate order-7 --reason 'wrong price' --app orders:app",
+    "txp saga compensate order-7 --reason recalled",
+)
 
 
 @group.command(
@@ -283,13 +294,14 @@ def _do(verb: str, wish: _Wish, act: Callable[[SagaInHand], Awaitable[None]]) ->
 
     with kept_is_told(SagaKept, SagaDiverged):
         asyncio.run(work())
-    goes = "is undone now" if verb == "cancel" else "goes on now"
+    goes = "is undone now" if verb in ("cancel", "compensate") else "goes on now"
     show({"done": verb, "id": wish.saga_id}, [f"{wish.saga_id} {goes}: a running App takes it"], as_data=wish.json)
 
 
 def _goes_on(entry: SagaEntry) -> bool:
-    """Whether a saga goes on without a person."""
-    return entry.due_at is not None or entry.status == Status.WAITING
+    """Whether a saga goes on without a person, before its deadline."""
+    is_left = entry.attention and entry.due_at and entry.deadline_at and entry.due_at >= entry.deadline_at
+    return (entry.due_at is not None and not is_left) or entry.status == Status.WAITING
 
 
 def _code(place: str) -> SagaCode:

@@ -288,7 +288,8 @@ class SagaContext(SagaReserves):
 
         For code that would go on without an end: the longer its journal, the longer each replay. Keys and messages are
         those of another run, a deadline is counted anew, and events that were had are not had again. What is still to
-        be undone would be forgotten: so it is for after the pivot, or where nothing is.
+        be undone would be forgotten: so it is for after the pivot, or where nothing is. A child that ``first`` has
+        dropped, and that is being cancelled, is something.
 
         Raises:
             SagaDefinitionError: something that the saga has done may have to be undone.

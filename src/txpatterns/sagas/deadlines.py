@@ -6,6 +6,7 @@ No code runs on. What has begun comes to its end, or is in doubt and has settled
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from math import inf
 
@@ -30,6 +31,21 @@ def closing(saga: Claimed, entries: Sequence[Entry], now: datetime) -> Write | N
     failure = aborted(f"its deadline has passed: {saga.deadline_at:%Y-%m-%d %H:%M:%S} UTC")
     standing = Standing(Status.COMPENSATING, error=line_of(failure))
     return Write([Finished(failure=failure, by=DEADLINE)], standing, waits_no_more=True)
+
+
+def left_alone(saga: Claimed, entries: Sequence[Entry], now: datetime, why: str) -> Write:
+    """Leave a saga that processes have died of to a person, and until its deadline: then it is closed like any other.
+
+    Its code does not run for that. To undo it takes the code, and the actions that undo: it is given to its next owner
+    for that, and left alone for good when as many die of it again.
+    """
+    closed = closing(saga, entries, now)
+    if closed is not None and closed.standing is not None:
+        return replace(closed, standing=replace(closed.standing, is_owned=False))
+    facts = [fact for entry in entries for fact in entry.facts]
+    ends = is_past_pivot(facts) or any(isinstance(fact, Finished) for fact in facts)
+    due = None if ends or saga.deadline_at is None else saga.deadline_at - now
+    return Write((), Standing(saga.status, due, is_owned=False, attention=why, crashes=saga.crashes))
 
 
 def told(course: Course) -> Write:

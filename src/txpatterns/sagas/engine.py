@@ -18,13 +18,14 @@ from txpatterns.coordination.leases import Census
 from txpatterns.database import Database
 from txpatterns.database.dialects import may_pass
 from txpatterns.database.finishing import finish
-from txpatterns.errors import LeaseLost
+from txpatterns.errors import LeaseLost, SagaDiverged
 from txpatterns.execution import Execution
 from txpatterns.hooks import HookList
 from txpatterns.outbox import Outbox
 from txpatterns.runtime.every import Every
 from txpatterns.runtime.moments import Idle
 from txpatterns.runtime.outages import Outages, Stopped
+from txpatterns.sagas import deadlines
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
@@ -34,7 +35,7 @@ from txpatterns.sagas.moments import SagaNeedsAttention
 from txpatterns.sagas.queues import ACTIVE
 from txpatterns.sagas.schema import SAGAS, SCOPE
 from txpatterns.sagas.settings import SagaSettings
-from txpatterns.sagas.store import SagaStore, Standing, Write
+from txpatterns.sagas.store import Entry, SagaStore, Standing, Write
 from txpatterns.sagas.tools import Tools
 from txpatterns.sagas.upkeep import Upkeep
 from txpatterns.sagas.writer import Ahead
@@ -263,12 +264,22 @@ class SagaEngine:
             await self._room.wait()
 
     async def _flag(self, saga: Claimed) -> None:
-        """Leave a saga to a person with which one process after the other has died."""
+        """Leave a saga to a person with which one process after the other has died; its deadline counts on."""
         why = f"{saga.crashes} processes have died while they ran it, without any progress"
-        write = Write((), Standing(saga.status, None, is_owned=False, attention=why))
+        alone = Write((), Standing(saga.status, None, is_owned=False, attention=why, crashes=saga.crashes))
 
-        await self._transact(partial(self._store.write, saga=saga, n=0, write=write))
-        self._tools.hooks.tell(SagaNeedsAttention(saga.type, saga.id, why))
+        def leave(connection: Connection) -> None:
+            entries: Sequence[Entry] = ()
+            write = alone
+            with suppress(SagaDiverged):  # then another release has to undo it
+                entries = self._store.journal(connection, saga)
+                write = deadlines.left_alone(saga, entries, saga.claimed_at, why)
+            self._store.write(connection, saga, len(entries) + 1, write)
+
+        with suppress(LeaseLost):
+            await self._transact(leave)
+            if saga.attention != why:
+                self._tools.hooks.tell(SagaNeedsAttention(saga.type, saga.id, why))
 
     async def _drive(self, driver: Driver) -> None:
         saga = driver.saga

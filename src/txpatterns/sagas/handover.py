@@ -43,7 +43,7 @@ def hand_over(
         row = {"saga": place.saga, "run": place.run, "n": place.rows + 1, "facts": written(facts), "at": now}
         database.execute_beside(connection, sa.insert(saga_journal_table).inline().values(**row))
     values: dict[str, Any] = {"owner": None, "due_at": now, "attention": None, "crashes": 0, "diverged": None}
-    values |= {"status": status, "epoch": _saga.epoch + 1}
+    values |= {"status": status, "epoch": _saga.epoch + 1, "ended_at": None, "result": None}
     if error is not None:
         values["error"] = error
     database.execute_beside(connection, sa.update(saga_table).where(_saga.number == place.saga).values(**values))

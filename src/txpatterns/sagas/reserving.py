@@ -90,7 +90,7 @@ class Branch:
     async def outside(self, operation: Asks, attempt: int) -> Any:
         """Ask a participant outside."""
         call = tcc.call_of(self.asked(operation, attempt))
-        return await self.participant.functions[operation](call, *self.arguments)
+        return await self.participant.call(call, operation, self.arguments)
 
 
 class Reservations:

@@ -62,6 +62,8 @@ class Standing:
     """The fingerprints of all code that could not go on from here; empty: it has got further; None: as before."""
     restart: Restart | None = None
     """How its code begins anew."""
+    crashes: int = 0
+    """With how many owners that have died it is left: to be told of again by whoever claims it next."""
 
     @property
     def goes_on(self) -> bool:
@@ -295,7 +297,7 @@ class SagaStore(SagaLooks):
             "status": standing.status,
             "due_at": None if standing.due is None else self.database.now(standing.due),
             "attention": standing.attention and storable(standing.attention),
-            "crashes": 0,
+            "crashes": standing.crashes,
         }
         if not standing.is_owned:
             values["owner"] = None

@@ -19,7 +19,7 @@ from txpatterns.database.dialects import insert_into, is_sqlite
 from txpatterns.tcc.schema import Operation, tcc_barrier_table
 
 _row = tcc_barrier_table.c
-_CHUNK = 500
+CHUNK = 500
 
 SKEW = timedelta(minutes=1)
 """How far the clocks of a coordinator and of a participant may be apart."""
@@ -128,7 +128,7 @@ class Barrier:
 
     def clean(self, connection: Connection) -> int:
         """Forget some of what was decided long ago; says how many rows. What is reserved and not decided stays."""
-        old = sa.select(_row.xid, _row.branch, _row.operation).where(_row.until < self.database.now()).limit(_CHUNK)
+        old = sa.select(_row.xid, _row.branch, _row.operation).where(_row.until < self.database.now()).limit(CHUNK)
         if not is_sqlite(connection):
             old = old.with_for_update(skip_locked=True)
         rows = connection.execute(old).all()

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+import anyio.to_thread
+
 from txpatterns.errors import TccDefinitionError, TccValueRefused
 from txpatterns.execution.calls import is_coroutine_function
 from txpatterns.inbox.signatures import written_at
@@ -18,6 +20,7 @@ from txpatterns.tcc.transactions import BranchCall, BranchTransaction, SyncBranc
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", BranchTransaction, BranchCall)
+U = TypeVar("U", SyncBranchTransaction, BranchCall)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -57,6 +60,13 @@ class Participant(Generic[P, R]):
         given = self._signature.bind(None, *args, **kwargs)
         given.apply_defaults()
         return given.args[1:]
+
+    async def call(self, call: BranchCall, operation: Operation, arguments: tuple[Any, ...]) -> Any:
+        """Ask somebody outside; a ``def`` does it in a thread, which nobody waits for any more when time is over."""
+        function = self.functions[operation]
+        if self.is_async:
+            return await function(call, *arguments)
+        return await anyio.to_thread.run_sync(function, call, *arguments, abandon_on_cancel=True)
 
     def missing(self) -> list[Operation]:
         """Say what it does not know how to do."""
@@ -100,19 +110,15 @@ class AsyncParticipant(Participant[P, R], Generic[T, P, R]):
         return function
 
 
-class SyncParticipant(Participant[P, R]):
+class SyncParticipant(Participant[P, R], Generic[U, P, R]):
     """One whose functions are ``def``, and run in a thread."""
 
-    def confirm(
-        self, function: Callable[Concatenate[SyncBranchTransaction, P], object]
-    ) -> Callable[Concatenate[SyncBranchTransaction, P], object]:
+    def confirm(self, function: Callable[Concatenate[U, P], object]) -> Callable[Concatenate[U, P], object]:
         """Register, as a decorator, what makes a reservation final. It is repeated until it succeeds."""
         self.add(Operation.CONFIRM, function)
         return function
 
-    def cancel(
-        self, function: Callable[Concatenate[SyncBranchTransaction, P], object]
-    ) -> Callable[Concatenate[SyncBranchTransaction, P], object]:
+    def cancel(self, function: Callable[Concatenate[U, P], object]) -> Callable[Concatenate[U, P], object]:
         """Register, as a decorator, what gives a reservation back. It is repeated until it succeeds."""
         self.add(Operation.CANCEL, function)
         return function
@@ -188,7 +194,9 @@ class Local:
         self, function: Callable[Concatenate[BranchTransaction, P], Awaitable[R]], /
     ) -> AsyncParticipant[BranchTransaction, P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[SyncBranchTransaction, P], R], /) -> SyncParticipant[P, R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[SyncBranchTransaction, P], R], /
+    ) -> SyncParticipant[SyncBranchTransaction, P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Participant[..., Any]:
         kind = AsyncParticipant if is_coroutine_function(function) else SyncParticipant
         made: Participant[..., Any] = kind(self._name, Mode.LOCAL, function)
@@ -203,11 +211,14 @@ class Intent:
         self._name = name
         self._keep = keep
 
-    def __call__(
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # an awaitable, too, is something that a def may return
         self, function: Callable[Concatenate[BranchCall, P], Awaitable[R]], /
-    ) -> AsyncParticipant[BranchCall, P, R]:
-        if not is_coroutine_function(function):
-            raise TccDefinitionError(f"{name_of(function)} asks somebody outside, and is no async def function.")
-        made: AsyncParticipant[BranchCall, P, R] = AsyncParticipant(self._name, Mode.INTENT, function)
+    ) -> AsyncParticipant[BranchCall, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[BranchCall, P], R], /) -> SyncParticipant[BranchCall, P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Participant[..., Any]:
+        kind = AsyncParticipant if is_coroutine_function(function) else SyncParticipant
+        made: Participant[..., Any] = kind(self._name, Mode.INTENT, function)
         self._keep(made)
         return made

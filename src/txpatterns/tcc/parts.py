@@ -77,7 +77,7 @@ class Part:
         """Call what asks somebody outside, within its time. Raises what it raises, and TimeoutError."""
         with self._around():
             async with asyncio.timeout(self.tools.settings.call_timeout.total_seconds()):
-                return await self.participant.functions[self.asked.operation](call_of(self.asked), *self.arguments)
+                return await self.participant.call(call_of(self.asked), self.asked.operation, self.arguments)
 
     def tell_done(self) -> None:
         """Tell the listeners that what it was asked for is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from txpatterns.correlation import CORRELATION_ID
+from txpatterns.database.dialects import may_pass
 from txpatterns.errors import Reject, TccDefinitionError
 from txpatterns.execution import Came, Run
-from txpatterns.tcc.barrier import Admission, Barrier, Request, Verdict
+from txpatterns.tcc.barrier import CHUNK, Admission, Barrier, Request, Verdict
 from txpatterns.tcc.participants import Mode, Participant
 from txpatterns.tcc.parts import Part, Tools, origin_of
 from txpatterns.tcc.schema import Operation
 from txpatterns.tcc.transactions import Asked, Instance
+
+logger = logging.getLogger("txpatterns")
+
+_CLEAN_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Serving:
     def __init__(self, tools: Tools, barrier: Barrier) -> None:
         self._tools = tools
         self.barrier = barrier
+        self._clean_at = 0.0
 
     async def serve(self, asking: Asking) -> Admission:
         """Do what is asked for, once however often it comes; gives what is to be answered.
@@ -62,7 +69,23 @@ class Serving:
             result = None if asking.result is None else participant.result.read(asking.result)
         except ValueError as error:
             raise TccDefinitionError(f"The arguments do not fit {participant.name}.") from error
-        return await _Served(self._tools, self.barrier, asking, participant, arguments, result).run()
+        admission = await _Served(self._tools, self.barrier, asking, participant, arguments, result).run()
+        await self._clean()
+        return admission
+
+    async def _clean(self) -> None:
+        """Forget what is old by and by: no coordinator may run where participants are served."""
+        now = self._tools.database.clock.monotonic()
+        if now < self._clean_at:
+            return
+        self._clean_at = now + _CLEAN_EVERY
+        try:
+            if await self._tools.database.transact(self.barrier.clean) >= CHUNK:
+                self._clean_at = now
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            logger.warning("the old notes of the barrier are still there: %s", type(error).__name__)
 
 
 class _Served:

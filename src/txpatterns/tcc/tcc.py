@@ -70,7 +70,8 @@ class Tcc:
 
         ``local`` takes a ``BranchTransaction``, or as a ``def`` a ``SyncBranchTransaction``, and writes in this
         database: each of the three has its effect once. ``intent`` takes a ``BranchCall`` and asks somebody outside,
-        with ``call.key``: each may be made more than once, and it may have to cancel what never came.
+        with ``call.key``: each may be made more than once, and it may have to cancel what never came. A ``def`` does
+        that in a thread; one that is longer than ``call_timeout`` is not waited for, and goes on.
 
         All three take the same arguments, and stay what they are for as long as transactions are open. What confirms
         or cancels must succeed at last: it is repeated, and a person is told.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import webbrowser
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -20,6 +22,7 @@ from typing import Annotated, NoReturn
 import typer
 from fastapi import FastAPI
 
+from shop import parity as parity_rows
 from shop import wiring
 from shop.gateway.live import Bell
 from shop.problems import Problem
@@ -125,6 +128,20 @@ def rpc(
     except Problem as problem:
         print(f"shop: {STATUSES[problem.kind.slug].name} {problem.kind.slug}: {problem.detail}", file=sys.stderr)
         raise typer.Exit(1) from problem
+
+
+@app.command(epilog="Examples: shop parity  ·  shop parity --state open  ·  shop parity --json")
+def parity(
+    state: Annotated[parity_rows.State | None, typer.Option(help="Only what is so far.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """List what the shop is measured by: how far each requirement is, and the test or command that proves it."""
+    rows = parity_rows.read_rows()
+    shown = [row for row in rows if state is None or row.state is state]
+    if as_json:
+        print(json.dumps([asdict(row) for row in shown], indent=2))
+    else:
+        print("\n".join(parity_rows.lines_of(shown, rows)))
 
 
 def main() -> None:

@@ -117,5 +117,6 @@ class _KeyedRoute(APIRoute):
 
 
 def _target(scope: Scope) -> str:
+    """Give path and query; a question mark inside the path is written as it was sent, or it would begin the query."""
     query: bytes = scope["query_string"]
-    return f"{scope['path']}?{query.decode('latin-1')}"
+    return f"{scope['path'].replace('%', '%25').replace('?', '%3F')}?{query.decode('latin-1')}"
