@@ -3,14 +3,20 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
+import sqlalchemy as sa
 
+from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.database import DatabaseBroker
+from txpatterns.brokers.database.looking import remove
+from txpatterns.brokers.database.schema import reader_table
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.testing.conformance import BrokerSuite
-from txpatterns.transport import declare
+from txpatterns.errors import ConfigurationError
+from txpatterns.testing.conformance import BrokerSuite, Publishing, Reader, message
+from txpatterns.transport import Verdict, declare
 
 
 class TestDatabaseBroker(BrokerSuite):
@@ -37,6 +43,73 @@ class TestDatabaseBroker(BrokerSuite):
 
         with ThreadPoolExecutor() as elsewhere:
             elsewhere.submit(asyncio.run, declare_it()).result()
+
+
+@pytest.fixture
+async def broker(any_database):
+    async with Closing(Database(any_database)) as made:
+        yield made
+
+
+async def test_what_waits_and_what_is_wrong_is_told(broker):
+    """P5, H423: how much waits for a group, a topic that nobody reads, a handler that is gone, a group that is gone."""
+    broker.declare("billing", ["orders", "returns"])
+    broker.declare("gone", ["orders"])
+    await Publishing(broker, [message("orders", "key") for _ in range(3)]).confirmed()
+    (depth,) = await broker.depths(["orders"], "billing")
+    assert (depth.ready, depth.readers) == (3, 0)
+    assert depth.oldest >= timedelta(0)
+    async with broker.subscribe(["orders"], group="billing"):
+        assert [each.readers for each in await broker.depths(["orders"], "billing")] == [1]
+        told = [str(each) for each in await broker.check(["orders"], "billing")]
+        assert len(told) == 1
+        assert "no handler for it" in told[0]
+    earlier = broker.database.now(-timedelta(days=3))
+    await broker.database.execute(
+        sa.update(reader_table).values(read_at=earlier).where(reader_table.c.consumer_group == "gone")
+    )
+    told = [str(each) for each in await broker.check(["orders", "new"])]
+    assert [each for each in told if "topic new" in each and "No group" in each]
+    assert [each for each in told if "txp queue remove gone" in each]
+
+
+async def test_a_group_is_removed_by_an_operator_alone(broker):
+    """H424: with what waits for it, and nothing of the others."""
+    broker.declare("billing", ["orders"])
+    broker.declare("gone", ["orders"])
+    await Publishing(broker, [message("orders", "key") for _ in range(3)]).confirmed()
+    assert await broker.database.transact(partial(remove, group="gone")) == (1, 3)
+    assert await broker.depths(["orders"], "gone") == []
+    assert [each.ready for each in await broker.depths(["orders"], "billing")] == [3]
+
+
+async def test_publications_become_visible_in_their_order(broker):
+    """P3, H425: what was read up to a position is complete, however many publish at a time."""
+    broker.declare("suite", ["orders"])
+    sent = [[message("orders", f"{n}-{k}") for k in range(20)] for n in range(20)]
+    async with broker.subscribe(["orders"], group="suite") as batches:
+        publishing = [Publishing(broker, each) for each in sent]
+        came = await Reader(batches).until(each.id for some in sent for each in some)
+        assert len(came) == 400
+        for each in publishing:
+            await each.confirmed()
+
+
+async def test_one_that_cannot_be_stored_stops_no_neighbour(broker):
+    """H426: it is rejected by itself, and nothing behind it in its key goes before it."""
+    broker.declare("suite", ["orders"])
+    bad = message("orders", "a\x00b")
+    sent = [message("orders", "key"), bad, message("orders", "key")]
+    assert await Publishing(broker, sent).verdicts() == [Verdict.CONFIRMED, Verdict.REJECTED, Verdict.CONFIRMED]
+    assert [each.ready for each in await broker.depths(["orders"], "suite")] == [2]
+
+
+def test_a_broker_without_a_database_says_so():
+    """P6: there is no address in the URL."""
+    with pytest.raises(ConfigurationError, match="no database"):
+        _ = broker_from_url("database://").database
+    with pytest.raises(ConfigurationError, match="no address"):
+        broker_from_url("database://somewhere")
 
 
 class Closing(DatabaseBroker):

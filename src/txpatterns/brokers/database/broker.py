@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 import sqlalchemy as sa
 
+from txpatterns.brokers.database import looking
 from txpatterns.brokers.database.member import READERS, Member, MemberSettings, QueueDelivery
 from txpatterns.brokers.database.schema import queue_table
 from txpatterns.brokers.database.store import NEWS, QueueStore
@@ -19,13 +20,11 @@ from txpatterns.coordination import Hearing
 from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database import Database
 from txpatterns.database.dialects import last_number, may_pass
-from txpatterns.errors import ConfigurationError, PublishRejected
+from txpatterns.errors import BrokerUnavailable, ConfigurationError, PublishRejected
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.text import error_line, one_line
-from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
-
-logger = logging.getLogger("txpatterns")
+from txpatterns.transport import CONFIRMED, Capabilities, Depth, Finding, Outcome, Severity, Verdict
 
 
 class DatabaseBroker:
@@ -211,6 +210,31 @@ class DatabaseBroker:
                 await self._store.declare(wanted)
                 self._made = wanted
             return self._store
+
+    async def check(self, topics: Sequence[str], group: str | None = None) -> Sequence[Finding]:
+        """Look at the tables, these topics and every group; nothing is made or changed."""
+        database = self.database
+        look = partial(looking.findings, database=database, topics=topics, group=group)
+        try:
+            return await database.read(look)
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            return [Finding(Severity.ERROR, "database://", error_line(error), "Look at the database.")]
+
+    async def depths(self, topics: Sequence[str], group: str) -> Sequence[Depth]:
+        """Say how much waits for a group, topic by topic, in flight or not.
+
+        Raises:
+            BrokerUnavailable: the database does not answer.
+        """
+        database = self.database
+        try:
+            return await database.read(partial(looking.depths, database=database, topics=topics, group=group))
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            raise BrokerUnavailable(f"The queues cannot be read: {error_line(error)}") from error
 
     def subscribe(
         self, topics: Sequence[str], *, group: str
