@@ -121,15 +121,16 @@ class QueueStore:
 
     async def publish(self, messages: Sequence[Message]) -> set[str]:
         """Store a copy for every group of each message's topic, all or none; gives the topics that have no group."""
-        rows = [_stored(message) for message in messages]
         if self._publisher is not None:
+            rows = [_stored(message) for message in messages]
             columns = [list(column) for column in zip(*rows, strict=True)]
             found = await self._publisher.fetch(self._texts["publish"], *columns, self.database.seconds())
             return {topic for (topic,) in found}
-        topics = {message.topic for message in messages}
-        return topics - await self.database.transact(lambda connection: self._store(connection, rows, topics))
+        return await self.database.transact(lambda connection: self.store(connection, messages))
 
-    def _store(self, connection: Connection, rows: Sequence[tuple[Any, ...]], topics: Collection[str]) -> set[str]:
+    def store(self, connection: Connection, messages: Sequence[Message]) -> set[str]:
+        """Do what ``publish`` does, in a transaction of the library's own, which should end soon."""
+        rows, topics = [_stored(message) for message in messages], {message.topic for message in messages}
         if not self.database.is_sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         query = sa.select(_reader.topic, _reader.consumer_group).where(within(_reader.topic, topics))
@@ -145,7 +146,7 @@ class QueueStore:
             moment = connection.execute(sa.select(sa.type_coerce(self.database.now(), _row.published_at.type))).scalar()
             connection.execute(sa.insert(queue_table), [{**copy, "published_at": moment} for copy in copies])
             say(connection, NEWS)
-        return set(groups)
+        return topics - set(groups)
 
     async def page(
         self, group: str, parts: Sequence[Part], whole: bool, after: int, limit: int, room: int
