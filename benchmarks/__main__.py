@@ -50,6 +50,7 @@ NAMES = (
     "trouble",
     "kafka",
     "endtoend",
+    "queue",
 )
 
 
@@ -113,6 +114,9 @@ async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> 
     with fresh_database(postgres) as url:
         if "idle" in names:
             yield await idle.apps(url, rounds)
+    with fresh_database(postgres) as url:
+        if "queue" in names:
+            yield await endtoend.in_the_database(url, rounds)
 
 
 async def run_patterns(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:

@@ -35,7 +35,7 @@ FROM (SELECT n, (n % {keys})::text AS key FROM generate_series(1, $5) AS n) AS k
 async def to_inbox(url: str, bootstrap: str, topic: str, rounds: int) -> Table:
     """Messages per second from the outbox into a handler's committed transactions."""
     pool = await asyncpg.create_pool(url)
-    side = EndToEnd(url, bootstrap, topic, pool)
+    side = EndToEnd(url, f"kafka://{bootstrap}", topic, pool)
     await side.prepare()
     by_hand = "by hand: bare relay, consume(500), a transaction with a row of ids each, 32 at a time"
     cases = [
@@ -43,6 +43,26 @@ async def to_inbox(url: str, bootstrap: str, topic: str, rounds: int) -> Table:
         Case("txpatterns: relay, Kafka, consumer with its inbox", lambda: side.rate(side.ours), by_hand, 0.6),
     ]
     table = await compare("PostgreSQL to Kafka to inbox", "messages/s", cases, rounds)
+    table.notes.append(
+        f"{MESSAGES:,} messages, written at once while all is running and warm; until the last handler's transaction, "
+        "which writes one ORM row, is committed. All in one process, so its single core is the limit."
+    )
+    await side.close()
+    await pool.close()
+    return table
+
+
+async def in_the_database(url: str, rounds: int) -> Table:
+    """Messages per second from the outbox into a handler's committed transactions, without any server but one."""
+    pool = await asyncpg.create_pool(url)
+    side = EndToEnd(url, "memory://", "packing", pool)
+    await side.prepare()
+    memory = "txpatterns: relay, memory:// in the same process, consumer with its inbox"
+    cases = [
+        Case(memory, lambda: side.rate(side.ours)),
+        Case("txpatterns: relay, database://, consumer with its inbox", lambda: side.rate(side.in_tables), memory, 0.5),
+    ]
+    table = await compare("PostgreSQL to its own queue to inbox", "messages/s", cases, rounds)
     table.notes.append(
         f"{MESSAGES:,} messages, written at once while all is running and warm; until the last handler's transaction, "
         "which writes one ORM row, is committed. All in one process, so its single core is the limit."
@@ -60,18 +80,19 @@ class Ordered(Event):
 class EndToEnd:
     """The tables, and two ways from one to the other."""
 
-    def __init__(self, url: str, bootstrap: str, topic: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, url: str, broker: str, topic: str, pool: asyncpg.Pool) -> None:
         class Placed(Ordered, topic=topic, type="order.placed", key="order_id"):
             pass
 
-        self.event, self.topic, self.bootstrap, self.pool = Placed, topic, bootstrap, pool
+        self.event, self.topic, self.broker, self.pool = Placed, topic, broker, pool
+        self.bootstrap = broker.partition("://")[2]
         self.address = sa.make_url(url).set(drivername="postgresql+asyncpg")
         self.engine = create_async_engine(self.address, pool_size=MOST, max_overflow=0)
-        self.app = self._app()
+        self.app = self._app(broker)
         self.row = values_of(self.app.outbox._message(Placed(order_id="7"), new_id(), {}))
 
-    def _app(self) -> App:
-        app = App("packing", self.address.render_as_string(hide_password=False), f"kafka://{self.bootstrap}")
+    def _app(self, broker: str) -> App:
+        app = App("packing", self.address.render_as_string(hide_password=False), broker)
 
         @app.on(self.event)
         async def pack(event: Ordered, tx: Transaction) -> None:
@@ -110,10 +131,13 @@ class EndToEnd:
         return int(await self.pool.fetchval("SELECT count(*) FROM packing_slip"))
 
     @asynccontextmanager
-    async def ours(self) -> AsyncIterator[Callable[[], None]]:
-        app = self._app()
+    async def ours(self, broker: str | None = None) -> AsyncIterator[Callable[[], None]]:
+        app = self._app(broker or self.broker)
         async with app.running():
             yield app.outbox.on_commit
+
+    def in_tables(self) -> Any:
+        return self.ours("database://")
 
     @asynccontextmanager
     async def by_hand(self) -> AsyncIterator[Callable[[], None]]:

@@ -103,7 +103,7 @@ class App:
         if metadata is not None:
             self.database.home.declare(attached_schema(attach(metadata, self.settings.schema)))
         self.settings.refuse_unlike(self.database)
-        self.broker = given_broker(broker)
+        self.broker = given_broker(broker, self.database)
         self.broker_name = masked(broker) if isinstance(broker, str) else type(broker).__name__
         self.hooks = Pulse(self.database.clock, options.get("hooks") or (), log=FailureLog())
         self.registry = EventRegistry(options.get("codec"))

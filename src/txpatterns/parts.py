@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypedDict
 
 from txpatterns.admin.depths import DepthsWatch, QueuesWatch
+from txpatterns.brokers.database import DatabaseBroker
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.coordination import FileWatch, Hearing, Listener, Notifier
 from txpatterns.database.agreement import check_sessions
@@ -194,6 +195,8 @@ class Parts:
             keep = self.numbers.upkeep
             made.append(Part("ids", keep.run, keep.stop, attention=self.numbers.attention))
         listener = self._listener() if names else None
+        if listener is not None and isinstance(self._broker, DatabaseBroker):
+            self._broker.listen(listener)
         if "consume" in names:
             if listener is not None:
                 consumer.listen(listener)

@@ -48,6 +48,7 @@ OURS = (
     "ids/public",
     "ids/codes",
     "sqlite",
+    "database_broker",
     "parts",
     "stock",
     "resilience/around",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
+from txpatterns.brokers.database import DatabaseBroker
+from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError, MissingExtra
 from txpatterns.transport import Broker
 
@@ -47,14 +49,16 @@ def broker_from_url(url: str, **options: Any) -> Broker:
     return cast("Broker", _load(points[0])(url, **options))
 
 
-def given_broker(given: object) -> Broker:
-    """Give the broker that an application names: by a URL, or as an object.
+def given_broker(given: object, database: Database) -> Broker:
+    """Give the broker that an application names: by a URL, or as an object; ``database`` is the application's.
 
     Raises:
         ConfigurationError: it is none; or see ``broker_from_url``.
     """
     if isinstance(given, str):
-        return broker_from_url(given)
+        given = broker_from_url(given)
+    if isinstance(given, DatabaseBroker):
+        given.use(database)
     if isinstance(given, type) or not isinstance(given, Broker):
         raise ConfigurationError(
             f"{type(given).__name__} is no broker.",

@@ -9,7 +9,23 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from txpatterns.cli import config, db, dlq, doctor, explain, ids, inbox, outbox, publish, queues, run, saga, status, tcc
+from txpatterns.cli import (
+    config,
+    db,
+    dlq,
+    doctor,
+    explain,
+    group,
+    ids,
+    inbox,
+    outbox,
+    publish,
+    queues,
+    run,
+    saga,
+    status,
+    tcc,
+)
 from txpatterns.cli.output import FAILED, OK, USAGE, report, report_usage
 from txpatterns.database.dialects import is_of_database
 from txpatterns.errors import TxPatternsError
@@ -40,6 +56,7 @@ app.add_typer(db.group, name="db")
 app.add_typer(outbox.group, name="outbox")
 app.add_typer(inbox.group, name="inbox")
 app.add_typer(dlq.group, name="dlq")
+app.add_typer(group.group, name="group")
 app.add_typer(saga.group, name="saga")
 app.add_typer(tcc.group, name="tcc")
 app.add_typer(ids.group, name="ids")

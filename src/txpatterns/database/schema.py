@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeDecorator
 SCHEMA_VERSION = 2
 """Raised with each release that has migrations; an older or newer neighbour by one must still work."""
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The last migration of this version."""
 
 DISPENSABLE: frozenset[str] = frozenset(
@@ -31,6 +31,8 @@ DISPENSABLE: frozenset[str] = frozenset(
         "txp_tcc_branch",
         "txp_tcc_barrier",
         "txp_tcc_audit",
+        "txp_queue",
+        "txp_queue_reader",
     }
 )
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it
