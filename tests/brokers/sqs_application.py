@@ -26,7 +26,7 @@ def make_app(database: str, url: str, topic: str) -> tuple[App, type[Event]]:
 
     @app.on(Counted)
     async def count(event: Counted, tx: Transaction) -> None:
-        await tx.execute(sa.insert(effects).values(key=event.key, number=event.number))
+        await tx.session.execute(sa.insert(effects).values(key=event.key, number=event.number))
 
     return app, Counted
 
@@ -38,9 +38,8 @@ async def prepare(app: App) -> None:
 
 async def main() -> None:
     app, _ = make_app(*sys.argv[1:])
-    async with app.running():
-        print("running")
-        await asyncio.Event().wait()
+    print("running")
+    await app.run()
 
 
 if __name__ == "__main__":

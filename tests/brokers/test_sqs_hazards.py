@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 
 import pytest
@@ -281,3 +282,29 @@ def test_a_wrong_url_is_refused(url):
 
 def seconds(**options):
     return {name: timedelta(seconds=value) for name, value in options.items()}
+
+
+async def test_nobody_waits_for_a_request_that_waits_for_messages(elasticmq):
+    """H417: leaving ends while requests are open, no thread holds up the process, what comes later is given back."""
+    name = topic()
+    broker = queue_alone(elasticmq)
+    async with broker:
+        await Publishing(broker, [message(name)]).confirmed()
+        client, asked, answer = broker._calls.sqs, threading.Event(), threading.Event()
+        receive = client.receive_message
+
+        def waiting(**request):
+            asked.set()
+            answer.wait()
+            return receive(**request)
+
+        client.receive_message = waiting
+        async with broker.subscribe([name], group="g"):
+            await asyncio.to_thread(asked.wait)
+        open_requests = [each for each in threading.enumerate() if each.name == "txp-sqs-receiver"]
+        assert open_requests
+        assert all(each.daemon for each in open_requests)
+        answer.set()
+        client.receive_message = receive
+        async with broker.subscribe([name], group="g") as batches:
+            assert await Reader(batches).take(1, ack=True)

@@ -27,8 +27,8 @@ def send_again(connection: Connection, letter: DeadLetter, message: Message, now
     """Put a dead letter back among what is to be published; False when its id is there already.
 
     Where others of its key wait for it, it goes before them; where its key is held up by another message, it waits in
-    its old place; otherwise it goes out like a message that is added now. A header numbers its replays, for brokers that
-    leave out what they have seen lately.
+    its old place; otherwise it goes out like a message that is added now. A header numbers its replays, for
+    brokers that leave out what they have seen lately.
     """
     _lock(connection, message.bucket)
     for table in (outbox_table, waiting_table):
