@@ -18,11 +18,14 @@ from rig.lookup import Missing, find
 from rig.process import Child
 from rig.proxy import Proxy
 from rig.servers.base import Server
+from rig.servers.elasticmq import ElasticMQ
 from rig.servers.kafka import Kafka, Topics
 from rig.servers.kafka_second import SecondKafka
+from rig.servers.moto import Moto
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
 from rig.servers.redis import Redis
+from rig.servers.sqs import logged_in
 from rig.skips import judge
 from rig.watchdog import Watchdog
 
@@ -33,6 +36,8 @@ KINDS: dict[str, type[Server]] = {
     "pgbouncer": PgBouncer,
     "kafka_server": Kafka,
     "redis_server": Redis,
+    "elasticmq_server": ElasticMQ,
+    "moto_server": Moto,
 }
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 
@@ -176,6 +181,16 @@ def redis_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Re
     yield from _serve(lambda: Redis.take(watchdog), pytestconfig)
 
 
+@pytest.fixture(scope="session")
+def elasticmq_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[ElasticMQ]:
+    yield from _serve(lambda: ElasticMQ.take(watchdog), pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def moto_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Moto]:
+    yield from _serve(lambda: Moto.take(watchdog), pytestconfig)
+
+
 @pytest.fixture
 def own_postgres(postgres: Postgres) -> Iterator[Postgres]:
     """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
@@ -206,6 +221,12 @@ def own_redis(redis_server: Redis) -> Iterator[Redis]:
     yield from _to_break(redis_server)
 
 
+@pytest.fixture
+def own_elasticmq(elasticmq_server: ElasticMQ) -> Iterator[ElasticMQ]:
+    """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
+    yield from _to_break(elasticmq_server)
+
+
 # What a test works on: empty, and its own.
 
 
@@ -221,6 +242,20 @@ def kafka(kafka_server: Kafka) -> Iterator[Topics]:
     """`.bootstrap` (host and port), `.url` (`kafka://…`) and `.create(name, partitions=…, config=…)`."""
     with kafka_server.topics() as topics:
         yield topics
+
+
+@pytest.fixture
+def elasticmq(elasticmq_server: ElasticMQ) -> Iterator[ElasticMQ]:
+    """SQS alone, with credentials for boto3 in the environment; names in it are the test's own to make."""
+    with logged_in():
+        yield elasticmq_server
+
+
+@pytest.fixture
+def moto(moto_server: Moto) -> Iterator[Moto]:
+    """SNS and SQS, with credentials for boto3 in the environment."""
+    with logged_in():
+        yield moto_server
 
 
 @pytest.fixture

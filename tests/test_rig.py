@@ -23,6 +23,7 @@ from rig.lookup import Found, Missing, find
 from rig.process import Child
 from rig.proxy import TO_CLIENT, TO_SERVER, FaultNeverFired, Proxy
 from rig.servers.base import NotOurs, Server
+from rig.servers.elasticmq import ElasticMQ
 from rig.servers.kafka import Kafka, Topics
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
@@ -117,6 +118,16 @@ def _keep(server: Server) -> Callable[[], object]:
     if isinstance(server, Postgres):
         server.execute("CREATE TABLE kept AS SELECT 42 AS number")
         return lambda: server.execute("SELECT number FROM kept") == [(42,)]
+    if isinstance(server, ElasticMQ):
+        made = server.client().create_queue(QueueName="kept.fifo", Attributes={"FifoQueue": "true"})
+        kept = {"MessageGroupId": "a", "MessageDeduplicationId": "a", "MessageBody": "42"}
+        server.client().send_message(QueueUrl=made["QueueUrl"], **kept)
+
+        def receive() -> bool:
+            found = server.client().receive_message(QueueUrl=made["QueueUrl"], VisibilityTimeout=0)
+            return [message["Body"] for message in found.get("Messages", [])] == ["42"]
+
+        return receive
     with redis.Redis.from_url(server.url) as client:
         client.set("kept", "42")
 
@@ -128,7 +139,7 @@ def _keep(server: Server) -> Callable[[], object]:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("kind", "found"), _ways(Postgres, Redis))
+@pytest.mark.parametrize(("kind", "found"), _ways(Postgres, Redis, ElasticMQ))
 def test_data_survives_a_kill_and_a_restart_and_then_nothing_is_left(kind, found, watchdog):
     server = kind(found, watchdog)
     try:

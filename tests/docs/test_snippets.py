@@ -7,6 +7,7 @@ import json
 import pytest
 
 from docs.reader import DOCS, SNIPPETS
+from rig.servers.sqs import LOGIN
 from txpatterns.outbox.schema import outbox_table
 
 SHOWN = sorted(SNIPPETS.rglob("*.out"))
@@ -25,6 +26,7 @@ ELSEWHERE = {
     "resilience/shared_limits.py": "tests/resilience/test_page.py",
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
+    "sqs.py": "test_snippets.py",
     "stock_redis.py": "test_snippets.py",
 }
 """Snippets without a file of expected output beside them, and who runs those."""
@@ -79,6 +81,12 @@ def test_the_engines_for_postgresql_work(way, reader, database, pgbouncer):
 
 
 @pytest.mark.server
+def test_the_settings_for_sqs_work(reader, moto):
+    """The App of the page, on topics and queues."""
+    reader.environment = {**LOGIN, "SQS_ENDPOINT": moto.url}
+    reader.type(f"python {SNIPPETS / 'sqs.py'}", "The URL of SQS takes no credentials.\npacking 1")
+
+
 def test_the_settings_for_kafka_work(reader, kafka):
     """H58, H63: they are taken as shown, and the unsafe one is refused."""
     reader.environment = {"KAFKA_SERVERS": kafka.bootstrap, "TOPIC": kafka.create("docs", partitions=3)}

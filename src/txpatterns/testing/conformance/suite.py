@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from txpatterns.messages import Message
-from txpatterns.testing.scenarios import Publishing, Reader, firsts_of_keys
+from txpatterns.testing.scenarios import Publishing, Reader, firsts_of_keys, message
 from txpatterns.transport import Broker, Verdict
 
 
@@ -76,6 +76,11 @@ class Suite:
             alone = bool(failed) and not alone
             waiting = [each for each in waiting if each.id not in done]
         return rejected
+
+    def together(self, broker: Broker, topic: str, count: int) -> list[Message]:
+        """Make messages that one member can hold at the same time: of one key, where the broker pipelines keys."""
+        pipelined = broker.capabilities.pipelines_keys
+        return [message(topic, "key" if pipelined else f"key-{number}") for number in range(count)]
 
     def needs(self, claimed: object, what: str) -> None:
         """Leave a test out for a broker that does not claim what it tests."""
