@@ -22,6 +22,7 @@ from rig.servers.kafka import Kafka, Topics
 from rig.servers.kafka_second import SecondKafka
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
+from rig.servers.rabbitmq import RabbitMQ, VirtualHost
 from rig.servers.redis import Redis
 from rig.skips import judge
 from rig.watchdog import Watchdog
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Server]] = {
     "postgres": Postgres,
     "pgbouncer": PgBouncer,
     "kafka_server": Kafka,
+    "rabbitmq_server": RabbitMQ,
     "redis_server": Redis,
 }
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
@@ -172,6 +174,11 @@ def kafka_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Ka
 
 
 @pytest.fixture(scope="session")
+def rabbitmq_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[RabbitMQ]:
+    yield from _serve(lambda: RabbitMQ.take(watchdog), pytestconfig)
+
+
+@pytest.fixture(scope="session")
 def redis_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Redis]:
     yield from _serve(lambda: Redis.take(watchdog), pytestconfig)
 
@@ -186,6 +193,12 @@ def own_postgres(postgres: Postgres) -> Iterator[Postgres]:
 def own_kafka(kafka_server: Kafka) -> Iterator[Kafka]:
     """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
     yield from _to_break(kafka_server)
+
+
+@pytest.fixture
+def own_rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[RabbitMQ]:
+    """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
+    yield from _to_break(rabbitmq_server)
 
 
 @pytest.fixture
@@ -221,6 +234,13 @@ def kafka(kafka_server: Kafka) -> Iterator[Topics]:
     """`.bootstrap` (host and port), `.url` (`kafka://…`) and `.create(name, partitions=…, config=…)`."""
     with kafka_server.topics() as topics:
         yield topics
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[VirtualHost]:
+    """`.url` (`amqp://…`) of a virtual host of the test's own, and what an operator could do there."""
+    with rabbitmq_server.host() as host:
+        yield host
 
 
 @pytest.fixture
