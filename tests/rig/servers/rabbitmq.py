@@ -45,7 +45,7 @@ class RabbitMQ(Server):
     variable = "TXP_TEST_RABBITMQ_URL"
     image = "docker.io/library/rabbitmq:4-management"
     remedy = "apt-get install -y rabbitmq-server"
-    not_ready: ClassVar[tuple[type[Exception], ...]] = (pika.exceptions.AMQPError, OSError)
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (pika.exceptions.AMQPError, OSError, ValueError)
 
     def __init__(self, found: Found, watchdog: Watchdog) -> None:
         super().__init__(found, watchdog)

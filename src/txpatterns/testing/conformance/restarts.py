@@ -31,7 +31,7 @@ class RestartsSuite(Suite):
     async def test_what_is_confirmed_outlives_the_server(self) -> None:
         """P1: killed and started again, it has all that it had confirmed, and relay and members go on."""
         topic = self.new_topic()
-        sent = [message(topic, f"key-{n % 5}") for n in range(50)]
+        sent = [message(topic, f"key-{n % 20}") for n in range(50)]
         async with self.new_broker() as broker:
             self.needs(not broker.capabilities.confirms_handling, "messages of its own")
             declare(broker, "suite", [topic])
