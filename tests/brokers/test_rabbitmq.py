@@ -9,8 +9,8 @@ from txpatterns.testing.conformance import BrokerSuite
 
 class TestRabbitMQ(BrokerSuite):
     @pytest.fixture(autouse=True)
-    def server(self, rabbitmq, request):
-        self.rabbitmq, self.requests = rabbitmq, request
+    def server(self, rabbitmq):
+        self.rabbitmq = rabbitmq
 
     def new_broker(self):
         return RabbitMQBroker.from_url(self.rabbitmq.url)
@@ -25,8 +25,3 @@ class TestRabbitMQ(BrokerSuite):
 
         with ThreadPoolExecutor() as threads:  # a loop of its own, as another process has
             threads.submit(asyncio.run, use()).result()
-
-    def restart(self):
-        server = self.requests.getfixturevalue("own_rabbitmq")
-        server.kill()
-        server.start()

@@ -23,6 +23,7 @@ from rig.lookup import Found, Missing, program
 from rig.ports import free_port
 from rig.runners import Launch
 from rig.servers.base import NotOurs, Server
+from rig.waiting import wait_until
 from rig.watchdog import Watchdog
 
 LIBRARY = Path("/usr/lib/rabbitmq/bin")
@@ -104,6 +105,15 @@ class RabbitMQ(Server):
         if self.found.source == "installed":
             self._start_mapper()
         super().start()
+
+    def kill(self) -> None:
+        """Its many threads end one after the other: it is gone when nobody listens any more."""
+        super().kill()
+        wait_until(self._is_silent, what=f"{self.name} to be gone")
+
+    def _is_silent(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) != 0
 
     def close(self) -> None:
         super().close()
