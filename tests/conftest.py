@@ -24,6 +24,7 @@ from rig.servers.kafka_second import SecondKafka
 from rig.servers.moto import Moto
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
+from rig.servers.rabbitmq import RabbitMQ, VirtualHost
 from rig.servers.redis import Redis
 from rig.servers.sqs import logged_in
 from rig.skips import judge
@@ -35,6 +36,7 @@ KINDS: dict[str, type[Server]] = {
     "postgres": Postgres,
     "pgbouncer": PgBouncer,
     "kafka_server": Kafka,
+    "rabbitmq_server": RabbitMQ,
     "redis_server": Redis,
     "elasticmq_server": ElasticMQ,
     "moto_server": Moto,
@@ -177,6 +179,11 @@ def kafka_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Ka
 
 
 @pytest.fixture(scope="session")
+def rabbitmq_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[RabbitMQ]:
+    yield from _serve(lambda: RabbitMQ.take(watchdog), pytestconfig)
+
+
+@pytest.fixture(scope="session")
 def redis_server(watchdog: Watchdog, pytestconfig: pytest.Config) -> Iterator[Redis]:
     yield from _serve(lambda: Redis.take(watchdog), pytestconfig)
 
@@ -201,6 +208,12 @@ def own_postgres(postgres: Postgres) -> Iterator[Postgres]:
 def own_kafka(kafka_server: Kafka) -> Iterator[Kafka]:
     """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
     yield from _to_break(kafka_server)
+
+
+@pytest.fixture
+def own_rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[RabbitMQ]:
+    """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
+    yield from _to_break(rabbitmq_server)
 
 
 @pytest.fixture
@@ -256,6 +269,13 @@ def moto(moto_server: Moto) -> Iterator[Moto]:
     """SNS and SQS, with credentials for boto3 in the environment."""
     with logged_in():
         yield moto_server
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[VirtualHost]:
+    """`.url` (`amqp://…`) of a virtual host of the test's own, and what an operator could do there."""
+    with rabbitmq_server.host() as host:
+        yield host
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
+import pika
+import pika.exceptions
 import psutil
 import psycopg
 import pytest
@@ -27,6 +29,7 @@ from rig.servers.elasticmq import ElasticMQ
 from rig.servers.kafka import Kafka, Topics
 from rig.servers.pgbouncer import PgBouncer
 from rig.servers.postgres import Database, Postgres
+from rig.servers.rabbitmq import RabbitMQ, VirtualHost
 from rig.servers.redis import Redis
 from rig.waiting import wait_until
 
@@ -182,6 +185,52 @@ def test_kafka_topics_are_new_for_every_test_and_gone_after_it(kafka_server: Kaf
     wait_until(
         lambda: not set(names) & set(kafka_server.admin().list_topics(timeout=30).topics), what="the topics to go"
     )
+
+
+def test_rabbitmq_keeps_durable_messages_through_a_kill_and_leaves_nothing_behind(watchdog):
+    server = RabbitMQ.take(watchdog)
+    try:
+        server.start()
+        with server.connection(server.url) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
+            channel.basic_publish("", "kept", b"body", pika.BasicProperties(delivery_mode=2), mandatory=True)
+        server.kill()
+        assert _refused(server.port)
+        server.start()
+
+        def kept() -> bytes | None:
+            try:
+                with server.connection(server.url) as connection:
+                    return connection.channel().basic_get("kept", auto_ack=True)[2]
+            except pika.exceptions.AMQPError:  # a quorum queue needs a moment to have a leader again
+                return None
+
+        assert wait_until(kept, what="the message to come back", within=timedelta(seconds=90)) == b"body"
+    finally:
+        server.close()
+    assert _refused(server.port)
+    assert _refused(server.mapped_at)
+    server.close()
+
+
+def test_rabbitmq_hosts_are_new_for_every_test_and_an_alarm_ends_with_its_block(
+    own_rabbitmq: RabbitMQ, rabbitmq: VirtualHost
+):
+    blocked = []
+    with own_rabbitmq.connection(rabbitmq.url) as connection:
+        connection.add_on_connection_blocked_callback(lambda *_: blocked.append(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: blocked.append(False))
+        channel = connection.channel()
+        channel.queue_declare("queue")
+        with own_rabbitmq.alarm():
+            channel.basic_publish("", "queue", b"body")  # who publishes is told
+            wait_until(lambda: connection.process_data_events() or blocked == [True], what="the block")
+        wait_until(lambda: connection.process_data_events() or blocked == [True, False], what="its end")
+    assert rabbitmq.queues().keys() == {"queue"}
+    with own_rabbitmq.host() as other:
+        assert other.queues() == {}
 
 
 def test_a_paused_server_keeps_its_connections(own_postgres: Postgres):

@@ -6,8 +6,8 @@ from importlib.metadata import distribution
 
 OPTIONAL = (
     "aiosqlite", "alembic", "asyncpg", "click", "confluent_kafka", "fastapi", "hypothesis", "opentelemetry", "orjson",
-    "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "sqids", "stamina", "structlog", "typer",
-    "uvicorn",
+    "pika", "prometheus_client", "psycopg", "pybreaker", "pytest", "redis", "rich", "sqids", "stamina", "structlog",
+    "typer", "uvicorn",
 )  # fmt: skip
 
 

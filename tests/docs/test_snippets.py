@@ -27,6 +27,7 @@ ELSEWHERE = {
     "postgresql.py": "test_snippets.py",
     "kafka.py": "test_snippets.py",
     "sqs.py": "test_snippets.py",
+    "rabbitmq.py": "test_snippets.py",
     "stock_redis.py": "test_snippets.py",
 }
 """Snippets without a file of expected output beside them, and who runs those."""
@@ -92,6 +93,13 @@ def test_the_settings_for_kafka_work(reader, kafka):
     reader.environment = {"KAFKA_SERVERS": kafka.bootstrap, "TOPIC": kafka.create("docs", partitions=3)}
     refused = "[TXP-1013] Kafka: acks must be all. Fix: Leave the option out: order per key, or every message, ..."
     reader.type(f"python {SNIPPETS / 'kafka.py'}", f"{refused}\npacking 1")
+
+
+@pytest.mark.server
+def test_the_settings_for_rabbitmq_work(reader, rabbitmq):
+    """H408: they are taken as shown, and a message goes there and back."""
+    reader.environment = {"RABBITMQ_URL": rabbitmq.url}
+    reader.type(f"python {SNIPPETS / 'rabbitmq.py'}", "packing 1")
 
 
 @pytest.mark.server

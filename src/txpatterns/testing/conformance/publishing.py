@@ -187,6 +187,7 @@ class PublishingSuite(Suite):
         closed, topic = self.closed_topic(), self.new_topic()
         sent = [message(closed, "key"), message(topic, "key"), message(closed, "key")]
         async with self.new_broker() as broker:
+            declare(broker, "suite", [topic])
             postponed, confirmed = Verdict.POSTPONED, Verdict.CONFIRMED
             assert await Publishing(broker, sent).verdicts() == [postponed, confirmed, postponed]
             self.open_topic(closed)

@@ -1,0 +1,179 @@
+"""Publishing to RabbitMQ: one connection, an outcome for each message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+
+from txpatterns.brokers.rabbitmq.failures import Refused
+from txpatterns.brokers.rabbitmq.link import Link
+from txpatterns.brokers.rabbitmq.sender import Batch, Sender
+from txpatterns.brokers.rabbitmq.settings import LONGEST_NAME, RabbitMQSettings
+from txpatterns.brokers.rabbitmq.topology import Topology
+from txpatterns.clock import Clock
+from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError, PublishRejected
+from txpatterns.messages import Message
+from txpatterns.transport import Outcome, Verdict
+
+logger = logging.getLogger("txpatterns.rabbitmq")
+
+
+class RabbitMQPublisher:
+    """Publishes over one connection of its own, and opens a new one when it is lost.
+
+    A topic for which RabbitMQ has closed the channel is published to on a channel of its own, when it comes by itself,
+    until that is confirmed: it must not make its neighbours unknown again and again.
+    """
+
+    def __init__(self, settings: RabbitMQSettings, topology: Topology, clock: Clock) -> None:
+        self._settings = settings
+        self._topology = topology
+        self._clock = clock
+        self._largest = settings.max_payload
+        self._suspects: set[str] = set()
+        self.declared: dict[str, set[str]] = {}
+        """The topics of each group that was declared."""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the connection without closing it: the next use may be in another event loop or process."""
+        self._sender: Sender | None = None
+        self._link: Link | None = None
+        self._known: set[str] = set()
+        self._made: set[tuple[str, str]] = set()
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connection; what is open on it is unknown."""
+        link = self._link
+        self.begin_anew()
+        if link is not None:
+            await link.close()
+
+    async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Mapping[str, Outcome]]:
+        """Send messages in order, and tell outcomes as they come."""
+        deadline = self._clock.monotonic() + self._settings.deadline.total_seconds()
+        batch = Batch()
+        batch.open.update(message.id for message in messages)
+        sender: Sender | None = None
+        alone = ""
+        try:
+            topics = list(dict.fromkeys(message.topic for message in messages))
+            alone = topics[0] if len(topics) == 1 and topics[0] in self._suspects else ""
+            if messages:
+                sender, refused = await self._ready(topics, alone=bool(alone))
+                sendable = self._without_refused(batch, messages, refused, alone)
+                sender.send(batch, sendable, self._largest)
+        except BrokerError as error:
+            batch.tell_all(Outcome(Verdict.UNAVAILABLE, error))
+        try:
+            async for told in self._outcomes(batch, sender, deadline):
+                yield told
+        finally:
+            if sender is not None:
+                self._judge(sender, batch, alone)
+
+    async def _ready(self, topics: Sequence[str], *, alone: bool) -> tuple[Sender, dict[str, Outcome]]:
+        """Give a channel to publish on, and what became of topics that cannot be published to now.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ is away, or takes nothing now. Nothing was sent.
+        """
+        async with self._opening:
+            if self._link is None or self._link.broken is not None:
+                self._known.clear()
+                self._made.clear()
+                self._sender, self._link = None, await Link(self._settings).open()
+            link = self._link
+            if link.blocked is not None:
+                raise BrokerUnavailable(
+                    f"RabbitMQ takes nothing now: {link.blocked}",
+                    fix="Free its memory or disk.",
+                )
+            if self._sender is None or not self._sender.is_open:
+                self._sender = await Sender.on(link, self._topology)
+            refused = {topic: outcome for topic in topics if (outcome := await self._refusal(link, topic)) is not None}
+            return (await Sender.on(link, self._topology) if alone else self._sender), refused
+
+    async def _refusal(self, link: Link, topic: str) -> Outcome | None:
+        """Make a topic and the declared groups that read it, if that is not done; says what it cannot be used for."""
+        if len(self._topology.exchange(topic).encode(errors="surrogatepass")) > LONGEST_NAME:
+            return Outcome(Verdict.REJECTED, PublishRejected("RabbitMQ cannot have a topic with so long a name."))
+        try:
+            if topic not in self._known:
+                await self._topology.make_topic(link, topic)
+                self._known.add(topic)
+            for group, topics in self.declared.items():
+                if topic in topics and (group, topic) not in self._made:
+                    await self.make_group(link, group, topic)
+        except Refused as error:
+            return Outcome(Verdict.POSTPONED, error)
+        except UnicodeEncodeError:
+            return Outcome(Verdict.REJECTED, PublishRejected("The topic's name is no text."))
+        return None
+
+    async def make_group(self, link: Link, group: str, topic: str) -> None:
+        """Make what a declared group needs; one that has its queues otherwise gets its messages in those."""
+        try:
+            await self._topology.make_group(link, group, topic)
+        except ConfigurationError as error:
+            logger.error("%s", error)
+        self._made.add((group, topic))
+
+    def _without_refused(
+        self, batch: Batch, messages: Sequence[Message], refused: Mapping[str, Outcome], alone: str
+    ) -> Sequence[Message]:
+        suspects = self._suspects - {alone}
+        if not refused and not suspects:
+            return messages
+        wait = Outcome(Verdict.POSTPONED, BrokerError("RabbitMQ has refused this topic; it is tried by itself."))
+        sendable = []
+        for message in messages:
+            if message.topic in refused:
+                batch.tell(message.id, refused[message.topic])
+            elif message.topic in suspects:
+                batch.tell(message.id, wait)
+            else:
+                sendable.append(message)
+        return sendable
+
+    async def _outcomes(
+        self, batch: Batch, sender: Sender | None, deadline: float
+    ) -> AsyncIterator[Mapping[str, Outcome]]:
+        while batch.open or batch.told:
+            if batch.told:
+                yield batch.take_told()
+                continue
+            batch.news.clear()
+            left = max(deadline - self._clock.monotonic(), 0.0)
+            if not await self._clock.wait(batch.news, timedelta(seconds=left)):
+                self._too_late(batch, sender)
+
+    def _too_late(self, batch: Batch, sender: Sender | None) -> None:
+        late = BrokerError("RabbitMQ has not confirmed it in time.")
+        batch.tell_all(Outcome(Verdict.UNKNOWN, late))
+        if sender is not None and sender.link.blocked is None:
+            sender.link.breaks(BrokerUnavailable("RabbitMQ has not confirmed in time."))
+        # A blocked connection is kept: a new one would learn that it is by publishing only, and each time a copy of
+        # what it sends is stored when the alarm ends.
+
+    def _judge(self, sender: Sender, batch: Batch, alone: str) -> None:
+        """Learn from the end of a publication."""
+        closed = sender.closed
+        if isinstance(closed, Refused):
+            self._learn(closed)
+        if alone:
+            if batch.all_stored and not batch.open:
+                self._suspects.discard(alone)
+            sender.close()
+        if not batch.all_stored:  # a queue or an exchange may have been deleted: look again before the next use
+            self._known.clear()
+            self._made.clear()
+
+    def _learn(self, refused: Refused) -> None:
+        if refused.largest is not None:
+            self._largest = min(self._largest, refused.largest)
+        if refused.exchange is not None and self._settings.exchange is None:
+            self._suspects.add(refused.exchange)

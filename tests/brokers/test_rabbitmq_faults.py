@@ -1,0 +1,164 @@
+"""What RabbitMQ does to us, and what becomes of the messages then: on a real server."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from txpatterns.brokers.rabbitmq import RabbitMQBroker
+from txpatterns.errors import BrokerUnavailable, ConfigurationError
+from txpatterns.testing.conformance import Publishing, Reader, message
+from txpatterns.transport import Severity, Verdict
+
+CONFIRMED, POSTPONED, UNKNOWN = Verdict.CONFIRMED, Verdict.POSTPONED, Verdict.UNKNOWN
+
+
+def broker_at(rabbitmq, **options):
+    return RabbitMQBroker.from_url(rabbitmq.url, **options)
+
+
+async def eventually(verdicts, broker, messages):
+    async with asyncio.timeout(60):
+        while await Publishing(broker, messages).verdicts() != verdicts:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.05)
+
+
+async def test_healthy_messages_outlive_many_crashes(rabbitmq):
+    """H400: a member that dies 25 times with ten messages in its hands loses none of them, and no order."""
+    sent = [message("orders", "key") for _ in range(10)]
+    async with broker_at(rabbitmq) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, sent).confirmed()
+        for death in range(26):
+            async with broker.subscribe(["orders"], group="packing") as batches:
+                taken = await Reader(batches).take(10, ack=death == 25)
+                assert [each.message.id for each in taken] == [each.id for each in sent]
+                assert all(each.redelivered for each in taken) == (death > 0)
+
+
+async def test_a_member_that_leaves_gives_back_before_the_next_one_begins(rabbitmq):
+    """H401, H402: what a member holds comes first to the next, however often that happens."""
+    sent = [message("orders", "key") for _ in range(300)]
+    wanted = [each.id for each in sent]
+    async with broker_at(rabbitmq) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, sent).confirmed()
+        for held in (200, 5, 200, 5):
+            async with broker.subscribe(["orders"], group="packing") as batches:
+                taken = await Reader(batches).take(held, ack=False)
+                assert [each.message.id for each in taken] == wanted[:held]
+        async with broker.subscribe(["orders"], group="packing") as batches:
+            assert await Reader(batches).until(wanted) == wanted
+
+
+async def test_a_queue_that_is_deleted_is_noticed_and_made_again(rabbitmq):
+    """H403: its reader is told, and publishing makes the queue of a declared group anew."""
+    async with broker_at(rabbitmq, partitions=1) as broker:
+        async with broker.subscribe(["orders"], group="packing") as batches:
+            with rabbitmq.channel() as channel:
+                channel.queue_delete("packing.orders.1.0")
+            with pytest.raises(BrokerUnavailable, match="deleted"):
+                await anext(batches)
+        sent = message("orders", "key")
+        async with broker.subscribe(["orders"], group="packing") as batches:
+            await eventually([CONFIRMED], broker, [sent])
+            assert sent.id in await Reader(batches).until([sent.id])
+
+
+async def test_an_alarm_stops_publishing_and_stores_no_copies(rabbitmq, own_rabbitmq):
+    """H404: under way is unknown, then nothing is sent until it ends; acknowledgements go on."""
+    first, held = message("orders", "a"), message("orders", "b")
+    async with broker_at(rabbitmq, deadline=timedelta(seconds=1), partitions=1) as broker:
+        async with broker.subscribe(["orders"], group="packing") as batches:
+            await Publishing(broker, [first]).confirmed()
+            (delivery,) = await Reader(batches).take(1, ack=False)
+            with own_rabbitmq.alarm():
+                assert await Publishing(broker, [held]).verdicts() == [UNKNOWN]
+                for _ in range(5):
+                    assert await Publishing(broker, [held]).verdicts() == [Verdict.UNAVAILABLE]
+                await delivery.ack()
+            last = message("orders", "c")
+            await eventually([CONFIRMED], broker, [last])
+            reader = Reader(batches)
+            came = [(await reader.next()).message.id]
+            while came[-1] != last.id:
+                came.append((await reader.next()).message.id)
+        assert came.count(held.id) <= 1
+
+
+async def test_a_topic_without_a_queue_waits_alone(rabbitmq):
+    """H405: it is postponed, its neighbours are confirmed, and what is bound later gets it."""
+    sent = [message("unread", "a"), message("orders", "a")]
+    async with broker_at(rabbitmq) as broker:
+        broker.declare("packing", ["orders"])
+        assert await Publishing(broker, sent).verdicts() == [POSTPONED, CONFIRMED]
+        broker.declare("packing", ["unread"])
+        await eventually([CONFIRMED], broker, sent[:1])
+
+
+async def test_what_closes_the_channel_hurts_its_neighbours_once(rabbitmq):
+    """H406: an exchange is deleted, and a topic must not be written to: the others are confirmed at the next try."""
+    url = rabbitmq.user("writer", "p@ss", configure=".*", write="^(?!closed$).*", read=".*")
+    closed, neighbour = message("closed", "a"), message("orders", "n")
+    async with RabbitMQBroker.from_url(url) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, [neighbour]).confirmed()
+        with rabbitmq.channel() as channel:
+            channel.exchange_delete("orders")
+        await eventually([CONFIRMED], broker, [message("orders", "b")])
+        assert (await Publishing(broker, [closed, neighbour]).verdicts())[0] is UNKNOWN
+        for _ in range(3):
+            assert await Publishing(broker, [closed, neighbour]).verdicts() == [POSTPONED, CONFIRMED]
+            neighbours = Publishing(broker, [message("orders", str(n)) for n in range(100)])
+            assert await Publishing(broker, [closed]).verdicts() == [UNKNOWN]
+            await neighbours.confirmed()
+
+
+async def test_a_return_is_matched_with_its_own_publication(rabbitmq):
+    """H407: the same id twice under way, the first of them unroutable: that one is never confirmed."""
+    unread, read = message("unread", "a"), message("orders", "a")
+    twin = read._replace(id=unread.id)
+    async with broker_at(rabbitmq) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, [read]).confirmed()
+        for _ in range(20):
+            both = [Publishing(broker, [unread]), Publishing(broker, [twin])]
+            assert [await one.verdicts() for one in both] == [[POSTPONED], [CONFIRMED]]
+
+
+async def test_another_number_of_queues_is_refused(rabbitmq):
+    """H408: a member with another number would read half of the keys; it is told what to do, and nothing is made."""
+    async with broker_at(rabbitmq, partitions=2) as two, broker_at(rabbitmq, partitions=4) as four:
+        async with two.subscribe(["orders"], group="packing"):
+            pass
+        with pytest.raises(ConfigurationError, match="has 2 queues for orders, and partitions is 4"):
+            async with four.subscribe(["orders"], group="packing"):
+                pass
+        errors = [each for each in await four.check(["orders"], "packing") if each.severity is Severity.ERROR]
+        assert [each.subject for each in errors] == ["group packing"]
+        assert "partitions=2" in errors[0].fix
+
+
+async def test_checks_tell_what_is_missing_and_what_differs(rabbitmq):
+    """H400: a queue that somebody made with another delivery limit is found; nothing is made by looking."""
+    async with broker_at(rabbitmq, partitions=1) as broker:
+        found = await broker.check(["orders"], "packing")
+        assert {each.subject for each in found} == {"topic orders", "queue packing.orders.1.0"}
+        assert {each.severity for each in found} == {Severity.INFO}
+        assert await broker.depths(["orders"], "packing") == []
+        with rabbitmq.channel() as channel:
+            channel.queue_declare("packing.orders.1.0", durable=True, arguments={"x-queue-type": "quorum"})
+        (different,) = [each for each in await broker.check(["orders"], "packing") if each.severity is Severity.ERROR]
+        assert different.subject == "queue packing.orders.1.0"
+        assert "406" in different.words
+
+
+async def test_depths_tell_what_waits(rabbitmq):
+    """What was published and not read is counted, and who reads."""
+    async with broker_at(rabbitmq, partitions=2) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, [message("orders", f"key-{n}") for n in range(20)]).confirmed()
+        depths = await broker.depths(["orders"], "packing")
+        assert [each.queue for each in depths] == ["packing.orders.2.0", "packing.orders.2.1"]
+        assert sum(each.ready for each in depths) == 20
+        assert {each.readers for each in depths} == {0}
