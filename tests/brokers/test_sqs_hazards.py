@@ -308,3 +308,17 @@ async def test_nobody_waits_for_a_request_that_waits_for_messages(elasticmq):
         client.receive_message = receive
         async with broker.subscribe([name], group="g") as batches:
             assert await Reader(batches).take(1, ack=True)
+
+
+def test_elasticmq_forgets_its_locks_when_it_is_killed(elasticmq, own_elasticmq):
+    """H416: so no test asks for the order of a key over a restart of it; AWS keeps its locks by its documents."""
+    sqs = own_elasticmq.client()
+    url = sqs.create_queue(QueueName=f"{topic()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    for body in "12":
+        sqs.send_message(QueueUrl=url, MessageGroupId="g", MessageDeduplicationId=body, MessageBody=body)
+    assert [each["Body"] for each in sqs.receive_message(QueueUrl=url)["Messages"]] == ["1"]
+    assert not sqs.receive_message(QueueUrl=url).get("Messages")
+    own_elasticmq.kill()
+    own_elasticmq.start()
+    found = own_elasticmq.client().receive_message(QueueUrl=url)["Messages"]
+    assert [each["Body"] for each in found] == ["2"]
