@@ -77,7 +77,7 @@ def test_every_error_is_on_its_page(load_hooks):
     """Made from the classes, so this looks whether all of them arrive, each with a code of its own."""
     page = load_hooks().on_page_markdown((DOCS / "reference" / "errors.md").read_text(encoding="utf-8"))
     known = set(load_hooks().family(TxPatternsError))
-    ours = {error for error in known if error.__module__.startswith("txpatterns.")}
+    ours = {error for error in known if error.__module__ == "txpatterns.errors"}  # an adapter's own has its base's code
     assert {error for error in ours if f"## {error.code} {error.__name__} {{" not in page} == set()
     assert len({error.code for error in ours if "code" in vars(error)}) == len(ours)
     assert inspect.cleandoc(TxPatternsError.__doc__) in page
