@@ -60,6 +60,10 @@ class QueueState:
     readers: int
 
 
+class NoAnswer(BrokerUnavailable):
+    """RabbitMQ was asked, and has not answered in time."""
+
+
 class Link:
     """One connection. ``broken`` says why it is of no more use; ``blocked`` why nothing may be published now."""
 
@@ -151,7 +155,7 @@ class Link:
                 return await future
         except TimeoutError:
             self.breaks(BrokerUnavailable("RabbitMQ does not answer."))
-            raise BrokerUnavailable("RabbitMQ does not answer.") from None
+            raise NoAnswer("RabbitMQ does not answer.") from None
 
     def breaks(self, error: BrokerError) -> None:
         """Something went wrong: nothing more is sent, and all that waits is told."""
