@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from rig.lookup import Missing
 from rig.ports import free_port
+from rig.servers.redis import Redis
 from rig.skips import judge
+from rig.watchdog import Watchdog
 from shop import wiring
 from shop.gateway.live import Bell
 from shop.rpc.client import Channels
@@ -104,7 +107,8 @@ def rows(data: Path, service: str, query: str) -> list[tuple[Any, ...]]:
 
 @asynccontextmanager
 async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
-    settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20"} | env)
+    usual = {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20", "SHOP_LIMIT_CHECKOUT": "0"}  # tests come in crowds
+    settings = read_settings(data, 8080, 42, True, usual | env)
     async with AsyncExitStack() as stack:
         made = OpenShop(settings, stack)
         made.web, made.bell = wiring.embedded(settings, made.post)
@@ -258,3 +262,27 @@ def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
         await shop.change("catalog", f"update product set price_minor = {cents} where sku = '{sku}'")
 
     return change
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    with ExitStack() as stack:
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
+        try:
+            server = Redis.take(watchdog)
+        except Missing as missing:
+            pytest.skip(str(missing))
+        stack.callback(server.close)
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def own_redis(redis_server: Redis) -> Iterator[Redis]:
+    """A real Redis, empty; a test may kill it, and it runs again afterwards."""
+    if not redis_server.ours:
+        pytest.skip(f"{redis_server} may serve others too: this test would kill it")
+    redis_server.empty()
+    yield redis_server
+    redis_server.heal()

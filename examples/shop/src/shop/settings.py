@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from redis import ConnectionPool
+
 from shop.ports import Mode
 from txpatterns.errors import WebhookSecretInvalid
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
@@ -36,6 +38,9 @@ HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
+LIMITS = {"read": 1_200, "change": 240, "checkout": 40, "webhook": 6_000}
+"""How often one visitor may ask in a minute, by the class of what they ask; 0 is as often as they like."""
+MOST_CALLS = 1_000_000
 PARTITIONS = 6
 """How many partitions a topic has that the shop makes on Kafka."""
 
@@ -63,6 +68,10 @@ class Settings:
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
+    redis: str | None
+    """The URL of a Redis that several processes share for limits and for what they remember."""
+    limits: Mapping[str, int]
+    """How often one visitor may ask in a minute."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -124,6 +133,8 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
+        redis=_redis(env),
+        limits={name: _calls(f"SHOP_LIMIT_{name.upper()}", env, usual) for name, usual in LIMITS.items()},
     )
 
 
@@ -206,6 +217,30 @@ def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
     if not 0 <= seconds <= A_DAY:
         raise SettingsError(f"{name} must be a number of seconds, from 0 to {A_DAY} (a day); it is {given!r}.")
     return timedelta(seconds=seconds)
+
+
+def _calls(name: str, env: Mapping[str, str], usual: int) -> int:
+    given = env.get(name) or str(usual)
+    if not (given.isascii() and given.isdecimal() and len(given) <= len(str(MOST_CALLS)) and int(given) <= MOST_CALLS):
+        raise SettingsError(
+            f"{name} must be so many calls a minute, from 0 (as often as one likes) to {MOST_CALLS}; it is {given!r}."
+        )
+    return int(given)
+
+
+def _redis(env: Mapping[str, str]) -> str | None:
+    """Give the URL of Redis; none of it is ever shown, for it may carry a password."""
+    address = env.get("REDIS_ADDR")
+    url = env.get("SHOP_REDIS") or (f"redis://{address}" if address else None)
+    if url is not None:
+        try:
+            ConnectionPool.from_url(url)
+        except ValueError:
+            raise SettingsError(
+                "SHOP_REDIS, or redis:// and REDIS_ADDR, must be the URL of a Redis, for example "
+                "SHOP_REDIS='redis://localhost:6379/0'"
+            ) from None
+    return url
 
 
 def _servers(env: Mapping[str, str]) -> tuple[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
@@ -46,6 +46,7 @@ from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
+from shop.gateway.pacing import Pace
 from shop.gateway.render import environment
 from shop.gateway.retention import keys_of, prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
@@ -63,7 +64,10 @@ from shop.stumbles import Stumbles
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
+from txpatterns.resilience import RedisBuckets
 from txpatterns.retries import FailurePolicies
+
+R = TypeVar("R", bound=AbstractAsyncContextManager[object])
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -140,6 +144,8 @@ class Builder:
         self.app_settings = AppSettings.from_environment()
         self.units: list[Unit] = []
         self.fills: list[Callable[[], Awaitable[None]]] = []
+        self.aside: list[AbstractAsyncContextManager[object]] = []
+        """What is opened before the Apps run, and closed behind them."""
         self.others: CheckoutOthers | None = None
         """Who the checkout asks, where that is in this process."""
         self._apis: dict[str, Any] = {}
@@ -176,7 +182,16 @@ class Builder:
             checkouts=self.api("checkout"),
         )
         keys, settings = keys_of(app), self.settings
-        return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
+        return Context(
+            app,
+            services,
+            Timeline(app, bell),
+            keys,
+            environment(),
+            settings.window,
+            settings.checkout,
+            Pace(settings.limits, self._shared(RedisBuckets, app), app.hooks),
+        )
 
     def app_of(self, name: str) -> App:
         """Give the App of a service that was built here."""
@@ -196,6 +211,14 @@ class Builder:
         )
         self.units.append(Unit(name, app, [stumbles, *notes], prunes))
         return app
+
+    def _shared(self, kind: Callable[..., R], app: App) -> R | None:
+        """Make what several processes share, where there is a Redis."""
+        if self.settings.redis is None:
+            return None
+        made = kind(self.settings.redis, hooks=app.hooks)
+        self.aside.append(made)
+        return made
 
     def _catalog(self) -> CatalogApi:
         api = CatalogApi(self._app("catalog"))
@@ -248,6 +271,8 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
+        for each in builder.aside:
+            await stack.enter_async_context(each)
         for unit in builder.units:
             # Closed when all have stopped: until then one may call another, which opens a connection again.
             stack.push_async_callback(unit.app.close)

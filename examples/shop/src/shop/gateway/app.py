@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shop.gateway import errors, order_pages, pages
 from shop.gateway.context import Context
 from shop.gateway.description import ERRORS, describe
+from shop.gateway.pacing import Paced
 from shop.gateway.routes import cart, checkout, health, orders, overview, problems, products, webhooks
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
@@ -105,6 +106,7 @@ def create_app(
     errors.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(Limited, refuse=errors.answer)
+    app.add_middleware(Paced, pace=context.pace, refuse=errors.answer)
     app.add_middleware(Visitors, secret=secret)
     app.add_middleware(Careful)
     app.add_middleware(Heads)

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jinja2 import Environment
 
+from shop.gateway.pacing import Pace
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
 from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
@@ -38,6 +39,7 @@ class Context:
     window: timedelta
     mode: Mode
     """Who leads a checkout that does not say it."""
+    pace: Pace
 
 
 def context_of(request: Request) -> Context:

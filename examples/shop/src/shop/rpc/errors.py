@@ -31,6 +31,7 @@ STATUSES = {
     "signature-invalid": grpc.StatusCode.UNAUTHENTICATED,
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "too-large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "method-not-allowed": grpc.StatusCode.UNIMPLEMENTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
