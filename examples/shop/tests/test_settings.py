@@ -115,7 +115,7 @@ def test_a_port_that_is_none_is_named(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "inf", "-1", "1e9"])
-@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY"])
+@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY", "SHOP_AWAY"])
 def test_seconds_that_are_none_are_named(tmp_path, name, value):
     """H249: so are times."""
     with pytest.raises(SettingsError, match=f"{name} must be a number of seconds"):

@@ -132,6 +132,10 @@ class Problem(Exception):
         return members | self.extra
 
 
+class NoAnswer(Problem):
+    """Nobody answered: the other side is not there, or did not say anything in time. Never one that it has told."""
+
+
 def problem_of(body: dict[str, Any]) -> Problem:
     """Make the exception again from an answer of another service."""
     known = {"type", "title", "status", "detail", "instance"}

@@ -72,6 +72,8 @@ class Settings:
     """The URL of a Redis that several processes share for limits and for what they remember."""
     limits: Mapping[str, int]
     """How often one visitor may ask in a minute."""
+    away: timedelta
+    """How long a service is not asked that did not answer several times in a row."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -134,6 +136,7 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
         redis=_redis(env),
+        away=_seconds("SHOP_AWAY", env, 5),
         limits={name: _calls(f"SHOP_LIMIT_{name.upper()}", env, usual) for name, usual in LIMITS.items()},
     )
 

@@ -12,9 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import MetaData
 from starlette.applications import Starlette
 
 import shop.bank.app
@@ -33,6 +31,7 @@ import shop.orders.models
 import shop.payment.app
 import shop.payment.models
 from shop import ports
+from shop.backends import Breakers, Explained, Guarded
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
 from shop.bank.domain import Method
@@ -42,6 +41,7 @@ from shop.catalog import seed
 from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
 from shop.checkout.placing import Placing
+from shop.checkout.saga import ANSWER
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
@@ -61,13 +61,14 @@ from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
+from shop.units import Unit, make_database, together
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
 from txpatterns.resilience import RedisBuckets
 from txpatterns.retries import FailurePolicies
 
-R = TypeVar("R", bound=AbstractAsyncContextManager[object])
+R = TypeVar("R", bound=RedisBuckets)
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -99,16 +100,6 @@ TABLES: Mapping[str, MetaData] = {
     "checkout": shop.checkout.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One service in this process: its App, its notes for an order's page, and what deletes its old rows."""
-
-    name: str
-    app: App
-    notes: Sequence[Stumbles | StepNotes]
-    prunes: Sequence[Prune]
 
 
 @dataclass(slots=True)
@@ -144,6 +135,7 @@ class Builder:
         self.app_settings = AppSettings.from_environment()
         self.units: list[Unit] = []
         self.fills: list[Callable[[], Awaitable[None]]] = []
+        self.breakers = Breakers(settings.away)
         self.aside: list[AbstractAsyncContextManager[object]] = []
         """What is opened before the Apps run, and closed behind them."""
         self.others: CheckoutOthers | None = None
@@ -161,6 +153,14 @@ class Builder:
                 self._apis[name] = caller(PORTS[name], self.client, self.settings.http_addresses[name])
         return self._apis[name]
 
+    def asked(self, name: str, by: App) -> Any:
+        """Give what answers for a service, behind its breaker, to an App that shows people what goes wrong."""
+        return Explained(self.api(name), self.breakers.of(name, by.hooks))
+
+    def led(self, name: str, by: App, api: Any) -> Any:
+        """Give what answers for a service, behind its breaker, to a saga: it waits where the call was not made."""
+        return Guarded(api, self.breakers.of(name, by.hooks), ANSWER)
+
     def doors(self) -> list[Door]:
         """Give what answers by gRPC out of the services that were built here."""
         return [
@@ -174,12 +174,12 @@ class Builder:
         app, bell = self._app("gateway", prune_keys, prune_stories), Bell()
         shop.gateway.timeline.listen(app, bell)
         services = Services(
-            catalog=self.api("catalog"),
-            carts=self.api("cart"),
-            inventory=self.api("inventory"),
-            orders=self.api("orders"),
-            payments=self.api("payment"),
-            checkouts=self.api("checkout"),
+            catalog=self.asked("catalog", app),
+            carts=self.asked("cart", app),
+            inventory=self.asked("inventory", app),
+            orders=self.asked("orders", app),
+            payments=self.asked("payment", app),
+            checkouts=self.asked("checkout", app),
         )
         keys, settings = keys_of(app), self.settings
         return Context(
@@ -191,6 +191,7 @@ class Builder:
             settings.window,
             settings.checkout,
             Pace(settings.limits, self._shared(RedisBuckets, app), app.hooks),
+            self.breakers,
         )
 
     def app_of(self, name: str) -> App:
@@ -218,6 +219,7 @@ class Builder:
             return None
         made = kind(self.settings.redis, hooks=app.hooks)
         self.aside.append(made)
+        self.breakers.also(made.breaker)
         return made
 
     def _catalog(self) -> CatalogApi:
@@ -248,7 +250,7 @@ class Builder:
     def _cart(self) -> CartApi:
         app = self._app("cart")
         shop.cart.app.listen(app)
-        return CartApi(app, self.api("catalog"))
+        return CartApi(app, self.asked("catalog", app))
 
     def _payment(self) -> PaymentsApi:
         app = self._app("payment", prune_webhooks)
@@ -257,10 +259,15 @@ class Builder:
 
     def _checkout(self) -> CheckoutApi:
         app = self._app("checkout", notes=[StepNotes()])
-        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
+        inventory, payment = (self.led(name, app, self.api(name)) for name in ASKED)
+        self.others = CheckoutOthers(inventory, payment, self.local.issuperset(ASKED))
         shop.checkout.app.listen(app, self.others)
         placing = Placing(
-            self.api("cart"), self.api("catalog"), self.api("orders"), frozenset(Method), self.settings.checkout
+            self.asked("cart", app),
+            self.asked("catalog", app),
+            self.asked("orders", app),
+            frozenset(Method),
+            self.settings.checkout,
         )
         return CheckoutApi(app, placing)
 
@@ -282,7 +289,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
         if builder.others is not None and builder.others.over_grpc:
             await stack.enter_async_context(_on_loopback(builder, builder.others))
-        await stack.enter_async_context(_together(builder.units))
+        await stack.enter_async_context(together(builder.units))
         for fill in builder.fills:
             await fill()
         for unit in builder.units:
@@ -303,44 +310,10 @@ async def _on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterato
     """Let the checkout ask for stock and payments over gRPC, though they are in this process: at ports of their own."""
     doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
     async with serving(doors) as addresses:
-        inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
+        app = builder.app_of("checkout")
+        inventory, payment = (builder.led(name, app, builder.channels.caller(name, addresses[name])) for name in ASKED)
         others.inventory, others.payments = inventory, payment
         yield
-
-
-@asynccontextmanager
-async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
-    """Run all Apps at once. They stop at once too: one after the other, each would wait for what the others handle."""
-    stopping = asyncio.Event()
-
-    async def run(unit: Unit, up: asyncio.Event) -> None:
-        async with unit.app.running():
-            up.set()
-            await stopping.wait()
-
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            up = asyncio.Event()
-            group.create_task(run(unit, up))
-            await up.wait()
-        try:
-            yield
-        finally:
-            stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()
 
 
 def http_post(client: httpx.AsyncClient, url: str) -> Post:

@@ -15,7 +15,7 @@ from shop.gateway import errors, order_pages, pages
 from shop.gateway.context import Context
 from shop.gateway.description import ERRORS, describe
 from shop.gateway.pacing import Paced
-from shop.gateway.routes import cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.routes import backends, cart, checkout, health, orders, overview, problems, products, webhooks
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
 
@@ -97,7 +97,7 @@ def create_app(
     )
     describe(app)
     app.state.context = context
-    for part in (overview, health, products, cart):
+    for part in (overview, health, backends, products, cart):
         app.include_router(part.router)
     app.include_router(checkout.routes(context.keys))
     for part in (orders, webhooks, problems, pages, order_pages):

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jinja2 import Environment
 
+from shop.backends import Breakers
 from shop.gateway.pacing import Pace
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
@@ -40,6 +41,7 @@ class Context:
     mode: Mode
     """Who leads a checkout that does not say it."""
     pace: Pace
+    breakers: Breakers
 
 
 def context_of(request: Request) -> Context:

@@ -39,10 +39,11 @@ def install(app: FastAPI) -> None:
 def answer(request: Request, problem: Problem) -> Response:
     """Show a problem to whoever asked: a page to a browser on a page, JSON to everybody else."""
     body = problem.body(instance=request.url.path)
+    headers = {"Retry-After": str(problem.extra["retry_after"])} if "retry_after" in problem.extra else None
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
     if wants_page:
-        return HTMLResponse(_page(request, body), status_code=problem.kind.status)
-    return JSONResponse(body, status_code=problem.kind.status, media_type=MEDIA_TYPE)
+        return HTMLResponse(_page(request, body), problem.kind.status, headers)
+    return JSONResponse(body, problem.kind.status, headers, media_type=MEDIA_TYPE)
 
 
 def _page(request: Request, body: dict[str, Any]) -> str:
