@@ -23,6 +23,7 @@ from rig.skips import judge
 from rig.watchdog import Watchdog
 from shop import wiring
 from shop.gateway.live import Bell
+from shop.money import Money
 from shop.rpc.client import Channels
 from shop.rpc.server import Door, serving
 from shop.settings import Settings, read_settings
@@ -259,7 +260,7 @@ def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
     """Change a price in the catalogue, as its seller would."""
 
     async def change(sku: str, cents: int) -> None:
-        await shop.change("catalog", f"update product set price_minor = {cents} where sku = '{sku}'")
+        await shop.web.state.context.services.catalog.set_price(sku, Money.of_minor(cents, "EUR"))
 
     return change
 

@@ -105,6 +105,7 @@ async def away(shop):
 
         def take(name, attribute):
             asked = getattr(shop.web.state.context.services, attribute)
+            asked = getattr(asked, "source", asked)
             there, asked._api = asked._api, channels.caller(name, f"127.0.0.1:{free_port()}")
             return lambda: setattr(asked, "_api", there)
 

@@ -23,6 +23,7 @@ import shop.catalog.models
 import shop.checkout.app
 import shop.checkout.models
 import shop.gateway.models
+import shop.gateway.remembered
 import shop.gateway.timeline
 import shop.inventory.app
 import shop.inventory.models
@@ -47,6 +48,7 @@ from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
 from shop.gateway.pacing import Pace
+from shop.gateway.remembered import ALONE, USUAL, remember_carts, remember_catalog
 from shop.gateway.render import environment
 from shop.gateway.retention import keys_of, prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
@@ -65,10 +67,10 @@ from shop.units import Unit, make_database, together
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
-from txpatterns.resilience import RedisBuckets
+from txpatterns.resilience import RedisBuckets, RedisEntries
 from txpatterns.retries import FailurePolicies
 
-R = TypeVar("R", bound=RedisBuckets)
+R = TypeVar("R", RedisBuckets, RedisEntries)
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -172,10 +174,14 @@ class Builder:
     def gateway(self) -> Context:
         """Build the gateway."""
         app, bell = self._app("gateway", prune_keys, prune_stories), Bell()
-        shop.gateway.timeline.listen(app, bell)
+        entries, ttl = self._shared(RedisEntries, app), USUAL if self.settings.redis or self.local else ALONE
+        carts = remember_carts(self.asked("cart", app), entries, ttl, app.hooks)
+        catalog = remember_catalog(self.asked("catalog", app), entries, ttl, app.hooks)
+        shop.gateway.remembered.listen(app, carts, catalog)
+        shop.gateway.timeline.listen(app, bell, carts)
         services = Services(
-            catalog=self.asked("catalog", app),
-            carts=self.asked("cart", app),
+            catalog=catalog,
+            carts=carts,
             inventory=self.asked("inventory", app),
             orders=self.asked("orders", app),
             payments=self.asked("payment", app),

@@ -16,6 +16,7 @@ from shop.gateway.context import Context
 from shop.gateway.description import ERRORS, describe
 from shop.gateway.pacing import Paced
 from shop.gateway.routes import backends, cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.seen import Seen
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
 
@@ -107,6 +108,7 @@ def create_app(
     # The last one added is the first to see a request.
     app.add_middleware(Limited, refuse=errors.answer)
     app.add_middleware(Paced, pace=context.pace, refuse=errors.answer)
+    app.add_middleware(Seen)
     app.add_middleware(Visitors, secret=secret)
     app.add_middleware(Careful)
     app.add_middleware(Heads)

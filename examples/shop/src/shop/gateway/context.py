@@ -11,9 +11,10 @@ from jinja2 import Environment
 
 from shop.backends import Breakers
 from shop.gateway.pacing import Pace
+from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Checkouts, Inventory, Mode, Orders, Payments
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -22,8 +23,8 @@ from txpatterns.integrations.idempotency import IdempotencyKeys
 class Services:
     """The other services, wherever they run."""
 
-    catalog: Catalog
-    carts: Carts
+    catalog: RememberedCatalog
+    carts: RememberedCarts
     inventory: Inventory
     orders: Orders
     payments: Payments

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from shop import events
 from shop.gateway.live import Bell
 from shop.gateway.models import TimelineRow
+from shop.gateway.remembered import RememberedCarts
 from shop.gateway.story import Entry
 from txpatterns import App, Event, Transaction
 
@@ -42,10 +43,12 @@ HEARD: tuple[type[Event], ...] = (
 )
 
 
-def listen(app: App, bell: Bell) -> None:
+def listen(app: App, bell: Bell, carts: RememberedCarts) -> None:
     """Write down every event about an order, once, and ring the bell when it is committed."""
 
     async def remember(event: Event, tx: Transaction) -> None:
+        if isinstance(event, events.CartSettled):  # before a page can tell of it, which shows the cart too
+            await carts.wrote(event.visitor_id, event.version)
         message = tx.message
         payload = event.model_dump(mode="json")
         order_id = str(payload["order_id"])
