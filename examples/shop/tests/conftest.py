@@ -23,6 +23,7 @@ from rig.skips import judge
 from rig.watchdog import Watchdog
 from shop import wiring
 from shop.gateway.live import Bell
+from shop.gateway.public_ids import OrderIds
 from shop.money import Money
 from shop.rpc.client import Channels
 from shop.rpc.server import Door, serving
@@ -92,6 +93,11 @@ class OpenShop:
 
     def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return rows(self.settings.data, service, query)
+
+    def number(self, order_id: str) -> str:
+        """What the shop itself calls an order, whose id was shown."""
+        ids: OrderIds = self.web.state.context.timeline.ids
+        return ids.reveal(order_id)
 
     async def change(self, service: str, query: str) -> None:
         """Write into a service's own database; in a thread, because its one writer may be this loop."""
@@ -187,7 +193,8 @@ class Process:
 
     def __init__(self, data: Path, **env: str) -> None:
         self.data = data
-        self.env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"} | env
+        usual = {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2", "SHOP_LIMIT_CHECKOUT": "0"}
+        self.env = os.environ | usual | env
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.running: subprocess.Popen[str] | None = None

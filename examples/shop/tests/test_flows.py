@@ -30,7 +30,8 @@ async def test_a_payment_confirms_the_order(shop):
     assert after == before | {"available": before["available"] - 2, "sold": 2}
     assert (await alice.get(f"/api/v1/orders/{order_id}")).json()["status"] == "CONFIRMED"
     assert (await alice.get("/api/v1/cart")).json()["lines"] == []
-    movements = shop.rows("inventory", f"select movement, quantity from ledger where order_id = '{order_id}'")
+    number = shop.number(order_id)
+    movements = shop.rows("inventory", f"select movement, quantity from ledger where order_id = '{number}'")
     assert movements == [("reserve", 2), ("sell", 2)]
 
 

@@ -21,7 +21,7 @@ def test_secrets_are_made_once_and_kept_to_the_owner(tmp_path):
     assert (first.cookie_secret, first.webhook_secret) == (second.cookie_secret, second.webhook_secret)
     assert first.webhook_secret.startswith("whsec_")
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook"}
+    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook", "ids"}
 
 
 @pytest.mark.parametrize("env", [{}, {"SHOP_DATABASE": "postgresql://x/shop"}, {"SHOP_DATABASE": "p://x/{service}"}])

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from redis import ConnectionPool
 
 from shop.ports import Mode
-from txpatterns.errors import WebhookSecretInvalid
+from txpatterns.errors import ConfigurationError, WebhookSecretInvalid
+from txpatterns.ids import Obfuscator
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
 PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
@@ -35,6 +36,8 @@ OTHER_NAMES = {"catalog": ("PRODUCT_SERVICE_ADDR",)}
 OWN_PORTS = {"checkout": ("CHECKOUT_SERVICE_PORT",)}
 """Names of a service's port that no other service takes for its own."""
 HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
+
+SECRETS = {"cookie": "SHOP_COOKIE_SECRET", "webhook": "SHOP_WEBHOOK_SECRET", "ids": "SHOP_ID_KEY"}
 
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
@@ -62,6 +65,8 @@ class Settings:
     broker: str
     cookie_secret: str
     webhook_secret: str
+    id_key: str
+    """What it takes to make of an order's id the text that is shown, and back: the same for ever."""
     addresses: Mapping[str, str]
     """Where the gateway listens, and the services by gRPC."""
     http_addresses: Mapping[str, str]
@@ -132,6 +137,7 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         broker=broker,
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
+        id_key=kept["ids"],
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
@@ -274,24 +280,38 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
 
 
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Read the secrets, or make them once and keep them where only the owner reads."""
-    given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
-    if given["webhook"]:
+    """Read the secrets, or make those that are missing once and keep them where only the owner reads."""
+    given = {name: env[setting] for name, setting in SECRETS.items() if env.get(setting)}
+    _check_secrets(given)
+    if len(given) == len(SECRETS):
+        return given
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "secrets.json"
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    if not kept.keys() >= SECRETS.keys():
+        kept = {"cookie": secrets.token_urlsafe(32), "webhook": new_secret(), "ids": secrets.token_urlsafe(32)} | kept
+        made = data / f"secrets.json.{os.getpid()}"
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(kept, out)
+        made.replace(file)
+    return kept | given
+
+
+def _check_secrets(given: Mapping[str, str]) -> None:
+    """Refuse what protects nothing; no secret is shown."""
+    if "webhook" in given:
         try:
             WebhookSecrets(given["webhook"])
         except WebhookSecretInvalid as error:
-            raise SettingsError(f"SHOP_WEBHOOK_SECRET: {error.message} {error.remedy}") from None
-    if all(given.values()):
-        return {name: value for name, value in given.items() if value}
-    data.mkdir(parents=True, exist_ok=True)
-    file = data / "secrets.json"
-    if not file.exists():
-        made = {
-            "cookie": secrets.token_urlsafe(32),
-            "webhook": new_secret(),
-        }
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(made, out)
-    kept: dict[str, str] = json.loads(file.read_text())
-    return kept | {name: value for name, value in given.items() if value}
+            raise SettingsError(f"{SECRETS['webhook']}: {error.message} {error.remedy}") from None
+    if "ids" in given:
+        try:
+            Obfuscator(given["ids"])
+        except ConfigurationError as error:
+            raise SettingsError(f"{SECRETS['ids']}: {error.message} {error.remedy}") from None
+
+
+def read_id_key(data: Path, env: Mapping[str, str]) -> str:
+    """Give what it takes to read the ids of orders as they are shown. Raises SettingsError: it is too short."""
+    return _secrets(data, env)["ids"]

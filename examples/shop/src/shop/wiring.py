@@ -48,6 +48,7 @@ from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
 from shop.gateway.pacing import Pace
+from shop.gateway.public_ids import OrderIds, ShownCheckouts, ShownOrders
 from shop.gateway.remembered import ALONE, USUAL, remember_carts, remember_catalog
 from shop.gateway.render import environment
 from shop.gateway.retention import keys_of, prune_keys, prune_stories
@@ -178,20 +179,21 @@ class Builder:
         carts = remember_carts(self.asked("cart", app), entries, ttl, app.hooks)
         catalog = remember_catalog(self.asked("catalog", app), entries, ttl, app.hooks)
         shop.gateway.remembered.listen(app, carts, catalog)
-        shop.gateway.timeline.listen(app, bell, carts)
+        ids = OrderIds(self.settings.id_key)
+        shop.gateway.timeline.listen(app, bell, carts, ids)
         services = Services(
             catalog=catalog,
             carts=carts,
             inventory=self.asked("inventory", app),
-            orders=self.asked("orders", app),
+            orders=ShownOrders(self.asked("orders", app), ids),
             payments=self.asked("payment", app),
-            checkouts=self.asked("checkout", app),
+            checkouts=ShownCheckouts(self.asked("checkout", app), ids),
         )
         keys, settings = keys_of(app), self.settings
         return Context(
             app,
             services,
-            Timeline(app, bell),
+            Timeline(app, bell, ids),
             keys,
             environment(),
             settings.window,

@@ -11,10 +11,11 @@ from jinja2 import Environment
 
 from shop.backends import Breakers
 from shop.gateway.pacing import Pace
+from shop.gateway.public_ids import ShownCheckouts, ShownOrders
 from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Inventory, Mode, Payments
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -26,9 +27,9 @@ class Services:
     catalog: RememberedCatalog
     carts: RememberedCarts
     inventory: Inventory
-    orders: Orders
+    orders: ShownOrders
     payments: Payments
-    checkouts: Checkouts
+    checkouts: ShownCheckouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from shop.orders.domain import Signal, Status, decide
 from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
 from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
-from txpatterns import App, new_id
+from txpatterns import App
 from txpatterns.correlation import CORRELATION_ID
+from txpatterns.errors import IdsUnavailable
 
 
 class OrdersApi:
@@ -30,6 +31,7 @@ class OrdersApi:
     def __init__(self, app: App, window: timedelta) -> None:
         self.app = app
         self.window = window
+        self.ids = app.ids  # named here, so that there is a worker number before the first order
 
     async def place(self, order: NewOrder) -> Order:
         """Place an order. The same checkout again gives the order that it made the first time.
@@ -40,7 +42,8 @@ class OrdersApi:
 
         Raises:
             Problem: ``cart-empty``, ``invalid`` for less than one of a thing, ``cart-ordered`` when another checkout
-                ordered this cart, or ``conflict`` when another visitor used this checkout.
+                ordered this cart, ``conflict`` when another visitor used this checkout, or ``unavailable`` when no
+                order can be numbered.
         """
         found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
         if found is not None:
@@ -131,11 +134,18 @@ class OrdersApi:
                 self.app.outbox.add(session, tell(fact, row))
             return _view(row)
 
+    def _new_id(self) -> str:
+        """Make an order's number, with zeros before it: as text it sorts as it does as a number."""
+        try:
+            return f"{self.ids.next_id():019}"
+        except IdsUnavailable as error:
+            raise Problem("unavailable", "No order can be numbered at this moment.") from error
+
     def _row(self, order: NewOrder) -> OrderRow:
         now = datetime.now(UTC)
         sum_of_lines = total([line.unit_price * line.quantity for line in order.lines])
         return OrderRow(
-            id=new_id(),
+            id=self._new_id(),
             checkout_id=order.checkout_id,
             visitor_id=order.visitor_id,
             status="PENDING",
