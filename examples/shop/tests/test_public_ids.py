@@ -15,6 +15,7 @@ from shop.problems import Problem
 from shop.settings import SettingsError, read_settings
 from txpatterns.cli.main import app as txp
 from txpatterns.errors import IdsUnavailable
+from txpatterns.ids import explain
 
 KEY = "a key of the test's own, long enough"
 SKU = "PLAY-01"
@@ -110,7 +111,7 @@ async def test_orders_from_before_are_reachable(shop):
 
 
 async def test_no_number_no_order(shop, monkeypatch):
-    """H389: 503, and nothing is stored; the same checkout again makes it later."""
+    """H389: 503, and nothing is stored, where neither source has any; the same checkout again makes it later."""
     alice = await shop.visitor()
     await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
     with monkeypatch.context() as patch:
@@ -119,9 +120,13 @@ async def test_no_number_no_order(shop, monkeypatch):
             raise IdsUnavailable("the store is away.")
 
         patch.setattr("txpatterns.ids.SnowflakeGenerator.next_id", none)
+        instead = await shop.buy(alice, "silent")  # from a block of the database
+        assert explain(int(shop.number(instead))).worker == 1023
+        await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
+        patch.setattr("txpatterns.ids.DatabaseBlocks.next_id", none)
         refused = await alice.post("/api/v1/checkout", json={"method": "silent"}, headers={"idempotency-key": "k"})
     assert (refused.status_code, refused.json()["type"]) == (503, "/api/v1/problems/unavailable")
-    assert shop.rows("orders", "select count(*) from shop_order") == [(0,)]
+    assert shop.rows("orders", "select count(*) from shop_order") == [(1,)]
     placed = await alice.post("/api/v1/checkout", json={"method": "silent"}, headers={"idempotency-key": "k"})
     assert placed.status_code == 202
 

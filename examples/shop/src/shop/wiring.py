@@ -141,6 +141,8 @@ class Builder:
         self.breakers = Breakers(settings.away)
         self.aside: list[AbstractAsyncContextManager[object]] = []
         """What is opened before the Apps run, and closed behind them."""
+        self.endings: list[Callable[[], None]] = []
+        """What is ended when all have stopped."""
         self.others: CheckoutOthers | None = None
         """Who the checkout asks, where that is in this process."""
         self._apis: dict[str, Any] = {}
@@ -246,7 +248,9 @@ class Builder:
     def _orders(self) -> OrdersApi:
         app = self._app("orders")
         shop.orders.app.listen(app)
-        return OrdersApi(app, self.settings.window)
+        api = OrdersApi(app, self.settings.window)
+        self.endings.append(api.blocks.close)
+        return api
 
     def _bank(self) -> BankApi:
         app = self._app("bank")
@@ -286,6 +290,8 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
+        for end in builder.endings:
+            stack.callback(end)
         for each in builder.aside:
             await stack.enter_async_context(each)
         for unit in builder.units:

@@ -18,6 +18,7 @@ from shop.problems import Problem
 from txpatterns import App
 from txpatterns.correlation import CORRELATION_ID
 from txpatterns.errors import IdsUnavailable
+from txpatterns.ids import DatabaseBlocks, IdChain
 
 
 class OrdersApi:
@@ -31,7 +32,8 @@ class OrdersApi:
     def __init__(self, app: App, window: timedelta) -> None:
         self.app = app
         self.window = window
-        self.ids = app.ids  # named here, so that there is a worker number before the first order
+        self.blocks = DatabaseBlocks(app.database)  # for when the machine has stood still, or its clock is wrong
+        self.ids = IdChain(app.ids, self.blocks, hooks=app.hooks)
 
     async def place(self, order: NewOrder) -> Order:
         """Place an order. The same checkout again gives the order that it made the first time.
