@@ -1,6 +1,7 @@
 """The same services as processes of their own, on PostgreSQL and Kafka."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from rig.lookup import Missing
 from rig.servers.kafka import Kafka
 from rig.servers.postgres import Postgres
+from rig.servers.redis import Redis
 from rig.watchdog import Watchdog
 from shop.settings import HTTP_PORTS, PORTS
 
@@ -24,12 +26,12 @@ PATIENCE = 150.0
 
 @pytest.fixture(scope="module")
 def servers():
-    """The URLs of a real PostgreSQL and a real Kafka."""
+    """The URLs of a real PostgreSQL, a real Kafka and a real Redis."""
     with ExitStack() as stack:
         watchdog = Watchdog()
         stack.callback(watchdog.close)
         urls = []
-        for kind in (Postgres, Kafka):
+        for kind in (Postgres, Kafka, Redis):
             try:
                 server = kind.take(watchdog)
             except Missing as missing:
@@ -49,13 +51,17 @@ def free_address():
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_orders_through_eight_processes(servers, tmp_path):
-    """P1, P2, P3: orders of either kind go through every service over PostgreSQL and Kafka, and all end when asked."""
-    database, broker = servers
+    """P1, P2, P3, H387: orders of either kind go through every service over PostgreSQL, Kafka and Redis.
+
+    One of them is killed then: what can do without it goes on. All end when asked.
+    """
+    database, broker, redis = servers
     prefix = f"shop_{os.getpid()}_"
     name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
     env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
     env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
     env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
+    env |= {"SHOP_REDIS": redis}
     port = free_address().rpartition(":")[2]
     command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
     with (tmp_path / "log").open("w") as log:
@@ -75,10 +81,34 @@ def test_orders_through_eight_processes(servers, tmp_path):
             assert "reservation.released" in follow(alice, failed["id"], told, {"order.canceled"})
             shelf = ask(alice, "GET", "/api/v1/products/PLAY-01", told)["stock"]
             assert (shelf["reserved"], shelf["sold"]) == (0, 2)
+            assert {each["name"] for each in ask(alice, "GET", "/api/v1/backends", told)} >= {
+                *PORTS,
+                "redis RedisBuckets",
+                "redis RedisEntries",
+            }
+            kill(told(), "inventory")
+            until_open(alice, "inventory")
+            assert alice.get("/api/v1/products/PLAY-01").headers["retry-after"]
+            for path in ("/", "/cart", "/products/PLAY-01", "/orders"):
+                assert alice.get(path).status_code == 200, path
     finally:
         running.send_signal(signal.SIGTERM)
         ended = running.wait(90)
     assert ended == 0, told()[-3000:]
+
+
+def kill(log, service):
+    """SIGKILL a service's process, by the id that was told at the start."""
+    [process] = re.findall(rf"^  {service} +\S+ \(process (\d+)\)$", log, re.MULTILINE)
+    os.kill(int(process), signal.SIGKILL)
+
+
+def until_open(client, name):
+    """Ask for what needs a service until that is taken to be away."""
+    deadline = time.monotonic() + PATIENCE
+    while {each["name"]: each["state"] for each in client.get("/api/v1/backends").json()}[name] != "open":
+        assert time.monotonic() < deadline
+        assert client.get("/api/v1/products/PLAY-01").status_code in (200, 503)
 
 
 def follow(client, order_id, told, until):

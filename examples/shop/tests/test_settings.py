@@ -21,7 +21,7 @@ def test_secrets_are_made_once_and_kept_to_the_owner(tmp_path):
     assert (first.cookie_secret, first.webhook_secret) == (second.cookie_secret, second.webhook_secret)
     assert first.webhook_secret.startswith("whsec_")
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook"}
+    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook", "ids"}
 
 
 @pytest.mark.parametrize("env", [{}, {"SHOP_DATABASE": "postgresql://x/shop"}, {"SHOP_DATABASE": "p://x/{service}"}])
@@ -115,7 +115,7 @@ def test_a_port_that_is_none_is_named(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "inf", "-1", "1e9"])
-@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY"])
+@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY", "SHOP_AWAY"])
 def test_seconds_that_are_none_are_named(tmp_path, name, value):
     """H249: so are times."""
     with pytest.raises(SettingsError, match=f"{name} must be a number of seconds"):

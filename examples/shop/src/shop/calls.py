@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shop.limits import LARGEST, Limited
-from shop.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
+from shop.problems import MEDIA_TYPE, NoAnswer, Problem, problem_of, problem_of_status
 
 logger = logging.getLogger("shop.calls")
 
@@ -162,7 +162,7 @@ class Caller:
             try:
                 answer = await self._client.post(f"http://{self._address}/{name}", json=body, timeout=DEADLINE)
             except httpx.HTTPError as error:
-                raise Problem("unavailable", f"{self._address} does not answer.") from error
+                raise NoAnswer("unavailable", f"{self._address} does not answer.") from error
             if answer.status_code != 200:
                 raise _problem_in(answer)
             return method.result.validate_json(answer.content)
@@ -175,7 +175,7 @@ def _problem_in(answer: httpx.Response) -> Problem:
     try:
         return problem_of(answer.json())
     except (ValueError, AttributeError):
-        return Problem("unavailable", f"{answer.url.netloc.decode()} answered {answer.status_code}.")
+        return NoAnswer("unavailable", f"{answer.url.netloc.decode()} answered {answer.status_code}.")
 
 
 def caller(port: type[P], client: httpx.AsyncClient, address: str) -> P:

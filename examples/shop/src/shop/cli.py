@@ -25,11 +25,22 @@ from fastapi import FastAPI
 from shop import parity as parity_rows
 from shop import wiring
 from shop.gateway.live import Bell
+from shop.gateway.public_ids import OrderIds
 from shop.problems import Problem
 from shop.rpc.asking import ask
 from shop.rpc.errors import STATUSES
 from shop.server import Server, listen, serve_until_stopped
-from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_addresses, read_grpc_port, read_settings
+from shop.settings import (
+    HTTP_PORTS,
+    PORTS,
+    Settings,
+    SettingsError,
+    read_addresses,
+    read_grpc_port,
+    read_id_key,
+    read_settings,
+)
+from txpatterns.errors import IdInvalid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -144,6 +155,22 @@ def parity(
         print("\n".join(parity_rows.lines_of(shown, rows)))
 
 
+@app.command("id", epilog="Example: txp ids explain $(shop id 3k9m2wq8d1h5z)")
+def id_(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="As it is shown, or an order's number.")],
+    data: DATA = Path(".shop"),
+) -> None:
+    """Say which order's number is behind a text that is shown, or what is shown for a number."""
+    try:
+        ids = OrderIds(read_id_key(data, os.environ))
+        shown = ids.hide(text)
+        print(ids.reveal(text) if shown == text else shown)
+    except SettingsError as error:
+        _refuse(str(error))
+    except (Problem, IdInvalid):
+        _refuse(f"{text[:80]!r} stands for no order of the shop in {data}.")
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -239,6 +266,7 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
     env = {name: value for name, value in os.environ.items() if name != "GRPC_PORT"} | {
         "SHOP_COOKIE_SECRET": settings.cookie_secret,
         "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
+        "SHOP_ID_KEY": settings.id_key,
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
     processes = []

@@ -15,6 +15,7 @@ from txpatterns import Event
 ORDER_TOPIC = "order-events"
 PAYMENT_TOPIC = "payment-events"
 CART_TOPIC = "cart-events"
+CATALOG_TOPIC = "catalog-events"
 TIMER_TOPIC = "order-timers"
 BANK_TOPIC = "bank-webhooks"
 NOTES_TOPIC = "shop-notes"
@@ -185,12 +186,28 @@ class CartCleared(Event, topic=CART_TOPIC, type="cart.cleared", key="visitor_id"
     visitor_id: str
 
 
+class CartChanged(Event, topic=CART_TOPIC, type="cart.changed", key="visitor_id"):
+    """A cart is at another version: whoever remembers an older one looks anew."""
+
+    visitor_id: str
+    version: int
+
+
+class ProductChanged(Event, topic=CATALOG_TOPIC, type="product.price_changed", key="sku"):
+    """A product costs something else: whoever remembers an older version looks anew."""
+
+    sku: str
+    version: int
+    price: Money
+
+
 class CartSettled(Event, topic=CART_TOPIC, type="cart.settled", key="order_id"):
     """What an order bought has left the cart; what was added meanwhile is still there."""
 
     order_id: str
     visitor_id: str
     removed: int
+    version: int | None = None  # of the cart that is left; none in messages that are older than it
 
 
 class PaymentWindowClosed(Event, topic=TIMER_TOPIC, type="payment.window_closed", key="order_id"):

@@ -47,6 +47,8 @@ class Product(View):
     price: Money
     art: str
     hue: int
+    version: int = 0
+    """Grows with each change."""
 
 
 class ProductPage(View):
@@ -163,6 +165,8 @@ class Catalog(Protocol):
     async def product(self, sku: Sku) -> Product: ...
 
     async def products_by_sku(self, skus: list[Sku]) -> list[Product]: ...
+
+    async def set_price(self, sku: Sku, price: Money) -> Product: ...
 
 
 class Carts(Protocol):

@@ -75,6 +75,12 @@ KINDS = {
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
         Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),
+        Kind(
+            "too-many-requests",
+            429,
+            "Too many requests",
+            "Come again after the seconds of `Retry-After`; `violated-policies` names the limit. Nothing was done.",
+        ),
         Kind("method-not-allowed", 405, "Method not allowed", "This address does not take that method."),
         Kind("unavailable", 503, "Not available", "A part of the shop does not answer. Try again in a moment."),
         Kind(
@@ -94,6 +100,7 @@ BY_STATUS = {
     404: "not-found",
     405: "method-not-allowed",
     413: "too-large",
+    429: "too-many-requests",
 }
 
 
@@ -123,6 +130,10 @@ class Problem(Exception):
         if instance is not None:
             members["instance"] = instance
         return members | self.extra
+
+
+class NoAnswer(Problem):
+    """Nobody answered: the other side is not there, or did not say anything in time. Never one that it has told."""
 
 
 def problem_of(body: dict[str, Any]) -> Problem:

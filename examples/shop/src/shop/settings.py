@@ -11,8 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from redis import ConnectionPool
+
 from shop.ports import Mode
-from txpatterns.errors import WebhookSecretInvalid
+from txpatterns.errors import ConfigurationError, WebhookSecretInvalid
+from txpatterns.ids import Obfuscator
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
 PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
@@ -34,8 +37,13 @@ OWN_PORTS = {"checkout": ("CHECKOUT_SERVICE_PORT",)}
 """Names of a service's port that no other service takes for its own."""
 HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
+SECRETS = {"cookie": "SHOP_COOKIE_SECRET", "webhook": "SHOP_WEBHOOK_SECRET", "ids": "SHOP_ID_KEY"}
+
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
+LIMITS = {"read": 1_200, "change": 240, "checkout": 40, "webhook": 6_000}
+"""How often one visitor may ask in a minute, by the class of what they ask; 0 is as often as they like."""
+MOST_CALLS = 1_000_000
 PARTITIONS = 6
 """How many partitions a topic has that the shop makes on Kafka."""
 
@@ -57,12 +65,20 @@ class Settings:
     broker: str
     cookie_secret: str
     webhook_secret: str
+    id_key: str
+    """What it takes to make of an order's id the text that is shown, and back: the same for ever."""
     addresses: Mapping[str, str]
     """Where the gateway listens, and the services by gRPC."""
     http_addresses: Mapping[str, str]
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
+    redis: str | None
+    """The URL of a Redis that several processes share for limits and for what they remember."""
+    limits: Mapping[str, int]
+    """How often one visitor may ask in a minute."""
+    away: timedelta
+    """How long a service is not asked that did not answer several times in a row."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -121,9 +137,13 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         broker=broker,
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
+        id_key=kept["ids"],
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
+        redis=_redis(env),
+        away=_seconds("SHOP_AWAY", env, 5),
+        limits={name: _calls(f"SHOP_LIMIT_{name.upper()}", env, usual) for name, usual in LIMITS.items()},
     )
 
 
@@ -208,6 +228,30 @@ def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def _calls(name: str, env: Mapping[str, str], usual: int) -> int:
+    given = env.get(name) or str(usual)
+    if not (given.isascii() and given.isdecimal() and len(given) <= len(str(MOST_CALLS)) and int(given) <= MOST_CALLS):
+        raise SettingsError(
+            f"{name} must be so many calls a minute, from 0 (as often as one likes) to {MOST_CALLS}; it is {given!r}."
+        )
+    return int(given)
+
+
+def _redis(env: Mapping[str, str]) -> str | None:
+    """Give the URL of Redis; none of it is ever shown, for it may carry a password."""
+    address = env.get("REDIS_ADDR")
+    url = env.get("SHOP_REDIS") or (f"redis://{address}" if address else None)
+    if url is not None:
+        try:
+            ConnectionPool.from_url(url)
+        except ValueError:
+            raise SettingsError(
+                "SHOP_REDIS, or redis:// and REDIS_ADDR, must be the URL of a Redis, for example "
+                "SHOP_REDIS='redis://localhost:6379/0'"
+            ) from None
+    return url
+
+
 def _servers(env: Mapping[str, str]) -> tuple[str, str]:
     database = env.get("SHOP_DATABASE") or _database_of_parts(env)
     _, brokers = _one_of(env, "KAFKA_BROKERS", "KAFKA_ADDR")
@@ -236,24 +280,38 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
 
 
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Read the secrets, or make them once and keep them where only the owner reads."""
-    given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
-    if given["webhook"]:
+    """Read the secrets, or make those that are missing once and keep them where only the owner reads."""
+    given = {name: env[setting] for name, setting in SECRETS.items() if env.get(setting)}
+    _check_secrets(given)
+    if len(given) == len(SECRETS):
+        return given
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "secrets.json"
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    if not kept.keys() >= SECRETS.keys():
+        kept = {"cookie": secrets.token_urlsafe(32), "webhook": new_secret(), "ids": secrets.token_urlsafe(32)} | kept
+        made = data / f"secrets.json.{os.getpid()}"
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(kept, out)
+        made.replace(file)
+    return kept | given
+
+
+def _check_secrets(given: Mapping[str, str]) -> None:
+    """Refuse what protects nothing; no secret is shown."""
+    if "webhook" in given:
         try:
             WebhookSecrets(given["webhook"])
         except WebhookSecretInvalid as error:
-            raise SettingsError(f"SHOP_WEBHOOK_SECRET: {error.message} {error.remedy}") from None
-    if all(given.values()):
-        return {name: value for name, value in given.items() if value}
-    data.mkdir(parents=True, exist_ok=True)
-    file = data / "secrets.json"
-    if not file.exists():
-        made = {
-            "cookie": secrets.token_urlsafe(32),
-            "webhook": new_secret(),
-        }
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(made, out)
-    kept: dict[str, str] = json.loads(file.read_text())
-    return kept | {name: value for name, value in given.items() if value}
+            raise SettingsError(f"{SECRETS['webhook']}: {error.message} {error.remedy}") from None
+    if "ids" in given:
+        try:
+            Obfuscator(given["ids"])
+        except ConfigurationError as error:
+            raise SettingsError(f"{SECRETS['ids']}: {error.message} {error.remedy}") from None
+
+
+def read_id_key(data: Path, env: Mapping[str, str]) -> str:
+    """Give what it takes to read the ids of orders as they are shown. Raises SettingsError: it is too short."""
+    return _secrets(data, env)["ids"]

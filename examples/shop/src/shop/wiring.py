@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import MetaData
 from starlette.applications import Starlette
 
 import shop.bank.app
@@ -25,6 +23,7 @@ import shop.catalog.models
 import shop.checkout.app
 import shop.checkout.models
 import shop.gateway.models
+import shop.gateway.remembered
 import shop.gateway.timeline
 import shop.inventory.app
 import shop.inventory.models
@@ -33,6 +32,7 @@ import shop.orders.models
 import shop.payment.app
 import shop.payment.models
 from shop import ports
+from shop.backends import Breakers, Explained, Guarded
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
 from shop.bank.domain import Method
@@ -42,10 +42,14 @@ from shop.catalog import seed
 from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
 from shop.checkout.placing import Placing
+from shop.checkout.saga import ANSWER
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
+from shop.gateway.pacing import Pace
+from shop.gateway.public_ids import OrderIds, ShownCheckouts, ShownOrders
+from shop.gateway.remembered import ALONE, USUAL, remember_carts, remember_catalog
 from shop.gateway.render import environment
 from shop.gateway.retention import keys_of, prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
@@ -60,10 +64,14 @@ from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
+from shop.units import Unit, make_database, together
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
+from txpatterns.resilience import RedisBuckets, RedisEntries
 from txpatterns.retries import FailurePolicies
+
+R = TypeVar("R", RedisBuckets, RedisEntries)
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -95,16 +103,6 @@ TABLES: Mapping[str, MetaData] = {
     "checkout": shop.checkout.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One service in this process: its App, its notes for an order's page, and what deletes its old rows."""
-
-    name: str
-    app: App
-    notes: Sequence[Stumbles | StepNotes]
-    prunes: Sequence[Prune]
 
 
 @dataclass(slots=True)
@@ -140,6 +138,11 @@ class Builder:
         self.app_settings = AppSettings.from_environment()
         self.units: list[Unit] = []
         self.fills: list[Callable[[], Awaitable[None]]] = []
+        self.breakers = Breakers(settings.away)
+        self.aside: list[AbstractAsyncContextManager[object]] = []
+        """What is opened before the Apps run, and closed behind them."""
+        self.endings: list[Callable[[], None]] = []
+        """What is ended when all have stopped."""
         self.others: CheckoutOthers | None = None
         """Who the checkout asks, where that is in this process."""
         self._apis: dict[str, Any] = {}
@@ -155,6 +158,14 @@ class Builder:
                 self._apis[name] = caller(PORTS[name], self.client, self.settings.http_addresses[name])
         return self._apis[name]
 
+    def asked(self, name: str, by: App) -> Any:
+        """Give what answers for a service, behind its breaker, to an App that shows people what goes wrong."""
+        return Explained(self.api(name), self.breakers.of(name, by.hooks))
+
+    def led(self, name: str, by: App, api: Any) -> Any:
+        """Give what answers for a service, behind its breaker, to a saga: it waits where the call was not made."""
+        return Guarded(api, self.breakers.of(name, by.hooks), ANSWER)
+
     def doors(self) -> list[Door]:
         """Give what answers by gRPC out of the services that were built here."""
         return [
@@ -166,17 +177,32 @@ class Builder:
     def gateway(self) -> Context:
         """Build the gateway."""
         app, bell = self._app("gateway", prune_keys, prune_stories), Bell()
-        shop.gateway.timeline.listen(app, bell)
+        entries, ttl = self._shared(RedisEntries, app), USUAL if self.settings.redis or self.local else ALONE
+        carts = remember_carts(self.asked("cart", app), entries, ttl, app.hooks)
+        catalog = remember_catalog(self.asked("catalog", app), entries, ttl, app.hooks)
+        shop.gateway.remembered.listen(app, carts, catalog)
+        ids = OrderIds(self.settings.id_key)
+        shop.gateway.timeline.listen(app, bell, carts, ids)
         services = Services(
-            catalog=self.api("catalog"),
-            carts=self.api("cart"),
-            inventory=self.api("inventory"),
-            orders=self.api("orders"),
-            payments=self.api("payment"),
-            checkouts=self.api("checkout"),
+            catalog=catalog,
+            carts=carts,
+            inventory=self.asked("inventory", app),
+            orders=ShownOrders(self.asked("orders", app), ids),
+            payments=self.asked("payment", app),
+            checkouts=ShownCheckouts(self.asked("checkout", app), ids),
         )
         keys, settings = keys_of(app), self.settings
-        return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
+        return Context(
+            app,
+            services,
+            Timeline(app, bell, ids),
+            keys,
+            environment(),
+            settings.window,
+            settings.checkout,
+            Pace(settings.limits, self._shared(RedisBuckets, app), app.hooks),
+            self.breakers,
+        )
 
     def app_of(self, name: str) -> App:
         """Give the App of a service that was built here."""
@@ -197,6 +223,15 @@ class Builder:
         self.units.append(Unit(name, app, [stumbles, *notes], prunes))
         return app
 
+    def _shared(self, kind: Callable[..., R], app: App) -> R | None:
+        """Make what several processes share, where there is a Redis."""
+        if self.settings.redis is None:
+            return None
+        made = kind(self.settings.redis, hooks=app.hooks)
+        self.aside.append(made)
+        self.breakers.also(made.breaker)
+        return made
+
     def _catalog(self) -> CatalogApi:
         api = CatalogApi(self._app("catalog"))
         self.fills.append(partial(api.stock_shelves, self.settings.seed))
@@ -213,7 +248,9 @@ class Builder:
     def _orders(self) -> OrdersApi:
         app = self._app("orders")
         shop.orders.app.listen(app)
-        return OrdersApi(app, self.settings.window)
+        api = OrdersApi(app, self.settings.window)
+        self.endings.append(api.blocks.close)
+        return api
 
     def _bank(self) -> BankApi:
         app = self._app("bank")
@@ -225,7 +262,7 @@ class Builder:
     def _cart(self) -> CartApi:
         app = self._app("cart")
         shop.cart.app.listen(app)
-        return CartApi(app, self.api("catalog"))
+        return CartApi(app, self.asked("catalog", app))
 
     def _payment(self) -> PaymentsApi:
         app = self._app("payment", prune_webhooks)
@@ -234,10 +271,15 @@ class Builder:
 
     def _checkout(self) -> CheckoutApi:
         app = self._app("checkout", notes=[StepNotes()])
-        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
+        inventory, payment = (self.led(name, app, self.api(name)) for name in ASKED)
+        self.others = CheckoutOthers(inventory, payment, self.local.issuperset(ASKED))
         shop.checkout.app.listen(app, self.others)
         placing = Placing(
-            self.api("cart"), self.api("catalog"), self.api("orders"), frozenset(Method), self.settings.checkout
+            self.asked("cart", app),
+            self.asked("catalog", app),
+            self.asked("orders", app),
+            frozenset(Method),
+            self.settings.checkout,
         )
         return CheckoutApi(app, placing)
 
@@ -248,6 +290,10 @@ async def running(builder: Builder) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
+        for end in builder.endings:
+            stack.callback(end)
+        for each in builder.aside:
+            await stack.enter_async_context(each)
         for unit in builder.units:
             # Closed when all have stopped: until then one may call another, which opens a connection again.
             stack.push_async_callback(unit.app.close)
@@ -257,7 +303,7 @@ async def running(builder: Builder) -> AsyncIterator[None]:
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
         if builder.others is not None and builder.others.over_grpc:
             await stack.enter_async_context(_on_loopback(builder, builder.others))
-        await stack.enter_async_context(_together(builder.units))
+        await stack.enter_async_context(together(builder.units))
         for fill in builder.fills:
             await fill()
         for unit in builder.units:
@@ -278,44 +324,10 @@ async def _on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterato
     """Let the checkout ask for stock and payments over gRPC, though they are in this process: at ports of their own."""
     doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
     async with serving(doors) as addresses:
-        inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
+        app = builder.app_of("checkout")
+        inventory, payment = (builder.led(name, app, builder.channels.caller(name, addresses[name])) for name in ASKED)
         others.inventory, others.payments = inventory, payment
         yield
-
-
-@asynccontextmanager
-async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
-    """Run all Apps at once. They stop at once too: one after the other, each would wait for what the others handle."""
-    stopping = asyncio.Event()
-
-    async def run(unit: Unit, up: asyncio.Event) -> None:
-        async with unit.app.running():
-            up.set()
-            await stopping.wait()
-
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            up = asyncio.Event()
-            group.create_task(run(unit, up))
-            await up.wait()
-        try:
-            yield
-        finally:
-            stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()
 
 
 def http_post(client: httpx.AsyncClient, url: str) -> Post:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.cart.domain import MOST_OF_ONE
 from shop.cart.models import CartLineRow, CartRow
-from shop.events import CartCleared
+from shop.events import CartChanged, CartCleared
 from shop.money import Money, total
 from shop.ports import Cart, CartLine, Catalog
 from shop.problems import Problem
@@ -47,7 +47,7 @@ class CartApi:
                 cart.lines.append(line)
             line.quantity = _checked(line.quantity + quantity)
             line.name, line.price_minor, line.currency = product.name, product.price.minor, product.price.currency
-            cart.version += 1
+            self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def update(self, visitor_id: str, line_id: str, quantity: int, version: int | None) -> Cart:
@@ -64,7 +64,7 @@ class CartApi:
             _check_version(cart, version)
             if line.quantity != quantity:
                 line.quantity = _checked(quantity)
-                cart.version += 1
+                self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def remove(self, visitor_id: str, line_id: str) -> None:
@@ -74,7 +74,7 @@ class CartApi:
             line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
             if cart is not None and line is not None:
                 cart.lines.remove(line)
-                cart.version += 1
+                self._changed(session, cart)
 
     async def reprice(self, visitor_id: str) -> Cart:
         """Put the catalogue's prices of now on every line. Without a changed price the cart keeps its version."""
@@ -87,7 +87,8 @@ class CartApi:
                 changed = [line for line in cart.lines if prices.get(line.sku, _price(line)) != _price(line)]
                 for line in changed:
                     line.price_minor, line.currency = prices[line.sku].minor, prices[line.sku].currency
-                cart.version += bool(changed)
+                if changed:
+                    self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def clear(self, visitor_id: str) -> None:
@@ -96,8 +97,13 @@ class CartApi:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             if cart is not None and cart.lines:
                 cart.lines.clear()
-                cart.version += 1
+                self._changed(session, cart)
                 self.app.outbox.add(session, CartCleared(visitor_id=visitor_id))
+
+    def _changed(self, session: AsyncSession, cart: CartRow) -> None:
+        """Note and tell that the cart is not what it was."""
+        cart.version += 1
+        self.app.outbox.add(session, CartChanged(visitor_id=cart.visitor_id, version=cart.version))
 
     async def _ensure(self, visitor_id: str) -> None:
         async with self.app.session() as session:

@@ -37,4 +37,4 @@ async def _settle(event: OrderConfirmed | CheckoutCompleted, tx: Transaction) ->
             row.quantity = left[row.id]
     cart.version += 1
     removed = sum(line.quantity for line in before) - sum(left.values())
-    tx.emit(CartSettled(order_id=event.order_id, visitor_id=event.visitor_id, removed=removed))
+    tx.emit(CartSettled(order_id=event.order_id, visitor_id=event.visitor_id, removed=removed, version=cart.version))

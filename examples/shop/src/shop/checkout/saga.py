@@ -15,6 +15,8 @@ from txpatterns.sagas import Call, Done, NotDone, SagaContext, Undo
 
 CALL = timedelta(seconds=5)
 """How long another service may take to answer; after that nobody knows what it has done."""
+ANSWER = 4.0
+"""Seconds that each of those calls has: less, so that silence counts against who is silent and not against who asks."""
 AGAIN = RetryLadder(tuple(timedelta(seconds=seconds) for seconds in (0.2, 0.5, 1, 2, 4, 8, 8)))
 """The waits before something is tried again. What is undone is tried for as long as it takes."""
 SIGNALS = (PaymentCaptured, PaymentFailed, CheckoutCancelRequested)

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shop.gateway import errors, order_pages, pages
 from shop.gateway.context import Context
 from shop.gateway.description import ERRORS, describe
-from shop.gateway.routes import cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.pacing import Paced
+from shop.gateway.routes import backends, cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.seen import Seen
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
 
@@ -96,7 +98,7 @@ def create_app(
     )
     describe(app)
     app.state.context = context
-    for part in (overview, health, products, cart):
+    for part in (overview, health, backends, products, cart):
         app.include_router(part.router)
     app.include_router(checkout.routes(context.keys))
     for part in (orders, webhooks, problems, pages, order_pages):
@@ -105,6 +107,8 @@ def create_app(
     errors.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(Limited, refuse=errors.answer)
+    app.add_middleware(Paced, pace=context.pace, refuse=errors.answer)
+    app.add_middleware(Seen)
     app.add_middleware(Visitors, secret=secret)
     app.add_middleware(Careful)
     app.add_middleware(Heads)

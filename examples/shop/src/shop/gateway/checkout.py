@@ -95,7 +95,11 @@ async def place(services: Services, visitor_id: str, key: str, wish: Wish, versi
             this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed`` with
             both prices.
     """
-    return await services.checkouts.place(visitor_id, key, wish.method, wish.mode, version)
+    try:
+        return await services.checkouts.place(visitor_id, key, wish.method, wish.mode, version)
+    except Problem:
+        await services.carts.forget(visitor_id)  # what is remembered may be why
+        raise
 
 
 async def place_to_fail(services: Services, visitor_id: str) -> Order:

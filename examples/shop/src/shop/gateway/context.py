@@ -9,9 +9,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jinja2 import Environment
 
+from shop.backends import Breakers
+from shop.gateway.pacing import Pace
+from shop.gateway.public_ids import ShownCheckouts, ShownOrders
+from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Inventory, Mode, Payments
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -20,12 +24,12 @@ from txpatterns.integrations.idempotency import IdempotencyKeys
 class Services:
     """The other services, wherever they run."""
 
-    catalog: Catalog
-    carts: Carts
+    catalog: RememberedCatalog
+    carts: RememberedCarts
     inventory: Inventory
-    orders: Orders
+    orders: ShownOrders
     payments: Payments
-    checkouts: Checkouts
+    checkouts: ShownCheckouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Context:
     window: timedelta
     mode: Mode
     """Who leads a checkout that does not say it."""
+    pace: Pace
+    breakers: Breakers
 
 
 def context_of(request: Request) -> Context:

@@ -19,6 +19,8 @@ from txpatterns.integrations.fastapi import Refused
 
 logger = logging.getLogger("shop.gateway")
 
+A_MOMENT = 1
+"""Seconds after which what did not answer may be asked again, where nobody knows better."""
 REFUSALS = {
     KeyInUse: "idempotency-key-in-use",
     KeyInvalid: "idempotency-key-invalid",
@@ -39,10 +41,12 @@ def install(app: FastAPI) -> None:
 def answer(request: Request, problem: Problem) -> Response:
     """Show a problem to whoever asked: a page to a browser on a page, JSON to everybody else."""
     body = problem.body(instance=request.url.path)
+    again = problem.extra.get("retry_after", A_MOMENT if problem.kind.slug == "unavailable" else None)
+    headers = None if again is None else {"Retry-After": str(again)}
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
     if wants_page:
-        return HTMLResponse(_page(request, body), status_code=problem.kind.status)
-    return JSONResponse(body, status_code=problem.kind.status, media_type=MEDIA_TYPE)
+        return HTMLResponse(_page(request, body), problem.kind.status, headers)
+    return JSONResponse(body, problem.kind.status, headers, media_type=MEDIA_TYPE)
 
 
 def _page(request: Request, body: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from shop.backends import if_there
 from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
@@ -19,6 +20,7 @@ router = APIRouter(include_in_schema=False)
 PAGE = 24
 ALREADY = "shop_already"
 """The cookie that the order's page says once, and forgets: this cart was ordered before."""
+NO_PRICES = "The catalogue does not answer. These are the prices that you saw; they are looked at when you order."
 CHANGED = "The cart changed in another window. Here it is as it is now; nothing was ordered."
 
 
@@ -43,7 +45,7 @@ async def home(
         chosen=chosen,
         words=words,
         page={"items": found.items, "next": following},
-        levels=await _levels(context, [product.sku for product in found.items]),
+        levels=await if_there(_levels(context, [product.sku for product in found.items])),
     )
 
 
@@ -51,16 +53,16 @@ async def home(
 async def product_page(context: Ctx, visitor: Who, sku: str) -> HTMLResponse:
     """Show one product and its shelf."""
     product = await context.services.catalog.product(sku)
-    categories = {known.slug: known.name for known in await context.services.catalog.categories()}
-    levels = await _levels(context, [sku])
-    nothing = StockLevel(sku=sku, available=0, reserved=0, sold=0)
+    categories = {known.slug: known.name for known in await if_there(context.services.catalog.categories()) or ()}
+    levels = await if_there(_levels(context, [sku]))
+    nothing = None if levels is None else StockLevel(sku=sku, available=0, reserved=0, sold=0)
     return await show(
         context,
         visitor,
         "product.html",
         product=product,
         category_name=categories.get(product.category, product.category),
-        level=levels.get(sku, nothing),
+        level=(levels or {}).get(sku, nothing),
     )
 
 
@@ -185,24 +187,30 @@ def ordered_already(order_id: str) -> RedirectResponse:
 
 async def show(context: Context, visitor: Visitor, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Make a page, with what the frame around it needs."""
-    cart = values.get("cart") or await context.services.carts.get(visitor.id)
-    frame = {"here": "", "cart_count": cart.count, "words": None, "token": visitor.form_token, "notice": None}
+    cart = values.get("cart") or await if_there(context.services.carts.get(visitor.id))
+    frame = {
+        "here": "",
+        "cart_count": cart.count if cart else 0,
+        "words": None,
+        "token": visitor.form_token,
+        "notice": None,
+    }
     page = context.templates.get_template(template).render(frame | values)
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 async def _cart(context: Context, visitor: Visitor, notice: str | None, status: int = 200) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
-    products = await products_in(context.services.catalog, cart)
+    products = await if_there(products_in(context.services.catalog, cart))
     return await show(
         context,
         visitor,
         "cart.html",
         status,
         cart=cart,
-        notice=notice,
-        products=products,
-        repriced=bool(price_changes(cart, products)),
+        notice=notice or (NO_PRICES if products is None else None),
+        products=products or {},
+        repriced=bool(price_changes(cart, products or {})),
         here="cart",
     )
 

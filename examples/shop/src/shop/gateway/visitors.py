@@ -21,6 +21,8 @@ A_YEAR = 365 * 24 * 3600
 class Visitor:
     id: str
     form_token: str
+    is_new: bool = False
+    """Whether this request brought no id of ours."""
 
     def check_form(self, token: str) -> None:
         """Refuse a form that our page did not make for this visitor. Raises Problem ``forbidden``."""
@@ -43,7 +45,7 @@ class Visitors:
         known = self._known(HTTPConnection(scope).cookies.get(COOKIE))
         visitor_id = known or new_id()
         token = str(self._form.dumps(visitor_id)).rpartition(".")[2]
-        scope.setdefault("state", {})["visitor"] = Visitor(visitor_id, token)
+        scope.setdefault("state", {})["visitor"] = Visitor(visitor_id, token, known is None)
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] == "http.response.start" and known is None:

@@ -15,8 +15,10 @@ from shop.orders.domain import Signal, Status, decide
 from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
 from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
-from txpatterns import App, new_id
+from txpatterns import App
 from txpatterns.correlation import CORRELATION_ID
+from txpatterns.errors import IdsUnavailable
+from txpatterns.ids import DatabaseBlocks, IdChain
 
 
 class OrdersApi:
@@ -30,6 +32,8 @@ class OrdersApi:
     def __init__(self, app: App, window: timedelta) -> None:
         self.app = app
         self.window = window
+        self.blocks = DatabaseBlocks(app.database)  # for when the machine has stood still, or its clock is wrong
+        self.ids = IdChain(app.ids, self.blocks, hooks=app.hooks)
 
     async def place(self, order: NewOrder) -> Order:
         """Place an order. The same checkout again gives the order that it made the first time.
@@ -40,7 +44,8 @@ class OrdersApi:
 
         Raises:
             Problem: ``cart-empty``, ``invalid`` for less than one of a thing, ``cart-ordered`` when another checkout
-                ordered this cart, or ``conflict`` when another visitor used this checkout.
+                ordered this cart, ``conflict`` when another visitor used this checkout, or ``unavailable`` when no
+                order can be numbered.
         """
         found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
         if found is not None:
@@ -131,11 +136,18 @@ class OrdersApi:
                 self.app.outbox.add(session, tell(fact, row))
             return _view(row)
 
+    def _new_id(self) -> str:
+        """Make an order's number, with zeros before it: as text it sorts as it does as a number."""
+        try:
+            return f"{self.ids.next_id():019}"
+        except IdsUnavailable as error:
+            raise Problem("unavailable", "No order can be numbered at this moment.") from error
+
     def _row(self, order: NewOrder) -> OrderRow:
         now = datetime.now(UTC)
         sum_of_lines = total([line.unit_price * line.quantity for line in order.lines])
         return OrderRow(
-            id=new_id(),
+            id=self._new_id(),
             checkout_id=order.checkout_id,
             visitor_id=order.visitor_id,
             status="PENDING",

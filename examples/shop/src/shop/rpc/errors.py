@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from shop.problems import Problem, problem_of
+from shop.problems import NoAnswer, Problem, problem_of
 
 PROBLEM = "shop-problem-bin"
 """The trailing metadata that carries the problem as it was raised, as JSON."""
@@ -31,6 +31,7 @@ STATUSES = {
     "signature-invalid": grpc.StatusCode.UNAUTHENTICATED,
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "too-large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "method-not-allowed": grpc.StatusCode.UNIMPLEMENTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -69,7 +70,7 @@ def problem_in(error: grpc.aio.AioRpcError, address: str) -> Problem:
             return problem_of(json.loads(value))
     slug = KINDS.get(error.code(), "internal")
     if slug == "unavailable":
-        return Problem(slug, f"{address} does not answer.")
+        return NoAnswer(slug, f"{address} does not answer.")
     if slug == "timeout":
-        return Problem(slug, f"{address} did not answer in time.")
+        return NoAnswer(slug, f"{address} did not answer in time.")
     return Problem(slug, f"{address}: {error.details()}"[:LONGEST])

@@ -70,6 +70,7 @@ SERVICES: Mapping[str, Service] = {
             "GetProducts": "products",
             "GetProduct": "product",
             "FindProducts": "products_by_sku -> products",
+            "SetPrice": "set_price",
         },
     ),
     "cart": _service(
