@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import httpx
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -30,6 +30,8 @@ logger = logging.getLogger("shop.calls")
 P = TypeVar("P")
 
 _BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+_TEXT = ConfigDict(hide_input_in_errors=True)
+"""A text may be a password: an error says what is wrong with it, and not what it is."""
 DEADLINE = 10.0
 """Seconds that a call may take before it counts as unavailable."""
 LARGEST_CALL = 4 * LARGEST
@@ -60,7 +62,10 @@ def methods_of(port: type[Any]) -> dict[str, Method]:
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=_BYTES) if hint is bytes else TypeAdapter(hint)
+    if hint is bytes:
+        return TypeAdapter(hint, config=_BYTES)
+    is_text = get_origin(hint) is Annotated and get_args(hint)[0] is str
+    return TypeAdapter(hint, config=_TEXT) if is_text else TypeAdapter(hint)
 
 
 async def _always() -> None:

@@ -222,6 +222,7 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
     env = {name: value for name, value in os.environ.items() if name != "GRPC_PORT"} | {
         "SHOP_COOKIE_SECRET": settings.cookie_secret,
         "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
+        "SHOP_TOKEN_SECRET": " ".join(settings.token_secrets),
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
     processes = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,15 @@ from shop.ports import Mode
 from txpatterns.errors import WebhookSecretInvalid
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
-PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
+PORTS = {
+    "catalog": 50051,
+    "cart": 50052,
+    "inventory": 50053,
+    "payment": 50054,
+    "orders": 50055,
+    "checkout": 50056,
+    "users": 50057,
+}
 """Where the services answer each other by gRPC when each is a process of its own."""
 HTTP_PORTS = {
     "catalog": 50061,
@@ -24,6 +33,7 @@ HTTP_PORTS = {
     "payment": 50064,
     "orders": 50065,
     "checkout": 50066,
+    "users": 50067,
     "bank": 50070,
 }
 """Where they answer probes, and the same calls as JSON. The bank is a company of its own, and has nothing else."""
@@ -36,6 +46,7 @@ HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
+SHORTEST_SECRET = 32
 PARTITIONS = 6
 """How many partitions a topic has that the shop makes on Kafka."""
 
@@ -55,14 +66,20 @@ class Settings:
     think: timedelta
     database: str
     broker: str
-    cookie_secret: str
-    webhook_secret: str
+    cookie_secret: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
     addresses: Mapping[str, str]
     """Where the gateway listens, and the services by gRPC."""
     http_addresses: Mapping[str, str]
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
+    token_secrets: tuple[str, ...] = field(repr=False)
+    """What signs access tokens and makes refresh tokens; those behind the first are still believed."""
+    access_lasts: timedelta
+    """How long an access token is good."""
+    demo_users: bool
+    """Whether a new shop has the demo's accounts, whose password everybody knows."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -124,6 +141,9 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
+        token_secrets=_token_secrets(kept["token"]),
+        access_lasts=_seconds("SHOP_ACCESS_LASTS", env, 300),
+        demo_users=_switch("SHOP_DEMO_USERS", env, embedded),
     )
 
 
@@ -235,25 +255,49 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
     return f"postgresql+asyncpg://{who}@{host}:{port}/{name}_{{service}}"
 
 
+def _switch(name: str, env: Mapping[str, str], usual: bool) -> bool:
+    given = env.get(name) or ("on" if usual else "off")
+    if given not in ("on", "off"):
+        raise SettingsError(f"{name} must be on or off; it is {given!r}.")
+    return given == "on"
+
+
+def _token_secrets(given: str) -> tuple[str, ...]:
+    found = tuple(given.split())
+    if not found or any(len(secret.encode()) < SHORTEST_SECRET for secret in found):
+        raise SettingsError(
+            f"SHOP_TOKEN_SECRET must be a secret of {SHORTEST_SECRET} bytes or more, or several with spaces between: "
+            "the first one signs, the others are still believed. Make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    return found
+
+
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Read the secrets, or make them once and keep them where only the owner reads."""
-    given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
-    if given["webhook"]:
+    names = {"cookie": "SHOP_COOKIE_SECRET", "webhook": "SHOP_WEBHOOK_SECRET", "token": "SHOP_TOKEN_SECRET"}
+    given = {name: env[variable] for name, variable in names.items() if env.get(variable)}
+    if "webhook" in given:
         try:
             WebhookSecrets(given["webhook"])
         except WebhookSecretInvalid as error:
             raise SettingsError(f"SHOP_WEBHOOK_SECRET: {error.message} {error.remedy}") from None
-    if all(given.values()):
-        return {name: value for name, value in given.items() if value}
+    return given if given.keys() == names.keys() else _kept_secrets(data) | given
+
+
+def _kept_secrets(data: Path) -> dict[str, str]:
     data.mkdir(parents=True, exist_ok=True)
     file = data / "secrets.json"
-    if not file.exists():
-        made = {
-            "cookie": secrets.token_urlsafe(32),
-            "webhook": new_secret(),
-        }
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(made, out)
-    kept: dict[str, str] = json.loads(file.read_text())
-    return kept | {name: value for name, value in given.items() if value}
+    with (data / "secrets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several services may start on one folder
+        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        # A folder may be older than one of its secrets.
+        made = {"cookie": secrets.token_urlsafe(32), "webhook": new_secret(), "token": secrets.token_urlsafe(48)} | kept
+        if made != kept:
+            fresh = file.with_suffix(".new")
+            fresh.unlink(missing_ok=True)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                json.dump(made, out)
+            fresh.replace(file)
+    return made

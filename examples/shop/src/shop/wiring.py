@@ -12,9 +12,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import MetaData
 from starlette.applications import Starlette
 
 import shop.bank.app
@@ -32,6 +30,7 @@ import shop.orders.app
 import shop.orders.models
 import shop.payment.app
 import shop.payment.models
+import shop.users.models
 from shop import ports
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
@@ -43,6 +42,7 @@ from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
 from shop.checkout.placing import Placing
 from shop.checkout.steps import StepNotes
+from shop.databases import make_database
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
@@ -60,6 +60,10 @@ from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
+from shop.tokens import AccessTokens
+from shop.users.api import Tools, UsersApi
+from shop.users.retention import prune_sessions
+from shop.users.seed import DEMO_PASSWORD, DEMO_USERS
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
@@ -73,6 +77,7 @@ PORTS: Mapping[str, type[Any]] = {
     "bank": ports.Bank,
     "payment": ports.Payments,
     "checkout": ports.Checkouts,
+    "users": ports.Users,
 }
 """The services in an order in which each finds those that it calls."""
 
@@ -93,6 +98,7 @@ TABLES: Mapping[str, MetaData] = {
     "postman": MetaData(),
     "payment": shop.payment.models.Base.metadata,
     "checkout": shop.checkout.models.Base.metadata,
+    "users": shop.users.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
 
@@ -174,9 +180,20 @@ class Builder:
             orders=self.api("orders"),
             payments=self.api("payment"),
             checkouts=self.api("checkout"),
+            users=self.api("users"),
         )
         keys, settings = keys_of(app), self.settings
-        return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
+        return Context(
+            app,
+            services,
+            Timeline(app, bell),
+            keys,
+            environment(),
+            settings.window,
+            settings.checkout,
+            tokens=AccessTokens(settings.token_secrets, settings.access_lasts),
+            demo_password=DEMO_PASSWORD if settings.demo_users else None,
+        )
 
     def app_of(self, name: str) -> App:
         """Give the App of a service that was built here."""
@@ -241,6 +258,12 @@ class Builder:
         )
         return CheckoutApi(app, placing)
 
+    def _users(self) -> UsersApi:
+        tools = Tools.made(self.settings.token_secrets, self.settings.access_lasts)
+        api = UsersApi(self._app("users", prune_sessions), tools)
+        self.fills.append(partial(api.open_accounts, DEMO_USERS if self.settings.demo_users else []))
+        return api
+
 
 @asynccontextmanager
 async def running(builder: Builder) -> AsyncIterator[None]:
@@ -302,20 +325,6 @@ async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
             yield
         finally:
             stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()
 
 
 def http_post(client: httpx.AsyncClient, url: str) -> Post:

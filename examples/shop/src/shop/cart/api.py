@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.cart.domain import MOST_OF_ONE
-from shop.cart.models import CartLineRow, CartRow
+from shop.cart.models import CartLineRow, CartRow, MovedLineRow
 from shop.events import CartCleared
 from shop.money import Money, total
 from shop.ports import Cart, CartLine, Catalog
@@ -99,6 +99,23 @@ class CartApi:
                 cart.version += 1
                 self.app.outbox.add(session, CartCleared(visitor_id=visitor_id))
 
+    async def take_over(self, visitor_id: str, user_id: str) -> Cart:
+        """Put what a visitor has in the cart into that of the account that they signed in to; gives that cart.
+
+        In one transaction, so it is done once however often it is asked for. What is in both is added up, to as many
+        as one may have, at the price that the account's cart has already.
+        """
+        if visitor_id == user_id:
+            return await self.get(user_id)
+        await self._ensure(user_id)
+        async with self.app.transaction() as session:
+            # The visitor's first: whoever locks both does it in this order.
+            source = await session.get(CartRow, visitor_id, with_for_update=True)
+            target = await _locked(session, user_id)
+            if source is not None and source.lines:
+                await _move(session, source, target)
+            return _view(user_id, target)
+
     async def _ensure(self, visitor_id: str) -> None:
         async with self.app.session() as session:
             if await session.get(CartRow, visitor_id) is not None:
@@ -112,6 +129,21 @@ class CartApi:
 
 async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
     return await session.get_one(CartRow, visitor_id, with_for_update=True)
+
+
+async def _move(session: AsyncSession, source: CartRow, target: CartRow) -> None:
+    there, now = {line.sku: line for line in target.lines}, datetime.now(UTC)
+    for line in list(source.lines):
+        into = there.get(line.sku)
+        if into is None:
+            into = CartLineRow(id=new_id(), sku=line.sku, name=line.name, quantity=0, added_at=line.added_at)
+            into.price_minor, into.currency = line.price_minor, line.currency
+            target.lines.append(into)
+        into.quantity = min(into.quantity + line.quantity, MOST_OF_ONE)
+        session.add(MovedLineRow(id=line.id, visitor_id=target.visitor_id, line_id=into.id, moved_at=now))
+    source.lines.clear()
+    source.version += 1
+    target.version += 1
 
 
 def _check_version(cart: CartRow, version: int | None) -> None:

@@ -11,7 +11,9 @@ from jinja2 import Environment
 
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments, Users
+from shop.problems import Problem
+from shop.tokens import AccessTokens
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -26,6 +28,7 @@ class Services:
     orders: Orders
     payments: Payments
     checkouts: Checkouts
+    users: Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Context:
     window: timedelta
     mode: Mode
     """Who leads a checkout that does not say it."""
+    tokens: AccessTokens
+    demo_password: str | None
+    """That of the demo's accounts, where there are any."""
 
 
 def context_of(request: Request) -> Context:
@@ -54,3 +60,13 @@ def _visitor(request: Request) -> Visitor:
 
 
 Who = Annotated[Visitor, Depends(_visitor)]
+
+
+def _account(visitor: Who) -> str:
+    if visitor.user_id is None:
+        raise Problem("unauthenticated", "Sign in first.")
+    return visitor.user_id
+
+
+Account = Annotated[str, Depends(_account)]
+"""The id of who is signed in; whoever is not is refused."""

@@ -187,6 +187,7 @@ async def show(context: Context, visitor: Visitor, template: str, status: int = 
     """Make a page, with what the frame around it needs."""
     cart = values.get("cart") or await context.services.carts.get(visitor.id)
     frame = {"here": "", "cart_count": cart.count, "words": None, "token": visitor.form_token, "notice": None}
+    frame["signed_in"] = visitor.user_id is not None
     page = context.templates.get_template(template).render(frame | values)
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
 
