@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from shop.rpc.asking import ask
 from shop.rpc.errors import STATUSES
 from shop.server import Server, listen, serve_until_stopped
 from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_addresses, read_grpc_port, read_settings
+from shop.telemetry import write_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -69,12 +69,12 @@ def up(
         settings = _settings(data, port, seed, profile is Profile.EMBEDDED)
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
+            write_logs("shop" if profile is Profile.EMBEDDED else "gateway", json=settings.json_logs)
             if profile is Profile.EMBEDDED:
                 if grpc:
                     _check_grpc_ports(settings, PORTS)
                 _serve_store(settings, door, headless, *wiring.embedded(settings, told=_say if grpc else None))
             else:
-                _name_log_lines("gateway")
                 with _services(settings, seed):
                     _serve_store(settings, door, headless, *wiring.gateway(settings))
 
@@ -93,7 +93,7 @@ def run(
     if service not in {*HTTP_PORTS, "gateway"}:
         _refuse(f"There is no service {service}: choose one of {', '.join([*HTTP_PORTS, 'gateway'])}.")
     settings = _settings(data, port, seed, embedded=False)
-    _name_log_lines(service)
+    write_logs(service, json=settings.json_logs)
     if service == "gateway":
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
@@ -137,11 +137,6 @@ def forget(data: Path) -> None:
     for service in wiring.TABLES:
         for ending in ("db", "db-wal", "db-shm"):
             (data / f"{service}.{ending}").unlink(missing_ok=True)
-
-
-def _name_log_lines(service: str) -> None:
-    """Say in each line of the log which service wrote it: they all write to one terminal."""
-    logging.basicConfig(format=f"  {service:<10} %(message)s")
 
 
 def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settings:

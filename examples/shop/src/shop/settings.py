@@ -80,6 +80,8 @@ class Settings:
     """How long an access token is good."""
     demo_users: bool
     """Whether a new shop has the demo's accounts, whose password everybody knows."""
+    json_logs: bool
+    """Whether the log is for programs; otherwise for whoever looks at the terminal."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -144,6 +146,7 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         token_secrets=_token_secrets(kept["token"]),
         access_lasts=_seconds("SHOP_ACCESS_LASTS", env, 300),
         demo_users=_switch("SHOP_DEMO_USERS", env, embedded),
+        json_logs=_one_of_two("SHOP_LOG", env, "text", "json") == "json",
     )
 
 
@@ -256,10 +259,15 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
 
 
 def _switch(name: str, env: Mapping[str, str], usual: bool) -> bool:
-    given = env.get(name) or ("on" if usual else "off")
-    if given not in ("on", "off"):
-        raise SettingsError(f"{name} must be on or off; it is {given!r}.")
-    return given == "on"
+    first, second = ("on", "off") if usual else ("off", "on")
+    return _one_of_two(name, env, first, second) == "on"
+
+
+def _one_of_two(name: str, env: Mapping[str, str], usual: str, other: str) -> str:
+    given = env.get(name) or usual
+    if given not in (usual, other):
+        raise SettingsError(f"{name} must be {' or '.join(sorted((usual, other), reverse=True))}; it is {given!r}.")
+    return given
 
 
 def _token_secrets(given: str) -> tuple[str, ...]:

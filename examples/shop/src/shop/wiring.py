@@ -60,6 +60,7 @@ from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
+from shop.telemetry import Telemetry
 from shop.tokens import AccessTokens
 from shop.users.api import Tools, UsersApi
 from shop.users.retention import prune_sessions
@@ -137,6 +138,7 @@ class Builder:
     def __init__(
         self, settings: Settings, broker: Any, client: httpx.AsyncClient, post: Post, local: frozenset[str]
     ) -> None:
+        self.telemetry = Telemetry()
         self.settings = settings
         self.broker = broker
         self.client = client
@@ -191,6 +193,7 @@ class Builder:
             environment(),
             settings.window,
             settings.checkout,
+            telemetry=self.telemetry,
             tokens=AccessTokens(settings.token_secrets, settings.access_lasts),
             demo_password=DEMO_PASSWORD if settings.demo_users else None,
         )
@@ -208,7 +211,7 @@ class Builder:
             broker=self.broker,
             metadata=TABLES[name],
             policies=policies,
-            hooks=[stumbles, *notes],
+            hooks=[*self.telemetry.hooks(name), stumbles, *notes],
             settings=self.app_settings,
         )
         self.units.append(Unit(name, app, [stumbles, *notes], prunes))
@@ -380,7 +383,8 @@ def service(settings: Settings, name: str, told: Told) -> Starlette:
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
     api = builder.api(name)
-    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, builder.app_of(name)))
+    ready = partial(check, builder.app_of(name))
+    return serve(PORTS[name], api, lambda _: answering(builder, told), ready, builder.telemetry)
 
 
 def _web(builder: Builder, told: Told | None = None) -> tuple[FastAPI, Bell]:

@@ -15,10 +15,12 @@ from shop.gateway import account_pages, errors, order_pages, pages
 from shop.gateway.context import Context
 from shop.gateway.cookies import VisitorCookie
 from shop.gateway.description import ERRORS, describe
+from shop.gateway.requests import Requests
 from shop.gateway.routes import auth, cart, checkout, health, orders, overview, problems, products, webhooks
 from shop.gateway.sessions import Behind, Sessions
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
+from txpatterns.integrations.fastapi import CorrelationMiddleware
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -113,4 +115,7 @@ def create_app(
     app.add_middleware(Sessions, behind=behind, refuse=errors.answer)
     app.add_middleware(Careful)
     app.add_middleware(Heads)
+    app.add_middleware(Requests)
+    app.add_middleware(CorrelationMiddleware)
+    app.add_middleware(context.telemetry.around)
     return app

@@ -13,6 +13,7 @@ from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
 from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments, Users
 from shop.problems import Problem
+from shop.telemetry import Telemetry
 from shop.tokens import AccessTokens
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
@@ -42,6 +43,7 @@ class Context:
     mode: Mode
     """Who leads a checkout that does not say it."""
     tokens: AccessTokens
+    telemetry: Telemetry
     demo_password: str | None
     """That of the demo's accounts, where there are any."""
 
