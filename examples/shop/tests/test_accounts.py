@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,9 @@ from shop.gateway.cookies import VISITOR
 from shop.gateway.sessions import ACCESS, REFRESH
 from shop.problems import MEDIA_TYPE, Problem
 from shop.users.seed import DEMO_PASSWORD
+from shop.users.tries import Tries
+from txpatterns.resilience import MemoryBuckets
+from txpatterns.testing.clock import ManualClock
 
 ADA, BEN = "ada@example.com", "ben@example.com"
 HTML = {"accept": "text/html"}
@@ -136,6 +140,8 @@ async def test_programs_register_stay_and_sign_out(shop):
 async def test_too_many_tries_are_told_when_to_come_again(shop):
     """H382, L-066: the eleventh in a minute, for programs and on the page."""
     client = await shop.visitor()
+    users = shop.web.state.context.services.users
+    users.tools = replace(users.tools, tries=Tries(MemoryBuckets(clock=ManualClock())))
     wrong = {"email": "nobody@example.com", "password": "wrong" * 3}
     for _ in range(10):
         assert (await client.post("/api/v1/auth/login", json=wrong)).status_code == 401

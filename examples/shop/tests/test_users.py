@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 import jwt
@@ -18,6 +19,9 @@ from shop.rpc.services import SERVICES
 from shop.tokens import ALGORITHM, AccessTokens, SignedIn
 from shop.users.refresh import RefreshTokens, digest_of
 from shop.users.seed import DEMO_PASSWORD
+from shop.users.tries import Tries
+from txpatterns.resilience import MemoryBuckets
+from txpatterns.testing.clock import ManualClock
 
 ADA, HERE = "ada@example.com", "192.0.2.1"
 SECRET, NEWER = "s" * 40, "n" * 40
@@ -52,6 +56,9 @@ async def services(request, open_services, tmp_path):
 
 @pytest.fixture
 def users(services):
+    api = services.straight("users")
+    # Time stands still between tries: on a slow machine buckets would fill up meanwhile.
+    api.tools = replace(api.tools, tries=Tries(MemoryBuckets(clock=ManualClock())))
     return services.grpc("users")
 
 

@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -41,8 +41,7 @@ class Telemetry:
         if tracers is None:
             tracers = usual if isinstance(usual, TracerProvider) else TracerProvider(resource=resource)
         self.tracers = tracers
-        self._registry = CollectorRegistry()
-        self._meters = MeterProvider([PrometheusMetricReader(registry=self._registry)], resource=resource)
+        self._meters = MeterProvider([PrometheusMetricReader()], resource=resource)
 
     def hooks(self, service: str) -> Sequence[Hooks]:
         """Give the listeners of a service's App; log lines only where somebody has said how they are to look."""
@@ -61,7 +60,11 @@ class Telemetry:
 
     def page(self) -> Response:
         """Show the figures as Prometheus reads them."""
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    def close(self) -> None:
+        """Tell no more figures: what the process has of them belongs to whoever comes next."""
+        self._meters.shutdown()
 
 
 def write_logs(service: str, *, json: bool) -> None:

@@ -272,6 +272,7 @@ class Builder:
 async def running(builder: Builder) -> AsyncIterator[None]:
     """Make missing tables, fill empty shelves, and run relays, consumers and timers for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        stack.callback(builder.telemetry.close)
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
         for unit in builder.units:
