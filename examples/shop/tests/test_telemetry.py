@@ -38,6 +38,8 @@ async def test_one_trace_from_the_browser_to_the_last_effect(shop, spans, mode):
     client = await shop.visitor()
     entries = await bought(shop, client, mode, "stock.sold", "cart.settled")
     assert {entry["headers"]["traceparent"].split("-")[1] for entry in entries} == {TRACE}
+    (posted,) = shop.posted
+    assert posted[1]["traceparent"].split("-")[1] == TRACE
     seen = {span.name for span in spans() if f"{span.context.trace_id:032x}" == TRACE}
     topic = "order-events" if mode == "choreographed" else "checkout-outbox"
     assert {"POST /api/v1/checkout", "POST /webhooks/payments/mock", f"process {topic}"} <= seen
@@ -50,6 +52,16 @@ async def test_one_id_joins_all_that_a_request_causes(shop, mode):
     """H385, L-083: the id that the client gave is the correlation id of every event."""
     client = await shop.visitor()
     entries = await bought(shop, client, mode, "stock.sold", "cart.settled")
+    assert {entry["headers"]["correlation-id"] for entry in entries} == {"from-the-browser"}
+
+
+async def test_what_a_timer_starts_belongs_to_the_request(hasty_shop):
+    """H385, L-083: the time to pay is over: what follows has the id of the request that began it all."""
+    client = await hasty_shop.visitor()
+    await client.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
+    placed = await client.post("/api/v1/checkout", json={"method": "silent"}, headers=FROM_BROWSER)
+    await hasty_shop.until(client, placed.json()["id"], "order.canceled")
+    entries = (await client.get(f"/api/v1/orders/{placed.json()['id']}/timeline")).json()["entries"]
     assert {entry["headers"]["correlation-id"] for entry in entries} == {"from-the-browser"}
 
 
