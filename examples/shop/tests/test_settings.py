@@ -21,7 +21,7 @@ def test_secrets_are_made_once_and_kept_to_the_owner(tmp_path):
     assert (first.cookie_secret, first.webhook_secret) == (second.cookie_secret, second.webhook_secret)
     assert first.webhook_secret.startswith("whsec_")
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook", "ids"}
+    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook", "ids", "token"}
 
 
 @pytest.mark.parametrize("env", [{}, {"SHOP_DATABASE": "postgresql://x/shop"}, {"SHOP_DATABASE": "p://x/{service}"}])
@@ -51,6 +51,7 @@ ADDRESSES = {
     "PAYMENT_SERVICE_ADDR": ("payment", "127.0.0.1:50054"),
     "ORDERS_SERVICE_ADDR": ("orders", "127.0.0.1:50055"),
     "CHECKOUT_SERVICE_ADDR": ("checkout", "127.0.0.1:50056"),
+    "USERS_SERVICE_ADDR": ("users", "127.0.0.1:50057"),
 }
 
 
@@ -161,3 +162,41 @@ def test_a_webhook_secret_that_protects_nothing_is_refused(tmp_path, secret):
     with pytest.raises(SettingsError, match="SHOP_WEBHOOK_SECRET: ") as caught:
         read_settings(tmp_path, 8080, 42, True, {"SHOP_WEBHOOK_SECRET": secret})
     assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["changeme", "x" * 31, f"{'x' * 40} short", " "])
+def test_a_token_secret_that_protects_nothing_is_refused(tmp_path, secret):
+    """H249, H383: by its name, and without showing it."""
+    with pytest.raises(SettingsError, match="SHOP_TOKEN_SECRET must be") as caught:
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_TOKEN_SECRET": secret})
+    assert secret == " " or secret not in str(caught.value)
+
+
+def test_a_folder_that_is_older_than_one_of_its_secrets(tmp_path):
+    """H383: it gets the one that is missing, keeps the others, and stays its owner's alone."""
+    before = read_settings(tmp_path, 8080, 42, True, {})
+    file = tmp_path / "secrets.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({name: kept[name] for name in ("cookie", "webhook")}))
+    after = read_settings(tmp_path, 8080, 42, True, {})
+    assert (after.cookie_secret, after.webhook_secret) == (before.cookie_secret, before.webhook_secret)
+    assert after.token_secrets != before.token_secrets
+    assert read_settings(tmp_path, 8080, 42, True, {}).token_secrets == after.token_secrets
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_settings_that_are_shown_show_no_secret(tmp_path):
+    """H383: a log line with the settings in it tells nothing."""
+    settings = read_settings(tmp_path, 8080, 42, True, {})
+    for secret in (settings.cookie_secret, settings.webhook_secret, *settings.token_secrets):
+        assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, True), ({"SHOP_DEMO_USERS": "off"}, False)])
+def test_demo_accounts_are_for_the_demo(tmp_path, given, wanted):
+    """H383: services on real servers have no account whose password everybody knows, unless somebody says so."""
+    assert read_settings(tmp_path, 8080, 42, True, given).demo_users is wanted
+    servers = {"SHOP_DATABASE": "p://x/{service}", "SHOP_BROKER": "b://x"}
+    assert read_settings(tmp_path, 8080, 42, False, given | servers).demo_users is False
+    with pytest.raises(SettingsError, match="SHOP_DEMO_USERS must be on or off; it is 'maybe'"):
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_DEMO_USERS": "maybe"})

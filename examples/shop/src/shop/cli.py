@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import logging
 import os
 import signal
 import socket
@@ -40,6 +39,7 @@ from shop.settings import (
     read_id_key,
     read_settings,
 )
+from shop.telemetry import write_logs
 from txpatterns.errors import IdInvalid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
@@ -83,12 +83,12 @@ def up(
         settings = _settings(data, port, seed, profile is Profile.EMBEDDED)
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
+            write_logs("shop" if profile is Profile.EMBEDDED else "gateway", json=settings.json_logs)
             if profile is Profile.EMBEDDED:
                 if grpc:
                     _check_grpc_ports(settings, PORTS)
                 _serve_store(settings, door, headless, *wiring.embedded(settings, told=_say if grpc else None))
             else:
-                _name_log_lines("gateway")
                 with _services(settings, seed):
                     _serve_store(settings, door, headless, *wiring.gateway(settings))
 
@@ -107,7 +107,7 @@ def run(
     if service not in {*HTTP_PORTS, "gateway"}:
         _refuse(f"There is no service {service}: choose one of {', '.join([*HTTP_PORTS, 'gateway'])}.")
     settings = _settings(data, port, seed, embedded=False)
-    _name_log_lines(service)
+    write_logs(service, json=settings.json_logs)
     if service == "gateway":
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
@@ -181,11 +181,6 @@ def forget(data: Path) -> None:
     for service in wiring.TABLES:
         for ending in ("db", "db-wal", "db-shm"):
             (data / f"{service}.{ending}").unlink(missing_ok=True)
-
-
-def _name_log_lines(service: str) -> None:
-    """Say in each line of the log which service wrote it: they all write to one terminal."""
-    logging.basicConfig(format=f"  {service:<10} %(message)s")
 
 
 def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settings:
@@ -267,6 +262,7 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
         "SHOP_COOKIE_SECRET": settings.cookie_secret,
         "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
         "SHOP_ID_KEY": settings.id_key,
+        "SHOP_TOKEN_SECRET": " ".join(settings.token_secrets),
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
     processes = []

@@ -20,6 +20,7 @@ TIMER_TOPIC = "order-timers"
 BANK_TOPIC = "bank-webhooks"
 NOTES_TOPIC = "shop-notes"
 CHECKOUT_TOPIC = "checkout-outbox"
+USER_TOPIC = "user-events"
 
 
 class OrderLine(BaseModel):
@@ -180,6 +181,19 @@ class WebhookRepeated(Event, topic=PAYMENT_TOPIC, type="webhook.repeated", key="
     order_id: str
     webhook_id: str
     why: str
+
+
+class UserRegistered(Event, topic=USER_TOPIC, type="user.registered", key="user_id"):
+    """Somebody has an account now. Who it is, the users' service tells those who may know."""
+
+    user_id: str
+
+
+class UserTokenReuse(Event, topic=USER_TOPIC, type="user.token_reuse", key="user_id"):
+    """A refresh token came a second time, so two people had it; the session it belongs to is ended."""
+
+    user_id: str
+    session_id: str
 
 
 class CartCleared(Event, topic=CART_TOPIC, type="cart.cleared", key="visitor_id"):

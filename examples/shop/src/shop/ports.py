@@ -22,6 +22,9 @@ VisitorId = Annotated[str, StringConstraints(min_length=1, max_length=64, patter
 OrderId = Annotated[str, StringConstraints(min_length=1, max_length=36, pattern=r"^[^\x00]+$")]
 CheckoutId = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^\x00]+$")]
 Text = Annotated[str, StringConstraints(max_length=80, pattern=r"^[^\x00]*$")]
+Email = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^\x00]*$")]
+Password = Annotated[str, StringConstraints(max_length=200)]
+Token = Annotated[str, StringConstraints(max_length=200)]
 MethodName = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[^\x00]+$")]
 PageSize = Annotated[int, Field(ge=1, le=100)]
 
@@ -147,6 +150,27 @@ class CheckoutSession(View):
     reason: str | None
 
 
+class User(View):
+    """An account, as its owner sees it."""
+
+    id: str
+    email: str
+    name: str
+    since: datetime
+
+
+class Login(View):
+    """That somebody is signed in: what proves it for a while, and what is exchanged for the next proof."""
+
+    access_token: str = Field(repr=False)
+    expires_in: int
+    """Seconds that the access token is good."""
+    refresh_token: str = Field(repr=False)
+    refresh_expires_in: int
+    """Seconds until somebody has to sign in again."""
+    user: User
+
+
 class WebhookResult(View):
     """What became of a webhook: whether it was new, and what it did, in words."""
 
@@ -182,6 +206,8 @@ class Carts(Protocol):
 
     async def clear(self, visitor_id: VisitorId) -> None: ...
 
+    async def take_over(self, visitor_id: VisitorId, user_id: VisitorId) -> Cart: ...
+
 
 class Inventory(Protocol):
     async def levels(self, skus: list[Sku]) -> list[StockLevel]: ...
@@ -213,6 +239,18 @@ class Checkouts(Protocol):
     ) -> Order: ...
 
     async def get(self, visitor_id: VisitorId, order_id: OrderId) -> CheckoutSession: ...
+
+
+class Users(Protocol):
+    async def register(self, email: Email, password: Password, name: Text, place: Text) -> None: ...
+
+    async def login(self, email: Email, password: Password, place: Text) -> Login: ...
+
+    async def refresh(self, refresh_token: Token) -> Login: ...
+
+    async def logout(self, refresh_token: Token) -> None: ...
+
+    async def get(self, user_id: VisitorId) -> User: ...
 
 
 class Payments(Protocol):

@@ -7,6 +7,8 @@ from typing import Any
 
 MEDIA_TYPE = "application/problem+json"
 BASE = "/api/v1/problems/"
+A_MOMENT = 1
+"""Seconds after which what did not answer may be asked again, where nobody knows better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,26 @@ KINDS = {
             "Idempotency key malformed",
             "Send one key of 1 to 200 printable characters, without spaces or in double quotes.",
         ),
+        Kind(
+            "unauthenticated",
+            401,
+            "Not signed in",
+            "This is for people who are signed in. POST /api/v1/auth/login gives an access token; send it as "
+            "`Authorization: Bearer ...`. One that has run out is exchanged at /api/v1/auth/refresh.",
+        ),
+        Kind("credentials-refused", 401, "Not signed in", "Address and password do not belong together; try again."),
+        Kind(
+            "session-ended",
+            401,
+            "Not signed in any more",
+            "The refresh token has run out, its session was ended, or it was exchanged before. Sign in again.",
+        ),
+        Kind(
+            "too-many-tries",
+            429,
+            "Too many tries",
+            "Somebody tried to sign in too often. Wait for the seconds of `Retry-After`.",
+        ),
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
         Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),
@@ -118,6 +140,17 @@ class Problem(Exception):
         self.kind = KINDS[slug]
         self.detail = detail
         self.extra = extra
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Give the headers that go with the answer."""
+        told = {}
+        if self.kind.slug == "unauthenticated":
+            told["WWW-Authenticate"] = "Bearer"
+        again = self.extra.get("retry_after", A_MOMENT if self.kind.slug == "unavailable" else None)
+        if again is not None:
+            told["Retry-After"] = str(again)
+        return told
 
     def body(self, instance: str | None = None) -> dict[str, Any]:
         """Give the members of the answer."""

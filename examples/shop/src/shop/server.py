@@ -23,6 +23,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=None,  # the process has one log
                 access_log=False,
                 timeout_graceful_shutdown=LAST_REQUESTS,
                 lifespan="on",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +20,15 @@ from txpatterns.errors import ConfigurationError, WebhookSecretInvalid
 from txpatterns.ids import Obfuscator
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
-PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
+PORTS = {
+    "catalog": 50051,
+    "cart": 50052,
+    "inventory": 50053,
+    "payment": 50054,
+    "orders": 50055,
+    "checkout": 50056,
+    "users": 50057,
+}
 """Where the services answer each other by gRPC when each is a process of its own."""
 HTTP_PORTS = {
     "catalog": 50061,
@@ -27,6 +37,7 @@ HTTP_PORTS = {
     "payment": 50064,
     "orders": 50065,
     "checkout": 50066,
+    "users": 50067,
     "bank": 50070,
 }
 """Where they answer probes, and the same calls as JSON. The bank is a company of its own, and has nothing else."""
@@ -37,10 +48,23 @@ OWN_PORTS = {"checkout": ("CHECKOUT_SERVICE_PORT",)}
 """Names of a service's port that no other service takes for its own."""
 HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
-SECRETS = {"cookie": "SHOP_COOKIE_SECRET", "webhook": "SHOP_WEBHOOK_SECRET", "ids": "SHOP_ID_KEY"}
+SECRETS = {
+    "cookie": "SHOP_COOKIE_SECRET",
+    "webhook": "SHOP_WEBHOOK_SECRET",
+    "ids": "SHOP_ID_KEY",
+    "token": "SHOP_TOKEN_SECRET",
+}
+MADE: Mapping[str, Callable[[], str]] = {
+    "cookie": secrets.token_urlsafe,
+    "webhook": new_secret,
+    "ids": secrets.token_urlsafe,
+    "token": partial(secrets.token_urlsafe, 48),
+}
+"""What makes each of them."""
 
 HIGHEST_PORT = 65_535
 A_DAY = 86_400
+SHORTEST_SECRET = 32
 LIMITS = {"read": 1_200, "change": 240, "checkout": 40, "webhook": 6_000}
 """How often one visitor may ask in a minute, by the class of what they ask; 0 is as often as they like."""
 MOST_CALLS = 1_000_000
@@ -63,9 +87,9 @@ class Settings:
     think: timedelta
     database: str
     broker: str
-    cookie_secret: str
-    webhook_secret: str
-    id_key: str
+    cookie_secret: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
+    id_key: str = field(repr=False)
     """What it takes to make of an order's id the text that is shown, and back: the same for ever."""
     addresses: Mapping[str, str]
     """Where the gateway listens, and the services by gRPC."""
@@ -73,12 +97,20 @@ class Settings:
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
-    redis: str | None
+    redis: str | None = field(repr=False)
     """The URL of a Redis that several processes share for limits and for what they remember."""
     limits: Mapping[str, int]
     """How often one visitor may ask in a minute."""
     away: timedelta
     """How long a service is not asked that did not answer several times in a row."""
+    token_secrets: tuple[str, ...] = field(repr=False)
+    """What signs access tokens and makes refresh tokens; those behind the first are still believed."""
+    access_lasts: timedelta
+    """How long an access token is good."""
+    demo_users: bool
+    """Whether a new shop has the demo's accounts, whose password everybody knows."""
+    json_logs: bool
+    """Whether the log is for programs; otherwise for whoever looks at the terminal."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -144,6 +176,10 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         redis=_redis(env),
         away=_seconds("SHOP_AWAY", env, 5),
         limits={name: _calls(f"SHOP_LIMIT_{name.upper()}", env, usual) for name, usual in LIMITS.items()},
+        token_secrets=_token_secrets(kept["token"]),
+        access_lasts=_seconds("SHOP_ACCESS_LASTS", env, 300),
+        demo_users=_switch("SHOP_DEMO_USERS", env, embedded),
+        json_logs=_one_of_two("SHOP_LOG", env, "text", "json") == "json",
     )
 
 
@@ -279,23 +315,34 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
     return f"postgresql+asyncpg://{who}@{host}:{port}/{name}_{{service}}"
 
 
+def _switch(name: str, env: Mapping[str, str], usual: bool) -> bool:
+    first, second = ("on", "off") if usual else ("off", "on")
+    return _one_of_two(name, env, first, second) == "on"
+
+
+def _one_of_two(name: str, env: Mapping[str, str], usual: str, other: str) -> str:
+    given = env.get(name) or usual
+    if given not in (usual, other):
+        raise SettingsError(f"{name} must be {' or '.join(sorted((usual, other), reverse=True))}; it is {given!r}.")
+    return given
+
+
+def _token_secrets(given: str) -> tuple[str, ...]:
+    found = tuple(given.split())
+    if not found or any(len(secret.encode()) < SHORTEST_SECRET for secret in found):
+        raise SettingsError(
+            f"SHOP_TOKEN_SECRET must be a secret of {SHORTEST_SECRET} bytes or more, or several with spaces between: "
+            "the first one signs, the others are still believed. Make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    return found
+
+
 def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Read the secrets, or make those that are missing once and keep them where only the owner reads."""
     given = {name: env[setting] for name, setting in SECRETS.items() if env.get(setting)}
     _check_secrets(given)
-    if len(given) == len(SECRETS):
-        return given
-    data.mkdir(parents=True, exist_ok=True)
-    file = data / "secrets.json"
-    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    if not kept.keys() >= SECRETS.keys():
-        kept = {"cookie": secrets.token_urlsafe(32), "webhook": new_secret(), "ids": secrets.token_urlsafe(32)} | kept
-        made = data / f"secrets.json.{os.getpid()}"
-        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(kept, out)
-        made.replace(file)
-    return kept | given
+    return given if given.keys() == SECRETS.keys() else _kept_secrets(data) | given
 
 
 def _check_secrets(given: Mapping[str, str]) -> None:
@@ -310,6 +357,24 @@ def _check_secrets(given: Mapping[str, str]) -> None:
             Obfuscator(given["ids"])
         except ConfigurationError as error:
             raise SettingsError(f"{SECRETS['ids']}: {error.message} {error.remedy}") from None
+
+
+def _kept_secrets(data: Path) -> dict[str, str]:
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "secrets.json"
+    with (data / "secrets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several services may start on one folder
+        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        made = {name: make() for name, make in MADE.items() if name not in kept}
+        if made:  # a folder may be older than one of its secrets
+            kept |= made
+            fresh = file.with_suffix(".new")
+            fresh.unlink(missing_ok=True)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                json.dump(kept, out)
+            fresh.replace(file)
+    return kept
 
 
 def read_id_key(data: Path, env: Mapping[str, str]) -> str:

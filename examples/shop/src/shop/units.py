@@ -1,4 +1,4 @@
-"""The services that run in one process: an App each, and a database."""
+"""The services of one process: they start one after the other, and stop together."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from shop.checkout.steps import StepNotes
 from shop.pruning import Prune
@@ -46,17 +42,3 @@ async def together(units: Sequence[Unit]) -> AsyncIterator[None]:
             yield
         finally:
             stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()

@@ -31,6 +31,7 @@ import shop.orders.app
 import shop.orders.models
 import shop.payment.app
 import shop.payment.models
+import shop.users.models
 from shop import ports
 from shop.backends import Breakers, Explained, Guarded
 from shop.bank.api import BankApi, Temper
@@ -44,6 +45,7 @@ from shop.checkout.api import CheckoutApi
 from shop.checkout.placing import Placing
 from shop.checkout.saga import ANSWER
 from shop.checkout.steps import StepNotes
+from shop.databases import make_database
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
@@ -64,7 +66,12 @@ from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
 from shop.settings import Settings
 from shop.stumbles import Stumbles
-from shop.units import Unit, make_database, together
+from shop.telemetry import Telemetry
+from shop.tokens import AccessTokens
+from shop.units import Unit, together
+from shop.users.api import Tools, UsersApi
+from shop.users.retention import prune_sessions
+from shop.users.seed import DEMO_PASSWORD, DEMO_USERS
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
@@ -81,6 +88,7 @@ PORTS: Mapping[str, type[Any]] = {
     "bank": ports.Bank,
     "payment": ports.Payments,
     "checkout": ports.Checkouts,
+    "users": ports.Users,
 }
 """The services in an order in which each finds those that it calls."""
 
@@ -101,6 +109,7 @@ TABLES: Mapping[str, MetaData] = {
     "postman": MetaData(),
     "payment": shop.payment.models.Base.metadata,
     "checkout": shop.checkout.models.Base.metadata,
+    "users": shop.users.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
 
@@ -129,6 +138,7 @@ class Builder:
     def __init__(
         self, settings: Settings, broker: Any, client: httpx.AsyncClient, post: Post, local: frozenset[str]
     ) -> None:
+        self.telemetry = Telemetry()
         self.settings = settings
         self.broker = broker
         self.client = client
@@ -190,6 +200,7 @@ class Builder:
             orders=ShownOrders(self.asked("orders", app), ids),
             payments=self.asked("payment", app),
             checkouts=ShownCheckouts(self.asked("checkout", app), ids),
+            users=self.asked("users", app),
         )
         keys, settings = keys_of(app), self.settings
         return Context(
@@ -200,8 +211,11 @@ class Builder:
             environment(),
             settings.window,
             settings.checkout,
-            Pace(settings.limits, self._shared(RedisBuckets, app), app.hooks),
-            self.breakers,
+            pace=Pace(settings.limits, self._shared(RedisBuckets, app), app.hooks),
+            breakers=self.breakers,
+            telemetry=self.telemetry,
+            tokens=AccessTokens(settings.token_secrets, settings.access_lasts),
+            demo_password=DEMO_PASSWORD if settings.demo_users else None,
         )
 
     def app_of(self, name: str) -> App:
@@ -217,7 +231,7 @@ class Builder:
             broker=self.broker,
             metadata=TABLES[name],
             policies=policies,
-            hooks=[stumbles, *notes],
+            hooks=[*self.telemetry.hooks(name), stumbles, *notes],
             settings=self.app_settings,
         )
         self.units.append(Unit(name, app, [stumbles, *notes], prunes))
@@ -283,11 +297,18 @@ class Builder:
         )
         return CheckoutApi(app, placing)
 
+    def _users(self) -> UsersApi:
+        tools = Tools.made(self.settings.token_secrets, self.settings.access_lasts)
+        api = UsersApi(self._app("users", prune_sessions), tools)
+        self.fills.append(partial(api.open_accounts, DEMO_USERS if self.settings.demo_users else []))
+        return api
+
 
 @asynccontextmanager
 async def running(builder: Builder) -> AsyncIterator[None]:
     """Make missing tables, fill empty shelves, and run relays, consumers and timers for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        stack.callback(builder.telemetry.close)
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
         for end in builder.endings:
@@ -383,7 +404,8 @@ def service(settings: Settings, name: str, told: Told) -> Starlette:
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
     api = builder.api(name)
-    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, builder.app_of(name)))
+    ready = partial(check, builder.app_of(name))
+    return serve(PORTS[name], api, lambda _: answering(builder, told), ready, builder.telemetry)
 
 
 def _web(builder: Builder, told: Told | None = None) -> tuple[FastAPI, Bell]:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.cart.domain import MOST_OF_ONE
-from shop.cart.models import CartLineRow, CartRow
+from shop.cart.models import CartLineRow, CartRow, MovedLineRow
 from shop.events import CartChanged, CartCleared
 from shop.money import Money, total
 from shop.ports import Cart, CartLine, Catalog
@@ -100,6 +100,24 @@ class CartApi:
                 self._changed(session, cart)
                 self.app.outbox.add(session, CartCleared(visitor_id=visitor_id))
 
+    async def take_over(self, visitor_id: str, user_id: str) -> Cart:
+        """Put what a visitor has in the cart into that of the account that they signed in to; gives that cart.
+
+        In one transaction, so it is done once however often it is asked for. What is in both is added up, to as many
+        as one may have, at the price that the account's cart has already.
+        """
+        if visitor_id == user_id:
+            return await self.get(user_id)
+        await self._ensure(user_id)
+        async with self.app.transaction() as session:
+            # The visitor's first: whoever locks both does it in this order.
+            source = await session.get(CartRow, visitor_id, with_for_update=True)
+            target = await _locked(session, user_id)
+            if source is not None and source.lines:
+                _move(session, source, target)
+                for cart in (source, target):
+                    self._changed(session, cart)
+            return _view(user_id, target)
     def _changed(self, session: AsyncSession, cart: CartRow) -> None:
         """Note and tell that the cart is not what it was."""
         cart.version += 1
@@ -118,6 +136,19 @@ class CartApi:
 
 async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
     return await session.get_one(CartRow, visitor_id, with_for_update=True)
+
+
+def _move(session: AsyncSession, source: CartRow, target: CartRow) -> None:
+    there, now = {line.sku: line for line in target.lines}, datetime.now(UTC)
+    for line in list(source.lines):
+        into = there.get(line.sku)
+        if into is None:
+            into = CartLineRow(id=new_id(), sku=line.sku, name=line.name, quantity=0, added_at=line.added_at)
+            into.price_minor, into.currency = line.price_minor, line.currency
+            target.lines.append(into)
+        into.quantity = min(into.quantity + line.quantity, MOST_OF_ONE)
+        session.add(MovedLineRow(id=line.id, visitor_id=target.visitor_id, line_id=into.id, moved_at=now))
+    source.lines.clear()
 
 
 def _check_version(cart: CartRow, version: int | None) -> None:

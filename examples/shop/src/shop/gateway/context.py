@@ -15,7 +15,10 @@ from shop.gateway.public_ids import ShownCheckouts, ShownOrders
 from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Inventory, Mode, Payments
+from shop.ports import Inventory, Mode, Payments, Users
+from shop.problems import Problem
+from shop.telemetry import Telemetry
+from shop.tokens import AccessTokens
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -30,6 +33,7 @@ class Services:
     orders: ShownOrders
     payments: Payments
     checkouts: ShownCheckouts
+    users: Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class Context:
     """Who leads a checkout that does not say it."""
     pace: Pace
     breakers: Breakers
+    tokens: AccessTokens
+    telemetry: Telemetry
+    demo_password: str | None
+    """That of the demo's accounts, where there are any."""
 
 
 def context_of(request: Request) -> Context:
@@ -60,3 +68,13 @@ def _visitor(request: Request) -> Visitor:
 
 
 Who = Annotated[Visitor, Depends(_visitor)]
+
+
+def _account(visitor: Who) -> str:
+    if visitor.user_id is None:
+        raise Problem("unauthenticated", "Sign in first.")
+    return visitor.user_id
+
+
+Account = Annotated[str, Depends(_account)]
+"""The id of who is signed in; whoever is not is refused."""

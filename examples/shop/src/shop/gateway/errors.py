@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from shop.gateway.sessions import signed_in_of
 from shop.gateway.visitors import visitor_of
 from shop.problems import MEDIA_TYPE, Problem, problem_of_status
 from txpatterns.errors import KeyInUse, KeyInvalid, KeyReused
@@ -19,8 +20,6 @@ from txpatterns.integrations.fastapi import Refused
 
 logger = logging.getLogger("shop.gateway")
 
-A_MOMENT = 1
-"""Seconds after which what did not answer may be asked again, where nobody knows better."""
 REFUSALS = {
     KeyInUse: "idempotency-key-in-use",
     KeyInvalid: "idempotency-key-invalid",
@@ -41,18 +40,18 @@ def install(app: FastAPI) -> None:
 def answer(request: Request, problem: Problem) -> Response:
     """Show a problem to whoever asked: a page to a browser on a page, JSON to everybody else."""
     body = problem.body(instance=request.url.path)
-    again = problem.extra.get("retry_after", A_MOMENT if problem.kind.slug == "unavailable" else None)
-    headers = None if again is None else {"Retry-After": str(again)}
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
     if wants_page:
-        return HTMLResponse(_page(request, body), problem.kind.status, headers)
-    return JSONResponse(body, problem.kind.status, headers, media_type=MEDIA_TYPE)
+        return HTMLResponse(_page(request, body), problem.kind.status, problem.headers)
+    return JSONResponse(body, problem.kind.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 def _page(request: Request, body: dict[str, Any]) -> str:
     template = request.app.state.context.templates.get_template("error.html")
-    token = visitor_of(request).form_token
-    page: str = template.render(problem=body, here="", cart_count=0, words=None, token=token)
+    # What is refused before anybody knows who asks, as a cookie from elsewhere, has no form on its page.
+    token = visitor_of(request).form_token if hasattr(request.state, "visitor") else ""
+    signed_in = signed_in_of(request) is not None
+    page: str = template.render(problem=body, here="", cart_count=0, words=None, token=token, signed_in=signed_in)
     return page
 
 

@@ -65,11 +65,14 @@ def class_of(method: str, path: str) -> str:
 
 
 def payer_of(connection: HTTPConnection) -> str:
-    """Say whose bucket pays: that of the visitor, or of the address of one who does not bring an id of ours.
+    """Say whose bucket pays: the account's, the visitor's, or that of the address of one who brings no id of ours.
 
-    Who threw the cookie away after each request would otherwise be somebody new each time.
+    Who signs in in several browsers has one bucket, and who threw the cookie away after each request would otherwise be
+    somebody new each time.
     """
     visitor = visitor_of(connection)
+    if visitor.user_id is not None:
+        return f"account {visitor.user_id}"
     if not visitor.is_new:
         return f"visitor {visitor.id}"
     return f"address {network_of(connection.client.host if connection.client else '')}"

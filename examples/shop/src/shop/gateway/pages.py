@@ -194,6 +194,7 @@ async def show(context: Context, visitor: Visitor, template: str, status: int = 
         "words": None,
         "token": visitor.form_token,
         "notice": None,
+        "signed_in": visitor.user_id is not None,
     }
     page = context.templates.get_template(template).render(frame | values)
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})

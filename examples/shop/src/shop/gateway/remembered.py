@@ -64,6 +64,13 @@ class RememberedCarts:
         """Take everything out: see ``CartApi``."""
         await self._changing(visitor_id, self.source.clear(visitor_id))
 
+    async def take_over(self, visitor_id: str, user_id: str) -> Cart:
+        """Put a visitor's cart into an account's: see ``CartApi``. Both are known to be others than before."""
+        try:
+            return await self._changing(user_id, self.source.take_over(visitor_id, user_id))
+        finally:
+            await self.forget(visitor_id)
+
     async def forget(self, visitor_id: str) -> None:
         """Look anew the next time."""
         await self.wrote(visitor_id, None)

@@ -16,7 +16,7 @@ from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
 from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
 from txpatterns import App
-from txpatterns.correlation import CORRELATION_ID
+from txpatterns.correlation import CORRELATION_ID, current_lineage
 from txpatterns.errors import IdsUnavailable
 from txpatterns.ids import DatabaseBlocks, IdChain
 
@@ -67,7 +67,7 @@ class OrdersApi:
                 self.app.outbox.add(
                     session,
                     PaymentWindowClosed(order_id=row.id),
-                    headers={CORRELATION_ID: first},
+                    headers={CORRELATION_ID: current_lineage().get(CORRELATION_ID, first)},
                     deliver_after=self.window,
                 )
                 return _view(row)

@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from shop import ports
 from shop.calls import Method, methods_of
-from shop.rpc.protos import cart_pb2, catalog_pb2, checkout_pb2, inventory_pb2, orders_pb2, payment_pb2
+from shop.rpc.protos import cart_pb2, catalog_pb2, checkout_pb2, inventory_pb2, orders_pb2, payment_pb2, users_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ SERVICES: Mapping[str, Service] = {
             "Remove": "remove",
             "Reprice": "reprice",
             "Clear": "clear",
+            "TakeOver": "take_over",
         },
     ),
     "inventory": _service(
@@ -121,6 +122,17 @@ SERVICES: Mapping[str, Service] = {
         checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"],
         ports.Checkouts,
         {"PlaceOrder": "place", "GetSession": "get"},
+    ),
+    "users": _service(
+        users_pb2.DESCRIPTOR.services_by_name["UsersService"],
+        ports.Users,
+        {
+            "Register": "register",
+            "Login": "login",
+            "Refresh": "refresh",
+            "Logout": "logout",
+            "GetUser": "get",
+        },
     ),
 }
 """By the name of the service in this shop."""
