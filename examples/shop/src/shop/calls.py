@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from shop.limits import LARGEST, Limited
 from shop.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
@@ -72,6 +73,7 @@ def serve(
     api: P,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
     ready: Callable[[], Awaitable[None]] = _always,
+    participants: ASGIApp | None = None,
 ) -> Starlette:
     """Make a web application that answers the calls of a protocol with an object's methods.
 
@@ -82,6 +84,7 @@ def serve(
         api: What has its methods.
         lifespan: What runs from the first call's eve to the last one's end.
         ready: Raises Problem when the service cannot work at this moment.
+        participants: What answers below ``/tcc``, where the service takes part in transactions of others.
     """
     methods = methods_of(port)
 
@@ -107,12 +110,14 @@ def serve(
         await ready()
         return JSONResponse({"status": "ok"})
 
+    reserving = [] if participants is None else [Mount("/", participants)]
     return Starlette(
         routes=[
             Route("/health", alive),
             Route("/live", alive),
             Route("/ready", able),
             Route("/{method}", answer, methods=["POST"]),
+            *reserving,
         ],
         lifespan=lifespan,
         middleware=[Middleware(Limited, refuse=lambda _, problem: _refusal(problem), largest=LARGEST_CALL)],

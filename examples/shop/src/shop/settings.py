@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +17,16 @@ from shop.ports import Mode
 from txpatterns.errors import WebhookSecretInvalid
 from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
 
-PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
+PORTS = {
+    "catalog": 50051,
+    "cart": 50052,
+    "inventory": 50053,
+    "payment": 50054,
+    "orders": 50055,
+    "checkout": 50056,
+    "pricing": 50058,
+    "wallet": 50059,
+}
 """Where the services answer each other by gRPC when each is a process of its own."""
 HTTP_PORTS = {
     "catalog": 50061,
@@ -24,6 +35,8 @@ HTTP_PORTS = {
     "payment": 50064,
     "orders": 50065,
     "checkout": 50066,
+    "pricing": 50068,
+    "wallet": 50069,
     "bank": 50070,
 }
 """Where they answer probes, and the same calls as JSON. The bank is a company of its own, and has nothing else."""
@@ -80,6 +93,11 @@ class Settings:
     def database_of(self, service: str) -> str:
         """Give the URL of a service's database."""
         return self.database.replace("{service}", service)
+
+    @property
+    def tcc_secret(self) -> str:
+        """What the checkout signs with when it asks participants: made of a secret that all processes have already."""
+        return hmac.new(self.cookie_secret.encode(), b"participants of TCC", sha256).hexdigest()
 
     @property
     def webhook_url(self) -> str:

@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import MetaData
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 import shop.bank.app
 import shop.bank.models
@@ -32,6 +31,10 @@ import shop.orders.app
 import shop.orders.models
 import shop.payment.app
 import shop.payment.models
+import shop.pricing.app
+import shop.pricing.models
+import shop.wallet.app
+import shop.wallet.models
 from shop import ports
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
@@ -42,6 +45,8 @@ from shop.catalog import seed
 from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
 from shop.checkout.placing import Placing
+from shop.checkout.reserving import Reserving, remote_participants
+from shop.checkout.saving import Savings
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
 from shop.gateway.context import Context, Services
@@ -52,14 +57,20 @@ from shop.gateway.timeline import Timeline
 from shop.health import check
 from shop.inventory.api import InventoryApi
 from shop.orders.api import OrdersApi
+from shop.participating import participants_of
 from shop.payment.api import PaymentsApi
 from shop.payment.retention import prune_webhooks
+from shop.pricing.api import PricingApi
+from shop.pricing.domain import DEMO
 from shop.pruning import Prune, prune_forever, prune_once
 from shop.rpc.client import Channels
 from shop.rpc.server import Door, serving
 from shop.rpc.services import SERVICES
+from shop.server import on_loopback
 from shop.settings import Settings
 from shop.stumbles import Stumbles
+from shop.units import Unit, make_database, together
+from shop.wallet.api import WalletApi
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
@@ -72,12 +83,16 @@ PORTS: Mapping[str, type[Any]] = {
     "orders": ports.Orders,
     "bank": ports.Bank,
     "payment": ports.Payments,
+    "pricing": ports.Pricing,
+    "wallet": ports.Wallets,
     "checkout": ports.Checkouts,
 }
 """The services in an order in which each finds those that it calls."""
 
 ASKED = ("inventory", "payment")
 """Those that the checkout's saga calls."""
+RESERVING = ("inventory", "pricing", "wallet")
+"""Those that take part in its transactions."""
 
 SHORT_LEASE = timedelta(seconds=5)
 """How soon the one process of the embedded shop takes up the work of its killed predecessor."""
@@ -92,19 +107,11 @@ TABLES: Mapping[str, MetaData] = {
     "bank": shop.bank.models.Base.metadata,
     "postman": MetaData(),
     "payment": shop.payment.models.Base.metadata,
+    "pricing": shop.pricing.models.Base.metadata,
+    "wallet": shop.wallet.models.Base.metadata,
     "checkout": shop.checkout.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One service in this process: its App, its notes for an order's page, and what deletes its old rows."""
-
-    name: str
-    app: App
-    notes: Sequence[Stumbles | StepNotes]
-    prunes: Sequence[Prune]
 
 
 @dataclass(slots=True)
@@ -113,8 +120,10 @@ class CheckoutOthers:
 
     inventory: ports.Inventory
     payments: ports.Payments
-    over_grpc: bool = False
+    over_loopback: bool = False
     """Whether they live in this process, and are to be asked over loopback all the same, as from another one."""
+    reserving: Reserving | None = None
+    """Known before the service runs."""
 
 
 class Builder:
@@ -174,6 +183,7 @@ class Builder:
             orders=self.api("orders"),
             payments=self.api("payment"),
             checkouts=self.api("checkout"),
+            wallets=self.api("wallet"),
         )
         keys, settings = keys_of(app), self.settings
         return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
@@ -205,6 +215,7 @@ class Builder:
     def _inventory(self) -> InventoryApi:
         app = self._app("inventory")
         shop.inventory.app.listen(app)
+        shop.inventory.app.take_part(app)
         api = InventoryApi(app)
         stock = {product.sku: product.stock for product in seed.products(self.settings.seed)}
         self.fills.append(partial(api.stock_shelves, stock))
@@ -232,12 +243,31 @@ class Builder:
         shop.payment.app.listen(app, self.api("bank"))
         return PaymentsApi(app, self.api("bank"), self.settings.webhook_secret)
 
+    def _pricing(self) -> PricingApi:
+        app = self._app("pricing")
+        shop.pricing.app.take_part(app)
+        api = PricingApi(app)
+        self.fills.append(partial(api.print_coupons, DEMO))
+        return api
+
+    def _wallet(self) -> WalletApi:
+        app = self._app("wallet")
+        shop.wallet.app.take_part(app)
+        return WalletApi(app)
+
     def _checkout(self) -> CheckoutApi:
         app = self._app("checkout", notes=[StepNotes()])
-        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
+        all_here = self.local.issuperset([*ASKED, *RESERVING])
+        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), all_here)
         shop.checkout.app.listen(app, self.others)
+        savings = Savings(self.api("pricing"), self.api("wallet"))
         placing = Placing(
-            self.api("cart"), self.api("catalog"), self.api("orders"), frozenset(Method), self.settings.checkout
+            self.api("cart"),
+            self.api("catalog"),
+            self.api("orders"),
+            savings,
+            frozenset(Method),
+            self.settings.checkout,
         )
         return CheckoutApi(app, placing)
 
@@ -255,9 +285,9 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             if not unit.app.database.is_sqlite:  # there, the App makes all that is missing
                 await make_database(builder.settings.database_of(unit.name))
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
-        if builder.others is not None and builder.others.over_grpc:
-            await stack.enter_async_context(_on_loopback(builder, builder.others))
-        await stack.enter_async_context(_together(builder.units))
+        if builder.others is not None:
+            await stack.enter_async_context(_asking(builder, builder.others))
+        await stack.enter_async_context(together(builder.units))
         for fill in builder.fills:
             await fill()
         for unit in builder.units:
@@ -274,48 +304,27 @@ async def running(builder: Builder) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
-    """Let the checkout ask for stock and payments over gRPC, though they are in this process: at ports of their own."""
+async def _asking(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
+    """Let the checkout ask the others, as from another process also where they are in this one: at loopback's ports."""
+    async with AsyncExitStack() as stack:
+        urls = {name: f"http://{builder.settings.http_addresses[name]}/tcc" for name in RESERVING}
+        if others.over_loopback:
+            await stack.enter_async_context(_calls_on_loopback(builder, others))
+            secret = builder.settings.tcc_secret
+            doors = [Mount(f"/{name}", participants_of(builder.app_of(name), secret)) for name in RESERVING]
+            address = await stack.enter_async_context(on_loopback(Starlette(routes=doors)))
+            urls = {name: f"http://{address}/{name}/tcc" for name in RESERVING}
+        others.reserving = remote_participants(builder.app_of("checkout"), urls, builder.settings.tcc_secret)
+        yield
+
+
+@asynccontextmanager
+async def _calls_on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
     doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
     async with serving(doors) as addresses:
         inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
         others.inventory, others.payments = inventory, payment
         yield
-
-
-@asynccontextmanager
-async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
-    """Run all Apps at once. They stop at once too: one after the other, each would wait for what the others handle."""
-    stopping = asyncio.Event()
-
-    async def run(unit: Unit, up: asyncio.Event) -> None:
-        async with unit.app.running():
-            up.set()
-            await stopping.wait()
-
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            up = asyncio.Event()
-            group.create_task(run(unit, up))
-            await up.wait()
-        try:
-            yield
-        finally:
-            stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()
 
 
 def http_post(client: httpx.AsyncClient, url: str) -> Post:
@@ -370,8 +379,9 @@ def service(settings: Settings, name: str, told: Told) -> Starlette:
     client = httpx.AsyncClient()
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
-    api = builder.api(name)
-    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, builder.app_of(name)))
+    api, app = builder.api(name), builder.app_of(name)
+    reserving = participants_of(app, settings.tcc_secret) if name in RESERVING else None
+    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, app), reserving)
 
 
 def _web(builder: Builder, told: Told | None = None) -> tuple[FastAPI, Bell]:

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments, Wallets
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -26,6 +26,7 @@ class Services:
     orders: Orders
     payments: Payments
     checkouts: Checkouts
+    wallets: Wallets
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from shop.events import (
     OrderCancelRequested,
     OrderConfirmed,
     OrderCreated,
+    OrderLine,
+    ReservationMade,
+    ReservationReleased,
     StockRejected,
     StockReleased,
     StockReserved,
@@ -13,7 +18,8 @@ from shop.events import (
 )
 from shop.inventory.domain import needs
 from shop.inventory.shelf import hand_over, put_back, set_aside, stock_lines
-from txpatterns import App, Transaction
+from txpatterns import App, Reject, Transaction
+from txpatterns.tcc import BranchTransaction
 
 
 def listen(app: App) -> None:
@@ -39,3 +45,30 @@ def listen(app: App) -> None:
         sold = await hand_over(tx.session, event.order_id)
         if sold is not None:
             tx.emit(StockSold(order_id=event.order_id, lines=stock_lines(sold)))
+
+
+def take_part(app: App) -> None:
+    """Let the stock be reserved, confirmed and canceled in the transactions of others."""
+
+    @app.tcc.participant("stock")
+    async def stock(tx: BranchTransaction, order_id: str, until: str, lines: tuple[OrderLine, ...]) -> None:
+        wanted, pay_by = needs((line.sku, line.quantity) for line in lines), datetime.fromisoformat(until)
+        short = await set_aside(tx.session, order_id, wanted, pay_by)
+        if short is None:
+            raise Reject(f"what order {order_id} wanted was decided before")
+        if short:
+            raise Reject(f"there is too little of {', '.join(short)}")
+        tx.emit(ReservationMade(order_id=order_id, lines=stock_lines(wanted), until=pay_by))
+
+    @stock.confirm
+    async def sell(tx: BranchTransaction, order_id: str, until: str, lines: tuple[OrderLine, ...]) -> None:
+        # The order's confirmation may have come first; whoever comes second finds it sold.
+        sold = await hand_over(tx.session, order_id)
+        if sold is not None:
+            tx.emit(StockSold(order_id=order_id, lines=stock_lines(sold)))
+
+    @stock.cancel
+    async def release(tx: BranchTransaction, order_id: str, until: str, lines: tuple[OrderLine, ...]) -> None:
+        back = await put_back(tx.session, order_id)
+        if back is not None:
+            tx.emit(ReservationReleased(order_id=order_id, lines=stock_lines(back)))
