@@ -21,6 +21,7 @@ import typer
 from fastapi import FastAPI
 
 from shop import wiring
+from shop.cli_load import load_command
 from shop.gateway.live import Bell
 from shop.problems import Problem
 from shop.rpc.asking import ask
@@ -125,6 +126,11 @@ def rpc(
     except Problem as problem:
         print(f"shop: {STATUSES[problem.kind.slug].name} {problem.kind.slug}: {problem.detail}", file=sys.stderr)
         raise typer.Exit(1) from problem
+
+
+app.command(name="load", epilog="Example: shop load --rate 20 --seconds 30 --assert 'p99<300ms' --assert invariants")(
+    load_command
+)
 
 
 def main() -> None:
