@@ -247,7 +247,7 @@ def _detail(kind: Kind, state: str, told: Told) -> str:
         return "an attempt ended without an answer; we ask again by its key"
     if kind is WAIT:
         return "nothing was heard; the bank was asked" if note.begun else ""
-    if note.begun < 2:
+    if note.begun < 2 or kind is CONFIRM:
         return ""
     before = "the first" if note.begun == 2 else "the others"
     came = f"what {before} came to was asked by its key" if kind.is_call else f"{before} left nothing behind"

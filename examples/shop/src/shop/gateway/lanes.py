@@ -174,7 +174,9 @@ class Sheet:
         return Picture(width, height, lanes, tuple(self._calls), tuple(self._rows), tuple(curves))
 
     def _is_asked(self, entry: Entry) -> bool:
-        return self.led and entry.type in FROM_SAGA
+        # The stock is sold by the order's confirmation or by the saga's, whichever is first.
+        confirmed = entry.type == "stock.sold" and _cause(entry) not in self._places
+        return self.led and (entry.type in FROM_SAGA or confirmed)
 
     def _x(self, lane: str) -> int:
         return MARGIN + LANE_WIDTH * self.names.index(lane)
