@@ -76,6 +76,8 @@ class Settings:
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
+    redis: str = ""
+    """Where the stock is kept in Redis; nowhere: it is in the database."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -142,6 +144,7 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
+        redis=env.get("SHOP_STOCK_REDIS", ""),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from fastapi import FastAPI
@@ -39,13 +39,15 @@ from shop import ports
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
 from shop.bank.domain import Method
+from shop.bank.post import http_post
 from shop.calls import caller, serve
 from shop.cart.api import CartApi
 from shop.catalog import seed
 from shop.catalog.api import CatalogApi
 from shop.checkout.api import CheckoutApi
+from shop.checkout.others import CheckoutOthers
 from shop.checkout.placing import Placing
-from shop.checkout.reserving import Reserving, remote_participants
+from shop.checkout.reserving import remote_participants
 from shop.checkout.saving import Savings
 from shop.checkout.steps import StepNotes
 from shop.gateway.app import create_app
@@ -56,6 +58,7 @@ from shop.gateway.retention import keys_of, prune_keys, prune_stories
 from shop.gateway.timeline import Timeline
 from shop.health import check
 from shop.inventory.api import InventoryApi
+from shop.inventory.shelf import OwnShelf, Shelf
 from shop.orders.api import OrdersApi
 from shop.participating import participants_of
 from shop.payment.api import PaymentsApi
@@ -75,6 +78,9 @@ from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
 from txpatterns.retries import FailurePolicies
+
+if TYPE_CHECKING:
+    from shop.inventory.redis_shelf import RedisShelf
 
 PORTS: Mapping[str, type[Any]] = {
     "catalog": ports.Catalog,
@@ -114,18 +120,6 @@ TABLES: Mapping[str, MetaData] = {
 }
 
 
-@dataclass(slots=True)
-class CheckoutOthers:
-    """Who the checkout's saga asks for something."""
-
-    inventory: ports.Inventory
-    payments: ports.Payments
-    over_loopback: bool = False
-    """Whether they live in this process, and are to be asked over loopback all the same, as from another one."""
-    reserving: Reserving | None = None
-    """Known before the service runs."""
-
-
 class Builder:
     """Builds services, each once, and gives each the others it calls: its neighbour's object, or a caller to it.
 
@@ -151,6 +145,8 @@ class Builder:
         self.fills: list[Callable[[], Awaitable[None]]] = []
         self.others: CheckoutOthers | None = None
         """Who the checkout asks, where that is in this process."""
+        self.redis_shelf: RedisShelf | None = None
+        """Where the goods are, if not in the inventory's own tables."""
         self._apis: dict[str, Any] = {}
 
     def api(self, name: str) -> Any:
@@ -213,13 +209,22 @@ class Builder:
         return api
 
     def _inventory(self) -> InventoryApi:
-        app = self._app("inventory")
-        shop.inventory.app.listen(app)
-        shop.inventory.app.take_part(app)
-        api = InventoryApi(app)
+        app, shelf = self._app("inventory"), self.shelf()
+        shop.inventory.app.listen(app, shelf)
+        shop.inventory.app.take_part(app, shelf)
+        api = InventoryApi(app, shelf)
         stock = {product.sku: product.stock for product in seed.products(self.settings.seed)}
         self.fills.append(partial(api.stock_shelves, stock))
         return api
+
+    def shelf(self) -> Shelf:
+        """Build where the goods are."""
+        if not self.settings.redis:
+            return OwnShelf()
+        from shop.inventory.redis_shelf import RedisShelf  # noqa: PLC0415 - a shop without Redis needs no client of it
+
+        self.redis_shelf = RedisShelf(self.settings.redis, self.settings.database_of("stock"))
+        return self.redis_shelf
 
     def _orders(self) -> OrdersApi:
         app = self._app("orders")
@@ -287,6 +292,10 @@ async def running(builder: Builder) -> AsyncIterator[None]:
                 await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
         if builder.others is not None:
             await stack.enter_async_context(_asking(builder, builder.others))
+        if builder.redis_shelf is not None:
+            if "sqlite" not in builder.settings.database:
+                await make_database(builder.settings.database_of("stock"))
+            await stack.enter_async_context(builder.redis_shelf)
         await stack.enter_async_context(together(builder.units))
         for fill in builder.fills:
             await fill()
@@ -294,6 +303,8 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             await prune_once(unit.app, unit.prunes, datetime.now(UTC))
         aside = [notes.tell(unit.app) for unit in builder.units for notes in unit.notes]
         aside += [prune_forever(unit.app, unit.prunes) for unit in builder.units]
+        if builder.redis_shelf is not None:
+            aside.append(builder.redis_shelf.sweep_forever(builder.app_of("inventory")))
         tasks = [asyncio.create_task(work) for work in aside]
         try:
             yield
@@ -325,16 +336,6 @@ async def _calls_on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncI
         inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
         others.inventory, others.payments = inventory, payment
         yield
-
-
-def http_post(client: httpx.AsyncClient, url: str) -> Post:
-    """Make the bank's way to the shop: over HTTP."""
-
-    async def post(body: bytes, headers: dict[str, str]) -> int:
-        answer = await client.post(url, content=body, headers=headers, timeout=10.0)
-        return answer.status_code
-
-    return post
 
 
 Told = Callable[[Mapping[str, str]], None]
