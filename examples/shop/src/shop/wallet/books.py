@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.wallet.domain import PROMOTIONS, SALES, WELCOME_MINOR, Credit, Entry, available, held, transfer
@@ -13,14 +14,15 @@ from txpatterns import new_id
 
 async def opened(session: AsyncSession, owner: str) -> WalletRow:
     """Give somebody's wallet, locked; a new one is opened with the shop's welcome in it."""
-    row = await session.get(WalletRow, owner, with_for_update=True)
-    if row is None:
-        row = WalletRow(owner=owner, available=0, held=0)
-        session.add(row)
-        await session.flush()  # who opens it at the same time fails here, before anything is written for nobody
-        row.credit = row.credit.give(WELCOME_MINOR)
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    row = (sqlite.insert if is_sqlite else postgresql.insert)(WalletRow).values(owner=owner, available=0, held=0)
+    # Who opens it at the same time waits here for the first one, and opens nothing.
+    is_new = await session.scalar(row.on_conflict_do_nothing().returning(WalletRow.owner)) is not None
+    wallet = await session.get_one(WalletRow, owner, with_for_update=True)
+    if is_new:
+        wallet.credit = wallet.credit.give(WELCOME_MINOR)
         _write(session, transfer(PROMOTIONS, available(owner), WELCOME_MINOR), "welcome", None)
-    return row
+    return wallet
 
 
 async def hold(session: AsyncSession, owner: str, order_id: str, minor: int) -> Credit:
