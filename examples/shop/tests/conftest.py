@@ -21,7 +21,7 @@ from rig.ports import free_port
 from rig.servers.redis import Redis
 from rig.skips import judge
 from rig.watchdog import Watchdog
-from shop import wiring
+from shop import building, wiring
 from shop.gateway.live import Bell
 from shop.gateway.public_ids import OrderIds
 from shop.money import Money
@@ -146,7 +146,7 @@ def open_shop() -> Callable[..., AbstractAsyncContextManager[OpenShop]]:
 class OpenServices:
     """Some services in this process, and beside each its gRPC server."""
 
-    builder: wiring.Builder
+    builder: building.Builder
     addresses: dict[str, str]
     channels: Channels
 
@@ -174,7 +174,7 @@ async def answering(data: Path, *names: str, **env: str) -> AsyncIterator[OpenSe
         return 204
 
     settings = read_settings(data, 8080, 42, "SHOP_DATABASE" not in env, {"SHOP_BANK_DELAY": "0"} | env)
-    builder = wiring.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(wiring.PORTS))
+    builder = building.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(building.PORTS))
     apis = {name: builder.api(name) for name in names}
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(wiring.running(builder))

@@ -11,7 +11,7 @@ import pytest
 
 from shop.catalog.seed import products
 from shop.gateway.public_ids import OrderIds
-from shop.settings import read_id_key
+from shop.own_secrets import read_id_key
 
 MODES = ["choreographed", "orchestrated"]
 METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "lost", "card"]

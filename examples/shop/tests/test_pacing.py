@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from shop.gateway.pacing import class_of, network_of
-from shop.settings import SettingsError, read_settings
+from shop.given import SettingsError
+from shop.settings import read_settings
 
 ONE = "1"
 """A minute: one at once, and the next in a minute, which no test waits for."""

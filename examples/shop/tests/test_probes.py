@@ -9,7 +9,7 @@ import pytest
 from rig.lookup import Missing
 from rig.servers.postgres import Postgres
 from rig.watchdog import Watchdog
-from shop import wiring
+from shop import building, wiring
 from shop.problems import MEDIA_TYPE
 from shop.settings import read_settings
 
@@ -44,11 +44,11 @@ async def test_a_service_without_its_database_is_there_and_not_ready(postgres, t
     """H385: each of them, the gateway too: /health and /live stay 200, /ready is 503 until the database is back."""
     base = postgres.url.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")
     env = {"SHOP_DATABASE": f"{base}/probe_{os.getpid()}_{{service}}", "SHOP_BROKER": "memory://"}
-    env |= {f"{name.upper()}_SERVICE_ADDR": "127.0.0.1:0" for name in wiring.PORTS}
+    env |= {f"{name.upper()}_SERVICE_ADDR": "127.0.0.1:0" for name in building.PORTS}
     settings = read_settings(tmp_path, 0, 42, False, env)
     async with AsyncExitStack() as stack:
         clients = {}
-        for name in [*wiring.PORTS, "gateway"]:
+        for name in [*building.PORTS, "gateway"]:
             web = wiring.gateway(settings)[0] if name == "gateway" else wiring.service(settings, name, print)
             await stack.enter_async_context(web.router.lifespan_context(web))
             transport = httpx.ASGITransport(web, raise_app_exceptions=False)

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from shop.gateway.public_ids import OrderIds
+from shop.given import SettingsError
 from shop.problems import Problem
-from shop.settings import SettingsError, read_settings
+from shop.settings import read_settings
 from txpatterns.cli.main import app as txp
 from txpatterns.errors import IdsUnavailable
 from txpatterns.ids import explain

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from shop.settings import SettingsError, read_grpc_port, read_settings
+from shop.given import SettingsError
+from shop.settings import read_grpc_port, read_settings
 
 
 def test_the_embedded_shop_needs_nothing(tmp_path):

@@ -21,7 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from shop.limits import LARGEST, Limited
 from shop.problems import MEDIA_TYPE, NoAnswer, Problem, problem_of, problem_of_status
@@ -83,6 +84,7 @@ def serve(
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
     ready: Callable[[], Awaitable[None]] = _always,
     telemetry: Telemetry | None = None,
+    participants: ASGIApp | None = None,
 ) -> Starlette:
     """Make a web application that answers the calls of a protocol with an object's methods.
 
@@ -95,6 +97,7 @@ def serve(
         lifespan: What runs from the first call's eve to the last one's end.
         ready: Raises Problem when the service cannot work at this moment.
         telemetry: What the process tells about itself; its own if left out.
+        participants: What answers below ``/tcc``, where the service takes part in transactions of others.
     """
     told = telemetry or Telemetry()
     methods = methods_of(port)
@@ -124,6 +127,7 @@ def serve(
     async def figures(request: Request) -> Response:
         return told.page()
 
+    reserving = [] if participants is None else [Mount("/", participants)]
     return Starlette(
         routes=[
             Route("/health", alive),
@@ -131,6 +135,7 @@ def serve(
             Route("/ready", able),
             Route("/metrics", figures),
             Route("/{method}", answer, methods=["POST"]),
+            *reserving,
         ],
         lifespan=lifespan,
         middleware=[

@@ -22,25 +22,20 @@ import typer
 from fastapi import FastAPI
 
 from shop import parity as parity_rows
-from shop import wiring
+from shop import building, wiring
+from shop.cli_load import load_command
 from shop.gateway.live import Bell
 from shop.gateway.public_ids import OrderIds
+from shop.given import SettingsError
+from shop.jobs import load_stock
+from shop.own_secrets import read_id_key
 from shop.problems import Problem
 from shop.rpc.asking import ask
 from shop.rpc.errors import STATUSES
 from shop.server import Server, listen, serve_until_stopped
-from shop.settings import (
-    HTTP_PORTS,
-    PORTS,
-    Settings,
-    SettingsError,
-    read_addresses,
-    read_grpc_port,
-    read_id_key,
-    read_settings,
-)
+from shop.settings import HTTP_PORTS, PORTS, Settings, read_addresses, read_grpc_port, read_settings
 from shop.telemetry import write_logs
-from txpatterns.errors import IdInvalid
+from txpatterns.errors import IdInvalid, TxPatternsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -53,6 +48,12 @@ class Profile(StrEnum):
 
     EMBEDDED = "embedded"
     SERVICES = "services"
+
+
+class Job(StrEnum):
+    """What can be done once."""
+
+    LOAD_STOCK = "load-stock"
 
 
 DATA = Annotated[Path, typer.Option(help="The folder of the databases and secrets.")]
@@ -171,6 +172,29 @@ def id_(
         _refuse(f"{text[:80]!r} stands for no order of the shop in {data}.")
 
 
+app.command(name="load", epilog="Example: shop load --rate 20 --seconds 30 --assert 'p99<300ms' --assert invariants")(
+    load_command
+)
+
+
+@app.command(epilog="Example: SHOP_STOCK_REDIS=redis://localhost shop job load-stock")
+def job(
+    name: Annotated[Job, typer.Argument(help="Which.")],
+    data: DATA = Path(".shop"),
+    seed: SEED = 42,
+    profile: Annotated[Profile, typer.Option(help="As which the shop runs.")] = Profile.EMBEDDED,
+) -> None:
+    """Do one thing, and end. It may be repeated, also while orders come in."""
+    settings = _settings(data, None, seed, profile is Profile.EMBEDDED)
+    if settings.stock_redis is None:
+        _refuse("SHOP_STOCK_REDIS must name a Redis, for example redis://localhost:6379/0")
+    try:
+        new, known = asyncio.run(load_stock(settings))
+    except TxPatternsError as error:
+        _refuse(str(error))
+    print(f"{new} of {known} products are new to Redis; the others stay as they are.")
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -178,7 +202,7 @@ def main() -> None:
 
 def forget(data: Path) -> None:
     """Delete the shop's databases in a folder, and nothing else."""
-    for service in wiring.TABLES:
+    for service in [*building.TABLES, "stock"]:
         for ending in ("db", "db-wal", "db-shm"):
             (data / f"{service}.{ending}").unlink(missing_ok=True)
 

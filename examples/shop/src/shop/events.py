@@ -6,10 +6,12 @@ All events about one order carry its id as their ordering key, so that everybody
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from shop.money import Money
+from shop.reductions import Reduction
 from txpatterns import Event
 
 ORDER_TOPIC = "order-events"
@@ -54,6 +56,20 @@ class CheckoutRequested(Event, topic=ORDER_TOPIC, type="checkout.requested", key
     total: Money
     pay_by: datetime
     method: str
+    reduction: Reduction | None = None
+
+    @property
+    def to_pay(self) -> Money:
+        """What the bank is asked for."""
+        return self.total if self.reduction is None else self.reduction.to_pay
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An order without a reduction is written as it was before there were any: a saga that began then goes on.
+        written: dict[str, Any] = plain(self)
+        if self.reduction is None:
+            written.pop("reduction", None)
+        return written
 
 
 class CheckoutCancelRequested(Event, topic=ORDER_TOPIC, type="checkout.cancel_requested", key="order_id"):
@@ -144,6 +160,38 @@ class ReservationRefused(Event, topic=ORDER_TOPIC, type="reservation.refused", k
 class ReservationReleased(Event, topic=ORDER_TOPIC, type="reservation.released", key="order_id"):
     order_id: str
     lines: tuple[StockLine, ...]
+
+
+class CouponHeld(Event, topic=ORDER_TOPIC, type="coupon.held", key="order_id"):
+    order_id: str
+    code: str
+    discount: Money
+
+
+class CouponUsed(Event, topic=ORDER_TOPIC, type="coupon.used", key="order_id"):
+    order_id: str
+    code: str
+    discount: Money
+
+
+class CouponReleased(Event, topic=ORDER_TOPIC, type="coupon.released", key="order_id"):
+    order_id: str
+    code: str
+
+
+class CreditHeld(Event, topic=ORDER_TOPIC, type="credit.held", key="order_id"):
+    order_id: str
+    amount: Money
+
+
+class CreditSpent(Event, topic=ORDER_TOPIC, type="credit.spent", key="order_id"):
+    order_id: str
+    amount: Money
+
+
+class CreditReleased(Event, topic=ORDER_TOPIC, type="credit.released", key="order_id"):
+    order_id: str
+    amount: Money
 
 
 class PaymentSessionOpened(Event, topic=PAYMENT_TOPIC, type="payment.session_opened", key="order_id"):

@@ -13,6 +13,7 @@ from typing import Annotated, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from shop.money import Money
+from shop.reductions import Reduction
 
 # What a call may name: looked at where it comes in from another process.
 Key = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
@@ -26,6 +27,7 @@ Email = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^\x00]*$")]
 Password = Annotated[str, StringConstraints(max_length=200)]
 Token = Annotated[str, StringConstraints(max_length=200)]
 MethodName = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[^\x00]+$")]
+CouponCode = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
 PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -94,6 +96,33 @@ class Mode(StrEnum):
     ORCHESTRATED = "orchestrated"
 
 
+class Saving(View):
+    """What somebody who orders wants to save: with a coupon, with their credit."""
+
+    coupon: CouponCode | None = None
+    use_credit: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is anything."""
+        return self.coupon is not None or self.use_credit
+
+
+class CouponQuote(View):
+    """What a coupon takes off."""
+
+    code: str
+    says: str
+    discount: Money
+
+
+class Wallet(View):
+    """Somebody's credit: to spend, and set aside for checkouts under way."""
+
+    available: Money
+    held: Money
+
+
 class NewOrder(View):
     checkout_id: CheckoutId
     visitor_id: VisitorId
@@ -101,6 +130,7 @@ class NewOrder(View):
     lines: list[CartLine]
     method: MethodName
     mode: Mode = Mode.CHOREOGRAPHED
+    reduction: Reduction | None = None
 
 
 class Order(View):
@@ -114,6 +144,12 @@ class Order(View):
     created_at: datetime
     pay_by: datetime
     mode: Mode = Mode.CHOREOGRAPHED
+    reduction: Reduction | None = None
+
+    @property
+    def to_pay(self) -> Money:
+        """What the bank is asked for."""
+        return self.total if self.reduction is None else self.reduction.to_pay
 
 
 class OrderPage(View):
@@ -235,8 +271,16 @@ class Orders(Protocol):
 
 class Checkouts(Protocol):
     async def place(
-        self, visitor_id: VisitorId, key: Key, method: Text, mode: Mode | None, version: int | None
+        self,
+        visitor_id: VisitorId,
+        key: Key,
+        method: Text,
+        mode: Mode | None,
+        version: int | None,
+        saving: Saving | None = None,
     ) -> Order: ...
+
+    async def quote(self, visitor_id: VisitorId, total: Money, saving: Saving) -> Reduction: ...
 
     async def get(self, visitor_id: VisitorId, order_id: OrderId) -> CheckoutSession: ...
 
@@ -251,6 +295,14 @@ class Users(Protocol):
     async def logout(self, refresh_token: Token) -> None: ...
 
     async def get(self, user_id: VisitorId) -> User: ...
+
+
+class Pricing(Protocol):
+    async def quote(self, visitor_id: VisitorId, code: CouponCode, total: Money) -> CouponQuote: ...
+
+
+class Wallets(Protocol):
+    async def get(self, visitor_id: VisitorId) -> Wallet: ...
 
 
 class Payments(Protocol):

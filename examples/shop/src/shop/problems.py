@@ -54,6 +54,12 @@ KINDS = {
             "See `prices`. POST /api/v1/cart/prices to agree to them, then check out again.",
         ),
         Kind(
+            "coupon-refused",
+            409,
+            "The coupon cannot be used",
+            "See `detail` for why. Nothing was ordered: check out without it, or with another one.",
+        ),
+        Kind(
             "stale-version", 412, "Changed meanwhile", "The cart changed since you read it. Read it again, then retry."
         ),
         Kind(

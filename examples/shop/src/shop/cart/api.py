@@ -118,6 +118,7 @@ class CartApi:
                 for cart in (source, target):
                     self._changed(session, cart)
             return _view(user_id, target)
+
     def _changed(self, session: AsyncSession, cart: CartRow) -> None:
         """Note and tell that the cart is not what it was."""
         cart.version += 1

@@ -15,7 +15,7 @@ from shop.gateway.public_ids import ShownCheckouts, ShownOrders
 from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Inventory, Mode, Payments, Users
+from shop.ports import Inventory, Mode, Payments, Users, Wallets
 from shop.problems import Problem
 from shop.telemetry import Telemetry
 from shop.tokens import AccessTokens
@@ -34,6 +34,7 @@ class Services:
     payments: Payments
     checkouts: ShownCheckouts
     users: Users
+    wallets: Wallets
 
 
 @dataclass(frozen=True, slots=True)

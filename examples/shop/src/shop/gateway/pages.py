@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from shop.backends import if_there
 from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
-from shop.ports import Mode, StockLevel
+from shop.ports import Cart, Mode, Saving, StockLevel
 from shop.prices import price_changes, products_in
 from shop.problems import Problem
+from shop.reductions import Reduction
 
 router = APIRouter(include_in_schema=False)
 PAGE = 24
@@ -132,19 +133,32 @@ async def checkout_page(context: Ctx, visitor: Who) -> HTMLResponse:
     return await _checkout(context, visitor, None)
 
 
+def wish_in(
+    method: Annotated[str, Form()],
+    mode: Annotated[Mode | None, Form()] = None,
+    coupon: Annotated[str, Form(max_length=40)] = "",
+    use_credit: Annotated[bool, Form()] = False,
+) -> checkout.Wish:
+    """Read how somebody wants to check out. What saves something has a saga that leads, whatever was chosen."""
+    code = coupon.replace("\0", "").strip().upper()
+    saving = Saving(coupon=code or None, use_credit=use_credit)
+    return checkout.Wish(method, Mode.ORCHESTRATED if saving.wanted else mode, saving)
+
+
 @router.post("/checkout")
 async def order(
     context: Ctx,
     visitor: Who,
     csrf: Annotated[str, Form()],
     checkout_id: Annotated[str, Form()],
-    method: Annotated[str, Form()],
-    mode: Annotated[Mode | None, Form()] = None,
+    wish: Annotated[checkout.Wish, Depends(wish_in)],
+    act: Annotated[str, Form()] = "order",
 ) -> Response:
     """Order what the page showed. Pressing twice, or in two windows that show the same cart, makes one order."""
     visitor.check_form(csrf)
     version = checkout.version_in(checkout_id)
-    wish = checkout.Wish(method, mode or context.mode)
+    if act == "apply":
+        return await _checkout(context, visitor, None, chosen=wish)
     try:
         placed = await checkout.place(context.services, visitor.id, checkout_id, wish, version)
     except Problem as problem:
@@ -153,6 +167,8 @@ async def order(
                 return ordered_already(str(problem.extra["order"]))
             case "stale-version":
                 return await _checkout(context, visitor, CHANGED, problem.kind.status, wish)
+            case "coupon-refused":
+                return await _checkout(context, visitor, None, problem.kind.status, wish)
             case "cart-empty" | "price-changed":
                 return await _cart(context, visitor, problem.detail, problem.kind.status)
             case _:
@@ -222,6 +238,8 @@ async def _checkout(
     cart = await context.services.carts.get(visitor.id)
     if not cart.lines:
         return await _cart(context, visitor, notice or "Put something into the cart first.", status)
+    chosen = chosen or checkout.Wish(checkout.METHODS[0].value, context.mode)
+    cut, refused = await _reduced(context, visitor, cart, chosen.saving)
     seconds = int(context.window.total_seconds())
     window = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
     return await show(
@@ -232,12 +250,32 @@ async def _checkout(
         cart=cart,
         checkout_id=checkout.key_for(cart),
         methods=checkout.METHODS,
-        chosen=chosen or checkout.Wish(checkout.METHODS[0].value, context.mode),
+        chosen=chosen,
+        leads=chosen.mode or context.mode,
+        cut=cut,
+        refused=refused,
+        wallet=await context.services.wallets.get(visitor.id),
         modes=checkout.MODES,
         window=window,
         notice=notice,
         here="cart",
     )
+
+
+async def _reduced(
+    context: Context, visitor: Visitor, cart: Cart, saving: Saving
+) -> tuple[Reduction | None, str | None]:
+    """Say what the order would be reduced by, and why not by the coupon."""
+    if not saving.wanted:
+        return None, None
+    try:
+        return await context.services.checkouts.quote(visitor.id, cart.total, saving), None
+    except Problem as problem:
+        if problem.kind.slug != "coupon-refused":
+            raise
+        rest = saving.model_copy(update={"coupon": None})
+        cut, _ = await _reduced(context, visitor, cart, rest)
+        return cut, problem.detail
 
 
 async def _levels(context: Context, skus: list[str]) -> dict[str, StockLevel]:

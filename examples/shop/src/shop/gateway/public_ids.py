@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from shop.ports import Checkouts, CheckoutSession, Mode, Order, OrderPage, Orders
+from shop.money import Money
+from shop.ports import Checkouts, CheckoutSession, Mode, Order, OrderPage, Orders, Saving
 from shop.problems import Problem
+from shop.reductions import Reduction
 from txpatterns.errors import IdInvalid
 from txpatterns.ids import Obfuscator
 
@@ -84,14 +86,26 @@ class ShownCheckouts:
         self.source = source
         self.ids = ids
 
-    async def place(self, visitor_id: str, key: str, method: str, mode: Mode | None, version: int | None) -> Order:
+    async def place(
+        self,
+        visitor_id: str,
+        key: str,
+        method: str,
+        mode: Mode | None,
+        version: int | None,
+        saving: Saving | None = None,
+    ) -> Order:
         """Order what is in the visitor's cart: see ``Placing``."""
         try:
-            return self.ids.order(await self.source.place(visitor_id, key, method, mode, version))
+            return self.ids.order(await self.source.place(visitor_id, key, method, mode, version, saving))
         except Problem as problem:
             if "order" in problem.extra:
                 problem.extra["order"] = self.ids.hide(str(problem.extra["order"]))
             raise
+
+    async def quote(self, visitor_id: str, total: Money, saving: Saving) -> Reduction:
+        """Say what an order of this total would be reduced by: see ``CheckoutApi``."""
+        return await self.source.quote(visitor_id, total, saving)
 
     async def get(self, visitor_id: str, order_id: str) -> CheckoutSession:
         """Show the session of an order: see ``CheckoutApi``."""

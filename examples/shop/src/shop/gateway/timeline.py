@@ -41,6 +41,12 @@ HEARD: tuple[type[Event], ...] = (
     events.ReservationRefused,
     events.ReservationReleased,
     events.StepTold,
+    events.CouponHeld,
+    events.CouponUsed,
+    events.CouponReleased,
+    events.CreditHeld,
+    events.CreditSpent,
+    events.CreditReleased,
 )
 
 

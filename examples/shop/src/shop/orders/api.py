@@ -12,9 +12,10 @@ from shop.events import CheckoutRequested, OrderCreated, OrderLine, PaymentWindo
 from shop.money import Money, total
 from shop.orders.app import tell
 from shop.orders.domain import Signal, Status, decide
-from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
+from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow, ReductionRow
 from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
+from shop.reductions import Reduction
 from txpatterns import App
 from txpatterns.correlation import CORRELATION_ID, current_lineage
 from txpatterns.errors import IdsUnavailable
@@ -54,6 +55,8 @@ class OrdersApi:
             raise Problem("cart-empty", "There is nothing to order.")
         if not all(line.quantity >= 1 for line in order.lines):
             raise Problem("invalid", "One can order one of a thing, or more.")
+        if order.reduction is not None and order.mode is not Mode.ORCHESTRATED:
+            raise Problem("invalid", "Only a saga sees to it that a coupon or credit is used once.")
         row = self._row(order)
         try:
             async with self.app.transaction() as session:
@@ -158,7 +161,7 @@ class OrdersApi:
             method=order.method,
             created_at=now,
             pay_by=now + self.window,
-            saga=LedOrderRow() if order.mode is Mode.ORCHESTRATED else None,
+            saga=LedOrderRow(reduction=_kept(order.reduction)) if order.mode is Mode.ORCHESTRATED else None,
         )
 
 
@@ -200,7 +203,32 @@ def _created(row: OrderRow) -> OrderCreated:
 def _requested(row: OrderRow) -> CheckoutRequested:
     created = _created(row)
     return CheckoutRequested(
-        key=row.checkout_id, **{name: getattr(created, name) for name in OrderCreated.model_fields}
+        key=row.checkout_id,
+        reduction=_reduction(row),
+        **{name: getattr(created, name) for name in OrderCreated.model_fields},
+    )
+
+
+def _kept(reduction: Reduction | None) -> ReductionRow | None:
+    if reduction is None:
+        return None
+    return ReductionRow(
+        coupon=reduction.coupon,
+        discount_minor=reduction.discount.minor,
+        credit_minor=reduction.credit.minor,
+        to_pay_minor=reduction.to_pay.minor,
+    )
+
+
+def _reduction(row: OrderRow) -> Reduction | None:
+    kept = None if row.saga is None else row.saga.reduction
+    if kept is None:
+        return None
+    return Reduction(
+        coupon=kept.coupon,
+        discount=Money.of_minor(kept.discount_minor, row.currency),
+        credit=Money.of_minor(kept.credit_minor, row.currency),
+        to_pay=Money.of_minor(kept.to_pay_minor, row.currency),
     )
 
 
@@ -229,4 +257,5 @@ def _view(row: OrderRow) -> Order:
         created_at=row.created_at,
         pay_by=row.pay_by,
         mode=Mode.ORCHESTRATED if row.saga is not None else Mode.CHOREOGRAPHED,
+        reduction=_reduction(row),
     )

@@ -24,6 +24,7 @@ STATUSES = {
     "cart-ordered": grpc.StatusCode.FAILED_PRECONDITION,
     "cart-empty": grpc.StatusCode.FAILED_PRECONDITION,
     "price-changed": grpc.StatusCode.FAILED_PRECONDITION,
+    "coupon-refused": grpc.StatusCode.FAILED_PRECONDITION,
     "stale-version": grpc.StatusCode.ABORTED,
     "idempotency-key-reused": grpc.StatusCode.ALREADY_EXISTS,
     "idempotency-key-in-use": grpc.StatusCode.ABORTED,

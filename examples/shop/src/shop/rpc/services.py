@@ -12,7 +12,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from shop import ports
 from shop.calls import Method, methods_of
-from shop.rpc.protos import cart_pb2, catalog_pb2, checkout_pb2, inventory_pb2, orders_pb2, payment_pb2, users_pb2
+from shop.rpc.protos import (
+    cart_pb2,
+    catalog_pb2,
+    checkout_pb2,
+    inventory_pb2,
+    orders_pb2,
+    payment_pb2,
+    pricing_pb2,
+    users_pb2,
+    wallet_pb2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,17 @@ SERVICES: Mapping[str, Service] = {
     "checkout": _service(
         checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"],
         ports.Checkouts,
-        {"PlaceOrder": "place", "GetSession": "get"},
+        {"PlaceOrder": "place", "Quote": "quote", "GetSession": "get"},
+    ),
+    "pricing": _service(
+        pricing_pb2.DESCRIPTOR.services_by_name["PricingService"],
+        ports.Pricing,
+        {"Quote": "quote"},
+    ),
+    "wallet": _service(
+        wallet_pb2.DESCRIPTOR.services_by_name["WalletService"],
+        ports.Wallets,
+        {"Get": "get"},
     ),
     "users": _service(
         users_pb2.DESCRIPTOR.services_by_name["UsersService"],
