@@ -12,6 +12,7 @@ from rig.ports import free_port
 from shop.backends import FAILURES, Breakers, Explained, Guarded, if_there
 from shop.problems import NoAnswer, Problem
 from shop.rpc.client import Channels
+from shop.users.seed import DEMO_PASSWORD
 from txpatterns.errors import CircuitOpen
 from txpatterns.hooks import HookList, Hooks, on
 from txpatterns.resilience.moments import CallRefused
@@ -167,6 +168,31 @@ async def test_who_looks_around_needs_no_stock_and_no_cart(shop, away, name, att
     for path in ("/", f"/products/{SKU}", "/orders", "/backends"):
         answer = await alice.get(path)
         assert (answer.status_code, "Sold out" in answer.text) == (200, False)
+
+
+async def test_a_checkout_without_the_wallet(shop, away):
+    """H387: the page says that the credit cannot be looked up, and the order is placed all the same."""
+    alice = await shop.visitor()
+    await alice.post("/api/v1/cart/items", json={"sku": SKU, "quantity": 1})
+    away("wallet", "wallets")
+    page = await alice.get("/checkout")
+    assert (page.status_code, "cannot be looked up" in page.text, "Order and pay" in page.text) == (200, True, True)
+    assert (await alice.post("/api/v1/checkout", json={"method": "succeed"})).status_code == 202
+
+
+async def test_who_is_signed_in_stays_so_without_the_users_service(shop, away):
+    """H381, H387: nobody is asked while an access token is good; who signs in is told to come again."""
+    ada = await shop.visitor()
+    credentials = {"email": "ada@example.com", "password": DEMO_PASSWORD}
+    header = {
+        "authorization": f"Bearer {(await ada.post('/api/v1/auth/login', json=credentials)).json()['access_token']}"
+    }
+    away("users", "users")
+    assert (await ada.get("/api/v1/cart", headers=header)).status_code == 200
+    for _ in range(FAILURES + 1):
+        answer = await ada.post("/api/v1/auth/login", json=credentials)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    assert (await states(ada))["users"] == "open"
 
 
 async def test_a_saga_waits_for_who_is_away(shop):

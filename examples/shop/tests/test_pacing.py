@@ -7,6 +7,7 @@ import pytest
 from shop.gateway.pacing import class_of, network_of
 from shop.given import SettingsError
 from shop.settings import read_settings
+from shop.users.seed import DEMO_PASSWORD
 
 ONE = "1"
 """A minute: one at once, and the next in a minute, which no test waits for."""
@@ -47,6 +48,22 @@ async def test_who_forgets_their_cookie_is_one_customer(open_shop, tmp_path):
         third.cookies.set("shop_visitor", "me.forged")
         assert [(await change(client)).status_code for client in (first, second, third)] == [201, 429, 429]
         assert (await change(first)).status_code == 201  # with the cookie of the first answer
+
+
+async def test_an_account_has_one_bucket(open_shop, tmp_path):
+    """H386: in however many browsers and programs somebody is signed in; a visitor's cookie is another one's bucket."""
+    async with open_shop(tmp_path, SHOP_LIMIT_CHANGE="8") as shop:  # two at once
+        program, browser, visitor = [await shop.visitor() for _ in range(3)]
+        signed = await program.post(
+            "/api/v1/auth/login", json={"email": "ada@example.com", "password": DEMO_PASSWORD}
+        )  # paid for by the address
+        header = {"authorization": f"Bearer {signed.json()['access_token']}"}
+        for client in (program, browser):
+            client.cookies.clear()
+            client.headers.update(header)
+        assert [(await change(client)).status_code for client in (program, browser, program)] == [201, 201, 429]
+        await visitor.get("/api/v1/cart")
+        assert (await change(visitor)).status_code == 201
 
 
 async def test_the_bank_and_the_probes_are_not_visitors(open_shop, tmp_path):

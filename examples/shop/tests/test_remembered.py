@@ -13,6 +13,8 @@ from shop.gateway.remembered import USUAL, remember_carts, remember_catalog
 from shop.gateway.seen import COOKIE, Seen, has_made, seen_version
 from shop.money import Money
 from shop.problems import NoAnswer, Problem
+from shop.users.seed import DEMO_PASSWORD
+from txpatterns import new_id
 from txpatterns.hooks import HookList
 from txpatterns.resilience import RedisEntries
 
@@ -117,6 +119,37 @@ async def test_a_crowd_asks_once(shop):
 async def test_what_one_has_done_one_sees_at_any_gateway(shop, beside):
     """H329, H388: three gateways that share nothing: the visitor carries which version of the cart is theirs."""
     await wander([await shop.visitor(), await beside(), await beside()], random.Random(1), 40)
+
+
+async def test_a_cart_that_was_taken_over_is_seen_at_any_gateway(shop, beside):
+    """H384, H388: what a visitor had is in the account's cart, which another gateway remembers as it was before."""
+    credentials = {"email": "ada@example.com", "password": DEMO_PASSWORD}
+    browser, elsewhere = await shop.visitor(), await beside()
+    signed = await browser.post("/api/v1/auth/login", json=credentials)
+    header = {"authorization": f"Bearer {signed.json()['access_token']}"}
+    elsewhere._cookies = browser._cookies
+    phone = {"cookie": ""} | header
+    assert (await elsewhere.get("/api/v1/cart", headers=phone)).json()["lines"] == []
+    await put(browser)
+    assert [line["sku"] for line in (await cart_of(elsewhere))["lines"]] == [SKU]
+    taken = (await browser.get("/api/v1/cart", headers=header)).json()
+    assert [line["sku"] for line in taken["lines"]] == [SKU]
+    assert (await elsewhere.get("/api/v1/cart", headers=header)).json() == taken
+    assert (await cart_of(browser))["lines"] == []
+
+
+async def test_carts_that_were_taken_over_are_told_of(shop):
+    """H388: both, to whoever remembers them: the visitor's, and the account's."""
+    alice = await shop.visitor()
+    visitor_id = (await put(alice))["visitor_id"]
+    alice.cookies.delete(COOKIE)
+    carts = shop.web.state.context.services.carts
+    user_id = new_id()
+    assert ((await carts.get(visitor_id)).version, (await carts.get(user_id)).version) == (1, 0)
+    await carts.source.take_over(visitor_id, user_id)  # by a gateway that dies before it can say so
+    async with asyncio.timeout(PATIENCE):
+        while (await cart_of(alice))["lines"] or not (await carts.get(user_id)).lines:
+            continue
 
 
 async def test_gateways_share_what_they_remember(own_redis, shop, beside):

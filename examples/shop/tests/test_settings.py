@@ -189,8 +189,24 @@ def test_a_folder_that_is_older_than_one_of_its_secrets(tmp_path):
 def test_settings_that_are_shown_show_no_secret(tmp_path):
     """H383: a log line with the settings in it tells nothing."""
     settings = read_settings(tmp_path, 8080, 42, True, {})
-    for secret in (settings.cookie_secret, settings.webhook_secret, *settings.token_secrets):
+    for secret in (settings.cookie_secret, settings.webhook_secret, settings.id_key, *settings.token_secrets):
         assert secret not in repr(settings)
+    servers = {
+        "SHOP_DATABASE": "postgresql+asyncpg://me:geheim@db/{service}",
+        "SHOP_BROKER": "kafka://me:geheim@k",
+        "SHOP_REDIS": "redis://:geheim@r",
+        "SHOP_STOCK_REDIS": "redis://:geheim@s",
+    }
+    assert "geheim" not in repr(read_settings(tmp_path, 8080, 42, False, servers))
+
+
+def test_the_redis_of_the_stock(tmp_path):
+    """H249: none, or the URL of one; what is none is refused without being shown."""
+    assert read_settings(tmp_path, 8080, 42, True, {"SHOP_REDIS": "redis://r"}).stock_redis is None
+    assert read_settings(tmp_path, 8080, 42, True, {"SHOP_STOCK_REDIS": "redis://s"}).stock_redis == "redis://s"
+    with pytest.raises(SettingsError, match="SHOP_STOCK_REDIS must be the URL of a Redis") as caught:
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_STOCK_REDIS": "http://:geheim@s"})
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("given", "wanted"), [({}, True), ({"SHOP_DEMO_USERS": "off"}, False)])

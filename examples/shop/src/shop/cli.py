@@ -21,8 +21,8 @@ from typing import Annotated, NoReturn
 import typer
 from fastapi import FastAPI
 
-from shop import parity as parity_rows
 from shop import building, wiring
+from shop import parity as parity_rows
 from shop.cli_load import load_command
 from shop.gateway.live import Bell
 from shop.gateway.public_ids import OrderIds

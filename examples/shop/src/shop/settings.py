@@ -68,8 +68,8 @@ class Settings:
     seed: int
     window: timedelta
     think: timedelta
-    database: str
-    broker: str
+    database: str = field(repr=False)
+    broker: str = field(repr=False)
     cookie_secret: str = field(repr=False)
     webhook_secret: str = field(repr=False)
     id_key: str = field(repr=False)

@@ -254,7 +254,7 @@ async def _checkout(
         leads=chosen.mode or context.mode,
         cut=cut,
         refused=refused,
-        wallet=await context.services.wallets.get(visitor.id),
+        wallet=await if_there(context.services.wallets.get(visitor.id)),
         modes=checkout.MODES,
         window=window,
         notice=notice,
