@@ -20,6 +20,7 @@ from rig.servers.postgres import Postgres
 from rig.servers.redis import Redis
 from rig.watchdog import Watchdog
 from shop.settings import HTTP_PORTS, PORTS
+from shop.users.seed import DEMO_PASSWORD
 
 PATIENCE = 150.0
 
@@ -51,7 +52,7 @@ def free_address():
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_orders_through_eight_processes(servers, tmp_path):
-    """P1, P2, P3, H387: orders of either kind go through every service over PostgreSQL, Kafka and Redis.
+    """P1, P2, P3, H384, H387, H392: orders of either kind go through every service over PostgreSQL, Kafka and Redis.
 
     One of them is killed then: what can do without it goes on. All end when asked.
     """
@@ -61,7 +62,7 @@ def test_orders_through_eight_processes(servers, tmp_path):
     env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
     env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
     env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
-    env |= {"SHOP_REDIS": redis}
+    env |= {"SHOP_REDIS": redis, "SHOP_DEMO_USERS": "on"}
     port = free_address().rpartition(":")[2]
     command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
     with (tmp_path / "log").open("w") as log:
@@ -79,13 +80,13 @@ def test_orders_through_eight_processes(servers, tmp_path):
             ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
             failed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "fail", "mode": "orchestrated"})
             assert "reservation.released" in follow(alice, failed["id"], told, {"order.canceled"})
+            saved = sign_in_and_save(alice, told)
+            assert saved["reduction"]["coupon"] == "WELCOME10"
             shelf = ask(alice, "GET", "/api/v1/products/PLAY-01", told)["stock"]
-            assert (shelf["reserved"], shelf["sold"]) == (0, 2)
-            assert {each["name"] for each in ask(alice, "GET", "/api/v1/backends", told)} >= {
-                *PORTS,
-                "redis RedisBuckets",
-                "redis RedisEntries",
-            }
+            assert (shelf["reserved"], shelf["sold"]) == (0, 3)
+            # The gateway itself asks all of them but one, which the checkout asks.
+            asked = {*PORTS, "redis RedisBuckets", "redis RedisEntries"} - {"pricing"}
+            assert {each["name"] for each in ask(alice, "GET", "/api/v1/backends", told)} >= asked
             kill(told(), "inventory")
             until_open(alice, "inventory")
             assert alice.get("/api/v1/products/PLAY-01").headers["retry-after"]
@@ -95,6 +96,19 @@ def test_orders_through_eight_processes(servers, tmp_path):
         running.send_signal(signal.SIGTERM)
         ended = running.wait(90)
     assert ended == 0, told()[-3000:]
+
+
+def sign_in_and_save(client, told):
+    """Sign in, and order with a coupon and credit what the visitor put in; gives the order when all is used."""
+    ask(client, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+    credentials = {"email": "ada@example.com", "password": DEMO_PASSWORD}
+    tokens = ask(client, "POST", "/api/v1/auth/login", told, credentials)
+    client.headers["authorization"] = f"Bearer {tokens['access_token']}"
+    wish = {"method": "succeed", "coupon": "WELCOME10", "use_credit": True}
+    placed = ask(client, "POST", "/api/v1/checkout", told, wish)
+    follow(client, placed["id"], told, {"coupon.used", "credit.spent", "order.confirmed", "cart.settled"})
+    assert ask(client, "GET", "/api/v1/cart", told)["lines"] == []
+    return ask(client, "GET", f"/api/v1/orders/{placed['id']}", told)
 
 
 def kill(log, service):
