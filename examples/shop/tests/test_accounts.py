@@ -140,7 +140,7 @@ async def test_programs_register_stay_and_sign_out(shop):
 async def test_too_many_tries_are_told_when_to_come_again(shop):
     """H382, L-066: the eleventh in a minute, for programs and on the page."""
     client = await shop.visitor()
-    users = shop.web.state.context.services.users
+    users = shop.web.state.context.services.users._api
     users.tools = replace(users.tools, tries=Tries(MemoryBuckets(clock=ManualClock())))
     wrong = {"email": "nobody@example.com", "password": "wrong" * 3}
     for _ in range(10):
