@@ -19,8 +19,10 @@ from benchmarks import (
     importing,
     inbox,
     latency,
+    rabbitmq,
     resilience,
     sagas,
+    sqs,
     stock,
     tcc,
     trouble,
@@ -29,7 +31,7 @@ from benchmarks import (
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
-from benchmarks.servers import Kafka, Postgres, Redis, Watchdog, fresh_database, machine
+from benchmarks.servers import ElasticMQ, Kafka, Postgres, RabbitMQ, Redis, Watchdog, fresh_database, logged_in, machine
 from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = (
@@ -51,6 +53,8 @@ NAMES = (
     "kafka",
     "endtoend",
     "queue",
+    "rabbitmq",
+    "sqs",
 )
 
 
@@ -74,6 +78,24 @@ async def run(names: list[str], rounds: int, postgres: Postgres, kafka: Kafka | 
         with fresh_database(postgres) as url, kafka.topics() as topics:
             topic = topics.create("packing", partitions=6)
             yield await endtoend.to_inbox(url, kafka.bootstrap, topic, rounds)
+
+
+async def run_on_other_brokers(names: list[str], rounds: int, watchdog: Watchdog) -> AsyncIterator[Table]:
+    """Run those that publish to a broker of their own, which nothing else needs."""
+    if "rabbitmq" in names:
+        rabbit = RabbitMQ.take(watchdog)
+        rabbit.start()
+        with rabbit.host() as host:
+            yield await rabbitmq.publishing(host.url, rounds)
+            yield await rabbitmq.reading(host.url, rounds)
+        rabbit.close()
+    if "sqs" in names:
+        emulator = ElasticMQ.take(watchdog)
+        emulator.start()
+        with logged_in():
+            yield await sqs.publishing(emulator, rounds)
+            yield await sqs.reading(emulator, rounds)
+        emulator.close()
 
 
 async def run_alone(names: list[str], rounds: int) -> AsyncIterator[Table]:
@@ -179,11 +201,12 @@ async def main(names: list[str], rounds: int, *, write: bool) -> None:
         postgres.start()
         if kafka is not None:
             kafka.start()
-        async for table in run(names, rounds, postgres, kafka):
-            table.ran_on = machine("dbos", "snowflake-id", "txoutbox")
-            print(markdown([table], table.ran_on), flush=True)
-            if write:
-                save(table)
+        for tables in (run(names, rounds, postgres, kafka), run_on_other_brokers(names, rounds, watchdog)):
+            async for table in tables:
+                table.ran_on = machine("aio-pika", "dbos", "snowflake-id", "txoutbox")
+                print(markdown([table], table.ran_on), flush=True)
+                if write:
+                    save(table)
     finally:
         for server in (postgres, kafka):
             if server is not None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, Producer
 
+from benchmarks.adapters import batches, everything, publish, read
 from benchmarks.harness import Case, Table, compare
 from txpatterns.brokers.kafka import KafkaBroker
 from txpatterns.inbox.lanes import Lanes
 from txpatterns.messages import Message, new_id
-from txpatterns.transport import Delivery, Verdict, to_wire_headers
+from txpatterns.transport import Delivery, to_wire_headers
 
-KEYS, PAYLOAD, BATCH, BATCHES, STORED = 977, b"x" * 479, 500, 40, 100_000
+BATCH, BATCHES, STORED = 500, 40, 100_000
 PUBLISHED = BATCH * BATCHES
 FLUSHED, CONSUMED = "bare: produce 500, flush", "bare: consume(500), commit each batch"
 
@@ -65,7 +65,7 @@ class Publishing:
     def __init__(self, broker: KafkaBroker, topic: str) -> None:
         self.broker = broker
         self.bare = Producer({**broker.settings.producer_config(), "log_level": 0})
-        self.batches = [[_message(topic, b * BATCH + n) for n in range(BATCH)] for b in range(BATCHES)]
+        self.batches = batches(topic, BATCHES, BATCH)
         self.wire = [
             [(m.topic, m.payload, (m.key or "").encode(), _headers(m)) for m in batch] for batch in self.batches
         ]
@@ -82,25 +82,18 @@ class Publishing:
             for topic, value, key, headers in batch:
                 self.bare.produce(topic, value=value, key=key, headers=headers, on_delivery=report)
             self.bare.flush()
-        _all(confirmed, PUBLISHED)
+        everything(confirmed, PUBLISHED)
         return PUBLISHED / (time.perf_counter() - started)
 
     async def published(self) -> float:
         started = time.perf_counter()
-        await self._publish(self.batches)
+        await publish(self.broker, self.batches)
         return PUBLISHED / (time.perf_counter() - started)
 
     async def published_in_two_rows(self) -> float:
         started = time.perf_counter()
-        await asyncio.gather(self._publish(self.batches[::2]), self._publish(self.batches[1::2]))
+        await asyncio.gather(publish(self.broker, self.batches[::2]), publish(self.broker, self.batches[1::2]))
         return PUBLISHED / (time.perf_counter() - started)
-
-    async def _publish(self, batches: list[list[Message]]) -> None:
-        for batch in batches:
-            confirmed = 0
-            async for told in self.broker.publish(batch):
-                confirmed += sum(outcome.verdict is Verdict.CONFIRMED for outcome in told.values())
-            _all(confirmed, len(batch))
 
 
 class Reading:
@@ -111,10 +104,7 @@ class Reading:
         self.topic = topic
 
     async def fill(self) -> None:
-        for start in range(0, STORED, 1000):
-            batch = [_message(self.topic, n) for n in range(start, start + 1000)]
-            async for told in self.broker.publish(batch):
-                _all(sum(outcome.verdict is Verdict.CONFIRMED for outcome in told.values()), len(told))
+        await publish(self.broker, batches(self.topic, STORED // 1000, 1000))
 
     async def consumed(self) -> float:
         consumer = Consumer(self.broker.settings.consumer_config(new_id()))
@@ -131,27 +121,16 @@ class Reading:
         return speed
 
     async def subscribed(self) -> float:
-        async with self.broker.subscribe([self.topic], group=new_id()) as batches:
-            started, seen, size = 0.0, 0, 0
-            async for batch in batches:
-                started = started or time.perf_counter()
-                for delivery in batch:
-                    size += len(delivery.message.payload)
-                    await delivery.ack()
-                seen += len(batch)
-                if seen >= STORED:
-                    break
-            _all(size, STORED * len(PAYLOAD))
-            return STORED / (time.perf_counter() - started)
+        return await read(self.broker, self.topic, new_id(), STORED)
 
     async def through_lanes(self) -> float:
         def begin(deliveries: Iterable[Delivery]) -> tuple[int, Callable[[], Awaitable[None]]]:
             return 1, next(iter(deliveries)).ack
 
         lanes = Lanes(begin, max_in_flight=1000, max_bytes=64_000_000, stopping=asyncio.Event())
-        async with self.broker.subscribe([self.topic], group=new_id()) as batches:
+        async with self.broker.subscribe([self.topic], group=new_id()) as deliveries:
             started, seen = 0.0, 0
-            async for batch in batches:
+            async for batch in deliveries:
                 started = started or time.perf_counter()
                 for delivery in batch:
                     await lanes.put(delivery)
@@ -164,13 +143,3 @@ class Reading:
 
 def _headers(message: Message) -> dict[str, str | bytes | None]:
     return {**to_wire_headers(message)}
-
-
-def _message(topic: str, number: int) -> Message:
-    key = f"key-{number % KEYS}"
-    return Message(new_id(), topic, "bench.happened", PAYLOAD, key, occurred_at=datetime.now(UTC))
-
-
-def _all(found: int, wanted: int) -> None:
-    if found != wanted:
-        raise RuntimeError(f"{found} of {wanted}")

@@ -10,12 +10,26 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from rig.machine import machine
+from rig.servers.elasticmq import ElasticMQ
 from rig.servers.kafka import Kafka, Topics
 from rig.servers.postgres import Postgres
+from rig.servers.rabbitmq import RabbitMQ
 from rig.servers.redis import Redis
+from rig.servers.sqs import logged_in
 from rig.watchdog import Watchdog
 
-__all__ = ["Kafka", "Postgres", "Redis", "Topics", "Watchdog", "fresh_database", "machine"]
+__all__ = [
+    "ElasticMQ",
+    "Kafka",
+    "Postgres",
+    "RabbitMQ",
+    "Redis",
+    "Topics",
+    "Watchdog",
+    "fresh_database",
+    "logged_in",
+    "machine",
+]
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError, SagaDefinitionError
 from txpatterns.hooks import Hooks
 from txpatterns.ids import SnowflakeGenerator, WorkerNumbers
-from txpatterns.ids.schema import WORKER_TABLES
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
 from txpatterns.messages import Event, describe
@@ -286,7 +285,7 @@ class App:
         needs = [
             *(SAGA_TABLES if self.sagas.definitions else ()),
             *(TCC_TABLES if self.tcc.participants else ()),
-            *(WORKER_TABLES if self._parts.numbers else ()),
+            *self._parts.tables,
         ]
         await self.database.transact(partial(verify, needs=needs))
         if made:

@@ -11,12 +11,14 @@ from typing import TypedDict
 
 from txpatterns.admin.depths import DepthsWatch, QueuesWatch
 from txpatterns.brokers.database import DatabaseBroker
+from txpatterns.brokers.database.schema import QUEUE_TABLES
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.coordination import FileWatch, Hearing, Listener, Notifier
 from txpatterns.database.agreement import check_sessions
 from txpatterns.database.database import Database
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.ids import WorkerNumbers
+from txpatterns.ids.schema import WORKER_TABLES
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.moments import DuplicatePrevented, Handled, HandlerFailed
 from txpatterns.messages import BUCKETS
@@ -123,6 +125,13 @@ class Parts:
                 self._notifier.notify(word)
         except Exception:
             logger.exception("a wake-up of %s failed; what is committed will be found by polling", word)
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that only some of these parts need."""
+        broker = self._broker
+        queues = isinstance(broker, DatabaseBroker) and broker.database is self._database
+        return [*(WORKER_TABLES if self.numbers else ()), *(QUEUE_TABLES if queues else ())]
 
     def check(self, choice: PartChoice) -> None:
         """Refuse parts that cannot run here.

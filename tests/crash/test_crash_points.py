@@ -26,7 +26,7 @@ WRITING = OUTBOX_FLOWS[:4]
 WHOLE = ("saga of steps", "saga of calls", "saga of events", "saga in threads, undone")
 SAMPLED = [*(flow for flow in SAGA_FLOWS if flow.name not in WHOLE), *TCC_FLOWS]
 """They have so many points that only the soak strikes each of them."""
-FEW = {flow.name: 6 for flow in TCC_FLOWS}
+FEW = {flow.name: 5 for flow in TCC_FLOWS}
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
@@ -94,7 +94,7 @@ def judge(report: Report) -> None:
 def test_on_sqlite(flow: Flow, reports: Reports):
     """P1, P2, P3, P4, P6, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
     every = flow not in SAMPLED
-    usual = options(5 if every else FEW.get(flow.name, 12), every_effect=every)
+    usual = options(3 if every else FEW.get(flow.name, 8), every_effect=every)
     report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, usual)
     judge(report)
 
@@ -115,7 +115,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
     """P1, P2, P3, P4, P6, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
     report = reports[f"postgresql {flow.name}"] = explore_flow(
-        flow, databases, options(FEW.get(flow.name, 7 if flow in SAMPLED else 9))
+        flow, databases, options(FEW.get(flow.name, 5 if flow in SAMPLED else 7))
     )
     judge(report)
 
@@ -123,7 +123,7 @@ def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
 @pytest.mark.parametrize("flow", WRITING, ids=lambda flow: flow.name)
 def test_writes_with_psycopg(flow: Flow, psycopg_databases: list[str], reports: Reports):
     """P1, H2, H5, H6: the rows are written on the driver's own connection, and each driver has its own way."""
-    report = reports[f"psycopg {flow.name}"] = explore_flow(flow, psycopg_databases, options(12))
+    report = reports[f"psycopg {flow.name}"] = explore_flow(flow, psycopg_databases, options(8))
     judge(report)
 
 
