@@ -96,14 +96,22 @@ def test_the_headers_of_an_answer(clock):
     """H328: in whole seconds, never sooner than it may be tried again."""
     limit = limit_of(clock, calls=10, per=MINUTE, burst=2)
     assert limit.take("a").headers() == {
+        "RateLimit": '"calls";r=1;t=6',
+        "RateLimit-Policy": '"calls";q=2;w=12',
         "RateLimit-Limit": "2",
         "RateLimit-Remaining": "1",
         "RateLimit-Reset": "6",
-        "RateLimit-Policy": "10;w=60;burst=2",
     }
     limit.take("a")
     clock.advance(SECOND * 5.5)
     assert limit.take("a").headers()["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(("name", "told"), [('a"b\\c', '"a\\"b\\\\c"'), ("caf\u00e9\r\nX: y", '"caf???X: y"')])
+def test_any_name_makes_a_header(clock, name, told):
+    """H328: what HTTP has no room for cannot end a header or begin another one."""
+    limit = RateLimit(name, calls=1, per=MINUTE, buckets=MemoryBuckets(clock=clock))
+    assert limit.take("a").headers()["RateLimit"] == f"{told};r=0;t=60"
 
 
 def test_one_that_is_refused_was_not_begun(clock):

@@ -118,6 +118,23 @@ async def test_what_is_reserved_is_confirmed(shop: Shop, ask: Participants) -> N
     assert len(ask.keys) == 2
 
 
+async def test_a_refusal_is_told_as_what_it_is(shop: Shop, ask: Participants) -> None:
+    """I26: where the saga names Reject, its code is told that, with the reason; also when it is rebuilt from rows."""
+
+    async def order(saga: SagaContext) -> list[str]:
+        told = []
+        for _ in range(2):
+            try:
+                await saga.gather(saga.reserve(ask.shelf, "A1"), saga.reserve(ask.stock, "none"))
+            except Reject as refused:
+                told.append(refused.reason)
+            await saga.sleep(timedelta(0))
+        return told
+
+    saga_of(shop, order, errors=[Reject])
+    assert await shop.run(order) == ["sold out", "sold out"]
+
+
 async def test_what_is_left_over_is_confirmed_at_the_end(shop: Shop, ask: Participants) -> None:
     """P5, I26: nothing stays reserved of a saga that has completed."""
 

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +16,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from rig.lookup import Missing
 from rig.ports import free_port
+from rig.servers.redis import Redis
 from rig.skips import judge
-from shop import wiring
+from rig.watchdog import Watchdog
+from shop import building, wiring
 from shop.gateway.live import Bell
+from shop.gateway.public_ids import OrderIds
+from shop.money import Money
 from shop.rpc.client import Channels
 from shop.rpc.server import Door, serving
 from shop.settings import Settings, read_settings
@@ -89,6 +94,11 @@ class OpenShop:
     def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return rows(self.settings.data, service, query)
 
+    def number(self, order_id: str) -> str:
+        """What the shop itself calls an order, whose id was shown."""
+        ids: OrderIds = self.web.state.context.timeline.ids
+        return ids.reveal(order_id)
+
     async def change(self, service: str, query: str) -> None:
         """Write into a service's own database; in a thread, because its one writer may be this loop."""
         await asyncio.to_thread(rows, self.settings.data, service, query)
@@ -104,7 +114,8 @@ def rows(data: Path, service: str, query: str) -> list[tuple[Any, ...]]:
 
 @asynccontextmanager
 async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
-    settings = read_settings(data, 8080, 42, True, {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20"} | env)
+    usual = {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20", "SHOP_LIMIT_CHECKOUT": "0"}  # tests come in crowds
+    settings = read_settings(data, 8080, 42, True, usual | env)
     async with AsyncExitStack() as stack:
         made = OpenShop(settings, stack)
         made.web, made.bell = wiring.embedded(settings, made.post)
@@ -135,7 +146,7 @@ def open_shop() -> Callable[..., AbstractAsyncContextManager[OpenShop]]:
 class OpenServices:
     """Some services in this process, and beside each its gRPC server."""
 
-    builder: wiring.Builder
+    builder: building.Builder
     addresses: dict[str, str]
     channels: Channels
 
@@ -163,7 +174,7 @@ async def answering(data: Path, *names: str, **env: str) -> AsyncIterator[OpenSe
         return 204
 
     settings = read_settings(data, 8080, 42, "SHOP_DATABASE" not in env, {"SHOP_BANK_DELAY": "0"} | env)
-    builder = wiring.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(wiring.PORTS))
+    builder = building.Builder(settings, MemoryBroker(), httpx.AsyncClient(), lost, frozenset(building.PORTS))
     apis = {name: builder.api(name) for name in names}
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(wiring.running(builder))
@@ -182,7 +193,8 @@ class Process:
 
     def __init__(self, data: Path, **env: str) -> None:
         self.data = data
-        self.env = os.environ | {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2"} | env
+        usual = {"SHOP_PAYMENT_WINDOW": "12", "SHOP_BANK_DELAY": "0.2", "SHOP_LIMIT_CHECKOUT": "0"}
+        self.env = os.environ | usual | env
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.running: subprocess.Popen[str] | None = None
@@ -255,6 +267,30 @@ def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
     """Change a price in the catalogue, as its seller would."""
 
     async def change(sku: str, cents: int) -> None:
-        await shop.change("catalog", f"update product set price_minor = {cents} where sku = '{sku}'")
+        await shop.web.state.context.services.catalog.set_price(sku, Money.of_minor(cents, "EUR"))
 
     return change
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    with ExitStack() as stack:
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
+        try:
+            server = Redis.take(watchdog)
+        except Missing as missing:
+            pytest.skip(str(missing))
+        stack.callback(server.close)
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def own_redis(redis_server: Redis) -> Iterator[Redis]:
+    """A real Redis, empty; a test may kill it, and it runs again afterwards."""
+    if not redis_server.ours:
+        pytest.skip(f"{redis_server} may serve others too: this test would kill it")
+    redis_server.empty()
+    yield redis_server
+    redis_server.heal()

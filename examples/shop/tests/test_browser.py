@@ -11,6 +11,7 @@ import pytest
 from playwright import sync_api as playwright
 
 from shop.catalog.seed import products
+from shop.users.seed import DEMO_PASSWORD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -123,6 +124,78 @@ def test_a_window_that_shows_an_old_amount(page, tmp_path):
     assert old.locator(".sum.all .num").inner_text() == now.removeprefix("Order and pay ")
     other.goto("/orders")
     assert other.locator(".orders li").count() == 1
+
+
+def sign_in(page, who):
+    page.goto("/")
+    page.get_by_role("link", name="Sign in").click()
+    page.get_by_label("E-mail address").fill(f"{who}@example.com")
+    page.get_by_label("Password", exact=True).fill(DEMO_PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/account")
+
+
+def goods(page):
+    page.goto("/cart")
+    return sorted(line.inner_text() for line in page.locator(".goods h2").all())
+
+
+def test_two_users_in_two_browsers_see_two_carts(browser, store, tmp_path):
+    """H384: each has their own; what was put in before signing in comes along, and is there in a third browser, too."""
+    contexts = [browser.new_context(viewport={"width": 1280, "height": 900}, base_url=store) for _ in range(3)]
+    adas, bens, adas_phone = (context.new_page() for context in contexts)
+    adas.goto(f"/products/{PLENTY}")
+    adas.get_by_role("button", name="Put into the cart").click()
+    adas.wait_for_url("**/cart")
+    sign_in(adas, "ada")
+    adas.screenshot(path=tmp_path / "account.png")
+    sign_in(bens, "ben")
+    assert goods(bens) == []
+    bens.goto("/products/PLAY-01")
+    bens.get_by_role("button", name="Put into the cart").click()
+    bens.wait_for_url("**/cart")
+    (hers,), (his,) = goods(adas), goods(bens)
+    assert hers != his
+    adas.screenshot(path=tmp_path / "adas-cart.png")
+    bens.screenshot(path=tmp_path / "bens-cart.png")
+    sign_in(adas_phone, "ada")
+    assert goods(adas_phone) == [hers]
+    names = {cookie["name"]: cookie for cookie in contexts[0].cookies()}
+    assert all(cookie["httpOnly"] and cookie["sameSite"] == "Lax" for cookie in names.values())
+    assert adas.evaluate("document.cookie") == ""
+    contexts[0].clear_cookies(name="shop_access")
+    assert goods(adas) == [hers]
+    assert "shop_access" in {cookie["name"] for cookie in contexts[0].cookies()}
+    adas.goto("/account")
+    adas.get_by_role("button", name="Sign out").click()
+    adas.get_by_role("link", name="Sign in").wait_for()
+    assert goods(adas) == []
+    for context in contexts:
+        context.close()
+
+
+def test_an_account_without_a_script(browser, store, tmp_path):
+    """Register, a wrong password, sign in, sign out: forms alone."""
+    context = browser.new_context(java_script_enabled=False, base_url=store)
+    page = context.new_page()
+    page.goto("/register")
+    page.screenshot(path=tmp_path / "register.png")
+    page.get_by_label("What we call you").fill("Grace")
+    page.get_by_label("E-mail address").fill("grace@example.com")
+    page.get_by_label("Password", exact=True).fill("long enough")
+    page.get_by_role("button", name="Register and sign in").click()
+    page.get_by_role("heading", name="Hello, Grace").wait_for()
+    page.get_by_role("button", name="Sign out").click()
+    page.goto("/login?then=/orders")
+    page.get_by_label("E-mail address").fill("grace@example.com")
+    page.get_by_label("Password", exact=True).fill("not this one")
+    page.get_by_role("button", name="Sign in").click()
+    assert "do not belong together" in page.get_by_role("alert").inner_text()
+    page.screenshot(path=tmp_path / "wrong.png")
+    page.get_by_label("Password", exact=True).fill("long enough")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/orders")
+    context.close()
 
 
 def test_the_api_is_tried_without_a_network(browser, store, tmp_path):
@@ -270,6 +343,8 @@ def test_a_small_screen_needs_no_sideways_scrolling(browser, store, scheme):
         "/cart",
         "/checkout",
         "/orders",
+        "/login",
+        "/register",
         mine,
         "/api/v1",
         "/api/v1/problems",
@@ -323,7 +398,18 @@ def test_contrast(browser, store, scheme):
     page = context.new_page()
     order(page, "silent")
     mine = page.url
-    for path in ("/", "/products/PLAY-01", "/cart", "/checkout", "/orders", "/api/v1", "/nowhere", mine):
+    for path in (
+        "/",
+        "/products/PLAY-01",
+        "/cart",
+        "/checkout",
+        "/orders",
+        "/login",
+        "/register",
+        "/api/v1",
+        "/nowhere",
+        mine,
+    ):
         page.goto(path)
         assert page.evaluate(CONTRAST) == [], path
     page.get_by_text("Engineer's view").click()

@@ -13,10 +13,10 @@ import pytest
 
 from shop.checkout import app as checkout
 from shop.checkout.models import Base
+from shop.checkout.others import CheckoutOthers
 from shop.events import CheckoutRequested, OrderLine, PaymentCaptured
 from shop.money import Money
 from shop.ports import Charge, Reservation
-from shop.wiring import CheckoutOthers
 from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.sagas import SagaSettings

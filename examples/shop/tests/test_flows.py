@@ -30,7 +30,8 @@ async def test_a_payment_confirms_the_order(shop):
     assert after == before | {"available": before["available"] - 2, "sold": 2}
     assert (await alice.get(f"/api/v1/orders/{order_id}")).json()["status"] == "CONFIRMED"
     assert (await alice.get("/api/v1/cart")).json()["lines"] == []
-    movements = shop.rows("inventory", f"select movement, quantity from ledger where order_id = '{order_id}'")
+    number = shop.number(order_id)
+    movements = shop.rows("inventory", f"select movement, quantity from ledger where order_id = '{number}'")
     assert movements == [("reserve", 2), ("sell", 2)]
 
 
@@ -120,4 +121,5 @@ async def test_the_shop_goes_on_where_it_was(tmp_path, open_shop):
         alice = await shop.visitor()
         alice.cookies.update(cookies)
         heard = await shop.until(alice, order_id, "order.canceled")
-    assert heard[-2:] == ["stock.released", "order.canceled"]
+    # The payment goes its own way: on a busy machine it asks the bank in between.
+    assert ("stock.released" in heard, heard[-1]) == (True, "order.canceled")

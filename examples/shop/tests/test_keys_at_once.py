@@ -12,8 +12,10 @@ from rig.servers.postgres import Postgres
 from rig.watchdog import Watchdog
 from shop.catalog.seed import products
 from shop.money import Money
-from shop.ports import StockNeed
+from shop.ports import CartLine, NewOrder, StockNeed
 from shop.problems import Problem
+from txpatterns import new_id
+from txpatterns.ids import explain
 
 SKU = next(product.sku for product in products(42) if product.stock == 40)
 ONE = [StockNeed(sku=SKU, quantity=1)]
@@ -38,6 +40,12 @@ def counted(answers, read):
     return Counter(each.kind.slug if isinstance(each, Problem) else read(each) for each in answers)
 
 
+def servers_of(postgres, prefix):
+    """A database of its own for each service."""
+    url = postgres.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")
+    return {"SHOP_DATABASE": f"{url}/{prefix}_{os.getpid()}_{{service}}", "SHOP_BROKER": "memory://"}
+
+
 async def at_once(calls):
     return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -46,12 +54,7 @@ async def at_once(calls):
 @pytest.mark.timeout(200)
 async def test_keys_that_come_many_times_at_once(open_services, tmp_path, postgres):
     """P4, H346: each wish twice and more, beside its own undoing: what there is goes to forty, and money moves once."""
-    name = (
-        postgres.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")
-        + f"/keys_{os.getpid()}_{{service}}"
-    )
-    servers = {"SHOP_DATABASE": name, "SHOP_BROKER": "memory://"}
-    async with open_services(tmp_path, "inventory", "payment", **servers) as services:
+    async with open_services(tmp_path, "inventory", "payment", **servers_of(postgres, "keys")) as services:
         stock, payments = services.grpc("inventory"), services.grpc("payment")
         made = await at_once(stock.reserve(f"o{number % 60}", ONE, SOON) for number in range(120))
         assert counted(made, lambda held: held.state) == {"reserved": 80, "out-of-stock": 40}
@@ -73,3 +76,24 @@ async def test_keys_that_come_many_times_at_once(open_services, tmp_path, postgr
         calls = [payments.charge("k2", "order-2", PRICE, "succeed", SOON) for _ in range(10)]
         charges = await at_once(calls)
         assert len({charge.id for charge in charges}) == 1
+
+
+def wanted(visitor_id):
+    price = Money(amount="1.00")
+    line = CartLine(id="l", sku=SKU, name="A", quantity=1, unit_price=price, line_total=price)
+    return NewOrder(checkout_id=new_id(), visitor_id=visitor_id, cart_version=1, lines=[line], method="silent")
+
+
+@pytest.mark.server
+@pytest.mark.timeout(200)
+async def test_orders_are_numbered(open_services, tmp_path, postgres):
+    """H389: each order has its own, they grow, and gRPC and SQL have them as they are."""
+    async with open_services(tmp_path, "orders", **servers_of(postgres, "numbers")) as services:
+        orders = services.grpc("orders")
+        made = [await orders.place(wanted(f"v{n}")) for n in range(3)]
+        made += await asyncio.gather(*(orders.place(wanted(f"w{n}")) for n in range(20)))
+        ids = [order.id for order in made]
+        assert len(set(ids)) == 23
+        assert ids[:3] == sorted(ids[:3])
+        assert all(len(each) == 19 and explain(int(each)).at.year >= 2026 for each in ids)
+        assert (await services.straight("orders").get("v0", ids[0])).id == ids[0]

@@ -57,11 +57,11 @@ async def test_what_is_committed_late_is_told_too(shop):
     async def write(position, message_id):
         row = TimelineRow(
             position=position,
-            order_id=order_id,
+            order_id=shop.number(order_id),
             message_id=message_id,
             type="order.paid",
             topic="order-events",
-            payload={"order_id": order_id},
+            payload={"order_id": shop.number(order_id)},
             headers={},
             occurred_at=datetime.now(UTC),
             seen_at=datetime.now(UTC),

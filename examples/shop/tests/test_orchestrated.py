@@ -52,7 +52,7 @@ def bring_again(shop):
     async def send(order_id, times):
         [(payload,)] = shop.rows("gateway", "select payload from timeline where type = 'checkout.completed'")
         event, app = CheckoutCompleted.model_validate_json(payload), shop.web.state.context.app
-        assert event.order_id == order_id
+        assert event.order_id == shop.number(order_id)
         async with app.transaction() as session:
             for _ in range(times):
                 app.outbox.add(session, event)

@@ -1,6 +1,7 @@
 """The same services as processes of their own, on PostgreSQL and Kafka."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,20 +17,22 @@ import pytest
 from rig.lookup import Missing
 from rig.servers.kafka import Kafka
 from rig.servers.postgres import Postgres
+from rig.servers.redis import Redis
 from rig.watchdog import Watchdog
 from shop.settings import HTTP_PORTS, PORTS
+from shop.users.seed import DEMO_PASSWORD
 
 PATIENCE = 150.0
 
 
 @pytest.fixture(scope="module")
 def servers():
-    """The URLs of a real PostgreSQL and a real Kafka."""
+    """The URLs of a real PostgreSQL, a real Kafka and a real Redis."""
     with ExitStack() as stack:
         watchdog = Watchdog()
         stack.callback(watchdog.close)
         urls = []
-        for kind in (Postgres, Kafka):
+        for kind in (Postgres, Kafka, Redis):
             try:
                 server = kind.take(watchdog)
             except Missing as missing:
@@ -49,13 +52,17 @@ def free_address():
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_orders_through_eight_processes(servers, tmp_path):
-    """P1, P2, P3: orders of either kind go through every service over PostgreSQL and Kafka, and all end when asked."""
-    database, broker = servers
+    """P1, P2, P3, H384, H387, H392: orders of either kind go through every service over PostgreSQL, Kafka and Redis.
+
+    One of them is killed then: what can do without it goes on. All end when asked.
+    """
+    database, broker, redis = servers
     prefix = f"shop_{os.getpid()}_"
     name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
     env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
     env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
     env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
+    env |= {"SHOP_REDIS": redis, "SHOP_DEMO_USERS": "on", "SHOP_PAYMENT_WINDOW": "600"}
     port = free_address().rpartition(":")[2]
     command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
     with (tmp_path / "log").open("w") as log:
@@ -73,12 +80,49 @@ def test_orders_through_eight_processes(servers, tmp_path):
             ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
             failed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "fail", "mode": "orchestrated"})
             assert "reservation.released" in follow(alice, failed["id"], told, {"order.canceled"})
+            saved = sign_in_and_save(alice, told)
+            assert saved["reduction"]["coupon"] == "WELCOME10"
             shelf = ask(alice, "GET", "/api/v1/products/PLAY-01", told)["stock"]
-            assert (shelf["reserved"], shelf["sold"]) == (0, 2)
+            assert (shelf["reserved"], shelf["sold"]) == (0, 3)
+            # The gateway itself asks all of them but one, which the checkout asks.
+            asked = {*PORTS, "redis RedisBuckets", "redis RedisEntries"} - {"pricing"}
+            assert {each["name"] for each in ask(alice, "GET", "/api/v1/backends", told)} >= asked
+            kill(told(), "inventory")
+            until_open(alice, "inventory")
+            assert alice.get("/api/v1/products/PLAY-01").headers["retry-after"]
+            for path in ("/", "/cart", "/products/PLAY-01", "/orders"):
+                assert alice.get(path).status_code == 200, path
     finally:
         running.send_signal(signal.SIGTERM)
         ended = running.wait(90)
     assert ended == 0, told()[-3000:]
+
+
+def sign_in_and_save(client, told):
+    """Sign in, and order with a coupon and credit what the visitor put in; gives the order when all is used."""
+    ask(client, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+    credentials = {"email": "ada@example.com", "password": DEMO_PASSWORD}
+    tokens = ask(client, "POST", "/api/v1/auth/login", told, credentials)
+    client.headers["authorization"] = f"Bearer {tokens['access_token']}"
+    wish = {"method": "succeed", "coupon": "WELCOME10", "use_credit": True}
+    placed = ask(client, "POST", "/api/v1/checkout", told, wish)
+    follow(client, placed["id"], told, {"coupon.used", "credit.spent", "order.confirmed", "cart.settled"})
+    assert ask(client, "GET", "/api/v1/cart", told)["lines"] == []
+    return ask(client, "GET", f"/api/v1/orders/{placed['id']}", told)
+
+
+def kill(log, service):
+    """SIGKILL a service's process, by the id that was told at the start."""
+    [process] = re.findall(rf"^  {service} +\S+ \(process (\d+)\)$", log, re.MULTILINE)
+    os.kill(int(process), signal.SIGKILL)
+
+
+def until_open(client, name):
+    """Ask for what needs a service until that is taken to be away."""
+    deadline = time.monotonic() + PATIENCE
+    while {each["name"]: each["state"] for each in client.get("/api/v1/backends").json()}[name] != "open":
+        assert time.monotonic() < deadline
+        assert client.get("/api/v1/products/PLAY-01").status_code in (200, 503)
 
 
 def follow(client, order_id, told, until):

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from shop.settings import SettingsError, read_grpc_port, read_settings
+from shop.given import SettingsError
+from shop.settings import read_grpc_port, read_settings
 
 
 def test_the_embedded_shop_needs_nothing(tmp_path):
@@ -21,7 +22,7 @@ def test_secrets_are_made_once_and_kept_to_the_owner(tmp_path):
     assert (first.cookie_secret, first.webhook_secret) == (second.cookie_secret, second.webhook_secret)
     assert first.webhook_secret.startswith("whsec_")
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook"}
+    assert set(json.loads((tmp_path / "secrets.json").read_text())) == {"cookie", "webhook", "ids", "token"}
 
 
 @pytest.mark.parametrize("env", [{}, {"SHOP_DATABASE": "postgresql://x/shop"}, {"SHOP_DATABASE": "p://x/{service}"}])
@@ -51,6 +52,7 @@ ADDRESSES = {
     "PAYMENT_SERVICE_ADDR": ("payment", "127.0.0.1:50054"),
     "ORDERS_SERVICE_ADDR": ("orders", "127.0.0.1:50055"),
     "CHECKOUT_SERVICE_ADDR": ("checkout", "127.0.0.1:50056"),
+    "USERS_SERVICE_ADDR": ("users", "127.0.0.1:50057"),
 }
 
 
@@ -115,7 +117,7 @@ def test_a_port_that_is_none_is_named(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "inf", "-1", "1e9"])
-@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY"])
+@pytest.mark.parametrize("name", ["SHOP_PAYMENT_WINDOW", "SHOP_BANK_DELAY", "SHOP_AWAY"])
 def test_seconds_that_are_none_are_named(tmp_path, name, value):
     """H249: so are times."""
     with pytest.raises(SettingsError, match=f"{name} must be a number of seconds"):
@@ -161,3 +163,57 @@ def test_a_webhook_secret_that_protects_nothing_is_refused(tmp_path, secret):
     with pytest.raises(SettingsError, match="SHOP_WEBHOOK_SECRET: ") as caught:
         read_settings(tmp_path, 8080, 42, True, {"SHOP_WEBHOOK_SECRET": secret})
     assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["changeme", "x" * 31, f"{'x' * 40} short", " "])
+def test_a_token_secret_that_protects_nothing_is_refused(tmp_path, secret):
+    """H249, H383: by its name, and without showing it."""
+    with pytest.raises(SettingsError, match="SHOP_TOKEN_SECRET must be") as caught:
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_TOKEN_SECRET": secret})
+    assert secret == " " or secret not in str(caught.value)
+
+
+def test_a_folder_that_is_older_than_one_of_its_secrets(tmp_path):
+    """H383: it gets the one that is missing, keeps the others, and stays its owner's alone."""
+    before = read_settings(tmp_path, 8080, 42, True, {})
+    file = tmp_path / "secrets.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({name: kept[name] for name in ("cookie", "webhook")}))
+    after = read_settings(tmp_path, 8080, 42, True, {})
+    assert (after.cookie_secret, after.webhook_secret) == (before.cookie_secret, before.webhook_secret)
+    assert after.token_secrets != before.token_secrets
+    assert read_settings(tmp_path, 8080, 42, True, {}).token_secrets == after.token_secrets
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_settings_that_are_shown_show_no_secret(tmp_path):
+    """H383: a log line with the settings in it tells nothing."""
+    settings = read_settings(tmp_path, 8080, 42, True, {})
+    for secret in (settings.cookie_secret, settings.webhook_secret, settings.id_key, *settings.token_secrets):
+        assert secret not in repr(settings)
+    servers = {
+        "SHOP_DATABASE": "postgresql+asyncpg://me:geheim@db/{service}",
+        "SHOP_BROKER": "kafka://me:geheim@k",
+        "SHOP_REDIS": "redis://:geheim@r",
+        "SHOP_STOCK_REDIS": "redis://:geheim@s",
+    }
+    assert "geheim" not in repr(read_settings(tmp_path, 8080, 42, False, servers))
+
+
+def test_the_redis_of_the_stock(tmp_path):
+    """H249: none, or the URL of one; what is none is refused without being shown."""
+    assert read_settings(tmp_path, 8080, 42, True, {"SHOP_REDIS": "redis://r"}).stock_redis is None
+    assert read_settings(tmp_path, 8080, 42, True, {"SHOP_STOCK_REDIS": "redis://s"}).stock_redis == "redis://s"
+    with pytest.raises(SettingsError, match="SHOP_STOCK_REDIS must be the URL of a Redis") as caught:
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_STOCK_REDIS": "http://:geheim@s"})
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, True), ({"SHOP_DEMO_USERS": "off"}, False)])
+def test_demo_accounts_are_for_the_demo(tmp_path, given, wanted):
+    """H383: services on real servers have no account whose password everybody knows, unless somebody says so."""
+    assert read_settings(tmp_path, 8080, 42, True, given).demo_users is wanted
+    servers = {"SHOP_DATABASE": "p://x/{service}", "SHOP_BROKER": "b://x"}
+    assert read_settings(tmp_path, 8080, 42, False, given | servers).demo_users is False
+    with pytest.raises(SettingsError, match="SHOP_DEMO_USERS must be on or off; it is 'maybe'"):
+        read_settings(tmp_path, 8080, 42, True, {"SHOP_DEMO_USERS": "maybe"})

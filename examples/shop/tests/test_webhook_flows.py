@@ -49,7 +49,7 @@ async def test_too_late(hasty_shop):
     assert heard.index("order.canceled") < heard.index("payment.captured") < heard.index("refund.requested")
     assert heard.count("payment.refunded") == 1
     assert await shop.shelf(alice, "PLAY-01") == before
-    [(status,)] = shop.rows("payment", f"select status from payment where order_id = '{order_id}'")
+    [(status,)] = shop.rows("payment", f"select status from payment where order_id = '{shop.number(order_id)}'")
     assert status == "refunded"
 
 

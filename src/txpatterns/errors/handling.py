@@ -76,4 +76,5 @@ class Reject(HandlerSignal):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        self.args = (reason,)  # what makes it again, in a journal or a copy
         self.reason = reason

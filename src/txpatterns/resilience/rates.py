@@ -7,6 +7,7 @@ enough, follows from that; whether it is looked at often or seldom makes no diff
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -92,16 +93,28 @@ class Taken:
             raise RateLimited(self.name, after=self.retry_after)
 
     def headers(self) -> dict[str, str]:
-        """Give the headers of the answer: ``RateLimit-*``, and for one that is refused ``Retry-After``, in seconds."""
+        """Give the headers of the answer, and for one that is refused ``Retry-After``; all times are in seconds.
+
+        ``RateLimit`` and ``RateLimit-Policy`` are those of the IETF's draft since 2024: the bucket's size, and how long
+        an empty one takes to be full. The three others are its earlier ones, which more clients know.
+        """
+        name, full_in = _quoted(self.name), _seconds(self.reset_after)
         headers = {
+            "RateLimit": f"{name};r={self.remaining};t={full_in}",
+            "RateLimit-Policy": f"{name};q={self.rate.burst};w={math.ceil(self.rate.most / 1e6)}",
             "RateLimit-Limit": str(self.rate.burst),
             "RateLimit-Remaining": str(self.remaining),
-            "RateLimit-Reset": str(_seconds(self.reset_after)),
-            "RateLimit-Policy": f"{self.rate.calls};w={_seconds(self.rate.per)};burst={self.rate.burst}",
+            "RateLimit-Reset": str(full_in),
         }
         if not self.is_allowed:
             headers["Retry-After"] = str(max(1, _seconds(self.retry_after)))
         return headers
+
+
+def _quoted(name: str) -> str:
+    """Write a name as a string of HTTP's structured fields, which has no other characters."""
+    shown = re.sub(r"[^ -~]", "?", name)
+    return '"' + re.sub(r'([\\"])', r"\\\1", shown) + '"'
 
 
 def _seconds(time: timedelta) -> int:

@@ -40,7 +40,7 @@ class SagaReserves(SagaWaits):
         undone, also where nobody knows whether the try was had; and confirmed by ``confirm``, or at the saga's end.
 
         Raises, when it is awaited:
-            Reject, StepFailed: it was not reserved.
+            StepFailed: it was not reserved. Where ``errors=`` of the saga names Reject, a refusal is that.
 
         Raises:
             TccDefinitionError: the participant cannot confirm or cancel.

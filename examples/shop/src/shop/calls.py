@@ -11,25 +11,33 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import httpx
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from shop.limits import LARGEST, Limited
-from shop.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
+from shop.problems import MEDIA_TYPE, NoAnswer, Problem, problem_of, problem_of_status
+from shop.telemetry import Telemetry
+from txpatterns.correlation import CORRELATION_ID, current_lineage
+from txpatterns.integrations.fastapi import CorrelationMiddleware
 
 logger = logging.getLogger("shop.calls")
+TRACE = TraceContextTextMapPropagator()
 
 P = TypeVar("P")
 
 _BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+_TEXT = ConfigDict(hide_input_in_errors=True)
+"""A text may be a password: an error says what is wrong with it, and not what it is."""
 DEADLINE = 10.0
 """Seconds that a call may take before it counts as unavailable."""
 LARGEST_CALL = 4 * LARGEST
@@ -60,7 +68,10 @@ def methods_of(port: type[Any]) -> dict[str, Method]:
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=_BYTES) if hint is bytes else TypeAdapter(hint)
+    if hint is bytes:
+        return TypeAdapter(hint, config=_BYTES)
+    is_text = get_origin(hint) is Annotated and get_args(hint)[0] is str
+    return TypeAdapter(hint, config=_TEXT) if is_text else TypeAdapter(hint)
 
 
 async def _always() -> None:
@@ -72,17 +83,23 @@ def serve(
     api: P,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
     ready: Callable[[], Awaitable[None]] = _always,
+    telemetry: Telemetry | None = None,
+    participants: ASGIApp | None = None,
 ) -> Starlette:
     """Make a web application that answers the calls of a protocol with an object's methods.
 
-    It also says that it is there (``/health``, ``/live``) and that it can work (``/ready``).
+    It also says that it is there (``/health``, ``/live``), that it can work (``/ready``), and how it is doing
+    (``/metrics``). Calls come in the trace and the story that they were made in.
 
     Args:
         port: The protocol.
         api: What has its methods.
         lifespan: What runs from the first call's eve to the last one's end.
         ready: Raises Problem when the service cannot work at this moment.
+        telemetry: What the process tells about itself; its own if left out.
+        participants: What answers below ``/tcc``, where the service takes part in transactions of others.
     """
+    told = telemetry or Telemetry()
     methods = methods_of(port)
 
     async def answer(request: Request) -> Response:
@@ -107,15 +124,25 @@ def serve(
         await ready()
         return JSONResponse({"status": "ok"})
 
+    async def figures(request: Request) -> Response:
+        return told.page()
+
+    reserving = [] if participants is None else [Mount("/", participants)]
     return Starlette(
         routes=[
             Route("/health", alive),
             Route("/live", alive),
             Route("/ready", able),
+            Route("/metrics", figures),
             Route("/{method}", answer, methods=["POST"]),
+            *reserving,
         ],
         lifespan=lifespan,
-        middleware=[Middleware(Limited, refuse=lambda _, problem: _refusal(problem), largest=LARGEST_CALL)],
+        middleware=[
+            Middleware(told.around),
+            Middleware(CorrelationMiddleware, header=CORRELATION_ID),
+            Middleware(Limited, refuse=lambda _, problem: _refusal(problem), largest=LARGEST_CALL),
+        ],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, Exception: _on_crash},
     )
 
@@ -139,6 +166,13 @@ async def _on_crash(request: Request, error: Exception) -> Response:
     return _refusal(Problem("internal", "The service could not answer."))
 
 
+def carried() -> dict[str, str]:
+    """Give what travels with a call that is made here: the correlation id, and the trace as W3C defines it."""
+    story = {name: value for name, value in current_lineage().items() if name == CORRELATION_ID}
+    TRACE.inject(story)
+    return story
+
+
 class Caller:
     """Has the methods of a protocol, and sends each call to another process.
 
@@ -160,9 +194,10 @@ class Caller:
             given = dict(zip(method.names, args, strict=False)) | kwargs
             body = {key: json.loads(method.arguments[key].dump_json(value)) for key, value in given.items()}
             try:
-                answer = await self._client.post(f"http://{self._address}/{name}", json=body, timeout=DEADLINE)
+                url, headers = f"http://{self._address}/{name}", carried()
+                answer = await self._client.post(url, json=body, headers=headers, timeout=DEADLINE)
             except httpx.HTTPError as error:
-                raise Problem("unavailable", f"{self._address} does not answer.") from error
+                raise NoAnswer("unavailable", f"{self._address} does not answer.") from error
             if answer.status_code != 200:
                 raise _problem_in(answer)
             return method.result.validate_json(answer.content)
@@ -175,7 +210,7 @@ def _problem_in(answer: httpx.Response) -> Problem:
     try:
         return problem_of(answer.json())
     except (ValueError, AttributeError):
-        return Problem("unavailable", f"{answer.url.netloc.decode()} answered {answer.status_code}.")
+        return NoAnswer("unavailable", f"{answer.url.netloc.decode()} answered {answer.status_code}.")
 
 
 def caller(port: type[P], client: httpx.AsyncClient, address: str) -> P:

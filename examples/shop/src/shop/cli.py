@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import logging
 import os
 import signal
 import socket
@@ -22,14 +21,21 @@ from typing import Annotated, NoReturn
 import typer
 from fastapi import FastAPI
 
+from shop import building, wiring
 from shop import parity as parity_rows
-from shop import wiring
+from shop.cli_load import load_command
 from shop.gateway.live import Bell
+from shop.gateway.public_ids import OrderIds
+from shop.given import SettingsError
+from shop.jobs import load_stock
+from shop.own_secrets import read_id_key
 from shop.problems import Problem
 from shop.rpc.asking import ask
 from shop.rpc.errors import STATUSES
 from shop.server import Server, listen, serve_until_stopped
-from shop.settings import HTTP_PORTS, PORTS, Settings, SettingsError, read_addresses, read_grpc_port, read_settings
+from shop.settings import HTTP_PORTS, PORTS, Settings, read_addresses, read_grpc_port, read_settings
+from shop.telemetry import write_logs
+from txpatterns.errors import IdInvalid, TxPatternsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The reference shop of txpatterns.")
 
@@ -42,6 +48,12 @@ class Profile(StrEnum):
 
     EMBEDDED = "embedded"
     SERVICES = "services"
+
+
+class Job(StrEnum):
+    """What can be done once."""
+
+    LOAD_STOCK = "load-stock"
 
 
 DATA = Annotated[Path, typer.Option(help="The folder of the databases and secrets.")]
@@ -72,12 +84,12 @@ def up(
         settings = _settings(data, port, seed, profile is Profile.EMBEDDED)
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
+            write_logs("shop" if profile is Profile.EMBEDDED else "gateway", json=settings.json_logs)
             if profile is Profile.EMBEDDED:
                 if grpc:
                     _check_grpc_ports(settings, PORTS)
                 _serve_store(settings, door, headless, *wiring.embedded(settings, told=_say if grpc else None))
             else:
-                _name_log_lines("gateway")
                 with _services(settings, seed):
                     _serve_store(settings, door, headless, *wiring.gateway(settings))
 
@@ -96,7 +108,7 @@ def run(
     if service not in {*HTTP_PORTS, "gateway"}:
         _refuse(f"There is no service {service}: choose one of {', '.join([*HTTP_PORTS, 'gateway'])}.")
     settings = _settings(data, port, seed, embedded=False)
-    _name_log_lines(service)
+    write_logs(service, json=settings.json_logs)
     if service == "gateway":
         with _open_port(settings.host, settings.port) as door:
             settings = settings.open_at(door.getsockname()[1])
@@ -144,6 +156,45 @@ def parity(
         print("\n".join(parity_rows.lines_of(shown, rows)))
 
 
+@app.command("id", epilog="Example: txp ids explain $(shop id 3k9m2wq8d1h5z)")
+def id_(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="As it is shown, or an order's number.")],
+    data: DATA = Path(".shop"),
+) -> None:
+    """Say which order's number is behind a text that is shown, or what is shown for a number."""
+    try:
+        ids = OrderIds(read_id_key(data, os.environ))
+        shown = ids.hide(text)
+        print(ids.reveal(text) if shown == text else shown)
+    except SettingsError as error:
+        _refuse(str(error))
+    except (Problem, IdInvalid):
+        _refuse(f"{text[:80]!r} stands for no order of the shop in {data}.")
+
+
+app.command(name="load", epilog="Example: shop load --rate 20 --seconds 30 --assert 'p99<300ms' --assert invariants")(
+    load_command
+)
+
+
+@app.command(epilog="Example: SHOP_STOCK_REDIS=redis://localhost shop job load-stock")
+def job(
+    name: Annotated[Job, typer.Argument(help="Which.")],
+    data: DATA = Path(".shop"),
+    seed: SEED = 42,
+    profile: Annotated[Profile, typer.Option(help="As which the shop runs.")] = Profile.EMBEDDED,
+) -> None:
+    """Do one thing, and end. It may be repeated, also while orders come in."""
+    settings = _settings(data, None, seed, profile is Profile.EMBEDDED)
+    if settings.stock_redis is None:
+        _refuse("SHOP_STOCK_REDIS must name a Redis, for example redis://localhost:6379/0")
+    try:
+        new, known = asyncio.run(load_stock(settings))
+    except TxPatternsError as error:
+        _refuse(str(error))
+    print(f"{new} of {known} products are new to Redis; the others stay as they are.")
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -151,14 +202,9 @@ def main() -> None:
 
 def forget(data: Path) -> None:
     """Delete the shop's databases in a folder, and nothing else."""
-    for service in wiring.TABLES:
+    for service in [*building.TABLES, "stock"]:
         for ending in ("db", "db-wal", "db-shm"):
             (data / f"{service}.{ending}").unlink(missing_ok=True)
-
-
-def _name_log_lines(service: str) -> None:
-    """Say in each line of the log which service wrote it: they all write to one terminal."""
-    logging.basicConfig(format=f"  {service:<10} %(message)s")
 
 
 def _settings(data: Path, port: int | None, seed: int, embedded: bool) -> Settings:
@@ -239,6 +285,8 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
     env = {name: value for name, value in os.environ.items() if name != "GRPC_PORT"} | {
         "SHOP_COOKIE_SECRET": settings.cookie_secret,
         "SHOP_WEBHOOK_SECRET": settings.webhook_secret,
+        "SHOP_ID_KEY": settings.id_key,
+        "SHOP_TOKEN_SECRET": " ".join(settings.token_secrets),
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
     processes = []

@@ -6,19 +6,23 @@ All events about one order carry its id as their ordering key, so that everybody
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from shop.money import Money
+from shop.reductions import Reduction
 from txpatterns import Event
 
 ORDER_TOPIC = "order-events"
 PAYMENT_TOPIC = "payment-events"
 CART_TOPIC = "cart-events"
+CATALOG_TOPIC = "catalog-events"
 TIMER_TOPIC = "order-timers"
 BANK_TOPIC = "bank-webhooks"
 NOTES_TOPIC = "shop-notes"
 CHECKOUT_TOPIC = "checkout-outbox"
+USER_TOPIC = "user-events"
 
 
 class OrderLine(BaseModel):
@@ -52,6 +56,20 @@ class CheckoutRequested(Event, topic=ORDER_TOPIC, type="checkout.requested", key
     total: Money
     pay_by: datetime
     method: str
+    reduction: Reduction | None = None
+
+    @property
+    def to_pay(self) -> Money:
+        """What the bank is asked for."""
+        return self.total if self.reduction is None else self.reduction.to_pay
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An order without a reduction is written as it was before there were any: a saga that began then goes on.
+        written: dict[str, Any] = plain(self)
+        if self.reduction is None:
+            written.pop("reduction", None)
+        return written
 
 
 class CheckoutCancelRequested(Event, topic=ORDER_TOPIC, type="checkout.cancel_requested", key="order_id"):
@@ -144,6 +162,38 @@ class ReservationReleased(Event, topic=ORDER_TOPIC, type="reservation.released",
     lines: tuple[StockLine, ...]
 
 
+class CouponHeld(Event, topic=ORDER_TOPIC, type="coupon.held", key="order_id"):
+    order_id: str
+    code: str
+    discount: Money
+
+
+class CouponUsed(Event, topic=ORDER_TOPIC, type="coupon.used", key="order_id"):
+    order_id: str
+    code: str
+    discount: Money
+
+
+class CouponReleased(Event, topic=ORDER_TOPIC, type="coupon.released", key="order_id"):
+    order_id: str
+    code: str
+
+
+class CreditHeld(Event, topic=ORDER_TOPIC, type="credit.held", key="order_id"):
+    order_id: str
+    amount: Money
+
+
+class CreditSpent(Event, topic=ORDER_TOPIC, type="credit.spent", key="order_id"):
+    order_id: str
+    amount: Money
+
+
+class CreditReleased(Event, topic=ORDER_TOPIC, type="credit.released", key="order_id"):
+    order_id: str
+    amount: Money
+
+
 class PaymentSessionOpened(Event, topic=PAYMENT_TOPIC, type="payment.session_opened", key="order_id"):
     order_id: str
     payment_id: str
@@ -181,8 +231,36 @@ class WebhookRepeated(Event, topic=PAYMENT_TOPIC, type="webhook.repeated", key="
     why: str
 
 
+class UserRegistered(Event, topic=USER_TOPIC, type="user.registered", key="user_id"):
+    """Somebody has an account now. Who it is, the users' service tells those who may know."""
+
+    user_id: str
+
+
+class UserTokenReuse(Event, topic=USER_TOPIC, type="user.token_reuse", key="user_id"):
+    """A refresh token came a second time, so two people had it; the session it belongs to is ended."""
+
+    user_id: str
+    session_id: str
+
+
 class CartCleared(Event, topic=CART_TOPIC, type="cart.cleared", key="visitor_id"):
     visitor_id: str
+
+
+class CartChanged(Event, topic=CART_TOPIC, type="cart.changed", key="visitor_id"):
+    """A cart is at another version: whoever remembers an older one looks anew."""
+
+    visitor_id: str
+    version: int
+
+
+class ProductChanged(Event, topic=CATALOG_TOPIC, type="product.price_changed", key="sku"):
+    """A product costs something else: whoever remembers an older version looks anew."""
+
+    sku: str
+    version: int
+    price: Money
 
 
 class CartSettled(Event, topic=CART_TOPIC, type="cart.settled", key="order_id"):
@@ -191,6 +269,7 @@ class CartSettled(Event, topic=CART_TOPIC, type="cart.settled", key="order_id"):
     order_id: str
     visitor_id: str
     removed: int
+    version: int | None = None  # of the cart that is left; none in messages that are older than it
 
 
 class PaymentWindowClosed(Event, topic=TIMER_TOPIC, type="payment.window_closed", key="order_id"):

@@ -49,6 +49,9 @@ class Money(BaseModel):
             raise ValueError(f"{self.currency} and {other.currency} cannot be added")
         return Money(amount=self.amount + other.amount, currency=self.currency)
 
+    def __sub__(self, other: Money) -> Money:
+        return self + other * -1
+
     def __mul__(self, quantity: int) -> Money:
         return Money(amount=self.amount * quantity, currency=self.currency)
 

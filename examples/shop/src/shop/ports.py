@@ -13,6 +13,7 @@ from typing import Annotated, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from shop.money import Money
+from shop.reductions import Reduction
 
 # What a call may name: looked at where it comes in from another process.
 Key = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
@@ -22,7 +23,11 @@ VisitorId = Annotated[str, StringConstraints(min_length=1, max_length=64, patter
 OrderId = Annotated[str, StringConstraints(min_length=1, max_length=36, pattern=r"^[^\x00]+$")]
 CheckoutId = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^\x00]+$")]
 Text = Annotated[str, StringConstraints(max_length=80, pattern=r"^[^\x00]*$")]
+Email = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^\x00]*$")]
+Password = Annotated[str, StringConstraints(max_length=200)]
+Token = Annotated[str, StringConstraints(max_length=200)]
 MethodName = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[^\x00]+$")]
+CouponCode = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
 PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -47,6 +52,8 @@ class Product(View):
     price: Money
     art: str
     hue: int
+    version: int = 0
+    """Grows with each change."""
 
 
 class ProductPage(View):
@@ -89,6 +96,33 @@ class Mode(StrEnum):
     ORCHESTRATED = "orchestrated"
 
 
+class Saving(View):
+    """What somebody who orders wants to save: with a coupon, with their credit."""
+
+    coupon: CouponCode | None = None
+    use_credit: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is anything."""
+        return self.coupon is not None or self.use_credit
+
+
+class CouponQuote(View):
+    """What a coupon takes off."""
+
+    code: str
+    says: str
+    discount: Money
+
+
+class Wallet(View):
+    """Somebody's credit: to spend, and set aside for checkouts under way."""
+
+    available: Money
+    held: Money
+
+
 class NewOrder(View):
     checkout_id: CheckoutId
     visitor_id: VisitorId
@@ -96,6 +130,7 @@ class NewOrder(View):
     lines: list[CartLine]
     method: MethodName
     mode: Mode = Mode.CHOREOGRAPHED
+    reduction: Reduction | None = None
 
 
 class Order(View):
@@ -109,6 +144,12 @@ class Order(View):
     created_at: datetime
     pay_by: datetime
     mode: Mode = Mode.CHOREOGRAPHED
+    reduction: Reduction | None = None
+
+    @property
+    def to_pay(self) -> Money:
+        """What the bank is asked for."""
+        return self.total if self.reduction is None else self.reduction.to_pay
 
 
 class OrderPage(View):
@@ -145,6 +186,27 @@ class CheckoutSession(View):
     reason: str | None
 
 
+class User(View):
+    """An account, as its owner sees it."""
+
+    id: str
+    email: str
+    name: str
+    since: datetime
+
+
+class Login(View):
+    """That somebody is signed in: what proves it for a while, and what is exchanged for the next proof."""
+
+    access_token: str = Field(repr=False)
+    expires_in: int
+    """Seconds that the access token is good."""
+    refresh_token: str = Field(repr=False)
+    refresh_expires_in: int
+    """Seconds until somebody has to sign in again."""
+    user: User
+
+
 class WebhookResult(View):
     """What became of a webhook: whether it was new, and what it did, in words."""
 
@@ -164,6 +226,8 @@ class Catalog(Protocol):
 
     async def products_by_sku(self, skus: list[Sku]) -> list[Product]: ...
 
+    async def set_price(self, sku: Sku, price: Money) -> Product: ...
+
 
 class Carts(Protocol):
     async def get(self, visitor_id: VisitorId) -> Cart: ...
@@ -177,6 +241,8 @@ class Carts(Protocol):
     async def reprice(self, visitor_id: VisitorId) -> Cart: ...
 
     async def clear(self, visitor_id: VisitorId) -> None: ...
+
+    async def take_over(self, visitor_id: VisitorId, user_id: VisitorId) -> Cart: ...
 
 
 class Inventory(Protocol):
@@ -205,10 +271,38 @@ class Orders(Protocol):
 
 class Checkouts(Protocol):
     async def place(
-        self, visitor_id: VisitorId, key: Key, method: Text, mode: Mode | None, version: int | None
+        self,
+        visitor_id: VisitorId,
+        key: Key,
+        method: Text,
+        mode: Mode | None,
+        version: int | None,
+        saving: Saving | None = None,
     ) -> Order: ...
 
+    async def quote(self, visitor_id: VisitorId, total: Money, saving: Saving) -> Reduction: ...
+
     async def get(self, visitor_id: VisitorId, order_id: OrderId) -> CheckoutSession: ...
+
+
+class Users(Protocol):
+    async def register(self, email: Email, password: Password, name: Text, place: Text) -> None: ...
+
+    async def login(self, email: Email, password: Password, place: Text) -> Login: ...
+
+    async def refresh(self, refresh_token: Token) -> Login: ...
+
+    async def logout(self, refresh_token: Token) -> None: ...
+
+    async def get(self, user_id: VisitorId) -> User: ...
+
+
+class Pricing(Protocol):
+    async def quote(self, visitor_id: VisitorId, code: CouponCode, total: Money) -> CouponQuote: ...
+
+
+class Wallets(Protocol):
+    async def get(self, visitor_id: VisitorId) -> Wallet: ...
 
 
 class Payments(Protocol):

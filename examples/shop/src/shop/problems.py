@@ -7,6 +7,8 @@ from typing import Any
 
 MEDIA_TYPE = "application/problem+json"
 BASE = "/api/v1/problems/"
+A_MOMENT = 1
+"""Seconds after which what did not answer may be asked again, where nobody knows better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ KINDS = {
             "See `prices`. POST /api/v1/cart/prices to agree to them, then check out again.",
         ),
         Kind(
+            "coupon-refused",
+            409,
+            "The coupon cannot be used",
+            "See `detail` for why. Nothing was ordered: check out without it, or with another one.",
+        ),
+        Kind(
             "stale-version", 412, "Changed meanwhile", "The cart changed since you read it. Read it again, then retry."
         ),
         Kind(
@@ -72,9 +80,35 @@ KINDS = {
             "Idempotency key malformed",
             "Send one key of 1 to 200 printable characters, without spaces or in double quotes.",
         ),
+        Kind(
+            "unauthenticated",
+            401,
+            "Not signed in",
+            "This is for people who are signed in. POST /api/v1/auth/login gives an access token; send it as "
+            "`Authorization: Bearer ...`. One that has run out is exchanged at /api/v1/auth/refresh.",
+        ),
+        Kind("credentials-refused", 401, "Not signed in", "Address and password do not belong together; try again."),
+        Kind(
+            "session-ended",
+            401,
+            "Not signed in any more",
+            "The refresh token has run out, its session was ended, or it was exchanged before. Sign in again.",
+        ),
+        Kind(
+            "too-many-tries",
+            429,
+            "Too many tries",
+            "Somebody tried to sign in too often. Wait for the seconds of `Retry-After`.",
+        ),
         Kind("signature-invalid", 401, "Signature refused", "The webhook's signature or its time stamp is not valid."),
         Kind("forbidden", 403, "Forbidden", "The form is out of date. Load the page again."),
         Kind("too-large", 413, "Too large", "The request is larger than anything that the shop takes."),
+        Kind(
+            "too-many-requests",
+            429,
+            "Too many requests",
+            "Come again after the seconds of `Retry-After`; `violated-policies` names the limit. Nothing was done.",
+        ),
         Kind("method-not-allowed", 405, "Method not allowed", "This address does not take that method."),
         Kind("unavailable", 503, "Not available", "A part of the shop does not answer. Try again in a moment."),
         Kind(
@@ -94,6 +128,7 @@ BY_STATUS = {
     404: "not-found",
     405: "method-not-allowed",
     413: "too-large",
+    429: "too-many-requests",
 }
 
 
@@ -112,6 +147,17 @@ class Problem(Exception):
         self.detail = detail
         self.extra = extra
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Give the headers that go with the answer."""
+        told = {}
+        if self.kind.slug == "unauthenticated":
+            told["WWW-Authenticate"] = "Bearer"
+        again = self.extra.get("retry_after", A_MOMENT if self.kind.slug == "unavailable" else None)
+        if again is not None:
+            told["Retry-After"] = str(again)
+        return told
+
     def body(self, instance: str | None = None) -> dict[str, Any]:
         """Give the members of the answer."""
         members: dict[str, Any] = {
@@ -123,6 +169,10 @@ class Problem(Exception):
         if instance is not None:
             members["instance"] = instance
         return members | self.extra
+
+
+class NoAnswer(Problem):
+    """Nobody answered: the other side is not there, or did not say anything in time. Never one that it has told."""
 
 
 def problem_of(body: dict[str, Any]) -> Problem:

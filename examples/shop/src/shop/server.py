@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -23,6 +25,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=None,  # the process has one log
                 access_log=False,
                 timeout_graceful_shutdown=LAST_REQUESTS,
                 lifespan="on",
@@ -34,6 +37,32 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_stop()
         super().handle_exit(sig, frame)
+
+
+class Aside(uvicorn.Server):
+    """A uvicorn server beside the process's main one: signals are not its business."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def on_loopback(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve a web application to this machine alone, for as long as the block lasts; gives its address."""
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=LAST_REQUESTS
+    )
+    server = Aside(config)
+    with listen("127.0.0.1", 0) as door:
+        # Whoever connects before it is ready waits in the door's queue.
+        running = asyncio.create_task(server.serve([door]))
+        try:
+            yield f"127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
+import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
-from shop.ports import Mode
-from txpatterns.errors import WebhookSecretInvalid
-from txpatterns.integrations.webhooks import WebhookSecrets, new_secret
+from redis import ConnectionPool
 
-PORTS = {"catalog": 50051, "cart": 50052, "inventory": 50053, "payment": 50054, "orders": 50055, "checkout": 50056}
+from shop.given import SettingsError, is_port, one_of, one_of_two, read_calls, read_port, read_seconds, read_switch
+from shop.own_secrets import read_secrets, token_secrets_in
+from shop.ports import Mode
+
+PORTS = {
+    "catalog": 50051,
+    "cart": 50052,
+    "inventory": 50053,
+    "payment": 50054,
+    "orders": 50055,
+    "checkout": 50056,
+    "users": 50057,
+    "pricing": 50058,
+    "wallet": 50059,
+}
 """Where the services answer each other by gRPC when each is a process of its own."""
 HTTP_PORTS = {
     "catalog": 50061,
@@ -24,6 +35,9 @@ HTTP_PORTS = {
     "payment": 50064,
     "orders": 50065,
     "checkout": 50066,
+    "users": 50067,
+    "pricing": 50068,
+    "wallet": 50069,
     "bank": 50070,
 }
 """Where they answer probes, and the same calls as JSON. The bank is a company of its own, and has nothing else."""
@@ -34,8 +48,9 @@ OWN_PORTS = {"checkout": ("CHECKOUT_SERVICE_PORT",)}
 """Names of a service's port that no other service takes for its own."""
 HTTP_NAMES = {"bank": "BANK_SERVICE_ADDR"}
 
-HIGHEST_PORT = 65_535
-A_DAY = 86_400
+
+LIMITS = {"read": 1_200, "change": 240, "checkout": 40, "webhook": 6_000}
+"""How often one visitor may ask in a minute, by the class of what they ask; 0 is as often as they like."""
 PARTITIONS = 6
 """How many partitions a topic has that the shop makes on Kafka."""
 
@@ -53,16 +68,34 @@ class Settings:
     seed: int
     window: timedelta
     think: timedelta
-    database: str
-    broker: str
-    cookie_secret: str
-    webhook_secret: str
+    database: str = field(repr=False)
+    broker: str = field(repr=False)
+    cookie_secret: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
+    id_key: str = field(repr=False)
+    """What it takes to make of an order's id the text that is shown, and back: the same for ever."""
     addresses: Mapping[str, str]
     """Where the gateway listens, and the services by gRPC."""
     http_addresses: Mapping[str, str]
     """Where the services listen for HTTP."""
     checkout: Mode
     """Who leads a checkout that does not say it."""
+    redis: str | None = field(repr=False)
+    """The URL of a Redis that several processes share for limits and for what they remember."""
+    stock_redis: str | None = field(repr=False)
+    """The URL of the Redis that keeps the stock; none: it is in the database."""
+    limits: Mapping[str, int]
+    """How often one visitor may ask in a minute."""
+    away: timedelta
+    """How long a service is not asked that did not answer several times in a row."""
+    token_secrets: tuple[str, ...] = field(repr=False)
+    """What signs access tokens and makes refresh tokens; those behind the first are still believed."""
+    access_lasts: timedelta
+    """How long an access token is good."""
+    demo_users: bool
+    """Whether a new shop has the demo's accounts, whose password everybody knows."""
+    json_logs: bool
+    """Whether the log is for programs; otherwise for whoever looks at the terminal."""
 
     def open_at(self, port: int) -> Settings:
         """Give the same settings for the port that the system chose where none was wanted in particular."""
@@ -82,13 +115,14 @@ class Settings:
         return self.database.replace("{service}", service)
 
     @property
+    def tcc_secret(self) -> str:
+        """What the checkout signs with when it asks participants: made of a secret that all processes have already."""
+        return hmac.new(self.cookie_secret.encode(), b"participants of TCC", sha256).hexdigest()
+
+    @property
     def webhook_url(self) -> str:
         """Where the bank posts its webhooks."""
         return f"http://{self.addresses['gateway']}/webhooks/payments/mock"
-
-
-class SettingsError(Exception):
-    """A setting is missing or makes no sense; the message says which and how to give it."""
 
 
 def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: Mapping[str, str]) -> Settings:
@@ -99,12 +133,12 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
     """
     host = env.get("SHOP_HOST", "127.0.0.1")
     if port is not None:
-        port = _port("--port", str(port))
+        port = read_port("--port", str(port))
     elif env.get("SHOP_PORT"):
-        port = _port("SHOP_PORT", env["SHOP_PORT"])
+        port = read_port("SHOP_PORT", env["SHOP_PORT"])
     else:
-        port = _port("HTTP_PORT", env.get("HTTP_PORT") or "8080")
-    kept = _secrets(data, env)
+        port = read_port("HTTP_PORT", env.get("HTTP_PORT") or "8080")
+    kept = read_secrets(data, env)
     database, broker = f"sqlite+aiosqlite:///{data.resolve()}/{{service}}.db", "memory://"
     if not embedded:
         database, broker = _servers(env)
@@ -115,15 +149,24 @@ def read_settings(data: Path, port: int | None, seed: int, embedded: bool, env: 
         host=host,
         port=port,
         seed=seed,
-        window=_seconds("SHOP_PAYMENT_WINDOW", env, 30),
-        think=_seconds("SHOP_BANK_DELAY", env, 1.5),
+        window=read_seconds("SHOP_PAYMENT_WINDOW", env, 30),
+        think=read_seconds("SHOP_BANK_DELAY", env, 1.5),
         database=database,
         broker=broker,
         cookie_secret=kept["cookie"],
         webhook_secret=kept["webhook"],
+        id_key=kept["ids"],
         addresses=addresses,
         http_addresses=http_addresses,
         checkout=_mode("SHOP_CHECKOUT", env),
+        redis=_redis(env),
+        stock_redis=_redis_url("SHOP_STOCK_REDIS", "SHOP_STOCK_REDIS", env.get("SHOP_STOCK_REDIS") or None),
+        away=read_seconds("SHOP_AWAY", env, 5),
+        limits={name: read_calls(f"SHOP_LIMIT_{name.upper()}", env, usual) for name, usual in LIMITS.items()},
+        token_secrets=token_secrets_in(kept["token"]),
+        access_lasts=read_seconds("SHOP_ACCESS_LASTS", env, 300),
+        demo_users=read_switch("SHOP_DEMO_USERS", env, embedded),
+        json_logs=one_of_two("SHOP_LOG", env, "text", "json") == "json",
     )
 
 
@@ -136,18 +179,9 @@ def read_grpc_port(service: str, given: int | None, env: Mapping[str, str]) -> i
         SettingsError: it is no port, or two names say two things.
     """
     if given is not None:
-        return _port("--grpc-port", str(given))
-    name, value = _one_of(env, "GRPC_PORT", *OWN_PORTS.get(service, ()))
-    return _port(name, value) if value else None
-
-
-def _one_of(env: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """Give the name that is set, out of several for one thing, and its value, which is empty where none is."""
-    found = [(name, env[name]) for name in names if env.get(name)]
-    if len({value for _, value in found}) > 1:
-        said = " and ".join(f"{name}={value}" for name, value in found)
-        raise SettingsError(f"{said} are two names for one thing, and disagree: set one of them.")
-    return found[0] if found else ("", "")
+        return read_port("--grpc-port", str(given))
+    name, value = one_of(env, "GRPC_PORT", *OWN_PORTS.get(service, ()))
+    return read_port(name, value) if value else None
 
 
 def _mode(name: str, env: Mapping[str, str]) -> Mode:
@@ -155,16 +189,6 @@ def _mode(name: str, env: Mapping[str, str]) -> Mode:
     if given not in list(Mode):
         raise SettingsError(f"{name} must be one of {', '.join(Mode)}; it is {given!r}.")
     return Mode(given)
-
-
-def _port(name: str, given: str) -> int:
-    if not _is_port(given):
-        raise SettingsError(f"{name} must be a port, from 0 (any that is free) to {HIGHEST_PORT}; it is {given!r}.")
-    return int(given)
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and len(text) <= len(str(HIGHEST_PORT)) and int(text) <= HIGHEST_PORT
 
 
 def read_addresses(env: Mapping[str, str]) -> dict[str, str]:
@@ -175,8 +199,8 @@ def read_addresses(env: Mapping[str, str]) -> dict[str, str]:
     """
     addresses = {}
     for service, usual in PORTS.items():
-        name, value = _one_of(env, *OWN_PORTS.get(service, ()))
-        port = _port(name, value) if value else usual
+        name, value = one_of(env, *OWN_PORTS.get(service, ()))
+        port = read_port(name, value) if value else usual
         names = (f"{service.upper()}_SERVICE_ADDR", *OTHER_NAMES.get(service, ()))
         addresses[service] = _address(env, f"127.0.0.1:{port}", *names)
     return addresses
@@ -190,27 +214,34 @@ def _read_http_addresses(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _address(env: Mapping[str, str], usual: str, *names: str) -> str:
-    name, address = _one_of(env, *names)
+    name, address = one_of(env, *names)
     host, _, port = (address or usual).rpartition(":")
-    if not (host and _is_port(port)):
+    if not (host and is_port(port)):
         raise SettingsError(f"{name} must be a host and a port, for example 127.0.0.1:50051; it is {address!r}.")
     return f"{host}:{port}"
 
 
-def _seconds(name: str, env: Mapping[str, str], usual: float) -> timedelta:
-    given = env.get(name) or str(usual)
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= A_DAY:
-        raise SettingsError(f"{name} must be a number of seconds, from 0 to {A_DAY} (a day); it is {given!r}.")
-    return timedelta(seconds=seconds)
+def _redis(env: Mapping[str, str]) -> str | None:
+    address = env.get("REDIS_ADDR")
+    url = env.get("SHOP_REDIS") or (f"redis://{address}" if address else None)
+    return _redis_url("SHOP_REDIS, or redis:// and REDIS_ADDR,", "SHOP_REDIS", url)
+
+
+def _redis_url(said: str, name: str, url: str | None) -> str | None:
+    """Give the URL of a Redis; none of it is ever shown, for it may carry a password."""
+    if url is not None:
+        try:
+            ConnectionPool.from_url(url)
+        except ValueError:
+            raise SettingsError(
+                f"{said} must be the URL of a Redis, for example {name}='redis://localhost:6379/0'"
+            ) from None
+    return url
 
 
 def _servers(env: Mapping[str, str]) -> tuple[str, str]:
     database = env.get("SHOP_DATABASE") or _database_of_parts(env)
-    _, brokers = _one_of(env, "KAFKA_BROKERS", "KAFKA_ADDR")
+    _, brokers = one_of(env, "KAFKA_BROKERS", "KAFKA_ADDR")
     broker = env.get("SHOP_BROKER") or (f"kafka://{brokers}" if brokers else "")
     if "{service}" not in database:
         raise SettingsError(
@@ -230,30 +261,6 @@ def _database_of_parts(env: Mapping[str, str]) -> str:
         return ""
     user, password = quote(env.get("DB_USER") or "postgres", safe=""), quote(env.get("DB_PASSWORD") or "", safe="")
     host, name = env.get("DB_HOST") or "localhost", quote(env.get("DB_NAME") or "ecommerce", safe="")
-    port = _port("DB_PORT", env.get("DB_PORT") or "5432")
+    port = read_port("DB_PORT", env.get("DB_PORT") or "5432")
     who = f"{user}:{password}" if password else user
     return f"postgresql+asyncpg://{who}@{host}:{port}/{name}_{{service}}"
-
-
-def _secrets(data: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Read the secrets, or make them once and keep them where only the owner reads."""
-    given = {"cookie": env.get("SHOP_COOKIE_SECRET"), "webhook": env.get("SHOP_WEBHOOK_SECRET")}
-    if given["webhook"]:
-        try:
-            WebhookSecrets(given["webhook"])
-        except WebhookSecretInvalid as error:
-            raise SettingsError(f"SHOP_WEBHOOK_SECRET: {error.message} {error.remedy}") from None
-    if all(given.values()):
-        return {name: value for name, value in given.items() if value}
-    data.mkdir(parents=True, exist_ok=True)
-    file = data / "secrets.json"
-    if not file.exists():
-        made = {
-            "cookie": secrets.token_urlsafe(32),
-            "webhook": new_secret(),
-        }
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(made, out)
-    kept: dict[str, str] = json.loads(file.read_text())
-    return kept | {name: value for name, value in given.items() if value}

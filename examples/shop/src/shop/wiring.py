@@ -1,269 +1,72 @@
-"""Putting the shop together: the only place that knows all services, and in which shape they run."""
+"""Putting the shop together: in which shape its services run, in one process or in many."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
-import shop.bank.app
-import shop.bank.models
-import shop.cart.app
-import shop.cart.models
-import shop.catalog.models
-import shop.checkout.app
-import shop.checkout.models
-import shop.gateway.models
-import shop.gateway.timeline
-import shop.inventory.app
-import shop.inventory.models
-import shop.orders.app
-import shop.orders.models
-import shop.payment.app
-import shop.payment.models
-from shop import ports
-from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
-from shop.bank.domain import Method
-from shop.calls import caller, serve
-from shop.cart.api import CartApi
-from shop.catalog import seed
-from shop.catalog.api import CatalogApi
-from shop.checkout.api import CheckoutApi
-from shop.checkout.placing import Placing
-from shop.checkout.steps import StepNotes
+from shop.bank.post import http_post
+from shop.building import ASKED, PORTS, RESERVING, Builder
+from shop.calls import serve
+from shop.checkout.others import CheckoutOthers
+from shop.checkout.reserving import remote_participants
+from shop.databases import make_database
 from shop.gateway.app import create_app
-from shop.gateway.context import Context, Services
 from shop.gateway.live import Bell
-from shop.gateway.render import environment
-from shop.gateway.retention import keys_of, prune_keys, prune_stories
-from shop.gateway.timeline import Timeline
 from shop.health import check
-from shop.inventory.api import InventoryApi
-from shop.orders.api import OrdersApi
-from shop.payment.api import PaymentsApi
-from shop.payment.retention import prune_webhooks
-from shop.pruning import Prune, prune_forever, prune_once
-from shop.rpc.client import Channels
-from shop.rpc.server import Door, serving
-from shop.rpc.services import SERVICES
+from shop.participating import participants_of
+from shop.pruning import prune_forever, prune_once
+from shop.rpc.server import serving
+from shop.server import on_loopback
 from shop.settings import Settings
-from shop.stumbles import Stumbles
-from txpatterns import App, AppSettings
+from shop.units import together
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
-from txpatterns.retries import FailurePolicies
-
-PORTS: Mapping[str, type[Any]] = {
-    "catalog": ports.Catalog,
-    "cart": ports.Carts,
-    "inventory": ports.Inventory,
-    "orders": ports.Orders,
-    "bank": ports.Bank,
-    "payment": ports.Payments,
-    "checkout": ports.Checkouts,
-}
-"""The services in an order in which each finds those that it calls."""
-
-ASKED = ("inventory", "payment")
-"""Those that the checkout's saga calls."""
 
 SHORT_LEASE = timedelta(seconds=5)
 """How soon the one process of the embedded shop takes up the work of its killed predecessor."""
 STOP_WITHIN = timedelta(seconds=5)
 """How long the embedded shop finishes what is under way when it is closed; the rest waits in its folder."""
 
-TABLES: Mapping[str, MetaData] = {
-    "catalog": shop.catalog.models.Base.metadata,
-    "cart": shop.cart.models.Base.metadata,
-    "inventory": shop.inventory.models.Base.metadata,
-    "orders": shop.orders.models.Base.metadata,
-    "bank": shop.bank.models.Base.metadata,
-    "postman": MetaData(),
-    "payment": shop.payment.models.Base.metadata,
-    "checkout": shop.checkout.models.Base.metadata,
-    "gateway": shop.gateway.models.Base.metadata,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One service in this process: its App, its notes for an order's page, and what deletes its old rows."""
-
-    name: str
-    app: App
-    notes: Sequence[Stumbles | StepNotes]
-    prunes: Sequence[Prune]
-
-
-@dataclass(slots=True)
-class CheckoutOthers:
-    """Who the checkout's saga asks for something."""
-
-    inventory: ports.Inventory
-    payments: ports.Payments
-    over_grpc: bool = False
-    """Whether they live in this process, and are to be asked over loopback all the same, as from another one."""
-
-
-class Builder:
-    """Builds services, each once, and gives each the others it calls: its neighbour's object, or a caller to it.
-
-    Args:
-        settings: The shop's settings.
-        broker: One broker that all Apps of this process share, or a URL.
-        client: What calls other processes.
-        post: How the bank posts its webhooks.
-        local: Which services live in this process.
-    """
-
-    def __init__(
-        self, settings: Settings, broker: Any, client: httpx.AsyncClient, post: Post, local: frozenset[str]
-    ) -> None:
-        self.settings = settings
-        self.broker = broker
-        self.client = client
-        self.channels = Channels()
-        self.post = post
-        self.local = local
-        self.app_settings = AppSettings.from_environment()
-        self.units: list[Unit] = []
-        self.fills: list[Callable[[], Awaitable[None]]] = []
-        self.others: CheckoutOthers | None = None
-        """Who the checkout asks, where that is in this process."""
-        self._apis: dict[str, Any] = {}
-
-    def api(self, name: str) -> Any:
-        """Give what answers for a service, here or in another process."""
-        if name not in self._apis:
-            if name in self.local:
-                self._apis[name] = getattr(self, f"_{name}")()
-            elif name in SERVICES:
-                self._apis[name] = self.channels.caller(name, self.settings.addresses[name])
-            else:
-                self._apis[name] = caller(PORTS[name], self.client, self.settings.http_addresses[name])
-        return self._apis[name]
-
-    def doors(self) -> list[Door]:
-        """Give what answers by gRPC out of the services that were built here."""
-        return [
-            Door(name, self.api(name), self.settings.addresses[name], partial(check, self.app_of(name)))
-            for name in SERVICES
-            if name in self.local and name in self._apis
-        ]
-
-    def gateway(self) -> Context:
-        """Build the gateway."""
-        app, bell = self._app("gateway", prune_keys, prune_stories), Bell()
-        shop.gateway.timeline.listen(app, bell)
-        services = Services(
-            catalog=self.api("catalog"),
-            carts=self.api("cart"),
-            inventory=self.api("inventory"),
-            orders=self.api("orders"),
-            payments=self.api("payment"),
-            checkouts=self.api("checkout"),
-        )
-        keys, settings = keys_of(app), self.settings
-        return Context(app, services, Timeline(app, bell), keys, environment(), settings.window, settings.checkout)
-
-    def app_of(self, name: str) -> App:
-        """Give the App of a service that was built here."""
-        return next(unit.app for unit in self.units if unit.name == name)
-
-    def _app(self, name: str, *prunes: Prune, notes: Sequence[StepNotes] = ()) -> App:
-        policies = FailurePolicies()
-        stumbles = Stumbles(name, policies)
-        app = App(
-            name,
-            database=self.settings.database_of(name),
-            broker=self.broker,
-            metadata=TABLES[name],
-            policies=policies,
-            hooks=[stumbles, *notes],
-            settings=self.app_settings,
-        )
-        self.units.append(Unit(name, app, [stumbles, *notes], prunes))
-        return app
-
-    def _catalog(self) -> CatalogApi:
-        api = CatalogApi(self._app("catalog"))
-        self.fills.append(partial(api.stock_shelves, self.settings.seed))
-        return api
-
-    def _inventory(self) -> InventoryApi:
-        app = self._app("inventory")
-        shop.inventory.app.listen(app)
-        api = InventoryApi(app)
-        stock = {product.sku: product.stock for product in seed.products(self.settings.seed)}
-        self.fills.append(partial(api.stock_shelves, stock))
-        return api
-
-    def _orders(self) -> OrdersApi:
-        app = self._app("orders")
-        shop.orders.app.listen(app)
-        return OrdersApi(app, self.settings.window)
-
-    def _bank(self) -> BankApi:
-        app = self._app("bank")
-        # With a database of its own: a handler keeps its transaction while it posts, and on SQLite that shuts out all
-        # other writers of the file, among them the charge that the shop asks for before it takes the next webhook.
-        shop.bank.app.listen(self._app("postman"), self.settings.webhook_secret, self.post)
-        return BankApi(app, Temper(self.settings.seed, self.settings.think))
-
-    def _cart(self) -> CartApi:
-        app = self._app("cart")
-        shop.cart.app.listen(app)
-        return CartApi(app, self.api("catalog"))
-
-    def _payment(self) -> PaymentsApi:
-        app = self._app("payment", prune_webhooks)
-        shop.payment.app.listen(app, self.api("bank"))
-        return PaymentsApi(app, self.api("bank"), self.settings.webhook_secret)
-
-    def _checkout(self) -> CheckoutApi:
-        app = self._app("checkout", notes=[StepNotes()])
-        self.others = CheckoutOthers(self.api("inventory"), self.api("payment"), self.local.issuperset(ASKED))
-        shop.checkout.app.listen(app, self.others)
-        placing = Placing(
-            self.api("cart"), self.api("catalog"), self.api("orders"), frozenset(Method), self.settings.checkout
-        )
-        return CheckoutApi(app, placing)
-
 
 @asynccontextmanager
 async def running(builder: Builder) -> AsyncIterator[None]:
     """Make missing tables, fill empty shelves, and run relays, consumers and timers for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        stack.callback(builder.telemetry.close)
         await stack.enter_async_context(builder.client)
         await stack.enter_async_context(builder.channels)
+        for end in builder.endings:
+            stack.callback(end)
+        for each in builder.aside:
+            await stack.enter_async_context(each)
         for unit in builder.units:
             # Closed when all have stopped: until then one may call another, which opens a connection again.
             stack.push_async_callback(unit.app.close)
-        for unit in builder.units:
-            if not unit.app.database.is_sqlite:  # there, the App makes all that is missing
-                await make_database(builder.settings.database_of(unit.name))
-                await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
-        if builder.others is not None and builder.others.over_grpc:
-            await stack.enter_async_context(_on_loopback(builder, builder.others))
-        await stack.enter_async_context(_together(builder.units))
+        await _make_databases(builder)
+        if builder.others is not None:
+            await stack.enter_async_context(_asking(builder, builder.others))
+        if builder.redis_shelf is not None:
+            await stack.enter_async_context(builder.redis_shelf)
+        await stack.enter_async_context(together(builder.units))
         for fill in builder.fills:
             await fill()
         for unit in builder.units:
             await prune_once(unit.app, unit.prunes, datetime.now(UTC))
         aside = [notes.tell(unit.app) for unit in builder.units for notes in unit.notes]
         aside += [prune_forever(unit.app, unit.prunes) for unit in builder.units]
+        if builder.redis_shelf is not None:
+            aside.append(builder.redis_shelf.sweep_forever(builder.app_of("inventory")))
         tasks = [asyncio.create_task(work) for work in aside]
         try:
             yield
@@ -273,59 +76,39 @@ async def running(builder: Builder) -> AsyncIterator[None]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _make_databases(builder: Builder) -> None:
+    """Make what is missing on a server; on SQLite the Apps make it themselves."""
+    on_server = [unit for unit in builder.units if not unit.app.database.is_sqlite]
+    for unit in on_server:
+        await make_database(builder.settings.database_of(unit.name))
+        await unit.app.database.transact(partial(create_missing, target=unit.app.metadata))
+    if on_server and builder.redis_shelf is not None:
+        await make_database(builder.settings.database_of("stock"))
+
+
 @asynccontextmanager
-async def _on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
-    """Let the checkout ask for stock and payments over gRPC, though they are in this process: at ports of their own."""
-    doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
-    async with serving(doors) as addresses:
-        inventory, payment = (builder.channels.caller(name, addresses[name]) for name in ASKED)
-        others.inventory, others.payments = inventory, payment
+async def _asking(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
+    """Let the checkout ask the others, as from another process also where they are in this one: at loopback's ports."""
+    async with AsyncExitStack() as stack:
+        urls = {name: f"http://{builder.settings.http_addresses[name]}/tcc" for name in RESERVING}
+        if others.over_loopback:
+            await stack.enter_async_context(_calls_on_loopback(builder, others))
+            secret = builder.settings.tcc_secret
+            doors = [Mount(f"/{name}", participants_of(builder.app_of(name), secret)) for name in RESERVING]
+            address = await stack.enter_async_context(on_loopback(Starlette(routes=doors)))
+            urls = {name: f"http://{address}/{name}/tcc" for name in RESERVING}
+        others.reserving = remote_participants(builder.app_of("checkout"), urls, builder.settings.tcc_secret)
         yield
 
 
 @asynccontextmanager
-async def _together(units: Sequence[Unit]) -> AsyncIterator[None]:
-    """Run all Apps at once. They stop at once too: one after the other, each would wait for what the others handle."""
-    stopping = asyncio.Event()
-
-    async def run(unit: Unit, up: asyncio.Event) -> None:
-        async with unit.app.running():
-            up.set()
-            await stopping.wait()
-
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            up = asyncio.Event()
-            group.create_task(run(unit, up))
-            await up.wait()
-        try:
-            yield
-        finally:
-            stopping.set()
-
-
-async def make_database(url: str) -> None:
-    """Make a service's database on a PostgreSQL server, where it is missing."""
-    wanted = make_url(url)
-    engine = create_async_engine(wanted.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if await connection.scalar(query, {"name": wanted.database}) is None:
-                quoted = engine.dialect.identifier_preparer.quote(str(wanted.database))
-                await connection.exec_driver_sql(f"CREATE DATABASE {quoted}")
-    finally:
-        await engine.dispose()
-
-
-def http_post(client: httpx.AsyncClient, url: str) -> Post:
-    """Make the bank's way to the shop: over HTTP."""
-
-    async def post(body: bytes, headers: dict[str, str]) -> int:
-        answer = await client.post(url, content=body, headers=headers, timeout=10.0)
-        return answer.status_code
-
-    return post
+async def _calls_on_loopback(builder: Builder, others: CheckoutOthers) -> AsyncIterator[None]:
+    doors = [replace(door, address="127.0.0.1:0") for door in builder.doors() if door.name in ASKED]
+    async with serving(doors) as addresses:
+        app = builder.app_of("checkout")
+        inventory, payment = (builder.led(name, app, builder.channels.caller(name, addresses[name])) for name in ASKED)
+        others.inventory, others.payments = inventory, payment
+        yield
 
 
 Told = Callable[[Mapping[str, str]], None]
@@ -370,8 +153,11 @@ def service(settings: Settings, name: str, told: Told) -> Starlette:
     client = httpx.AsyncClient()
     post = http_post(client, settings.webhook_url)
     builder = Builder(settings, settings.broker, client, post, frozenset({name}))
-    api = builder.api(name)
-    return serve(PORTS[name], api, lambda _: answering(builder, told), partial(check, builder.app_of(name)))
+    api, app = builder.api(name), builder.app_of(name)
+    reserving = participants_of(app, settings.tcc_secret) if name in RESERVING else None
+    return serve(
+        PORTS[name], api, lambda _: answering(builder, told), partial(check, app), builder.telemetry, reserving
+    )
 
 
 def _web(builder: Builder, told: Told | None = None) -> tuple[FastAPI, Bell]:

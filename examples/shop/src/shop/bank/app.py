@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from shop.calls import carried
 from shop.events import WebhookDue
 from txpatterns import App, Transaction
 from txpatterns.integrations.webhooks import WebhookSecrets
@@ -26,7 +27,7 @@ def listen(app: App, secret: str, post: Post) -> None:
     @app.on(WebhookDue)
     async def post_webhook(event: WebhookDue, tx: Transaction) -> None:
         body = event.body.encode()
-        headers = {"content-type": "application/json", **secrets.sign(event.webhook_id, body)}
+        headers = {"content-type": "application/json", **carried(), **secrets.sign(event.webhook_id, body)}
         status = await post(body, headers)
         if not 200 <= status < 300:
             raise NotTaken(f"the shop answered {status} to webhook {event.webhook_id}")

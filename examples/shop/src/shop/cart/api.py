@@ -8,8 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.cart.domain import MOST_OF_ONE
-from shop.cart.models import CartLineRow, CartRow
-from shop.events import CartCleared
+from shop.cart.models import CartLineRow, CartRow, MovedLineRow
+from shop.events import CartChanged, CartCleared
 from shop.money import Money, total
 from shop.ports import Cart, CartLine, Catalog
 from shop.problems import Problem
@@ -47,7 +47,7 @@ class CartApi:
                 cart.lines.append(line)
             line.quantity = _checked(line.quantity + quantity)
             line.name, line.price_minor, line.currency = product.name, product.price.minor, product.price.currency
-            cart.version += 1
+            self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def update(self, visitor_id: str, line_id: str, quantity: int, version: int | None) -> Cart:
@@ -64,7 +64,7 @@ class CartApi:
             _check_version(cart, version)
             if line.quantity != quantity:
                 line.quantity = _checked(quantity)
-                cart.version += 1
+                self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def remove(self, visitor_id: str, line_id: str) -> None:
@@ -74,7 +74,7 @@ class CartApi:
             line = next((line for line in cart.lines if line.id == line_id), None) if cart else None
             if cart is not None and line is not None:
                 cart.lines.remove(line)
-                cart.version += 1
+                self._changed(session, cart)
 
     async def reprice(self, visitor_id: str) -> Cart:
         """Put the catalogue's prices of now on every line. Without a changed price the cart keeps its version."""
@@ -87,7 +87,8 @@ class CartApi:
                 changed = [line for line in cart.lines if prices.get(line.sku, _price(line)) != _price(line)]
                 for line in changed:
                     line.price_minor, line.currency = prices[line.sku].minor, prices[line.sku].currency
-                cart.version += bool(changed)
+                if changed:
+                    self._changed(session, cart)
             return _view(visitor_id, cart)
 
     async def clear(self, visitor_id: str) -> None:
@@ -96,8 +97,32 @@ class CartApi:
             cart = await session.get(CartRow, visitor_id, with_for_update=True)
             if cart is not None and cart.lines:
                 cart.lines.clear()
-                cart.version += 1
+                self._changed(session, cart)
                 self.app.outbox.add(session, CartCleared(visitor_id=visitor_id))
+
+    async def take_over(self, visitor_id: str, user_id: str) -> Cart:
+        """Put what a visitor has in the cart into that of the account that they signed in to; gives that cart.
+
+        In one transaction, so it is done once however often it is asked for. What is in both is added up, to as many
+        as one may have, at the price that the account's cart has already.
+        """
+        if visitor_id == user_id:
+            return await self.get(user_id)
+        await self._ensure(user_id)
+        async with self.app.transaction() as session:
+            # The visitor's first: whoever locks both does it in this order.
+            source = await session.get(CartRow, visitor_id, with_for_update=True)
+            target = await _locked(session, user_id)
+            if source is not None and source.lines:
+                _move(session, source, target)
+                for cart in (source, target):
+                    self._changed(session, cart)
+            return _view(user_id, target)
+
+    def _changed(self, session: AsyncSession, cart: CartRow) -> None:
+        """Note and tell that the cart is not what it was."""
+        cart.version += 1
+        self.app.outbox.add(session, CartChanged(visitor_id=cart.visitor_id, version=cart.version))
 
     async def _ensure(self, visitor_id: str) -> None:
         async with self.app.session() as session:
@@ -112,6 +137,19 @@ class CartApi:
 
 async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
     return await session.get_one(CartRow, visitor_id, with_for_update=True)
+
+
+def _move(session: AsyncSession, source: CartRow, target: CartRow) -> None:
+    there, now = {line.sku: line for line in target.lines}, datetime.now(UTC)
+    for line in list(source.lines):
+        into = there.get(line.sku)
+        if into is None:
+            into = CartLineRow(id=new_id(), sku=line.sku, name=line.name, quantity=0, added_at=line.added_at)
+            into.price_minor, into.currency = line.price_minor, line.currency
+            target.lines.append(into)
+        into.quantity = min(into.quantity + line.quantity, MOST_OF_ONE)
+        session.add(MovedLineRow(id=line.id, visitor_id=target.visitor_id, line_id=into.id, moved_at=now))
+    source.lines.clear()
 
 
 def _check_version(cart: CartRow, version: int | None) -> None:

@@ -32,6 +32,17 @@ class SettledOrderRow(Base):
     order_id: Mapped[str] = mapped_column(String(36), primary_key=True)
 
 
+class MovedLineRow(Base):
+    """Where a line went when its visitor signed in: an order that was made of it before is settled there."""
+
+    __tablename__ = "moved_line"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    visitor_id: Mapped[str] = mapped_column(String(64))
+    line_id: Mapped[str] = mapped_column(String(36))
+    moved_at: Mapped[datetime] = mapped_column(Moment)
+
+
 class CartLineRow(Base):
     __tablename__ = "cart_line"
     __table_args__ = (UniqueConstraint("visitor_id", "sku"),)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.catalog import seed
-from shop.catalog.models import CategoryRow, ProductRow, SellerRow
+from shop.catalog.models import CategoryRow, ProductRow, ProductVersionRow, SellerRow
+from shop.events import ProductChanged
 from shop.money import Money
 from shop.ports import Category, Product, ProductPage
 from shop.problems import Problem
@@ -73,6 +75,30 @@ class CatalogApi:
             rows = await session.scalars(select(ProductRow).where(ProductRow.sku.in_(skus)))
             return [_view(row) for row in rows]
 
+    async def set_price(self, sku: str, price: Money) -> Product:
+        """Give a product another price, and tell it; the same price again changes nothing.
+
+        Raises:
+            Problem: ``not-found``, or ``invalid`` for a price that is not more than nothing.
+        """
+        if price.minor <= 0:
+            raise Problem("invalid", "A price is more than nothing.")
+        async with self.app.transaction() as session:
+            row = await _locked(session, sku)
+            if (row.price_minor, row.currency) != (price.minor, price.currency):
+                row.price_minor, row.currency = price.minor, price.currency
+                row.changed = row.changed or ProductVersionRow(sku=sku, version=0)
+                row.changed.version += 1
+                self.app.outbox.add(session, ProductChanged(sku=sku, version=row.changed.version, price=price))
+            return _view(row)
+
+
+async def _locked(session: AsyncSession, sku: str) -> ProductRow:
+    row = await session.get(ProductRow, sku, with_for_update=True)
+    if row is None:
+        raise Problem("not-found", f"There is no product {sku}.")
+    return row
+
 
 def _row(product: seed.SeedProduct) -> ProductRow:
     price = Money(amount=product.price)
@@ -103,4 +129,5 @@ def _view(row: ProductRow) -> Product:
         price=Money.of_minor(row.price_minor, row.currency),
         art=row.art,
         hue=row.hue,
+        version=row.changed.version if row.changed else 0,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import ForeignKey, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
@@ -39,3 +39,13 @@ class ProductRow(Base):
     art: Mapped[str] = mapped_column(String(40))
     hue: Mapped[int]
     place: Mapped[int] = mapped_column(unique=True)
+    changed: Mapped[ProductVersionRow | None] = relationship(lazy="selectin")
+
+
+class ProductVersionRow(Base):
+    """How often a product was changed. A table of its own: shops that are older than it have their products."""
+
+    __tablename__ = "product_version"
+
+    sku: Mapped[str] = mapped_column(ForeignKey("product.sku"), primary_key=True)
+    version: Mapped[int]

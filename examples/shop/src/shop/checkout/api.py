@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from shop.checkout.models import SessionRow
-from shop.checkout.placing import Placing
-from shop.ports import CheckoutSession, Mode, Order
+from shop.checkout.placing import Payment, Placing
+from shop.money import Money
+from shop.ports import CheckoutSession, Mode, Order, Saving
 from shop.problems import Problem
+from shop.reductions import Reduction
 from txpatterns import App
 
 
@@ -21,9 +23,21 @@ class CheckoutApi:
         self.app = app
         self.placing = placing
 
-    async def place(self, visitor_id: str, key: str, method: str, mode: Mode | None, version: int | None) -> Order:
+    async def place(
+        self,
+        visitor_id: str,
+        key: str,
+        method: str,
+        mode: Mode | None,
+        version: int | None,
+        saving: Saving | None = None,
+    ) -> Order:
         """Order what is in the visitor's cart: see ``Placing``."""
-        return await self.placing.place(visitor_id, key, method, mode, version)
+        return await self.placing.place(visitor_id, key, Payment(method, mode, saving or Saving()), version)
+
+    async def quote(self, visitor_id: str, total: Money, saving: Saving) -> Reduction:
+        """Say what an order of this total would be reduced by: see ``Savings``."""
+        return await self.placing.savings.quote(visitor_id, total, saving)
 
     async def get(self, visitor_id: str, order_id: str) -> CheckoutSession:
         """Show the session of an order to the visitor who placed it.

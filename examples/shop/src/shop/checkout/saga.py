@@ -5,16 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Protocol
 
+from shop.checkout.reserving import Need, Reserving
 from shop.checkout.sessions import complete_session, fail_session, note_reason, open_session
 from shop.events import CheckoutCancelRequested, CheckoutRequested, PaymentCaptured, PaymentFailed
 from shop.ports import Charge, Inventory, Payments, StockNeed
 from shop.problems import Problem
-from txpatterns.errors import StepFailed, WaitTimedOut
+from txpatterns.errors import Reject, StepFailed, WaitTimedOut
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas import Call, Done, NotDone, SagaContext, Undo
 
 CALL = timedelta(seconds=5)
 """How long another service may take to answer; after that nobody knows what it has done."""
+ANSWER = 4.0
+"""Seconds that each of those calls has: less, so that silence counts against who is silent and not against who asks."""
 AGAIN = RetryLadder(tuple(timedelta(seconds=seconds) for seconds in (0.2, 0.5, 1, 2, 4, 8, 8)))
 """The waits before something is tried again. What is undone is tried for as long as it takes."""
 SIGNALS = (PaymentCaptured, PaymentFailed, CheckoutCancelRequested)
@@ -39,6 +42,10 @@ class Others(Protocol):
     def payments(self) -> Payments:
         """Who moves the money."""
 
+    @property
+    def reserving(self) -> Reserving | None:
+        """Who reserves, where it is not the stock alone."""
+
 
 class CheckoutSaga:
     """Leads one checkout: open a session, reserve, charge, wait for the bank, complete.
@@ -46,6 +53,9 @@ class CheckoutSaga:
     Whatever fails before the end undoes what was done, the last first: the money goes back, the stock goes back, and
     the session ends as failed. Then the customer is told. From the end on nothing is undone: the rest is told by an
     event, and done by whoever has a part in it.
+
+    The stock alone is asked with a call, and put back with another. An order with a coupon or credit needs several that
+    all hold or all let go: TCC's participants, whose reservations are confirmed when the money is there.
     """
 
     def __init__(self, others: Others) -> None:
@@ -55,14 +65,32 @@ class CheckoutSaga:
         """Do it. Gives the id of the order."""
         await saga.step(open_session, order, compensate=fail_session)
         try:
-            await saga.call(self.reserve, order, compensate=self.release, timeout=CALL)
-            key = await self._charge(saga, order)
-            await self._wait_for_the_bank(saga, order, key)
+            await self._set_aside(saga, order)
+            if order.to_pay.minor:
+                key = await self._charge(saga, order)
+                await self._wait_for_the_bank(saga, order, key)
         except Refused as refused:
             await saga.step(note_reason, order.order_id, refused.reason)
             saga.abort(refused.reason)
+        if order.reduction is not None:
+            saga.pivot()
         await saga.step(complete_session, order)
-        return order.order_id
+        return order.order_id  # what participants hold is confirmed now, for as long as it takes
+
+    async def _set_aside(self, saga: SagaContext, order: CheckoutRequested) -> None:
+        """Have all set aside that the order needs, or nothing."""
+        if order.reduction is None:
+            await saga.call(self.reserve, order, compensate=self.release, timeout=CALL)
+            return
+        assert self.others.reserving is not None, "a checkout service has its participants before it runs"
+        needs = self.others.reserving.needs(order, order.reduction)
+        await saga.gather(*(self._try(saga, need) for need in needs))
+
+    async def _try(self, saga: SagaContext, need: Need) -> None:
+        try:
+            await saga.reserve(need.participant, *need.arguments)
+        except Reject:
+            raise Refused(need.reason) from None
 
     async def _charge(self, saga: SagaContext, order: CheckoutRequested) -> str:
         """Ask for the money; gives the key under which it was asked for."""
@@ -111,7 +139,7 @@ class CheckoutSaga:
 
     async def charge(self, call: Call, order: CheckoutRequested) -> str:
         """Ask for the money, by a key of this call."""
-        charge = await self.others.payments.charge(call.key, order.order_id, order.total, order.method, order.pay_by)
+        charge = await self.others.payments.charge(call.key, order.order_id, order.to_pay, order.method, order.pay_by)
         if charge.status == "failed":
             raise Refused("payment_failed")
         return call.key
@@ -123,7 +151,7 @@ class CheckoutSaga:
 
     async def refund(self, undo: Undo[str], order: CheckoutRequested) -> None:
         """See that no money stays charged: what is captured, now or later, goes back."""
-        await self.others.payments.refund(undo.of, order.order_id, order.total, order.method)
+        await self.others.payments.refund(undo.of, order.order_id, order.to_pay, order.method)
 
     async def status_of(self, call: Call, key: str) -> str:
         """Ask how a charge stands."""

@@ -11,12 +11,18 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shop.gateway import errors, order_pages, pages
+from shop.gateway import account_pages, errors, order_pages, pages
 from shop.gateway.context import Context
+from shop.gateway.cookies import VisitorCookie
 from shop.gateway.description import ERRORS, describe
-from shop.gateway.routes import cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.pacing import Paced
+from shop.gateway.requests import Requests
+from shop.gateway.routes import auth, backends, cart, checkout, health, orders, overview, problems, products, webhooks
+from shop.gateway.seen import Seen
+from shop.gateway.sessions import Behind, Sessions
 from shop.gateway.visitors import Visitors
 from shop.limits import Limited
+from txpatterns.integrations.fastapi import CorrelationMiddleware
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -96,16 +102,24 @@ def create_app(
     )
     describe(app)
     app.state.context = context
-    for part in (overview, health, products, cart):
+    for part in (overview, health, backends, products, auth, cart):
         app.include_router(part.router)
     app.include_router(checkout.routes(context.keys))
-    for part in (orders, webhooks, problems, pages, order_pages):
+    for part in (orders, webhooks, problems, pages, order_pages, account_pages):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     errors.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(Limited, refuse=errors.answer)
-    app.add_middleware(Visitors, secret=secret)
+    app.add_middleware(Paced, pace=context.pace, refuse=errors.answer)
+    cookie = VisitorCookie(secret)
+    app.add_middleware(Visitors, secret=secret, cookie=cookie)
+    behind = Behind(context.tokens, context.services.users, context.services.carts, cookie)
+    app.add_middleware(Sessions, behind=behind, refuse=errors.answer)
+    app.add_middleware(Seen)  # outside of those, for they take carts over
     app.add_middleware(Careful)
     app.add_middleware(Heads)
+    app.add_middleware(Requests)
+    app.add_middleware(CorrelationMiddleware)
+    app.add_middleware(context.telemetry.around)
     return app

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shop.gateway.context import Services
-from shop.ports import Cart, Mode, Order
+from shop.ports import Cart, Mode, Order, Saving
 from shop.problems import Problem
 from txpatterns import new_id
 
@@ -74,10 +74,11 @@ def version_in(key: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How somebody wants to check out: who leads it, and what the bank is to do."""
+    """How somebody wants to check out: what the bank is to do, who leads it, and what is to be saved."""
 
     method: str
-    mode: Mode
+    mode: Mode | None
+    saving: Saving = field(default_factory=Saving)
 
 
 async def place(services: Services, visitor_id: str, key: str, wish: Wish, version: int | None) -> Order:
@@ -87,15 +88,19 @@ async def place(services: Services, visitor_id: str, key: str, wish: Wish, versi
         services: The services that answer.
         visitor_id: Who orders.
         key: The same key gives the same order.
-        wish: How to pay, and who leads the checkout.
+        wish: How to pay, who leads the checkout, and what is to be saved.
         version: Of the cart that the visitor saw; none takes the cart as it is now.
 
     Raises:
         Problem: ``invalid`` for an unknown method, ``cart-empty``, ``cart-ordered`` with the order that was made of
-            this cart already, ``stale-version`` when the cart is no longer at that version, or ``price-changed`` with
-            both prices.
+            this cart already, ``stale-version`` when the cart is no longer at that version, ``price-changed`` with
+            both prices, or ``coupon-refused``.
     """
-    return await services.checkouts.place(visitor_id, key, wish.method, wish.mode, version)
+    try:
+        return await services.checkouts.place(visitor_id, key, wish.method, wish.mode, version, wish.saving)
+    except Problem:
+        await services.carts.forget(visitor_id)  # what is remembered may be why
+        raise
 
 
 async def place_to_fail(services: Services, visitor_id: str) -> Order:

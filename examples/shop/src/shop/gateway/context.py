@@ -9,9 +9,16 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jinja2 import Environment
 
+from shop.backends import Breakers
+from shop.gateway.pacing import Pace
+from shop.gateway.public_ids import ShownCheckouts, ShownOrders
+from shop.gateway.remembered import RememberedCarts, RememberedCatalog
 from shop.gateway.timeline import Timeline
 from shop.gateway.visitors import Visitor, visitor_of
-from shop.ports import Carts, Catalog, Checkouts, Inventory, Mode, Orders, Payments
+from shop.ports import Inventory, Mode, Payments, Users, Wallets
+from shop.problems import Problem
+from shop.telemetry import Telemetry
+from shop.tokens import AccessTokens
 from txpatterns import App
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
@@ -20,12 +27,14 @@ from txpatterns.integrations.idempotency import IdempotencyKeys
 class Services:
     """The other services, wherever they run."""
 
-    catalog: Catalog
-    carts: Carts
+    catalog: RememberedCatalog
+    carts: RememberedCarts
     inventory: Inventory
-    orders: Orders
+    orders: ShownOrders
     payments: Payments
-    checkouts: Checkouts
+    checkouts: ShownCheckouts
+    users: Users
+    wallets: Wallets
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,12 @@ class Context:
     window: timedelta
     mode: Mode
     """Who leads a checkout that does not say it."""
+    pace: Pace
+    breakers: Breakers
+    tokens: AccessTokens
+    telemetry: Telemetry
+    demo_password: str | None
+    """That of the demo's accounts, where there are any."""
 
 
 def context_of(request: Request) -> Context:
@@ -54,3 +69,13 @@ def _visitor(request: Request) -> Visitor:
 
 
 Who = Annotated[Visitor, Depends(_visitor)]
+
+
+def _account(visitor: Who) -> str:
+    if visitor.user_id is None:
+        raise Problem("unauthenticated", "Sign in first.")
+    return visitor.user_id
+
+
+Account = Annotated[str, Depends(_account)]
+"""The id of who is signed in; whoever is not is refused."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from shop.gateway.story import STEP, Entry
+from shop.money import Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ OPEN = Kind(
     "Open a session",
     "Session failed",
     False,
-    ("reservation.made", "reservation.refused", "checkout.failed"),
+    ("reservation.made", "reservation.refused", "coupon.held", "credit.held", "checkout.failed"),
     ("checkout.failed",),
 )
 RESERVE = Kind(
@@ -42,14 +44,41 @@ CHARGE = Kind("charge", "Ask for the money", "Charge undone", True, ("payment.se
 WAIT = Kind("wait", "Wait for the bank", None, False, ("checkout.completed",))
 COMPLETE = Kind("complete_session", "Complete", None, False, ("checkout.completed",))
 KINDS = (OPEN, RESERVE, CHARGE, WAIT, COMPLETE)
+HOLD_STOCK = replace(RESERVE, name="reserve stock")
+HOLD_COUPON = Kind(
+    "reserve coupon",
+    "Set the coupon aside",
+    "Coupon given back",
+    True,
+    ("coupon.held",),
+    ("coupon.released", "checkout.failed"),
+)
+HOLD_CREDIT = Kind(
+    "reserve credit",
+    "Set credit aside",
+    "Credit given back",
+    True,
+    ("credit.held",),
+    ("credit.released", "checkout.failed"),
+)
+CONFIRM = Kind("confirm", "Use what was set aside", None, False, ())
+REFUSED = {
+    RESERVE.name: "out_of_stock",
+    HOLD_STOCK.name: "out_of_stock",
+    HOLD_COUPON.name: "coupon",
+    HOLD_CREDIT.name: "credit",
+}
+"""Why a checkout fails whose step says no."""
 ENDS = {
     "payment_failed": "the bank declined",
     "payment_window": "no answer in time",
     "customer": "you called it off",
     "out_of_stock": "not enough on the shelf",
+    "coupon": "the coupon was used up by then",
+    "credit": "the credit was spent by then",
 }
 ENDED = {"checkout.completed", "checkout.failed"}
-NUMBERS = ("first", "second", "third")
+NUMBERS = ("first", "second", "third", "fourth", "fifth")
 WORDS = {
     "ahead": "still ahead",
     "running": "under way",
@@ -109,6 +138,11 @@ class Told:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.types = {entry.type for entry in entries}
+        self.kinds: tuple[Kind, ...] = KINDS
+        self._used = set[str]()
+        cut = next((entry.payload.get("reduction") for entry in entries if entry.type == "checkout.requested"), None)
+        if cut:
+            self.kinds, self._used = _kinds_of(cut)
         self._notes: dict[tuple[str, bool], Notes] = {}
         reason = ""
         for entry in entries:
@@ -127,6 +161,8 @@ class Told:
         note = self.note(kind)
         if note is not None and note.last == "failed" and not ENDED & self.types:
             return False  # the service may have done it, and told; the saga does not know
+        if kind is CONFIRM:
+            return self._used <= self.types
         if kind is WAIT:
             return bool(set(kind.done_by) & self.types) or self.note(COMPLETE) is not None
         return bool(set(kind.done_by) & self.types) or (note is not None and note.last == "done")
@@ -134,26 +170,27 @@ class Told:
     def _read(self, entry: Entry) -> None:
         told = entry.payload
         name = WAIT.name if told["step"] == "status_of" else str(told["step"])
+        name = CONFIRM.name if name.startswith(f"{CONFIRM.name} ") else name
         note = self._notes.setdefault((name, bool(told["undoing"])), Notes())
         note.begun += told["what"] == "begun"
         note.last = str(told["what"])
 
     def _turned(self, reason: str) -> Turn | None:
         refused = next(
-            (kind for kind in KINDS if (note := self.note(kind)) is not None and note.last == "refused"), None
+            (kind for kind in self.kinds if (note := self.note(kind)) is not None and note.last == "refused"), None
         )
         goes_back = reason or {"payment.failed", "reservation.refused"} & self.types or self._is_undoing()
         if "checkout.completed" in self.types or not (refused or goes_back):
             return None
         if "reservation.refused" in self.types:
             refused = RESERVE
-        at = refused or next((kind for kind in KINDS if not self.is_done(kind)), WAIT)
+        at = refused or next((kind for kind in self.kinds if not self.is_done(kind)), WAIT)
         return Turn(at.name, ENDS.get(reason) or self._why(at if refused else None))
 
     def _why(self, refused: Kind | None) -> str:
         """Say why it goes back, while the checkout has not told it yet."""
-        if refused is RESERVE:
-            return ENDS["out_of_stock"]
+        if refused is not None and refused.name in REFUSED:
+            return ENDS[REFUSED[refused.name]]
         if "payment.failed" in self.types:
             return ENDS["payment_failed"]
         return ENDS["customer"] if "checkout.cancel_requested" in self.types else "no answer, however often we asked"
@@ -162,13 +199,25 @@ class Told:
         return any(undoing for _, undoing in self._notes)
 
 
+def _kinds_of(cut: Mapping[str, Any]) -> tuple[tuple[Kind, ...], set[str]]:
+    """Give the steps of an order with this reduction, and the events that tell what was set aside as used."""
+    kinds, used = [OPEN, HOLD_STOCK], {"stock.sold"}
+    if cut["coupon"] is not None:
+        kinds, used = [*kinds, HOLD_COUPON], used | {"coupon.used"}
+    if Money.model_validate(cut["credit"]).minor:
+        kinds, used = [*kinds, HOLD_CREDIT], used | {"credit.spent"}
+    if Money.model_validate(cut["to_pay"]).minor:
+        kinds += [CHARGE, WAIT]
+    return (*kinds, COMPLETE, CONFIRM), used
+
+
 def course_of(entries: Sequence[Entry]) -> Course | None:
     """Draw the saga so far; none where nobody leads the checkout."""
     told = Told(entries)
     if "checkout.requested" not in told.types:
         return None
-    states = {kind: _state(kind, told) for kind in KINDS}
-    undone = [kind for kind in KINDS if states[kind] == "done" or told.note(kind, undoing=True)]
+    states = {kind: _state(kind, told) for kind in told.kinds}
+    undone = [kind for kind in told.kinds if states[kind] == "done" or told.note(kind, undoing=True)]
     order = [kind.name for kind in reversed(undone) if kind.undoes is not None]
     steps = tuple(
         Done(kind.does, state, WORDS[state], _detail(kind, state, told), _undoing(kind, told, order))
@@ -198,7 +247,7 @@ def _detail(kind: Kind, state: str, told: Told) -> str:
         return "an attempt ended without an answer; we ask again by its key"
     if kind is WAIT:
         return "nothing was heard; the bank was asked" if note.begun else ""
-    if note.begun < 2:
+    if note.begun < 2 or kind is CONFIRM:
         return ""
     before = "the first" if note.begun == 2 else "the others"
     came = f"what {before} came to was asked by its key" if kind.is_call else f"{before} left nothing behind"
@@ -218,6 +267,8 @@ def _undoing(kind: Kind, told: Told, order: Sequence[str]) -> Undoing | None:
 
 
 def _summary(told: Told) -> str:
+    if "checkout.completed" in told.types and CONFIRM in told.kinds and not told.is_done(CONFIRM):
+        return "Nothing is undone any more: what was set aside is used now, for as long as it takes."
     if "checkout.completed" in told.types:
         return "All steps are done. The rest is told by one event, and nothing is undone any more."
     if told.turn is None:

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from shop.gateway.sessions import signed_in_of
 from shop.gateway.visitors import visitor_of
 from shop.problems import MEDIA_TYPE, Problem, problem_of_status
 from txpatterns.errors import KeyInUse, KeyInvalid, KeyReused
@@ -41,14 +42,16 @@ def answer(request: Request, problem: Problem) -> Response:
     body = problem.body(instance=request.url.path)
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
     if wants_page:
-        return HTMLResponse(_page(request, body), status_code=problem.kind.status)
-    return JSONResponse(body, status_code=problem.kind.status, media_type=MEDIA_TYPE)
+        return HTMLResponse(_page(request, body), problem.kind.status, problem.headers)
+    return JSONResponse(body, problem.kind.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 def _page(request: Request, body: dict[str, Any]) -> str:
     template = request.app.state.context.templates.get_template("error.html")
-    token = visitor_of(request).form_token
-    page: str = template.render(problem=body, here="", cart_count=0, words=None, token=token)
+    # What is refused before anybody knows who asks, as a cookie from elsewhere, has no form on its page.
+    token = visitor_of(request).form_token if hasattr(request.state, "visitor") else ""
+    signed_in = signed_in_of(request) is not None
+    page: str = template.render(problem=body, here="", cart_count=0, words=None, token=token, signed_in=signed_in)
     return page
 
 

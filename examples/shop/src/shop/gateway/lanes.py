@@ -10,6 +10,8 @@ from shop.gateway.story import STEP, STUMBLED, Entry
 LANES = ("orders", "inventory", "payment", "bank", "cart")
 LED_LANES = ("orders", "checkout", "inventory", "payment", "bank", "cart")
 """Those of an order whose checkout a saga leads."""
+REDUCED_LANES = ("orders", "checkout", "inventory", "pricing", "wallet", "payment", "bank", "cart")
+"""Those of one with a coupon or credit."""
 LANE_WIDTH = 30
 ROW_HEIGHT = 62
 HEAD = 78
@@ -23,11 +25,19 @@ EMITTERS = {
     "cart": "cart",
     "refund": "orders",
     "reservation": "inventory",
+    "coupon": "pricing",
+    "credit": "wallet",
 }
 FROM_SAGA = {
     "reservation.made",
     "reservation.refused",
     "reservation.released",
+    "coupon.held",
+    "coupon.used",
+    "coupon.released",
+    "credit.held",
+    "credit.spent",
+    "credit.released",
     "payment.session_opened",
     "checkout.completed",
     "checkout.failed",
@@ -45,6 +55,8 @@ UNDOING = {
     "checkout.failed",
     "reservation.refused",
     "reservation.released",
+    "coupon.released",
+    "credit.released",
 }
 FROM_BANK = {"payment.captured", "payment.failed", "payment.refunded", "webhook.repeated"}
 
@@ -99,8 +111,10 @@ def emitter(entry: Entry, led: bool) -> str:
 
 def draw(entries: Sequence[Entry]) -> Picture:
     """Lay out an order's events, oldest on top, and between them the attempts at handling one that failed."""
-    led = any(entry.type == "checkout.requested" for entry in entries)
-    sheet = Sheet(LED_LANES if led else LANES, led)
+    asked = next((entry for entry in entries if entry.type == "checkout.requested"), None)
+    led = asked is not None
+    names = LANES if asked is None else REDUCED_LANES if asked.payload.get("reduction") else LED_LANES
+    sheet = Sheet(names, led)
     for entry in entries:
         if entry.type != STEP and emitter(entry, led) in sheet.names:
             sheet.add(entry)
@@ -160,7 +174,9 @@ class Sheet:
         return Picture(width, height, lanes, tuple(self._calls), tuple(self._rows), tuple(curves))
 
     def _is_asked(self, entry: Entry) -> bool:
-        return self.led and entry.type in FROM_SAGA
+        # The stock is sold by the order's confirmation or by the saga's, whichever is first.
+        confirmed = entry.type == "stock.sold" and _cause(entry) not in self._places
+        return self.led and (entry.type in FROM_SAGA or confirmed)
 
     def _x(self, lane: str) -> int:
         return MARGIN + LANE_WIDTH * self.names.index(lane)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
+from shop.backends import if_there
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.course import course_of
 from shop.gateway.lanes import draw
@@ -117,12 +118,12 @@ def story_of(order: Order, entries: Sequence[Entry]) -> Story:
 
 
 async def _values(context: Context, visitor: Visitor, order: Order, entries: Sequence[Entry]) -> dict[str, Any]:
-    cart = await context.services.carts.get(visitor.id)
+    cart = await if_there(context.services.carts.get(visitor.id))
     return {
         "order": order,
         "story": story_of(order, entries),
         "picture": draw(entries),
         "course": course_of(entries),
         "token": visitor.form_token,
-        "cart_count": cart.count,
+        "cart_count": cart.count if cart else 0,
     }

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from shop.backends import if_there
 from shop.gateway import checkout
 from shop.gateway.context import Context, Ctx, Who
 from shop.gateway.visitors import Visitor
-from shop.ports import Mode, StockLevel
+from shop.ports import Cart, Mode, Saving, StockLevel
 from shop.prices import price_changes, products_in
 from shop.problems import Problem
+from shop.reductions import Reduction
 
 router = APIRouter(include_in_schema=False)
 PAGE = 24
 ALREADY = "shop_already"
 """The cookie that the order's page says once, and forgets: this cart was ordered before."""
+NO_PRICES = "The catalogue does not answer. These are the prices that you saw; they are looked at when you order."
 CHANGED = "The cart changed in another window. Here it is as it is now; nothing was ordered."
 
 
@@ -43,7 +46,7 @@ async def home(
         chosen=chosen,
         words=words,
         page={"items": found.items, "next": following},
-        levels=await _levels(context, [product.sku for product in found.items]),
+        levels=await if_there(_levels(context, [product.sku for product in found.items])),
     )
 
 
@@ -51,16 +54,16 @@ async def home(
 async def product_page(context: Ctx, visitor: Who, sku: str) -> HTMLResponse:
     """Show one product and its shelf."""
     product = await context.services.catalog.product(sku)
-    categories = {known.slug: known.name for known in await context.services.catalog.categories()}
-    levels = await _levels(context, [sku])
-    nothing = StockLevel(sku=sku, available=0, reserved=0, sold=0)
+    categories = {known.slug: known.name for known in await if_there(context.services.catalog.categories()) or ()}
+    levels = await if_there(_levels(context, [sku]))
+    nothing = None if levels is None else StockLevel(sku=sku, available=0, reserved=0, sold=0)
     return await show(
         context,
         visitor,
         "product.html",
         product=product,
         category_name=categories.get(product.category, product.category),
-        level=levels.get(sku, nothing),
+        level=(levels or {}).get(sku, nothing),
     )
 
 
@@ -130,19 +133,32 @@ async def checkout_page(context: Ctx, visitor: Who) -> HTMLResponse:
     return await _checkout(context, visitor, None)
 
 
+def wish_in(
+    method: Annotated[str, Form()],
+    mode: Annotated[Mode | None, Form()] = None,
+    coupon: Annotated[str, Form(max_length=40)] = "",
+    use_credit: Annotated[bool, Form()] = False,
+) -> checkout.Wish:
+    """Read how somebody wants to check out. What saves something has a saga that leads, whatever was chosen."""
+    code = coupon.replace("\0", "").strip().upper()
+    saving = Saving(coupon=code or None, use_credit=use_credit)
+    return checkout.Wish(method, Mode.ORCHESTRATED if saving.wanted else mode, saving)
+
+
 @router.post("/checkout")
 async def order(
     context: Ctx,
     visitor: Who,
     csrf: Annotated[str, Form()],
     checkout_id: Annotated[str, Form()],
-    method: Annotated[str, Form()],
-    mode: Annotated[Mode | None, Form()] = None,
+    wish: Annotated[checkout.Wish, Depends(wish_in)],
+    act: Annotated[str, Form()] = "order",
 ) -> Response:
     """Order what the page showed. Pressing twice, or in two windows that show the same cart, makes one order."""
     visitor.check_form(csrf)
     version = checkout.version_in(checkout_id)
-    wish = checkout.Wish(method, mode or context.mode)
+    if act == "apply":
+        return await _checkout(context, visitor, None, chosen=wish)
     try:
         placed = await checkout.place(context.services, visitor.id, checkout_id, wish, version)
     except Problem as problem:
@@ -151,6 +167,8 @@ async def order(
                 return ordered_already(str(problem.extra["order"]))
             case "stale-version":
                 return await _checkout(context, visitor, CHANGED, problem.kind.status, wish)
+            case "coupon-refused":
+                return await _checkout(context, visitor, None, problem.kind.status, wish)
             case "cart-empty" | "price-changed":
                 return await _cart(context, visitor, problem.detail, problem.kind.status)
             case _:
@@ -185,24 +203,31 @@ def ordered_already(order_id: str) -> RedirectResponse:
 
 async def show(context: Context, visitor: Visitor, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Make a page, with what the frame around it needs."""
-    cart = values.get("cart") or await context.services.carts.get(visitor.id)
-    frame = {"here": "", "cart_count": cart.count, "words": None, "token": visitor.form_token, "notice": None}
+    cart = values.get("cart") or await if_there(context.services.carts.get(visitor.id))
+    frame = {
+        "here": "",
+        "cart_count": cart.count if cart else 0,
+        "words": None,
+        "token": visitor.form_token,
+        "notice": None,
+        "signed_in": visitor.user_id is not None,
+    }
     page = context.templates.get_template(template).render(frame | values)
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 async def _cart(context: Context, visitor: Visitor, notice: str | None, status: int = 200) -> HTMLResponse:
     cart = await context.services.carts.get(visitor.id)
-    products = await products_in(context.services.catalog, cart)
+    products = await if_there(products_in(context.services.catalog, cart))
     return await show(
         context,
         visitor,
         "cart.html",
         status,
         cart=cart,
-        notice=notice,
-        products=products,
-        repriced=bool(price_changes(cart, products)),
+        notice=notice or (NO_PRICES if products is None else None),
+        products=products or {},
+        repriced=bool(price_changes(cart, products or {})),
         here="cart",
     )
 
@@ -213,6 +238,8 @@ async def _checkout(
     cart = await context.services.carts.get(visitor.id)
     if not cart.lines:
         return await _cart(context, visitor, notice or "Put something into the cart first.", status)
+    chosen = chosen or checkout.Wish(checkout.METHODS[0].value, context.mode)
+    cut, refused = await _reduced(context, visitor, cart, chosen.saving)
     seconds = int(context.window.total_seconds())
     window = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
     return await show(
@@ -223,12 +250,32 @@ async def _checkout(
         cart=cart,
         checkout_id=checkout.key_for(cart),
         methods=checkout.METHODS,
-        chosen=chosen or checkout.Wish(checkout.METHODS[0].value, context.mode),
+        chosen=chosen,
+        leads=chosen.mode or context.mode,
+        cut=cut,
+        refused=refused,
+        wallet=await if_there(context.services.wallets.get(visitor.id)),
         modes=checkout.MODES,
         window=window,
         notice=notice,
         here="cart",
     )
+
+
+async def _reduced(
+    context: Context, visitor: Visitor, cart: Cart, saving: Saving
+) -> tuple[Reduction | None, str | None]:
+    """Say what the order would be reduced by, and why not by the coupon."""
+    if not saving.wanted:
+        return None, None
+    try:
+        return await context.services.checkouts.quote(visitor.id, cart.total, saving), None
+    except Problem as problem:
+        if problem.kind.slug != "coupon-refused":
+            raise
+        rest = saving.model_copy(update={"coupon": None})
+        cut, _ = await _reduced(context, visitor, cart, rest)
+        return cut, problem.detail
 
 
 async def _levels(context: Context, skus: list[str]) -> dict[str, StockLevel]:

@@ -142,7 +142,14 @@ def _money(value: Mapping[str, str]) -> str:
 
 
 def _created(entry: Entry, names: Names) -> Telling:
-    return "calm", f"You ordered {things(entry.payload['lines'], names)}.", f"{_money(entry.payload['total'])} in all."
+    says, detail = f"You ordered {things(entry.payload['lines'], names)}.", f"{_money(entry.payload['total'])} in all."
+    cut = entry.payload.get("reduction")
+    if cut:
+        less = [f"{_money(cut['discount'])} with {cut['coupon']}"] if cut["coupon"] else []
+        less += [f"{_money(cut['credit'])} from your credit"] if Money.model_validate(cut["credit"]).minor else []
+        off = f", less {' and '.join(less)}" if less else ""
+        detail = f"{detail[:-1]}{off}: {_money(cut['to_pay'])} to pay."
+    return "calm", says, detail
 
 
 def _reserved(entry: Entry, names: Names) -> Telling:
@@ -177,12 +184,16 @@ CANCEL_WORDS = {
     "payment_failed": ("Without a payment we are calling the order off.", "What was set aside goes back."),
     "customer": ("You called the order off.", "What was set aside goes back."),
     "out_of_stock": ("We cannot fill the order.", ""),
+    "coupon": ("The coupon cannot be used any more.", ""),
+    "credit": ("There is too little credit.", ""),
 }
 FAILED_WORDS = {
     "payment_window": "No payment arrived in time, so the checkout has failed.",
     "payment_failed": "Without a payment the checkout has failed.",
     "customer": "You called the order off, so the checkout has failed.",
     "out_of_stock": "Without the goods the checkout has failed.",
+    "coupon": "Your coupon was used up by then, so the checkout has failed.",
+    "credit": "Your credit was spent elsewhere by then, so the checkout has failed.",
 }
 
 
@@ -220,6 +231,32 @@ def _refunded(entry: Entry, names: Names) -> Telling:
     return "good", f"{_money(entry.payload['amount'])} went back to you.", "The books are even again."
 
 
+def _coupon_held(entry: Entry, names: Names) -> Telling:
+    code, off = entry.payload["code"], _money(entry.payload["discount"])
+    return "good", f"We set your coupon {code} aside: {off} off.", "It is used only once the order is paid."
+
+
+def _coupon_used(entry: Entry, names: Names) -> Telling:
+    return "good", f"Your coupon {entry.payload['code']} is used.", f"It saved you {_money(entry.payload['discount'])}."
+
+
+def _coupon_released(entry: Entry, names: Names) -> Telling:
+    return "calm", f"Your coupon {entry.payload['code']} is yours again.", "It was set aside, and was not used."
+
+
+def _credit_held(entry: Entry, names: Names) -> Telling:
+    amount = _money(entry.payload["amount"])
+    return "good", f"We set {amount} of your credit aside.", "It is spent only once the order is paid."
+
+
+def _credit_spent(entry: Entry, names: Names) -> Telling:
+    return "good", f"{_money(entry.payload['amount'])} of your credit is spent on this order.", ""
+
+
+def _credit_released(entry: Entry, names: Names) -> Telling:
+    return "calm", f"{_money(entry.payload['amount'])} is back in your credit.", "It was set aside, and was not spent."
+
+
 def _fixed(tone: str, says: str, detail: str = "") -> Callable[[Entry, Names], Telling]:
     return lambda entry, names: (tone, says, detail)
 
@@ -248,6 +285,12 @@ TELLERS: dict[str, Callable[[Entry, Names], Telling]] = {
     "reservation.refused": _rejected,
     "reservation.released": _released,
     "cart.settled": _settled,
+    "coupon.held": _coupon_held,
+    "coupon.used": _coupon_used,
+    "coupon.released": _coupon_released,
+    "credit.held": _credit_held,
+    "credit.spent": _credit_spent,
+    "credit.released": _credit_released,
 }
 
 

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shop.events import ReservationMade, ReservationRefused, ReservationReleased, StockSold
 from shop.inventory.domain import needs
 from shop.inventory.models import ReservationRow, StockRow
-from shop.inventory.shelf import hand_over, put_back, set_aside, stock_lines
+from shop.inventory.shelf import OwnShelf, Shelf, stock_lines
 from shop.ports import Reservation, StockLevel, StockNeed
 from shop.problems import Problem
 from txpatterns import App, Event
+from txpatterns.errors import StockUnavailable
 
 MOST_OF_ONE = 1_000_000
 
@@ -23,8 +24,9 @@ MOST_OF_ONE = 1_000_000
 class InventoryApi:
     """Stock levels and reservations, over their own database."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, shelf: Shelf | None = None) -> None:
         self.app = app
+        self.shelf = shelf or OwnShelf()
 
     async def stock_shelves(self, quantities: Mapping[str, int]) -> None:
         """Fill empty shelves. Shelves that hold something are left alone."""
@@ -38,10 +40,11 @@ class InventoryApi:
     async def levels(self, skus: list[str]) -> list[StockLevel]:
         """Give the levels of the named products; an unknown one is left out."""
         async with self.app.session() as session:
-            rows = await session.scalars(select(StockRow).where(StockRow.sku.in_(skus)))
-            return [
-                StockLevel(sku=row.sku, available=row.available, reserved=row.reserved, sold=row.sold) for row in rows
-            ]
+            found = await self.shelf.levels(session, skus)
+        return [
+            StockLevel(sku=sku, available=stock.available, reserved=stock.reserved, sold=stock.sold)
+            for sku, stock in found.items()
+        ]
 
     async def reserve(self, order_id: str, lines: list[StockNeed], until: datetime) -> Reservation:
         """Set things aside for an order, all of them or none; asked again it changes nothing and answers the same.
@@ -57,7 +60,7 @@ class InventoryApi:
         wanted = needs((line.sku, line.quantity) for line in lines)
 
         async def work(session: AsyncSession) -> Event | None:
-            short = await set_aside(session, order_id, wanted, until)
+            short = await self.shelf.set_aside(session, order_id, wanted, until)
             if short:
                 return ReservationRefused(order_id=order_id, short=stock_lines(short))
             made = ReservationMade(order_id=order_id, lines=stock_lines(wanted), until=until)
@@ -85,7 +88,7 @@ class InventoryApi:
         """
 
         async def work(session: AsyncSession) -> Event | None:
-            back = await put_back(session, order_id)
+            back = await self.shelf.put_back(session, order_id)
             return None if back is None else ReservationReleased(order_id=order_id, lines=stock_lines(back))
 
         _, row = await self._once(order_id, work)
@@ -100,7 +103,7 @@ class InventoryApi:
             Problem: ``not-found``, or ``conflict`` when it is not set aside any more.
         """
         async with self.app.transaction() as session:
-            sold = await hand_over(session, order_id)
+            sold = await self.shelf.hand_over(session, order_id)
             if sold is not None:
                 self.app.outbox.add(session, StockSold(order_id=order_id, lines=stock_lines(sold)))
             row = await session.get(ReservationRow, order_id)
@@ -126,6 +129,8 @@ class InventoryApi:
                 told = await work(session)
                 if told is not None:
                     self.app.outbox.add(session, told)
+        except StockUnavailable as error:
+            raise Problem("unavailable", "The stock does not answer at this moment.") from error
         except IntegrityError:
             told = None  # the same wish came twice at once, and the other one was first
         async with self.app.session() as session:

@@ -12,11 +12,14 @@ from shop.events import CheckoutRequested, OrderCreated, OrderLine, PaymentWindo
 from shop.money import Money, total
 from shop.orders.app import tell
 from shop.orders.domain import Signal, Status, decide
-from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow
+from shop.orders.models import LedOrderRow, OrderedCartRow, OrderRow, ReductionRow
 from shop.ports import CartLine, Mode, NewOrder, Order, OrderPage
 from shop.problems import Problem
-from txpatterns import App, new_id
-from txpatterns.correlation import CORRELATION_ID
+from shop.reductions import Reduction
+from txpatterns import App
+from txpatterns.correlation import CORRELATION_ID, current_lineage
+from txpatterns.errors import IdsUnavailable
+from txpatterns.ids import DatabaseBlocks, IdChain
 
 
 class OrdersApi:
@@ -30,6 +33,8 @@ class OrdersApi:
     def __init__(self, app: App, window: timedelta) -> None:
         self.app = app
         self.window = window
+        self.blocks = DatabaseBlocks(app.database)  # for when the machine has stood still, or its clock is wrong
+        self.ids = IdChain(app.ids, self.blocks, hooks=app.hooks)
 
     async def place(self, order: NewOrder) -> Order:
         """Place an order. The same checkout again gives the order that it made the first time.
@@ -40,7 +45,8 @@ class OrdersApi:
 
         Raises:
             Problem: ``cart-empty``, ``invalid`` for less than one of a thing, ``cart-ordered`` when another checkout
-                ordered this cart, or ``conflict`` when another visitor used this checkout.
+                ordered this cart, ``conflict`` when another visitor used this checkout, or ``unavailable`` when no
+                order can be numbered.
         """
         found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
         if found is not None:
@@ -49,6 +55,8 @@ class OrdersApi:
             raise Problem("cart-empty", "There is nothing to order.")
         if not all(line.quantity >= 1 for line in order.lines):
             raise Problem("invalid", "One can order one of a thing, or more.")
+        if order.reduction is not None and order.mode is not Mode.ORCHESTRATED:
+            raise Problem("invalid", "Only a saga sees to it that a coupon or credit is used once.")
         row = self._row(order)
         try:
             async with self.app.transaction() as session:
@@ -62,7 +70,7 @@ class OrdersApi:
                 self.app.outbox.add(
                     session,
                     PaymentWindowClosed(order_id=row.id),
-                    headers={CORRELATION_ID: first},
+                    headers={CORRELATION_ID: current_lineage().get(CORRELATION_ID, first)},
                     deliver_after=self.window,
                 )
                 return _view(row)
@@ -131,11 +139,18 @@ class OrdersApi:
                 self.app.outbox.add(session, tell(fact, row))
             return _view(row)
 
+    def _new_id(self) -> str:
+        """Make an order's number, with zeros before it: as text it sorts as it does as a number."""
+        try:
+            return f"{self.ids.next_id():019}"
+        except IdsUnavailable as error:
+            raise Problem("unavailable", "No order can be numbered at this moment.") from error
+
     def _row(self, order: NewOrder) -> OrderRow:
         now = datetime.now(UTC)
         sum_of_lines = total([line.unit_price * line.quantity for line in order.lines])
         return OrderRow(
-            id=new_id(),
+            id=self._new_id(),
             checkout_id=order.checkout_id,
             visitor_id=order.visitor_id,
             status="PENDING",
@@ -146,7 +161,7 @@ class OrdersApi:
             method=order.method,
             created_at=now,
             pay_by=now + self.window,
-            saga=LedOrderRow() if order.mode is Mode.ORCHESTRATED else None,
+            saga=LedOrderRow(reduction=_kept(order.reduction)) if order.mode is Mode.ORCHESTRATED else None,
         )
 
 
@@ -188,7 +203,32 @@ def _created(row: OrderRow) -> OrderCreated:
 def _requested(row: OrderRow) -> CheckoutRequested:
     created = _created(row)
     return CheckoutRequested(
-        key=row.checkout_id, **{name: getattr(created, name) for name in OrderCreated.model_fields}
+        key=row.checkout_id,
+        reduction=_reduction(row),
+        **{name: getattr(created, name) for name in OrderCreated.model_fields},
+    )
+
+
+def _kept(reduction: Reduction | None) -> ReductionRow | None:
+    if reduction is None:
+        return None
+    return ReductionRow(
+        coupon=reduction.coupon,
+        discount_minor=reduction.discount.minor,
+        credit_minor=reduction.credit.minor,
+        to_pay_minor=reduction.to_pay.minor,
+    )
+
+
+def _reduction(row: OrderRow) -> Reduction | None:
+    kept = None if row.saga is None else row.saga.reduction
+    if kept is None:
+        return None
+    return Reduction(
+        coupon=kept.coupon,
+        discount=Money.of_minor(kept.discount_minor, row.currency),
+        credit=Money.of_minor(kept.credit_minor, row.currency),
+        to_pay=Money.of_minor(kept.to_pay_minor, row.currency),
     )
 
 
@@ -217,4 +257,5 @@ def _view(row: OrderRow) -> Order:
         created_at=row.created_at,
         pay_by=row.pay_by,
         mode=Mode.ORCHESTRATED if row.saga is not None else Mode.CHOREOGRAPHED,
+        reduction=_reduction(row),
     )

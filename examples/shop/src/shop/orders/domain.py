@@ -18,6 +18,8 @@ class CancelReason(StrEnum):
     PAYMENT_FAILED = "payment_failed"
     PAYMENT_WINDOW = "payment_window"
     CUSTOMER = "customer"
+    COUPON = "coupon"
+    CREDIT = "credit"
     SHOP = "shop"
 
 

@@ -50,6 +50,20 @@ class LedOrderRow(Base):
     __tablename__ = "led_order"
 
     order_id: Mapped[str] = mapped_column(ForeignKey("shop_order.id"), primary_key=True)
+    # Joined, so that an order without one costs no query more.
+    reduction: Mapped[ReductionRow | None] = relationship(lazy="joined")
+
+
+class ReductionRow(Base):
+    """What an order that a saga leads is reduced by."""
+
+    __tablename__ = "order_reduction"
+
+    order_id: Mapped[str] = mapped_column(ForeignKey("led_order.order_id"), primary_key=True)
+    coupon: Mapped[str | None] = mapped_column(String(40))
+    discount_minor: Mapped[int]
+    credit_minor: Mapped[int]
+    to_pay_minor: Mapped[int]
 
 
 class OrderedCartRow(Base):

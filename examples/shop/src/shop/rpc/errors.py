@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from shop.problems import Problem, problem_of
+from shop.problems import NoAnswer, Problem, problem_of
 
 PROBLEM = "shop-problem-bin"
 """The trailing metadata that carries the problem as it was raised, as JSON."""
@@ -24,13 +24,19 @@ STATUSES = {
     "cart-ordered": grpc.StatusCode.FAILED_PRECONDITION,
     "cart-empty": grpc.StatusCode.FAILED_PRECONDITION,
     "price-changed": grpc.StatusCode.FAILED_PRECONDITION,
+    "coupon-refused": grpc.StatusCode.FAILED_PRECONDITION,
     "stale-version": grpc.StatusCode.ABORTED,
     "idempotency-key-reused": grpc.StatusCode.ALREADY_EXISTS,
     "idempotency-key-in-use": grpc.StatusCode.ABORTED,
     "idempotency-key-invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
+    "credentials-refused": grpc.StatusCode.UNAUTHENTICATED,
+    "session-ended": grpc.StatusCode.UNAUTHENTICATED,
+    "too-many-tries": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "signature-invalid": grpc.StatusCode.UNAUTHENTICATED,
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "too-large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "method-not-allowed": grpc.StatusCode.UNIMPLEMENTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -69,7 +75,7 @@ def problem_in(error: grpc.aio.AioRpcError, address: str) -> Problem:
             return problem_of(json.loads(value))
     slug = KINDS.get(error.code(), "internal")
     if slug == "unavailable":
-        return Problem(slug, f"{address} does not answer.")
+        return NoAnswer(slug, f"{address} does not answer.")
     if slug == "timeout":
-        return Problem(slug, f"{address} did not answer in time.")
+        return NoAnswer(slug, f"{address} did not answer in time.")
     return Problem(slug, f"{address}: {error.details()}"[:LONGEST])

@@ -12,7 +12,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from shop import ports
 from shop.calls import Method, methods_of
-from shop.rpc.protos import cart_pb2, catalog_pb2, checkout_pb2, inventory_pb2, orders_pb2, payment_pb2
+from shop.rpc.protos import (
+    cart_pb2,
+    catalog_pb2,
+    checkout_pb2,
+    inventory_pb2,
+    orders_pb2,
+    payment_pb2,
+    pricing_pb2,
+    users_pb2,
+    wallet_pb2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ SERVICES: Mapping[str, Service] = {
             "GetProducts": "products",
             "GetProduct": "product",
             "FindProducts": "products_by_sku -> products",
+            "SetPrice": "set_price",
         },
     ),
     "cart": _service(
@@ -82,6 +93,7 @@ SERVICES: Mapping[str, Service] = {
             "Remove": "remove",
             "Reprice": "reprice",
             "Clear": "clear",
+            "TakeOver": "take_over",
         },
     ),
     "inventory": _service(
@@ -119,7 +131,28 @@ SERVICES: Mapping[str, Service] = {
     "checkout": _service(
         checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"],
         ports.Checkouts,
-        {"PlaceOrder": "place", "GetSession": "get"},
+        {"PlaceOrder": "place", "Quote": "quote", "GetSession": "get"},
+    ),
+    "pricing": _service(
+        pricing_pb2.DESCRIPTOR.services_by_name["PricingService"],
+        ports.Pricing,
+        {"Quote": "quote"},
+    ),
+    "wallet": _service(
+        wallet_pb2.DESCRIPTOR.services_by_name["WalletService"],
+        ports.Wallets,
+        {"Get": "get"},
+    ),
+    "users": _service(
+        users_pb2.DESCRIPTOR.services_by_name["UsersService"],
+        ports.Users,
+        {
+            "Register": "register",
+            "Login": "login",
+            "Refresh": "refresh",
+            "Logout": "logout",
+            "GetUser": "get",
+        },
     ),
 }
 """By the name of the service in this shop."""

@@ -8,22 +8,17 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
 from opentelemetry import context as tracing
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from shop.calls import DEADLINE
+from shop.calls import DEADLINE, TRACE, carried
 from shop.problems import Problem
-from txpatterns.correlation import CORRELATION_ID, correlated, current_lineage
-
-TRACE = TraceContextTextMapPropagator()
+from txpatterns.correlation import CORRELATION_ID, correlated
 
 _ends_at: ContextVar[float | None] = ContextVar("shop_call_ends_at", default=None)
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """Give the metadata of a call that is made here: the correlation id, and the trace as W3C defines it."""
-    carried = {name: value for name, value in current_lineage().items() if name == CORRELATION_ID}
-    TRACE.inject(carried)
-    return tuple(carried.items())
+    """Give the metadata of a call that is made here."""
+    return tuple(carried().items())
 
 
 def time_left() -> float:
@@ -42,10 +37,10 @@ def time_left() -> float:
 @contextmanager
 def arrived(given: Iterable[tuple[str, str | bytes]], seconds: float) -> Iterator[None]:
     """Handle a call inside: in its story, its trace, and the time that it has."""
-    carried = {name: value for name, value in given if isinstance(value, str)}
+    brought = {name: value for name, value in given if isinstance(value, str)}
     with ExitStack() as stack:
-        if CORRELATION_ID in carried:
-            stack.enter_context(correlated(carried[CORRELATION_ID]))
-        stack.callback(tracing.detach, tracing.attach(TRACE.extract(carried)))
+        if CORRELATION_ID in brought:
+            stack.enter_context(correlated(brought[CORRELATION_ID]))
+        stack.callback(tracing.detach, tracing.attach(TRACE.extract(brought)))
         stack.callback(_ends_at.reset, _ends_at.set(asyncio.get_running_loop().time() + seconds))
         yield

@@ -11,17 +11,30 @@ from shop.gateway import checkout
 from shop.gateway.context import Ctx, Who
 from shop.gateway.routes.cart import version_of
 from shop.gateway.visitors import visitor_of
-from shop.ports import CheckoutSession, Mode, Order
+from shop.ports import CheckoutSession, CouponCode, Mode, Order, Saving, Wallet
+from shop.reductions import Reduction
 from txpatterns import new_id
 from txpatterns.integrations.fastapi import idempotency_key, keyed_route
 from txpatterns.integrations.idempotency import IdempotencyKeys
 
 
 class Checkout(BaseModel):
-    """How to pay, in the demo what the bank will do; and who leads it, where that is not what the shop has set."""
+    """How to pay, in the demo what the bank will do; who leads it, unless as the shop has set it; and what to save.
+
+    A coupon and credit need a saga that leads: `orchestrated`, which they choose by themselves.
+    """
 
     method: str = "card"
     mode: Mode | None = None
+    coupon: CouponCode | None = None
+    use_credit: bool = False
+
+
+class Trying(BaseModel):
+    """What somebody would like to save on what is in their cart."""
+
+    coupon: CouponCode | None = None
+    use_credit: bool = False
 
 
 async def start_checkout(
@@ -40,10 +53,22 @@ async def start_checkout(
     """
     # The order is made in another service: once a key, also where this process dies before the answer is kept.
     key = idempotency_key(request) or new_id()
-    wish = checkout.Wish(body.method, body.mode or context.mode)
+    wish = checkout.Wish(body.method, body.mode, Saving(coupon=body.coupon, use_credit=body.use_credit))
     order = await checkout.place(context.services, visitor.id, key, wish, version_of(if_match))
     response.headers["Location"] = f"/api/v1/orders/{order.id}"
     return order
+
+
+async def try_savings(context: Ctx, visitor: Who, body: Trying) -> Reduction:
+    """Say what a coupon and your credit would take off what is in your cart. Nothing is set aside or used by it."""
+    cart = await context.services.carts.get(visitor.id)
+    saving = Saving(coupon=body.coupon, use_credit=body.use_credit)
+    return await context.services.checkouts.quote(visitor.id, cart.total, saving)
+
+
+async def get_wallet(context: Ctx, visitor: Who) -> Wallet:
+    """Show your credit: what you may spend, and what is set aside for orders under way."""
+    return await context.services.wallets.get(visitor.id)
 
 
 async def get_checkout(context: Ctx, visitor: Who, order_id: str) -> CheckoutSession:
@@ -54,8 +79,12 @@ async def get_checkout(context: Ctx, visitor: Who, order_id: str) -> CheckoutSes
 def routes(keys: IdempotencyKeys) -> APIRouter:
     """Make the routes; to each key of a visitor, placing an order is answered once."""
     keyed = keyed_route(keys, principal=_visitor_id, required=False, decided=lambda status: status < 400)
-    router = APIRouter(prefix="/api/v1", tags=["checkout"], route_class=keyed)
-    router.add_api_route("/checkout", start_checkout, methods=["POST"], status_code=202)
+    router = APIRouter(prefix="/api/v1", tags=["checkout"])
+    keeping = APIRouter(route_class=keyed)
+    keeping.add_api_route("/checkout", start_checkout, methods=["POST"], status_code=202)
+    router.include_router(keeping)
+    router.add_api_route("/checkout/savings", try_savings, methods=["POST"])
+    router.add_api_route("/wallet", get_wallet, methods=["GET"])
     router.add_api_route("/checkout/{order_id}", get_checkout, methods=["GET"])
     return router
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from shop.gateway.context import Ctx
@@ -22,6 +23,12 @@ class Health(BaseModel):
 async def health() -> Health:
     """Say that the process is there."""
     return Health()
+
+
+@router.get("/metrics", include_in_schema=False)
+async def figures(context: Ctx) -> Response:
+    """Show this process's figures, as Prometheus reads them."""
+    return context.telemetry.page()
 
 
 @router.get("/ready", include_in_schema=False)

@@ -92,3 +92,11 @@ class ClearRequest(_message.Message):
 class ClearResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class TakeOverRequest(_message.Message):
+    __slots__ = ("visitor_id", "user_id")
+    VISITOR_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    visitor_id: str
+    user_id: str
+    def __init__(self, visitor_id: _Optional[str] = ..., user_id: _Optional[str] = ...) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shop.rpc.protos import money_pb2 as shop_dot_rpc_dot_protos_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/rpc/protos/catalog.proto\x12\x0fshop.catalog.v1\x1a\x1bshop/rpc/protos/money.proto\"&\n\x08\x43\x61tegory\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xa9\x01\n\x07Product\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62lurb\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x0e\n\x06seller\x18\x06 \x01(\t\x12#\n\x05price\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0b\n\x03\x61rt\x18\x08 \x01(\t\x12\x0b\n\x03hue\x18\t \x01(\x05\"R\n\x0bProductPage\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.shop.catalog.v1.Product\x12\x11\n\x04next\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_next\"\x16\n\x14GetCategoriesRequest\"F\n\x15GetCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.catalog.v1.Category\"\x83\x01\n\x12GetProductsRequest\x12\x15\n\x08\x63\x61tegory\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05words\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x61\x66ter\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\r\n\x05limit\x18\x04 \x01(\x05\x42\x0b\n\t_categoryB\x08\n\x06_wordsB\x08\n\x06_after\" \n\x11GetProductRequest\x12\x0b\n\x03sku\x18\x01 \x01(\t\"#\n\x13\x46indProductsRequest\x12\x0c\n\x04skus\x18\x01 \x03(\t\"B\n\x14\x46indProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.catalog.v1.Product2\xeb\x02\n\x0e\x43\x61talogService\x12^\n\rGetCategories\x12%.shop.catalog.v1.GetCategoriesRequest\x1a&.shop.catalog.v1.GetCategoriesResponse\x12P\n\x0bGetProducts\x12#.shop.catalog.v1.GetProductsRequest\x1a\x1c.shop.catalog.v1.ProductPage\x12J\n\nGetProduct\x12\".shop.catalog.v1.GetProductRequest\x1a\x18.shop.catalog.v1.Product\x12[\n\x0c\x46indProducts\x12$.shop.catalog.v1.FindProductsRequest\x1a%.shop.catalog.v1.FindProductsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/rpc/protos/catalog.proto\x12\x0fshop.catalog.v1\x1a\x1bshop/rpc/protos/money.proto\"&\n\x08\x43\x61tegory\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xba\x01\n\x07Product\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62lurb\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x0e\n\x06seller\x18\x06 \x01(\t\x12#\n\x05price\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0b\n\x03\x61rt\x18\x08 \x01(\t\x12\x0b\n\x03hue\x18\t \x01(\x05\x12\x0f\n\x07version\x18\n \x01(\x05\"R\n\x0bProductPage\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.shop.catalog.v1.Product\x12\x11\n\x04next\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_next\"\x16\n\x14GetCategoriesRequest\"F\n\x15GetCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.catalog.v1.Category\"\x83\x01\n\x12GetProductsRequest\x12\x15\n\x08\x63\x61tegory\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05words\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x61\x66ter\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\r\n\x05limit\x18\x04 \x01(\x05\x42\x0b\n\t_categoryB\x08\n\x06_wordsB\x08\n\x06_after\" \n\x11GetProductRequest\x12\x0b\n\x03sku\x18\x01 \x01(\t\"C\n\x0fSetPriceRequest\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12#\n\x05price\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\"#\n\x13\x46indProductsRequest\x12\x0c\n\x04skus\x18\x01 \x03(\t\"B\n\x14\x46indProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.catalog.v1.Product2\xb3\x03\n\x0e\x43\x61talogService\x12^\n\rGetCategories\x12%.shop.catalog.v1.GetCategoriesRequest\x1a&.shop.catalog.v1.GetCategoriesResponse\x12P\n\x0bGetProducts\x12#.shop.catalog.v1.GetProductsRequest\x1a\x1c.shop.catalog.v1.ProductPage\x12J\n\nGetProduct\x12\".shop.catalog.v1.GetProductRequest\x1a\x18.shop.catalog.v1.Product\x12[\n\x0c\x46indProducts\x12$.shop.catalog.v1.FindProductsRequest\x1a%.shop.catalog.v1.FindProductsResponse\x12\x46\n\x08SetPrice\x12 .shop.catalog.v1.SetPriceRequest\x1a\x18.shop.catalog.v1.Productb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATEGORY']._serialized_start=79
   _globals['_CATEGORY']._serialized_end=117
   _globals['_PRODUCT']._serialized_start=120
-  _globals['_PRODUCT']._serialized_end=289
-  _globals['_PRODUCTPAGE']._serialized_start=291
-  _globals['_PRODUCTPAGE']._serialized_end=373
-  _globals['_GETCATEGORIESREQUEST']._serialized_start=375
-  _globals['_GETCATEGORIESREQUEST']._serialized_end=397
-  _globals['_GETCATEGORIESRESPONSE']._serialized_start=399
-  _globals['_GETCATEGORIESRESPONSE']._serialized_end=469
-  _globals['_GETPRODUCTSREQUEST']._serialized_start=472
-  _globals['_GETPRODUCTSREQUEST']._serialized_end=603
-  _globals['_GETPRODUCTREQUEST']._serialized_start=605
-  _globals['_GETPRODUCTREQUEST']._serialized_end=637
-  _globals['_FINDPRODUCTSREQUEST']._serialized_start=639
-  _globals['_FINDPRODUCTSREQUEST']._serialized_end=674
-  _globals['_FINDPRODUCTSRESPONSE']._serialized_start=676
-  _globals['_FINDPRODUCTSRESPONSE']._serialized_end=742
-  _globals['_CATALOGSERVICE']._serialized_start=745
-  _globals['_CATALOGSERVICE']._serialized_end=1108
+  _globals['_PRODUCT']._serialized_end=306
+  _globals['_PRODUCTPAGE']._serialized_start=308
+  _globals['_PRODUCTPAGE']._serialized_end=390
+  _globals['_GETCATEGORIESREQUEST']._serialized_start=392
+  _globals['_GETCATEGORIESREQUEST']._serialized_end=414
+  _globals['_GETCATEGORIESRESPONSE']._serialized_start=416
+  _globals['_GETCATEGORIESRESPONSE']._serialized_end=486
+  _globals['_GETPRODUCTSREQUEST']._serialized_start=489
+  _globals['_GETPRODUCTSREQUEST']._serialized_end=620
+  _globals['_GETPRODUCTREQUEST']._serialized_start=622
+  _globals['_GETPRODUCTREQUEST']._serialized_end=654
+  _globals['_SETPRICEREQUEST']._serialized_start=656
+  _globals['_SETPRICEREQUEST']._serialized_end=723
+  _globals['_FINDPRODUCTSREQUEST']._serialized_start=725
+  _globals['_FINDPRODUCTSREQUEST']._serialized_end=760
+  _globals['_FINDPRODUCTSRESPONSE']._serialized_start=762
+  _globals['_FINDPRODUCTSRESPONSE']._serialized_end=828
+  _globals['_CATALOGSERVICE']._serialized_start=831
+  _globals['_CATALOGSERVICE']._serialized_end=1266
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ class Category(_message.Message):
     def __init__(self, slug: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Product(_message.Message):
-    __slots__ = ("sku", "name", "blurb", "description", "category", "seller", "price", "art", "hue")
+    __slots__ = ("sku", "name", "blurb", "description", "category", "seller", "price", "art", "hue", "version")
     SKU_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BLURB_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Product(_message.Message):
     PRICE_FIELD_NUMBER: _ClassVar[int]
     ART_FIELD_NUMBER: _ClassVar[int]
     HUE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     sku: str
     name: str
     blurb: str
@@ -35,7 +36,8 @@ class Product(_message.Message):
     price: _money_pb2.Money
     art: str
     hue: int
-    def __init__(self, sku: _Optional[str] = ..., name: _Optional[str] = ..., blurb: _Optional[str] = ..., description: _Optional[str] = ..., category: _Optional[str] = ..., seller: _Optional[str] = ..., price: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., art: _Optional[str] = ..., hue: _Optional[int] = ...) -> None: ...
+    version: int
+    def __init__(self, sku: _Optional[str] = ..., name: _Optional[str] = ..., blurb: _Optional[str] = ..., description: _Optional[str] = ..., category: _Optional[str] = ..., seller: _Optional[str] = ..., price: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., art: _Optional[str] = ..., hue: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class ProductPage(_message.Message):
     __slots__ = ("items", "next")
@@ -72,6 +74,14 @@ class GetProductRequest(_message.Message):
     SKU_FIELD_NUMBER: _ClassVar[int]
     sku: str
     def __init__(self, sku: _Optional[str] = ...) -> None: ...
+
+class SetPriceRequest(_message.Message):
+    __slots__ = ("sku", "price")
+    SKU_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    sku: str
+    price: _money_pb2.Money
+    def __init__(self, sku: _Optional[str] = ..., price: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
 
 class FindProductsRequest(_message.Message):
     __slots__ = ("skus",)

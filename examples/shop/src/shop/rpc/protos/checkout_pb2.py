@@ -22,22 +22,27 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from shop.rpc.protos import money_pb2 as shop_dot_rpc_dot_protos_dot_money__pb2
 from shop.rpc.protos import orders_pb2 as shop_dot_rpc_dot_protos_dot_orders__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/rpc/protos/checkout.proto\x12\x10shop.checkout.v1\x1a\x1cshop/rpc/protos/orders.proto\"\x82\x01\n\x11PlaceOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\x04mode\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05_modeB\n\n\x08_version\"9\n\x11GetSessionRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\"K\n\x07Session\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x13\n\x06reason\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_reason2\xa9\x01\n\x0f\x43heckoutService\x12H\n\nPlaceOrder\x12#.shop.checkout.v1.PlaceOrderRequest\x1a\x15.shop.orders.v1.Order\x12L\n\nGetSession\x12#.shop.checkout.v1.GetSessionRequest\x1a\x19.shop.checkout.v1.Sessionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/rpc/protos/checkout.proto\x12\x10shop.checkout.v1\x1a\x1bshop/rpc/protos/money.proto\x1a\x1cshop/rpc/protos/orders.proto\"\xac\x01\n\x11PlaceOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\x04mode\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12(\n\x06saving\x18\x06 \x01(\x0b\x32\x18.shop.checkout.v1.SavingB\x07\n\x05_modeB\n\n\x08_version\"<\n\x06Saving\x12\x13\n\x06\x63oupon\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nuse_credit\x18\x02 \x01(\x08\x42\t\n\x07_coupon\"q\n\x0cQuoteRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12#\n\x05total\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12(\n\x06saving\x18\x03 \x01(\x0b\x32\x18.shop.checkout.v1.Saving\"9\n\x11GetSessionRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\"K\n\x07Session\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x13\n\x06reason\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_reason2\xed\x01\n\x0f\x43heckoutService\x12H\n\nPlaceOrder\x12#.shop.checkout.v1.PlaceOrderRequest\x1a\x15.shop.orders.v1.Order\x12\x42\n\x05Quote\x12\x1e.shop.checkout.v1.QuoteRequest\x1a\x19.shop.orders.v1.Reduction\x12L\n\nGetSession\x12#.shop.checkout.v1.GetSessionRequest\x1a\x19.shop.checkout.v1.Sessionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.rpc.protos.checkout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLACEORDERREQUEST']._serialized_start=83
-  _globals['_PLACEORDERREQUEST']._serialized_end=213
-  _globals['_GETSESSIONREQUEST']._serialized_start=215
-  _globals['_GETSESSIONREQUEST']._serialized_end=272
-  _globals['_SESSION']._serialized_start=274
-  _globals['_SESSION']._serialized_end=349
-  _globals['_CHECKOUTSERVICE']._serialized_start=352
-  _globals['_CHECKOUTSERVICE']._serialized_end=521
+  _globals['_PLACEORDERREQUEST']._serialized_start=112
+  _globals['_PLACEORDERREQUEST']._serialized_end=284
+  _globals['_SAVING']._serialized_start=286
+  _globals['_SAVING']._serialized_end=346
+  _globals['_QUOTEREQUEST']._serialized_start=348
+  _globals['_QUOTEREQUEST']._serialized_end=461
+  _globals['_GETSESSIONREQUEST']._serialized_start=463
+  _globals['_GETSESSIONREQUEST']._serialized_end=520
+  _globals['_SESSION']._serialized_start=522
+  _globals['_SESSION']._serialized_end=597
+  _globals['_CHECKOUTSERVICE']._serialized_start=600
+  _globals['_CHECKOUTSERVICE']._serialized_end=837
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from shop.rpc.protos import cart_pb2 as shop_dot_rpc_dot_protos_dot_cart__pb2
 from shop.rpc.protos import money_pb2 as shop_dot_rpc_dot_protos_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshop/rpc/protos/orders.proto\x12\x0eshop.orders.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/rpc/protos/cart.proto\x1a\x1bshop/rpc/protos/money.proto\"\xa3\x02\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x16\n\tcanceling\x18\x04 \x01(\tH\x00\x88\x01\x01\x12%\n\x05lines\x18\x05 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12#\n\x05total\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06method\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06pay_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04mode\x18\n \x01(\tB\x0c\n\n_canceling\"\x8e\x01\n\x08NewOrder\x12\x13\n\x0b\x63heckout_id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61rt_version\x18\x03 \x01(\x05\x12%\n\x05lines\x18\x04 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\"M\n\tOrderPage\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.shop.orders.v1.Order\x12\x11\n\x04next\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_next\"<\n\x11PlaceOrderRequest\x12\'\n\x05order\x18\x01 \x01(\x0b\x32\x18.shop.orders.v1.NewOrder\"Q\n\x10\x46indOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61rt_version\x18\x03 \x01(\x05\"7\n\x0fGetOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\"T\n\x11ListOrdersRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05limit\x18\x03 \x01(\x05\x42\x08\n\x06_after\":\n\x12\x43\x61ncelOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t2\xf7\x02\n\rOrdersService\x12\x46\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\x15.shop.orders.v1.Order\x12\x44\n\tFindOrder\x12 .shop.orders.v1.FindOrderRequest\x1a\x15.shop.orders.v1.Order\x12\x42\n\x08GetOrder\x12\x1f.shop.orders.v1.GetOrderRequest\x1a\x15.shop.orders.v1.Order\x12J\n\nListOrders\x12!.shop.orders.v1.ListOrdersRequest\x1a\x19.shop.orders.v1.OrderPage\x12H\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a\x15.shop.orders.v1.Orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshop/rpc/protos/orders.proto\x12\x0eshop.orders.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/rpc/protos/cart.proto\x1a\x1bshop/rpc/protos/money.proto\"\xe4\x02\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x16\n\tcanceling\x18\x04 \x01(\tH\x00\x88\x01\x01\x12%\n\x05lines\x18\x05 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12#\n\x05total\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06method\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06pay_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04mode\x18\n \x01(\t\x12\x31\n\treduction\x18\x0b \x01(\x0b\x32\x19.shop.orders.v1.ReductionH\x01\x88\x01\x01\x42\x0c\n\n_cancelingB\x0c\n\n_reduction\"\x9f\x01\n\tReduction\x12\x13\n\x06\x63oupon\x18\x01 \x01(\tH\x00\x88\x01\x01\x12&\n\x08\x64iscount\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12$\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12$\n\x06to_pay\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.MoneyB\t\n\x07_coupon\"\xcf\x01\n\x08NewOrder\x12\x13\n\x0b\x63heckout_id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61rt_version\x18\x03 \x01(\x05\x12%\n\x05lines\x18\x04 \x03(\x0b\x32\x16.shop.cart.v1.CartLine\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x31\n\treduction\x18\x07 \x01(\x0b\x32\x19.shop.orders.v1.ReductionH\x00\x88\x01\x01\x42\x0c\n\n_reduction\"M\n\tOrderPage\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.shop.orders.v1.Order\x12\x11\n\x04next\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_next\"<\n\x11PlaceOrderRequest\x12\'\n\x05order\x18\x01 \x01(\x0b\x32\x18.shop.orders.v1.NewOrder\"Q\n\x10\x46indOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61rt_version\x18\x03 \x01(\x05\"7\n\x0fGetOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\"T\n\x11ListOrdersRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05limit\x18\x03 \x01(\x05\x42\x08\n\x06_after\":\n\x12\x43\x61ncelOrderRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t2\xf7\x02\n\rOrdersService\x12\x46\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\x15.shop.orders.v1.Order\x12\x44\n\tFindOrder\x12 .shop.orders.v1.FindOrderRequest\x1a\x15.shop.orders.v1.Order\x12\x42\n\x08GetOrder\x12\x1f.shop.orders.v1.GetOrderRequest\x1a\x15.shop.orders.v1.Order\x12J\n\nListOrders\x12!.shop.orders.v1.ListOrdersRequest\x1a\x19.shop.orders.v1.OrderPage\x12H\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a\x15.shop.orders.v1.Orderb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.rpc.protos.orders_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ORDER']._serialized_start=139
-  _globals['_ORDER']._serialized_end=430
-  _globals['_NEWORDER']._serialized_start=433
-  _globals['_NEWORDER']._serialized_end=575
-  _globals['_ORDERPAGE']._serialized_start=577
-  _globals['_ORDERPAGE']._serialized_end=654
-  _globals['_PLACEORDERREQUEST']._serialized_start=656
-  _globals['_PLACEORDERREQUEST']._serialized_end=716
-  _globals['_FINDORDERREQUEST']._serialized_start=718
-  _globals['_FINDORDERREQUEST']._serialized_end=799
-  _globals['_GETORDERREQUEST']._serialized_start=801
-  _globals['_GETORDERREQUEST']._serialized_end=856
-  _globals['_LISTORDERSREQUEST']._serialized_start=858
-  _globals['_LISTORDERSREQUEST']._serialized_end=942
-  _globals['_CANCELORDERREQUEST']._serialized_start=944
-  _globals['_CANCELORDERREQUEST']._serialized_end=1002
-  _globals['_ORDERSSERVICE']._serialized_start=1005
-  _globals['_ORDERSSERVICE']._serialized_end=1380
+  _globals['_ORDER']._serialized_end=495
+  _globals['_REDUCTION']._serialized_start=498
+  _globals['_REDUCTION']._serialized_end=657
+  _globals['_NEWORDER']._serialized_start=660
+  _globals['_NEWORDER']._serialized_end=867
+  _globals['_ORDERPAGE']._serialized_start=869
+  _globals['_ORDERPAGE']._serialized_end=946
+  _globals['_PLACEORDERREQUEST']._serialized_start=948
+  _globals['_PLACEORDERREQUEST']._serialized_end=1008
+  _globals['_FINDORDERREQUEST']._serialized_start=1010
+  _globals['_FINDORDERREQUEST']._serialized_end=1091
+  _globals['_GETORDERREQUEST']._serialized_start=1093
+  _globals['_GETORDERREQUEST']._serialized_end=1148
+  _globals['_LISTORDERSREQUEST']._serialized_start=1150
+  _globals['_LISTORDERSREQUEST']._serialized_end=1234
+  _globals['_CANCELORDERREQUEST']._serialized_start=1236
+  _globals['_CANCELORDERREQUEST']._serialized_end=1294
+  _globals['_ORDERSSERVICE']._serialized_start=1297
+  _globals['_ORDERSSERVICE']._serialized_end=1672
 # @@protoc_insertion_point(module_scope)

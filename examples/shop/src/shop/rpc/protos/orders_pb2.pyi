@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Order(_message.Message):
-    __slots__ = ("id", "visitor_id", "status", "canceling", "lines", "total", "method", "created_at", "pay_by", "mode")
+    __slots__ = ("id", "visitor_id", "status", "canceling", "lines", "total", "method", "created_at", "pay_by", "mode", "reduction")
     ID_FIELD_NUMBER: _ClassVar[int]
     VISITOR_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Order(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     PAY_BY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
     id: str
     visitor_id: str
     status: str
@@ -33,23 +34,38 @@ class Order(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     pay_by: _timestamp_pb2.Timestamp
     mode: str
-    def __init__(self, id: _Optional[str] = ..., visitor_id: _Optional[str] = ..., status: _Optional[str] = ..., canceling: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[_cart_pb2.CartLine, _Mapping]]] = ..., total: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., method: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pay_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., mode: _Optional[str] = ...) -> None: ...
+    reduction: Reduction
+    def __init__(self, id: _Optional[str] = ..., visitor_id: _Optional[str] = ..., status: _Optional[str] = ..., canceling: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[_cart_pb2.CartLine, _Mapping]]] = ..., total: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., method: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pay_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., mode: _Optional[str] = ..., reduction: _Optional[_Union[Reduction, _Mapping]] = ...) -> None: ...
+
+class Reduction(_message.Message):
+    __slots__ = ("coupon", "discount", "credit", "to_pay")
+    COUPON_FIELD_NUMBER: _ClassVar[int]
+    DISCOUNT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    TO_PAY_FIELD_NUMBER: _ClassVar[int]
+    coupon: str
+    discount: _money_pb2.Money
+    credit: _money_pb2.Money
+    to_pay: _money_pb2.Money
+    def __init__(self, coupon: _Optional[str] = ..., discount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., credit: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., to_pay: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
 
 class NewOrder(_message.Message):
-    __slots__ = ("checkout_id", "visitor_id", "cart_version", "lines", "method", "mode")
+    __slots__ = ("checkout_id", "visitor_id", "cart_version", "lines", "method", "mode", "reduction")
     CHECKOUT_ID_FIELD_NUMBER: _ClassVar[int]
     VISITOR_ID_FIELD_NUMBER: _ClassVar[int]
     CART_VERSION_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
     checkout_id: str
     visitor_id: str
     cart_version: int
     lines: _containers.RepeatedCompositeFieldContainer[_cart_pb2.CartLine]
     method: str
     mode: str
-    def __init__(self, checkout_id: _Optional[str] = ..., visitor_id: _Optional[str] = ..., cart_version: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_cart_pb2.CartLine, _Mapping]]] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ...) -> None: ...
+    reduction: Reduction
+    def __init__(self, checkout_id: _Optional[str] = ..., visitor_id: _Optional[str] = ..., cart_version: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_cart_pb2.CartLine, _Mapping]]] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., reduction: _Optional[_Union[Reduction, _Mapping]] = ...) -> None: ...
 
 class OrderPage(_message.Message):
     __slots__ = ("items", "next")

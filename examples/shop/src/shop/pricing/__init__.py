@@ -1,0 +1,1 @@
+"""Coupons: how many there are of each, and for whom some are set aside."""

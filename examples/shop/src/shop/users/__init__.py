@@ -1,0 +1,1 @@
+"""Who buys: accounts, their passwords, and how long somebody stays signed in."""

@@ -1,0 +1,1 @@
+"""Credit that visitors have with the shop, in books of double entry."""
