@@ -1,11 +1,13 @@
 """What RabbitMQ does to us, and what becomes of the messages then: on a real server."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
 from txpatterns.brokers.rabbitmq import RabbitMQBroker
+from txpatterns.brokers.rabbitmq.wire import slot_of
 from txpatterns.errors import BrokerUnavailable, ConfigurationError
 from txpatterns.testing.conformance import Publishing, Reader, message
 from txpatterns.transport import Severity, Verdict
@@ -76,6 +78,34 @@ async def test_a_queue_that_is_deleted_is_noticed_and_made_again(rabbitmq):
         async with broker.subscribe(["orders"], group="packing") as batches:
             await eventually([CONFIRMED], broker, [sent])
             assert sent.id in await Reader(batches).until([sent.id])
+
+
+async def test_a_queue_without_a_leader_holds_up_itself_alone(rabbitmq, own_rabbitmq):
+    """H434: the group's other queues are read, it is told of, and read from the moment on in which it answers."""
+    sent = [message("orders", f"key-{n}") for n in range(40)]
+    quiet = {each.id for each in sent if slot_of(each) % 2}
+    heard = {each.id for each in sent} - quiet
+    assert quiet
+    assert heard
+    async with broker_at(rabbitmq, partitions=2) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, sent).confirmed()
+        with rabbitmq.silent("packing.orders.2.1"):
+            with pytest.raises(BrokerUnavailable, match=r"The queue packing\.orders\.2\.1 does not answer"):
+                async with broker.subscribe(["orders"], group="packing"):
+                    pass
+            async with broker.subscribe(["orders"], group="packing") as batches:
+                assert set(await Reader(batches).until(heard)) == heard
+                assert list(broker.unread) == ["orders"]
+        came = set()
+        while not came >= quiet:
+            with suppress(BrokerUnavailable):
+                async with broker.subscribe(["orders"], group="packing") as batches:
+                    reader = Reader(batches)
+                    while not came >= quiet:
+                        (delivery,) = await reader.take(1, ack=True)
+                        came.add(delivery.message.id)
+        assert broker.unread == {}
 
 
 async def test_an_alarm_stops_publishing_and_stores_no_copies(rabbitmq, own_rabbitmq):

@@ -10,13 +10,17 @@ from txpatterns.brokers.rabbitmq import link
 from txpatterns.brokers.rabbitmq.settings import settings_from_url
 from txpatterns.errors import BrokerUnavailable
 
-ANSWERS = {"nothing": b"", "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n", "another version": b"AMQP\0\0\x09\1"}
+ANSWERS = {
+    "nothing": b"",
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "another version": b"AMQP\0\0\x09\1",
+}
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_a_server_that_is_none_is_unavailable_and_leaves_no_socket(monkeypatch, answer, hangs_up):
-    """H409: told within the time for an answer; no socket of ours is left open, and the event loop hears of no error."""
+    """H409: told in time; no socket of ours is left open, and the event loop hears of no error."""
     monkeypatch.setattr(link, "_ANSWER_WITHIN", 1.0)
     loop_errors, callers = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))

@@ -219,6 +219,16 @@ class VirtualHost:
         self.name = urlsplit(url).path.removeprefix("/")
 
     @contextmanager
+    def silent(self, queue: str) -> Iterator[None]:
+        """The process of a quorum queue answers nobody until the end of the block, as one without a leader does."""
+        process = f"whereis('{self.name}_{queue}')"
+        self.server.control("eval", f"sys:suspend({process}).")
+        try:
+            yield
+        finally:
+            self.server.control("eval", f"sys:resume({process}).")
+
+    @contextmanager
     def channel(self) -> Iterator[Any]:
         with self.server.connection(self.url) as connection:
             yield connection.channel()

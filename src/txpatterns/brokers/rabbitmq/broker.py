@@ -49,6 +49,7 @@ class RabbitMQBroker:
         self._clock: Clock = clock or SystemClock()
         self._topology = Topology(settings)
         self._publisher = RabbitMQPublisher(settings, self._topology, self._clock)
+        self._silent: dict[str, tuple[str, BrokerError]] = {}
         self._told_of_balance = False
         forget_after_fork(self)
 
@@ -61,6 +62,11 @@ class RabbitMQBroker:
             UnsafeSettings: an option would put a message at risk.
         """
         return cls(settings_from_url(url, **options), clock=clock)
+
+    @property
+    def unread(self) -> Mapping[str, Exception]:
+        """Topics with a queue that does not answer, and why; their other queues are read."""
+        return dict(self._silent.values())
 
     def __repr__(self) -> str:
         return f"RabbitMQBroker({self.settings.shown!r})"
@@ -122,13 +128,17 @@ class RabbitMQBroker:
         link = await Link(self.settings).open()
         try:
             self._tell_of_balance(link)
-            intake = Intake(link, self._topology, group, new_id())
+            intake = Intake(link, self._topology, group, new_id(), self._silent)
             missing = await self._read(intake, topics)
-            watching = asyncio.create_task(intake.watch(self._clock, missing), name="rabbitmq queues")
+            watching = (
+                asyncio.create_task(intake.watch(self._clock, missing), name="rabbitmq queues"),
+                asyncio.create_task(intake.watch_silent(self._clock), name="rabbitmq silent queues"),
+            )
             try:
                 yield intake.batches()
             finally:
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
         finally:
             # Never by cancelling: the next member would begin before what is not acknowledged has been given back.
             await asyncio.shield(link.close())

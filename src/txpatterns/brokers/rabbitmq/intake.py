@@ -23,10 +23,10 @@ PREFETCH = 200
 """A constant: a quorum queue puts what was given back behind what it has still to give out again, so a member with a
 smaller one than that before it would get the messages of a key in another order."""
 
-_LEADERLESS = "though RabbitMQ does: it has no leader."
 _FIX = (
-    "See that enough of its nodes run: rabbitmq-queues quorum_status. If all run and it stays so, the server was "
-    "killed just after it had made the queue, which is empty: delete it, and it is made again."
+    "It has no leader: see that enough of its nodes run (rabbitmq-queues quorum_status). If all run and it stays so, "
+    "the server was probably killed just after it had made the queue, which then is empty: delete it, and it is made "
+    "again."
 )
 _BATCH = 100
 _LOOK_EVERY = timedelta(seconds=5)
@@ -35,8 +35,12 @@ _LOOK_EVERY = timedelta(seconds=5)
 class Intake:
     """One member's queues, each on a channel of its own."""
 
-    def __init__(self, link: Link, topology: Topology, group: str, member: str) -> None:
+    def __init__(
+        self, link: Link, topology: Topology, group: str, member: str, silent: dict[str, tuple[str, BrokerError]]
+    ) -> None:
+        """``silent``: queues that have not answered, with their topics and what is told of them; read without them."""
         self._link = link
+        self._silent = silent
         self._topology = topology
         self._group = group
         self._member = member
@@ -55,19 +59,39 @@ class Intake:
         """
         await self._topology.make_group(self._link, self._group, topic)
         for queue, rank in ranks(self._member, self._topology.queues(self._group, topic)):
+            if queue in self._silent:
+                logger.error("%s", self._silent[queue][1])
+                continue
             channel = await self._link.open_channel()
             channel.on_close = partial(self._closed, queue)
+            arrived, cancelled = partial(self._arrived, topic, channel), partial(self._cancelled, queue)
             try:
-                await channel.consume(
-                    queue,
-                    partial(self._arrived, topic, channel),
-                    partial(self._cancelled, queue),
-                    prefetch=PREFETCH,
-                    priority=rank,
-                )
-            except NoAnswer as error:
-                raise BrokerUnavailable(f"The queue {queue} does not answer, {_LEADERLESS}", fix=_FIX) from error
+                await channel.consume(queue, arrived, cancelled, prefetch=PREFETCH, priority=rank)
+            except NoAnswer as error:  # the server ends the whole connection later: the next one is without this queue
+                self._silent[queue] = (topic, BrokerUnavailable(f"The queue {queue} does not answer.", fix=_FIX))
+                raise self._silent[queue][1] from error
             self._read[queue] = channel
+
+    async def watch_silent(self, clock: Clock) -> None:
+        """Try queues that did not answer from time to time, each on a connection of its own; then join them again."""
+        while self._silent and not await clock.wait(asyncio.Event(), _LOOK_EVERY):
+            for queue in list(self._silent):
+                if await self._answers(queue):
+                    self._silent.pop(queue, None)
+                    self._link.breaks(BrokerUnavailable(f"The queue {queue} answers again, and is joined."))
+                    return
+
+    async def _answers(self, queue: str) -> bool:
+        link = Link(self._topology.settings)
+        try:
+            channel = await (await link.open()).open_channel()
+            await channel.consume(queue, lambda *_: None, lambda: None, prefetch=PREFETCH, priority=1)
+        except BrokerError as error:
+            return isinstance(error, Refused)  # it was deleted: to join makes it
+        else:
+            return True
+        finally:
+            await link.close()
 
     async def watch(self, clock: Clock, waiting: Sequence[str]) -> None:
         """Look at the queues from time to time, and try to read topics that could not be read."""
