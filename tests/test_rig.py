@@ -196,6 +196,7 @@ def test_rabbitmq_keeps_durable_messages_through_a_kill_and_leaves_nothing_behin
             channel.confirm_delivery()
             channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
             channel.basic_publish("", "kept", b"body", pika.BasicProperties(delivery_mode=2), mandatory=True)
+        server.wait_until_noted("kept")
         server.kill()
         assert _refused(server.port)
         server.start()

@@ -9,8 +9,9 @@ from txpatterns.testing.conformance import BrokerSuite
 
 class TestRabbitMQ(BrokerSuite):
     @pytest.fixture(autouse=True)
-    def server(self, rabbitmq):
+    def server(self, rabbitmq, own_rabbitmq):
         self.rabbitmq = rabbitmq
+        self.own = own_rabbitmq
 
     def new_broker(self):
         return RabbitMQBroker.from_url(self.rabbitmq.url)
@@ -25,3 +26,7 @@ class TestRabbitMQ(BrokerSuite):
 
         with ThreadPoolExecutor() as threads:  # a loop of its own, as another process has
             threads.submit(asyncio.run, use()).result()
+
+    def restart(self):
+        self.own.kill()
+        self.own.start()

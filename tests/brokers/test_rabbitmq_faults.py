@@ -51,6 +51,19 @@ async def test_a_member_that_leaves_gives_back_before_the_next_one_begins(rabbit
             assert await Reader(batches).until(wanted) == wanted
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_a_server_that_is_killed_just_after_a_queue_was_made_loses_nothing(rabbitmq, own_rabbitmq, partitions):
+    """H432, P1: the first message of a new group is confirmed, and at once the server is killed."""
+    sent = [message("orders", f"key-{n}") for n in range(20)]
+    async with broker_at(rabbitmq, partitions=partitions) as broker:
+        broker.declare("packing", ["orders"])
+        await Publishing(broker, sent).confirmed()
+        own_rabbitmq.kill()
+        own_rabbitmq.start()
+        async with broker.subscribe(["orders"], group="packing") as batches:
+            assert sorted(await Reader(batches).until(each.id for each in sent)) == sorted(each.id for each in sent)
+
+
 async def test_a_queue_that_is_deleted_is_noticed_and_made_again(rabbitmq):
     """H403: its reader is told, and publishing makes the queue of a declared group anew."""
     async with broker_at(rabbitmq, partitions=1) as broker:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from endtoend import application
-from endtoend.fleet import EFFECTS, Fleet
+from endtoend.fleet import Fleet
+from endtoend.nemesis import strike
 from endtoend.traffic import commit_all
 from endtoend.verdict import PARTITIONS, Story, judge, read_topic
 from rig import evidence
@@ -23,9 +24,6 @@ from txpatterns.outbox import RelaySettings
 
 IN_FLIGHT = 2 * RelaySettings().read_ahead
 """What two relays can have read and not yet settled when something fails: so many may be sent again."""
-
-OWNERS = "SELECT count(DISTINCT owner) FROM txp_lease WHERE scope = 'outbox'"
-LIVE_CONSUMERS = "SELECT count(*) FROM txp_member WHERE scope LIKE 'consumer:%' AND expires_at > clock_timestamp()"
 
 
 @pytest.fixture
@@ -76,7 +74,7 @@ async def test_nothing_is_lost_doubled_or_inverted(
     began = time.monotonic()
     async with asyncio.TaskGroup() as together:
         together.create_task(commit_all(app, event, messages))
-        together.create_task(_nemesis(fleet, own_postgres, own_kafka, story))
+        together.create_task(strike(fleet, own_postgres, own_kafka, story))
     healed = time.monotonic()
     await fleet.until("SELECT count(*) FROM effect", lambda n: n >= messages, "all effects")
     story.figures["seconds"] = round(time.monotonic() - began, 1)
@@ -89,36 +87,3 @@ async def test_nothing_is_lost_doubled_or_inverted(
     await fleet.stop()
     await app.close()
     evidence.keep("end-to-end", story.figures, [own_postgres, own_kafka])
-
-
-async def _nemesis(fleet: Fleet, postgres: Postgres, kafka: Kafka, story: Story) -> None:
-    """One fault after the other, each when a share of the effects is there: so each falls into running work."""
-    share = story.messages // 8
-
-    async def reached(part: int) -> None:
-        await fleet.until(EFFECTS, lambda n: n >= share * part, f"{share * part} effects")
-
-    await reached(1)
-    story.fault("relay paused beyond its lease")
-    fleet.members["relay 1"].stop()
-    await fleet.until(OWNERS, lambda n: n == 1, "the other relay to own all")
-    fleet.members["relay 1"].cont()
-    await reached(2)
-    story.fault("consumer killed")
-    await fleet.kill("consume 1")
-    await reached(3)
-    story.fault("relay killed")
-    await fleet.kill("relay 2")
-    await reached(4)
-    story.fault("PostgreSQL killed and started")
-    await asyncio.to_thread(postgres.kill)
-    await asyncio.to_thread(postgres.start)
-    await reached(5)
-    story.fault("Kafka killed and started")
-    await asyncio.to_thread(kafka.kill)
-    await asyncio.to_thread(kafka.start)
-    await reached(6)
-    story.fault("consumer paused beyond its lease")
-    fleet.members["consume 2"].stop()
-    await fleet.until(LIVE_CONSUMERS, lambda n: n == 1, "its lease to run out")
-    fleet.members["consume 2"].cont()

@@ -45,8 +45,11 @@ class Story:
         return next((what for when, what in reversed(self.faults) if when <= moment), "no fault yet")
 
 
-async def judge(app: App, wire: Sequence[Record], story: Story) -> dict[str, int]:
-    """Count what must not be: lost, doubled, inverted. Everything is noted in the story, too."""
+async def judge(app: App, wire: Sequence[Record] | None, story: Story) -> dict[str, int]:
+    """Count what must not be: lost, doubled, inverted. Everything is noted in the story, too.
+
+    ``wire`` is what was published, of a broker that keeps it; None: it has none of it any more.
+    """
 
     def rows(connection: sa.Connection, statement: str) -> list[Any]:
         return list(connection.execute(sa.text(statement)).all())
@@ -56,26 +59,31 @@ async def judge(app: App, wire: Sequence[Record], story: Story) -> dict[str, int
     dead = await app.database.read(lambda c: rows(c, "SELECT message_id FROM txp_dead_letter"))
     committed = {row.message_id for row in ledger}
     handled = {row.message_id for row in effects}
-    published = {record.message_id for record in wire}
     faults = {
         "not_committed": story.messages - len(committed),
         "lost": len(committed - handled),
         "phantoms": len(handled - committed),
         "effects_twice": len(effects) - len(handled),
         "inversions_of_first_effects": inversions((row.key, row.number) for row in effects),
+        "dead_letters": len(dead),
+    }
+    story.figures |= {"messages": story.messages, "faults": [what for _, what in story.faults]}
+    if wire is not None:
+        faults |= _of_wire(wire, committed, story)
+    story.figures |= faults
+    return faults
+
+
+def _of_wire(wire: Sequence[Record], committed: set[str], story: Story) -> dict[str, int]:
+    published = {record.message_id for record in wire}
+    story.figures["duplicates_on_the_wire"] = len(wire) - len(published)
+    story.figures["duplicates_after"] = dict(_repeated(wire, story))
+    return {
         "inversions_of_first_publications": inversions(_first(wire)),
         "not_published": len(committed - published),
         "published_but_not_committed": len(published - committed),
         "bodies_that_differ": _differing(wire),
-        "dead_letters": len(dead),
     }
-    story.figures |= faults | {
-        "messages": story.messages,
-        "faults": [what for _, what in story.faults],
-        "duplicates_on_the_wire": len(wire) - len(published),
-        "duplicates_after": dict(_repeated(wire, story)),
-    }
-    return faults
 
 
 def read_topic(bootstrap: str, topic: str) -> list[Record]:

@@ -177,6 +177,12 @@ class RabbitMQ(Server):
             raise RuntimeError(f"{' '.join(command)}: {answer.stdout}{answer.stderr}")
         return answer.stdout
 
+    def wait_until_noted(self, queue: str) -> None:
+        """Until a new quorum queue is one that a killed server would still know, which takes up to a second."""
+        node = self.environment["RABBITMQ_NODENAME"]
+        notes = self.folder / "data" / node / "quorum" / node / "names.dets"
+        wait_until(lambda: f"_{queue}".encode() in notes.read_bytes(), what=f"{self.name} to note the queue {queue}")
+
     @contextmanager
     def alarm(self) -> Iterator[None]:
         """The node says that its memory is used up: publishers are blocked until the end of the block."""

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
 from txpatterns.brokers.rabbitmq.checks import depths_of, findings_of
-from txpatterns.brokers.rabbitmq.failures import Refused
+from txpatterns.brokers.rabbitmq.failures import refused_of
 from txpatterns.brokers.rabbitmq.intake import Intake, RabbitMQDelivery
 from txpatterns.brokers.rabbitmq.link import Link, parameters_of
 from txpatterns.brokers.rabbitmq.publisher import RabbitMQPublisher
@@ -134,12 +134,8 @@ class RabbitMQBroker:
             await asyncio.shield(link.close())
 
     async def _read(self, intake: Intake, topics: Sequence[str]) -> list[str]:
-        missing: dict[str, Refused] = {}
-        for topic in topics:
-            try:
-                await intake.read(topic)
-            except Refused as refused:
-                missing[topic] = refused
+        refusals = await refused_of([intake.read(topic) for topic in topics])
+        missing = {topic: refused for topic, refused in zip(topics, refusals, strict=True) if refused is not None}
         for topic, reason in missing.items():
             if len(missing) == len(topics):
                 raise BrokerError(f"The topic {topic} cannot be read. {reason.message}", fix=reason.remedy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Coroutine, Iterable
 
 from txpatterns.errors import BrokerError
 from txpatterns.text import error_line
@@ -39,6 +41,19 @@ _FIX = {
     NOT_FOUND: "Make it, or leave out declare=False; it is tried again.",
     DIFFERS: "It is there with other arguments: delete it when it is empty, or use another name.",
 }
+
+
+async def refused_of(calls: Iterable[Coroutine[object, object, None]]) -> list[Refused | None]:
+    """Make calls at the same time, because each may have to wait; gives what each was refused for.
+
+    Raises:
+        BaseException: the first other error, when all have ended.
+    """
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, BaseException) and not isinstance(one, Refused):
+            raise one
+    return [one if isinstance(one, Refused) else None for one in ended]
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from txpatterns.brokers.rabbitmq.failures import Refused
-from txpatterns.brokers.rabbitmq.link import Channel, Link
+from txpatterns.brokers.rabbitmq.link import Channel, Link, NoAnswer
 from txpatterns.brokers.rabbitmq.topology import Topology, ranks
 from txpatterns.brokers.rabbitmq.wire import Properties, from_amqp
 from txpatterns.clock import Clock
@@ -23,6 +23,11 @@ PREFETCH = 200
 """A constant: a quorum queue puts what was given back behind what it has still to give out again, so a member with a
 smaller one than that before it would get the messages of a key in another order."""
 
+_LEADERLESS = "though RabbitMQ does: it has no leader."
+_FIX = (
+    "See that enough of its nodes run: rabbitmq-queues quorum_status. If all run and it stays so, the server was "
+    "killed just after it had made the queue, which is empty: delete it, and it is made again."
+)
 _BATCH = 100
 _LOOK_EVERY = timedelta(seconds=5)
 
@@ -52,13 +57,16 @@ class Intake:
         for queue, rank in ranks(self._member, self._topology.queues(self._group, topic)):
             channel = await self._link.open_channel()
             channel.on_close = partial(self._closed, queue)
-            await channel.consume(
-                queue,
-                partial(self._arrived, topic, channel),
-                partial(self._cancelled, queue),
-                prefetch=PREFETCH,
-                priority=rank,
-            )
+            try:
+                await channel.consume(
+                    queue,
+                    partial(self._arrived, topic, channel),
+                    partial(self._cancelled, queue),
+                    prefetch=PREFETCH,
+                    priority=rank,
+                )
+            except NoAnswer as error:
+                raise BrokerUnavailable(f"The queue {queue} does not answer, {_LEADERLESS}", fix=_FIX) from error
             self._read[queue] = channel
 
     async def watch(self, clock: Clock, waiting: Sequence[str]) -> None:

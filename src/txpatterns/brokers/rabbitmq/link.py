@@ -47,7 +47,8 @@ def parameters_of(settings: RabbitMQSettings) -> pika.URLParameters:
             fix="Compare them with pika's URLParameters.",
         ) from None
     parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = _ANSWER_WITHIN
+    # It has to give up by itself: closed by us before it is open, the driver's clean-up fails.
+    parameters.socket_timeout = parameters.stack_timeout = 0.9 * _ANSWER_WITHIN
     parameters.client_properties = {"connection_name": "txpatterns"}
     return parameters
 
@@ -58,6 +59,10 @@ class QueueState:
 
     ready: int
     readers: int
+
+
+class NoAnswer(BrokerUnavailable):
+    """RabbitMQ was asked, and has not answered in time."""
 
 
 class Link:
@@ -151,7 +156,7 @@ class Link:
                 return await future
         except TimeoutError:
             self.breaks(BrokerUnavailable("RabbitMQ does not answer."))
-            raise BrokerUnavailable("RabbitMQ does not answer.") from None
+            raise NoAnswer("RabbitMQ does not answer.") from None
 
     def breaks(self, error: BrokerError) -> None:
         """Something went wrong: nothing more is sent, and all that waits is told."""

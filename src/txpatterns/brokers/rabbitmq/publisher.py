@@ -94,7 +94,8 @@ class RabbitMQPublisher:
                 )
             if self._sender is None or not self._sender.is_open:
                 self._sender = await Sender.on(link, self._topology)
-            refused = {topic: outcome for topic in topics if (outcome := await self._refusal(link, topic)) is not None}
+            outcomes = await asyncio.gather(*(self._refusal(link, topic) for topic in topics))
+            refused = {topic: outcome for topic, outcome in zip(topics, outcomes, strict=True) if outcome is not None}
             return (await Sender.on(link, self._topology) if alone else self._sender), refused
 
     async def _refusal(self, link: Link, topic: str) -> Outcome | None:

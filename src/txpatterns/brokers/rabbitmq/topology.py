@@ -6,6 +6,7 @@ each queue has its share of them. Each queue is given to one member at a time, s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from zlib import crc32
@@ -22,6 +23,10 @@ QUEUE_ARGUMENTS = {
     # Left out, RabbitMQ 4 drops what 20 crashes gave back; -1, RabbitMQ 3 drops everything that is given back.
     "x-delivery-limit": 1_000_000,
 }
+
+_WRITTEN_AFTER = 2.0
+"""Seconds of the server's time. It notes a new quorum queue on disk up to a second after it has said that the queue is
+made. Killed before that, it starts the queue anew: empty, whatever it had confirmed, and without a leader for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,25 @@ class Topology:
                     await channel.look_at_queue(name)
             return
         await self.make_topic(link, topic)
+        if not await self._is_made(link, group, topic):
+            async with link.channel() as channel:
+                for name in names:
+                    await channel.declare_queue(name, QUEUE_ARGUMENTS)
+            await asyncio.sleep(_WRITTEN_AFTER)  # before it is bound: nothing can be in it
+        await self._bind(link, group, topic)
+
+    async def _is_made(self, link: Link, group: str, topic: str) -> bool:
+        """Say whether the queues are there, and their maker has waited until the server would still know them."""
+        names = self.queues(group, topic)
+        for name in names:
+            if not await exists(link, name):
+                return False
+        return len(names) == 1 or await exists(link, f"{group}.{topic}", exchange=True)
+
+    async def _bind(self, link: Link, group: str, topic: str) -> None:
+        names = self.queues(group, topic)
         async with link.channel() as channel:
-            for name in names:
+            for name in names:  # once more: one that is there with other arguments is refused
                 await channel.declare_queue(name, QUEUE_ARGUMENTS)
             source, everything = self.exchange(topic), self._all_of(topic)
             if len(names) == 1:
@@ -111,11 +133,14 @@ class Topology:
         return None
 
 
-async def exists(link: Link, queue: str) -> bool:
-    """Say whether a queue is there."""
+async def exists(link: Link, name: str, *, exchange: bool = False) -> bool:
+    """Say whether a queue, or a headers exchange, is there."""
     try:
         async with link.channel() as channel:
-            await channel.look_at_queue(queue)
+            if exchange:
+                await channel.declare_exchange(name, "headers", passive=True)
+            else:
+                await channel.look_at_queue(name)
     except Refused as refused:
         if refused.status == NOT_FOUND:
             return False
