@@ -15,6 +15,7 @@ from txpatterns.errors import Retry
 from txpatterns.hooks import HookList
 from txpatterns.inbox.moments import DuplicatePrevented, HandlerFailed, Handling
 from txpatterns.outbox.moments import PublishFailed, Publishing
+from txpatterns.sagas.moments import StepRaised
 from txpatterns.telemetry.tracing import TracingHooks, current_trace
 
 CANARY = "canary-4929-1234"
@@ -217,6 +218,23 @@ async def test_a_task_that_outlives_its_batch_marks_nothing_ended(hooks, spans, 
     ended.set()
     await task
     assert len(spans.named("dead letter orders")) == 1
+    assert caplog.text == ""
+
+
+async def test_a_saga_that_outlives_its_handler_marks_nothing_ended(hooks, spans, make, caplog):
+    """A saga that a handler begins inherits its context; what raises later is not the handler's."""
+    ended = asyncio.Event()
+
+    async def later():
+        await ended.wait()
+        hooks.tell(StepRaised("checkout", "1", "charge", ValueError("no"), 1))
+
+    with hooks.within(Handling(make(), "cart", 1)):
+        task = asyncio.create_task(later())
+    ended.set()
+    await task
+    [process] = spans.named("process orders")
+    assert (process.status.status_code, process.events) == (StatusCode.UNSET, ())
     assert caplog.text == ""
 
 

@@ -138,6 +138,15 @@ async def test_an_invariant_that_is_broken_is_told(shop):
     }
 
 
+async def test_a_store_that_limits_its_visitors_is_told_of(open_shop, tmp_path):
+    """H386, H397: who is refused by a limit is an error of that kind, and the rest adds up."""
+    async with open_shop(tmp_path, SHOP_LIMIT_CHANGE="1", SHOP_PAYMENT_WINDOW="200") as shop:
+        load, before, visitor = await loaded(shop, Profile.CHECKOUT)
+        assert load.all_figures.errors == {"too-many-requests": 5}
+        assert len(load.bought) == 1
+        assert [each.broken for each in await check(load.bought, before, visitor)] == [()] * 5
+
+
 @pytest.mark.timeout(180)
 def test_the_command_reports_and_its_exit_code_tells(process, tmp_path):
     """H397: the exit code is that of the assertions; the report has all figures."""

@@ -159,7 +159,7 @@ def test_a_shop_that_is_older_gets_a_key(tmp_path):
     first, second = (read_settings(tmp_path, None, 42, True, {}) for _ in range(2))
     assert (first.cookie_secret, first.id_key) == ("kept", second.id_key)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [each.name for each in tmp_path.iterdir()] == ["secrets.json"]
+    assert {each.name for each in tmp_path.iterdir()} == {"secrets.json", "secrets.lock"}
     with pytest.raises(SettingsError, match="SHOP_ID_KEY: ") as caught:
         read_settings(tmp_path, None, 42, True, {"SHOP_ID_KEY": "changeme"})
     assert "changeme" not in str(caught.value)

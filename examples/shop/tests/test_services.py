@@ -62,7 +62,9 @@ def test_orders_through_eight_processes(servers, tmp_path):
     env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
     env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
     env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
-    env |= {"SHOP_REDIS": redis, "SHOP_DEMO_USERS": "on", "SHOP_PAYMENT_WINDOW": "600"}
+    env |= {"SHOP_REDIS": redis, "SHOP_DEMO_USERS": "on"}
+    # A slow machine takes its time, and it is asked again and again until it is up.
+    env |= {"SHOP_PAYMENT_WINDOW": "600", "SHOP_LIMIT_CHANGE": "0", "SHOP_LIMIT_CHECKOUT": "0", "SHOP_LIMIT_READ": "0"}
     port = free_address().rpartition(":")[2]
     command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
     with (tmp_path / "log").open("w") as log:
@@ -83,7 +85,7 @@ def test_orders_through_eight_processes(servers, tmp_path):
             saved = sign_in_and_save(alice, told)
             assert saved["reduction"]["coupon"] == "WELCOME10"
             shelf = ask(alice, "GET", "/api/v1/products/PLAY-01", told)["stock"]
-            assert (shelf["reserved"], shelf["sold"]) == (0, 3)
+            assert (shelf["reserved"], shelf["sold"]) == (0, 3)  # what the failed order left in the cart, too
             # The gateway itself asks all of them but one, which the checkout asks.
             asked = {*PORTS, "redis RedisBuckets", "redis RedisEntries"} - {"pricing"}
             assert {each["name"] for each in ask(alice, "GET", "/api/v1/backends", told)} >= asked
@@ -100,7 +102,7 @@ def test_orders_through_eight_processes(servers, tmp_path):
 
 def sign_in_and_save(client, told):
     """Sign in, and order with a coupon and credit what the visitor put in; gives the order when all is used."""
-    ask(client, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+    ask(client, "POST", "/api/v1/cart/items", told, {"sku": "LIGHT-01", "quantity": 1})
     credentials = {"email": "ada@example.com", "password": DEMO_PASSWORD}
     tokens = ask(client, "POST", "/api/v1/auth/login", told, credentials)
     client.headers["authorization"] = f"Bearer {tokens['access_token']}"

@@ -197,7 +197,8 @@ class TracingHooks(Hooks):
 
     def _raised(self, error: BaseException) -> None:
         found = _open.get()
-        if found is not None:
+        # A saga goes on in a task that inherits the span of the handler that began it, which has ended by then.
+        if found is not None and found.span.is_recording():
             _record(found, error)
 
     @on(PublishFailed)

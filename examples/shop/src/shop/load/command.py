@@ -21,6 +21,10 @@ from shop.load.visitors import Failed, Visitor
 Say = Callable[[str], None]
 SKUS = 20
 """How many products the visitors choose from."""
+LIMITED = (
+    "The store takes all that comes from one address for one customer, and refuses what is too often. "
+    "For a load start it with SHOP_LIMIT_READ=0 SHOP_LIMIT_CHANGE=0"
+)
 HEADER = f"{'s':>4} {'sent':>7} {'open':>5} {'errors':>7} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8}"
 
 
@@ -83,6 +87,8 @@ async def load(plan: Plan, demands: Sequence[Demand], patience: float, say: Say)
         with _stopped_by_signals(work.stopping):
             await work.run(list(before), lambda second: say(_line(f"{second:.0f}", work)))
             say(_line("end", work))
+            if work.all_figures.errors["too-many-requests"]:
+                say(LIMITED)
             findings = await _findings(work, before, visitor, patience, demands, say)
     broken = [finding.name for finding in findings if not finding.holds]
     figures = work.all_figures
