@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,8 +17,11 @@ import pytest
 
 from rig.lookup import Missing
 from rig.servers.kafka import Kafka
+from rig.servers.moto import Moto
 from rig.servers.postgres import Postgres
+from rig.servers.rabbitmq import RabbitMQ
 from rig.servers.redis import Redis
+from rig.servers.sqs import logged_in
 from rig.watchdog import Watchdog
 from shop.settings import HTTP_PORTS, PORTS
 from shop.users.seed import DEMO_PASSWORD
@@ -57,19 +61,7 @@ def test_orders_through_eight_processes(servers, tmp_path):
     One of them is killed then: what can do without it goes on. All end when asked.
     """
     database, broker, redis = servers
-    prefix = f"shop_{os.getpid()}_"
-    name = database.rpartition("/")[0] + f"/{prefix}{{service}}"
-    env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
-    env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
-    env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
-    env |= {"SHOP_REDIS": redis, "SHOP_DEMO_USERS": "on"}
-    # A slow machine takes its time, and it is asked again and again until it is up.
-    env |= {"SHOP_PAYMENT_WINDOW": "600", "SHOP_LIMIT_CHANGE": "0", "SHOP_LIMIT_CHECKOUT": "0", "SHOP_LIMIT_READ": "0"}
-    port = free_address().rpartition(":")[2]
-    command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
-    with (tmp_path / "log").open("w") as log:
-        running = subprocess.Popen([*command, "--data", str(tmp_path / "shop")], env=env, stdout=log, stderr=log)
-    told = partial((tmp_path / "log").read_text)
+    running, port, told = start(database, broker, tmp_path, SHOP_REDIS=redis)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as alice:
             ask(alice, "GET", "/health", told)
@@ -98,6 +90,56 @@ def test_orders_through_eight_processes(servers, tmp_path):
         running.send_signal(signal.SIGTERM)
         ended = running.wait(90)
     assert ended == 0, told()[-3000:]
+
+
+@pytest.mark.server
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", [RabbitMQ, Moto], ids=["rabbitmq", "sqs"])
+def test_orders_over_another_broker(servers, tmp_path, kind):
+    """P1, P2: one setting is changed, and orders of either kind go over RabbitMQ, or SNS and SQS, through all services."""
+    database, *_ = servers
+    with ExitStack() as stack:
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
+        try:
+            server = kind.take(watchdog)
+        except Missing as missing:
+            pytest.skip(str(missing))
+        stack.callback(server.close)
+        server.start()
+        if isinstance(server, RabbitMQ):
+            broker = stack.enter_context(server.host()).url
+        else:  # one receiver: moto gives two that ask at once the same message group
+            stack.enter_context(logged_in())
+            broker = f"sqs://eu-central-1?poll=1&receivers=1&endpoint={server.url}"
+        running, port, told = start(database, broker, tmp_path)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as alice:
+                for mode in ("choreographed", "orchestrated"):
+                    ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
+                    placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "succeed", "mode": mode})
+                    heard = follow(alice, placed["id"], told, {"stock.sold", "cart.settled"})
+                    assert heard.count("payment.captured") == heard.count("order.confirmed") == 1
+        finally:
+            running.send_signal(signal.SIGTERM)
+            ended = running.wait(90)
+        assert ended == 0, told()[-3000:]
+
+
+def start(database, broker, folder, **settings):
+    """Start every service as a process of its own; gives the first, the gateway's port and what they say."""
+    name = database.rpartition("/")[0] + f"/shop_{secrets.token_hex(4)}_{{service}}"
+    env = os.environ | {f"{service.upper()}_SERVICE_ADDR": free_address() for service in [*PORTS, "bank"]}
+    env |= {f"{service.upper()}_HTTP_ADDR": free_address() for service in HTTP_PORTS}
+    env |= {"SHOP_DATABASE": name.replace("postgresql://", "postgresql+asyncpg://"), "SHOP_BROKER": broker}
+    # A slow machine takes its time, and it is asked again and again until it is up.
+    env |= {"SHOP_PAYMENT_WINDOW": "600", "SHOP_LIMIT_CHANGE": "0", "SHOP_LIMIT_CHECKOUT": "0", "SHOP_LIMIT_READ": "0"}
+    env |= {"SHOP_DEMO_USERS": "on", **settings}
+    port = free_address().rpartition(":")[2]
+    command = [sys.executable, "-m", "shop", "up", "--profile", "services", "--headless", "--port", port]
+    with (folder / "log").open("w") as log:
+        running = subprocess.Popen([*command, "--data", str(folder / "shop")], env=env, stdout=log, stderr=log)
+    return running, port, partial((folder / "log").read_text)
 
 
 def sign_in_and_save(client, told):
