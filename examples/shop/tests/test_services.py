@@ -96,7 +96,7 @@ def test_orders_through_eight_processes(servers, tmp_path):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", [RabbitMQ, Moto], ids=["rabbitmq", "sqs"])
 def test_orders_over_another_broker(servers, tmp_path, kind):
-    """P1, P2: one setting is changed, and orders of either kind go over RabbitMQ, or SNS and SQS, through all services."""
+    """P1, P2: by one setting orders of either kind go over RabbitMQ, or SNS and SQS, through all services."""
     database, *_ = servers
     with ExitStack() as stack:
         watchdog = Watchdog()
