@@ -127,7 +127,8 @@ def _keep(server: Server) -> Callable[[], object]:
         server.client().send_message(QueueUrl=made["QueueUrl"], **kept)
 
         def receive() -> bool:
-            found = server.client().receive_message(QueueUrl=made["QueueUrl"], VisibilityTimeout=0)
+            wait = {"WaitTimeSeconds": 20, "VisibilityTimeout": 0}  # it answers before it has read what it kept
+            found = server.client().receive_message(QueueUrl=made["QueueUrl"], **wait)
             return [message["Body"] for message in found.get("Messages", [])] == ["42"]
 
         return receive
