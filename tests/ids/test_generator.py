@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ids.support import prepared, rows
+from rig.waiting import wait_until
 from txpatterns import App, Database
 from txpatterns.database.setup import create_missing
 from txpatterns.errors import ConfigurationError, IdsUnavailable, SchemaError, WorkersExhausted
@@ -52,7 +53,7 @@ def test_the_first_id_takes_a_number_and_close_gives_it_back(file):
         made = set(threading.enumerate()) - before
         assert made
     assert expiries(file) == [False]
-    assert not made & set(threading.enumerate())
+    wait_until(lambda: not made & set(threading.enumerate()), what="its threads to end")
     assert ids.next_id() > first
     numbers.close()
     numbers.close()

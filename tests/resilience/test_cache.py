@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import count
 
 import pytest
 import redis
@@ -375,9 +376,11 @@ async def test_redis_that_goes_away_in_the_middle(own_redis, clock, told):
         await here.awrote("A1", store.write())
         assert [await price(here, store) for _ in range(5)] == [20] * 5
         own_redis.start()
-        clock.advance(timedelta(seconds=5))
-        await here.aget("another", store.load)
-        assert await price(there, store) == 20
+        for number in count():  # an answer may still come too late for the one that tries
+            clock.advance(timedelta(seconds=5))
+            await here.aget(f"another {number}", store.load)
+            if await price(there, store) == 20:
+                break
         assert await price(here, store) == 20
     assert told.counts["hit"] >= 1
 
