@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, Self, runtime_checkable
 
-from txpatterns.findings import Finding as Finding
-from txpatterns.findings import Severity as Severity
+from txpatterns.findings import Finding
 from txpatterns.messages import EPOCH, Message
 
 
@@ -59,7 +58,7 @@ class Capabilities:
     ``deadline``: how long a publication may take before what was not told of it is unknown. An adapter that can
     withdraw what it has not sent does so then; the relay gives up a little later.
     ``ordered``: the messages of a key come in the order in which they were published. Where it is False nothing keeps
-    the order of a key after the broker, and a handler that needs it is refused (``order="strict"``).
+    the order of a key behind the broker.
     ``retains``: a new group is given what was published before it was declared.
     ``pipelines_keys``: a member may be given later messages of a key while earlier ones are not acknowledged.
     ``horizon``: how long the broker keeps what nobody has read; None where it keeps it until it is read.
@@ -168,7 +167,7 @@ class Depth:
 
 @runtime_checkable
 class Checks(Protocol):
-    """A broker that can look at its server before it is used: at start, and for ``txp doctor``."""
+    """A broker that can look at its server before it is used, for ``txp doctor``."""
 
     async def check(self, topics: Sequence[str], group: str | None = None) -> Sequence[Finding]:
         """Look at the server, these topics and what the group needs to read them; nothing is made or changed.

@@ -9,8 +9,9 @@ import pytest
 from txpatterns.brokers.rabbitmq import RabbitMQBroker
 from txpatterns.brokers.rabbitmq.wire import slot_of
 from txpatterns.errors import BrokerUnavailable, ConfigurationError
+from txpatterns.findings import Severity
 from txpatterns.testing.conformance import Publishing, Reader, message
-from txpatterns.transport import Severity, Verdict
+from txpatterns.transport import Verdict
 
 CONFIRMED, POSTPONED, UNKNOWN = Verdict.CONFIRMED, Verdict.POSTPONED, Verdict.UNKNOWN
 

@@ -21,9 +21,10 @@ from txpatterns.brokers.sqs.topology import aws_name
 from txpatterns.brokers.sqs.wire import to_entry, to_message
 from txpatterns.deadletters.store import bury
 from txpatterns.errors import BrokerUnavailable, ConfigurationError
+from txpatterns.findings import Severity
 from txpatterns.messages import Message, new_id
 from txpatterns.testing.conformance import Publishing, Reader, message
-from txpatterns.transport import REPLAY, Severity, Verdict
+from txpatterns.transport import REPLAY, Verdict
 
 
 def queue_alone(server, **options):

@@ -318,9 +318,7 @@ class MetricsHooks(Hooks):
         def tell(_: CallbackOptions) -> Iterable[Observation]:
             if self._depths is None:
                 return []
-            value = getattr(self._depths, name)
-            number = value.total_seconds() if isinstance(value, timedelta) else value
-            return [Observation(number, self._labels.of())]
+            return [Observation(_number(getattr(self._depths, name)), self._labels.of())]
 
         return tell
 
@@ -330,8 +328,7 @@ class MetricsHooks(Hooks):
             for depth in self._queues:
                 value = getattr(depth, name)
                 if value is not None:
-                    number = value.total_seconds() if isinstance(value, timedelta) else value
-                    told.setdefault(depth.topic, []).append(number)
+                    told.setdefault(depth.topic, []).append(_number(value))
             whole = max if name == "oldest" else sum
             return [Observation(whole(numbers), self._labels.of(topic=topic)) for topic, numbers in told.items()]
 
@@ -342,6 +339,10 @@ class MetricsHooks(Hooks):
 
     def _owned(self, options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(number, self._labels.of(scope=scope)) for scope, number in list(self._buckets.items())]
+
+
+def _number(value: timedelta | int) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 class _Labels:

@@ -21,10 +21,11 @@ from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database import Database
 from txpatterns.database.dialects import last_number, may_pass
 from txpatterns.errors import BrokerUnavailable, ConfigurationError, PublishRejected
+from txpatterns.findings import Finding, Severity
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.text import error_line, one_line
-from txpatterns.transport import CONFIRMED, Capabilities, Depth, Finding, Outcome, Severity, Verdict
+from txpatterns.transport import CONFIRMED, Capabilities, Depth, Outcome, Verdict
 
 
 class DatabaseBroker:

@@ -16,8 +16,9 @@ from txpatterns.database import Database
 from txpatterns.database.engines import schema_of
 from txpatterns.database.queues import MOST
 from txpatterns.database.schema import Instant
+from txpatterns.findings import Finding, Severity
 from txpatterns.text import one_line
-from txpatterns.transport import Depth, Finding, Severity
+from txpatterns.transport import Depth
 
 _LONG = timedelta(days=1)
 """After so long without a member, a group that has messages waiting is told of."""

@@ -14,12 +14,12 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType, TopicMetadata  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # they are re-exported, the stub does not say so
 
 from txpatterns.brokers.kafka.administration import administration
 from txpatterns.brokers.kafka.failures import TOPIC_MISSING, describe, error_of
 from txpatterns.brokers.kafka.settings import KafkaSettings
-from txpatterns.brokers.kafka.topics import ANSWER_WITHIN, OF_THE_TOPIC, copies_of, standing_of, weaknesses
+from txpatterns.brokers.kafka.topics import ANSWER_WITHIN, OF_THE_TOPIC, examine_settings, standing_of
 from txpatterns.findings import Finding, Severity
 from txpatterns.transport import Depth
 
@@ -33,7 +33,10 @@ def examine(settings: KafkaSettings, names: Sequence[str], group: str | None) ->
     try:
         with administration(settings) as admin:
             topics = {name: admin.list_topics(name, timeout=ANSWER_WITHIN).topics[name] for name in names}
-            found = [finding for name, topic in topics.items() for finding in _of_topic(admin, settings, name, topic)]
+            unusable = {name: error for name, topic in topics.items() if (error := topic.error or standing_of(topic))}
+            usable = {name: topic for name, topic in topics.items() if name not in unusable}
+            found = examine_settings(admin, usable, settings.max_payload) if usable else []
+            found += [_unusable(settings, name, error) for name, error in unusable.items()]
             return found if group is None else [*found, *_of_group(admin, group)]
     except KafkaException as raised:
         words = f"Kafka does not answer, or refuses this client. {settings.mask(describe(error_of(raised)))}"
@@ -41,30 +44,16 @@ def examine(settings: KafkaSettings, names: Sequence[str], group: str | None) ->
         return [Finding(Severity.ERROR, f"Kafka at {settings.servers}", words, fix)]
 
 
-def _of_topic(admin: AdminClient, settings: KafkaSettings, name: str, topic: TopicMetadata) -> list[Finding]:
+def _unusable(settings: KafkaSettings, name: str, error: KafkaError) -> Finding:
     subject = f"topic {name}"
-    error = topic.error or standing_of(topic)
-    if error is None:
-        return _of_configuration(admin, settings, name, topic)
     if error.code() not in (*OF_THE_TOPIC, KafkaError.LEADER_NOT_AVAILABLE):
         raise KafkaException(error)
     if error.code() not in TOPIC_MISSING:
-        return [Finding(Severity.ERROR, subject, f"It cannot be used. {describe(error)}", "Look it up at the broker.")]
+        return Finding(Severity.ERROR, subject, f"It cannot be used. {describe(error)}", "Look it up at the broker.")
     if settings.create_topics:
         words = f"It is not there yet; its first use makes it, with {settings.create_topics} partitions."
-        return [Finding(Severity.INFO, subject, words)]
-    return [Finding(Severity.ERROR, subject, "It does not exist.", "Make it, or set create_topics.")]
-
-
-def _of_configuration(admin: AdminClient, settings: KafkaSettings, name: str, topic: TopicMetadata) -> list[Finding]:
-    resource = ConfigResource(ResourceType.TOPIC, name)
-    try:
-        entries = admin.describe_configs([resource], request_timeout=ANSWER_WITHIN)[resource].result()
-    except KafkaException as raised:
-        words = f"Its settings could not be read. {describe(error_of(raised))}"
-        return [Finding(Severity.INFO, f"topic {name}", words, "Allow this user to describe topics' configurations.")]
-    values = {option: int(entries[option].value) for option in ("min.insync.replicas", "max.message.bytes")}
-    return weaknesses(name, copies_of(topic), values, settings.max_payload)
+        return Finding(Severity.INFO, subject, words)
+    return Finding(Severity.ERROR, subject, "It does not exist.", "Make it, or set create_topics.")
 
 
 def _of_group(admin: AdminClient, group: str) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -172,16 +172,26 @@ class Topics:
         self._known[name] = Topic(partitions, self._clock.monotonic(), standing_of(topic))
 
     def _warn_of_weakness(self, admin: AdminClient, found: dict[str, TopicMetadata]) -> None:
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
-        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_WITHIN).items():
-            try:
-                entries = future.result()
-            except KafkaException as raised:
-                logger.info("the settings of %s could not be read: %s", resource.name, error_of(raised).str())
-                continue
-            values = {name: int(entries[name].value) for name in ("min.insync.replicas", "max.message.bytes")}
-            for weak in weaknesses(resource.name, copies_of(found[resource.name]), values, self._settings.max_payload):
-                logger.warning("the topic %s %s", resource.name, weak.words)
+        for told in examine_settings(admin, found, self._settings.max_payload):
+            level = logging.WARNING if told.severity is Severity.WARNING else logging.INFO
+            logger.log(level, "the %s %s", told.subject, told.words)
+
+
+def examine_settings(admin: AdminClient, found: Mapping[str, TopicMetadata], max_payload: int) -> list[Finding]:
+    """Read the settings of topics, and say what is weak about them."""
+    told = list[Finding]()
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_WITHIN).items():
+        try:
+            entries = future.result()
+        except KafkaException as raised:
+            words = f"has settings that could not be read. {describe(error_of(raised))}"
+            fix = "Allow this user to describe topics' configurations."
+            told.append(Finding(Severity.INFO, f"topic {resource.name}", words, fix))
+            continue
+        values = {name: int(entries[name].value) for name in ("min.insync.replicas", "max.message.bytes")}
+        told += weaknesses(resource.name, copies_of(found[resource.name]), values, max_payload)
+    return told
 
 
 def copies_of(topic: TopicMetadata) -> int:

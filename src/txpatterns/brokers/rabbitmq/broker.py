@@ -17,9 +17,10 @@ from txpatterns.brokers.rabbitmq.settings import RabbitMQSettings, settings_from
 from txpatterns.brokers.rabbitmq.topology import Topology
 from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import BrokerError
+from txpatterns.findings import Finding, Severity
 from txpatterns.messages import Message, new_id
 from txpatterns.runtime.forks import forget_after_fork
-from txpatterns.transport import Capabilities, Depth, Finding, Outcome, Severity
+from txpatterns.transport import Capabilities, Depth, Outcome
 
 logger = logging.getLogger("txpatterns.rabbitmq")
 

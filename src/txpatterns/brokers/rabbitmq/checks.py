@@ -9,7 +9,8 @@ from typing import TypeVar
 from txpatterns.brokers.rabbitmq.failures import NOT_FOUND, Refused
 from txpatterns.brokers.rabbitmq.link import Channel, Link, QueueState
 from txpatterns.brokers.rabbitmq.topology import QUEUE_ARGUMENTS, Topology
-from txpatterns.transport import Depth, Finding, Severity
+from txpatterns.findings import Finding, Severity
+from txpatterns.transport import Depth
 
 T = TypeVar("T")
 

@@ -14,9 +14,10 @@ from txpatterns.brokers.sqs.sender import Sender
 from txpatterns.brokers.sqs.settings import SqsSettings, settings_from_url
 from txpatterns.brokers.sqs.topology import RETENTION, Topology
 from txpatterns.clock import Clock, SystemClock
+from txpatterns.findings import Finding
 from txpatterns.messages import Message
 from txpatterns.runtime.forks import forget_after_fork
-from txpatterns.transport import Capabilities, Depth, Finding, Outcome
+from txpatterns.transport import Capabilities, Depth, Outcome
 
 
 class SqsBroker:

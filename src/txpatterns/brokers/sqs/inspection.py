@@ -10,7 +10,8 @@ from txpatterns.brokers.sqs.calls import Calls, in_thread
 from txpatterns.brokers.sqs.failures import AWAY, describe, is_of_topic, unavailable
 from txpatterns.brokers.sqs.settings import SqsSettings
 from txpatterns.brokers.sqs.topology import aws_name, find_topic, subscription_of
-from txpatterns.transport import Depth, Finding, Severity
+from txpatterns.findings import Finding, Severity
+from txpatterns.transport import Depth
 
 _FEWEST_RECEIVES = 100
 _SHORTEST = timedelta(days=7)
