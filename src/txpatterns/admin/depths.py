@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from txpatterns.database.dialects import may_pass
 from txpatterns.database.queues import MOST, Queue
 from txpatterns.database.schema import Instant
 from txpatterns.errors import BrokerError
-from txpatterns.hooks import HookList
+from txpatterns.hooks import HookList, Moment
 from txpatterns.runtime.moments import Depths, DepthsSeen, QueuesSeen
 from txpatterns.transport import Depth, Measures
 
@@ -45,44 +46,37 @@ async def depths_of(database: Database) -> Depths:
     return await database.read(partial(read_depths, now=database.now()))
 
 
-class _Watch:
-    """Looks at something every 15 seconds for as long as it runs."""
+class _Watch(ABC):
+    """Tells the listeners what it sees, every 15 seconds for as long as it runs."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, hooks: HookList, seen: Callable[[Any], Moment]) -> None:
         self._clock = clock
+        self._hooks = hooks
+        self._seen = seen
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Tell until ``stop`` is called."""
         while not self._stopping.is_set():
-            await self._tell()
+            self._hooks.tell(self._seen(await self._read()))
             await self._clock.wait(self._stopping, _EVERY)
-        self._forget()  # what is told once must not be shown for ever
+        self._hooks.tell(self._seen(None))  # what is told once must not be shown for ever
 
     def stop(self) -> None:
         """End ``run``."""
         self._stopping.set()
 
-    async def _tell(self) -> None:
-        raise NotImplementedError
-
-    def _forget(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _read(self) -> object:
+        """Look; None where nobody answers."""
 
 
 class DepthsWatch(_Watch):
     """Tells the listeners how much waits in the database."""
 
     def __init__(self, database: Database, hooks: HookList) -> None:
-        super().__init__(database.clock)
+        super().__init__(database.clock, hooks, DepthsSeen)
         self._database = database
-        self._hooks = hooks
-
-    async def _tell(self) -> None:
-        self._hooks.tell(DepthsSeen(await self._read()))
-
-    def _forget(self) -> None:
-        self._hooks.tell(DepthsSeen(None))
 
     async def _read(self) -> Depths | None:
         try:
@@ -98,15 +92,8 @@ class QueuesWatch(_Watch):
     """Tells the listeners how much waits at the broker for one group."""
 
     def __init__(self, broker: Measures, topics: Sequence[str], group: str, clock: Clock, hooks: HookList) -> None:
-        super().__init__(clock)
+        super().__init__(clock, hooks, QueuesSeen)
         self._broker, self._topics, self._group = broker, topics, group
-        self._hooks = hooks
-
-    async def _tell(self) -> None:
-        self._hooks.tell(QueuesSeen(await self._read()))
-
-    def _forget(self) -> None:
-        self._hooks.tell(QueuesSeen(None))
 
     async def _read(self) -> tuple[Depth, ...] | None:
         try:
