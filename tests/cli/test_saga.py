@@ -270,6 +270,35 @@ def test_a_list_of_steps_is_seen_checked_and_told_as_any_other(txp, project, mon
     assert "send hold of order-9 P-9" in txp("run", "store:app", "--drain", code=None).out
 
 
+def test_steps_at_the_same_time_are_shown_side_by_side(txp, project, monkeypatch):
+    """P4, P7, H390: in the drawing, and in the story of one saga: what is done, and all that is open beside it."""
+    monkeypatch.setenv("TXP_DATABASE_URL", "sqlite+aiosqlite:///store.db")
+    listed = LISTED
+    for old, new in {
+        'SagaStep("hold", hold, compensate=free)': '[SagaStep("hold", hold, compensate=free)',
+        'SagaCall("pay", pay, doubt=Doubt.ASK)': 'SagaCall("pay", pay, doubt=Doubt.ASK), SLEEP]',
+        "order: Order, hold: str) -> str": "order: Order) -> str",
+        "listed = Saga(": 'SLEEP = SagaSleep("cooled", timedelta(days=1))\nlisted = Saga(',
+        "SagaCall, SagaStep": "SagaCall, SagaSleep, SagaStep",
+    }.items():
+        assert old in listed
+        listed = listed.replace(old, new)
+    (project / "store.py").write_text(STORE.replace("asyncio.run(main(sys.argv[1:]))", "pass") + listed)
+    assert txp("saga", "diagram", "store:app").out.count("at the same time") == 1
+    subprocess.run([sys.executable, "store.py", "order-9"], cwd=project, check=True)
+    for _ in range(3):
+        txp("run", "store:app", "--drain", code=None)
+    shown = txp("saga", "show", "order-9", *APP).out
+    assert re.search(r"1  step hold: done$", shown, re.MULTILINE)
+    assert "now: call pay at 2 has failed, and waits for a person" in shown
+    assert re.search(r"^now: sleep at 3 waits until", shown, re.MULTILINE)
+    assert txp("saga", "check", "store:app").out == "1 saga fit this code; 0 do not\n"
+    for path in ("2", "3"):
+        value = '"P-9"' if path == "2" else "null"
+        txp("saga", "resolve", "order-9", path, "--value", value, *WHY, *APP)
+    assert "send hold of order-9 P-9" in txp("run", "store:app", "--drain", code=None).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

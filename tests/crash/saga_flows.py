@@ -22,9 +22,11 @@ from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.engine import SagaEngine
 from txpatterns.sagas.facts import Attempted, Begun, Ended, Finished, Restarted, Undone, read
 from txpatterns.sagas.queues import ACTIVE
+from txpatterns.sagas.rows import SagaCall, SagaStep
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.settings import SagaSettings
 from txpatterns.sagas.signals import Signal
+from txpatterns.sagas.steplist import Saga
 from txpatterns.sagas.transactions import StepTransaction, SyncStepTransaction
 from txpatterns.tcc import BranchCall, BranchTransaction
 from txpatterns.tcc.participants import Intent, Local, Participants
@@ -322,6 +324,47 @@ def of_calls_that_are_undone(branch: Branch) -> Any:
     return transfer
 
 
+def as_a_list(branch: Branch) -> Any:
+    """A step, then a call and two steps at the same time, then one that is refused."""
+    outside = branch.bank.around.outside()
+
+    async def charge(call: Call, first: str) -> str:
+        return await outside.do("charge b", call.key)
+
+    async def refund(undo: Undo[str], first: str) -> None:
+        await outside.do("refund b", undo.key)
+
+    async def pay_b(tx: StepTransaction, first: str, a: str) -> str:
+        assert a == f"paid {first}"
+        return await pay(tx, "b")
+
+    async def take_back_b(tx: StepTransaction, first: str, a: str) -> None:
+        await take_back(tx, "b")
+
+    def pay_c(tx: SyncStepTransaction, first: str) -> str:
+        return pay_in_a_thread(tx, "c")
+
+    def take_back_c(tx: SyncStepTransaction, first: str) -> None:
+        take_back_in_a_thread(tx, "c")
+
+    async def refuse(tx: StepTransaction, first: str, b: str, c: str, charged: str) -> None:
+        raise ValueError(f"{b}, {c} and {charged}, but no")
+
+    return Saga(
+        "transfer",
+        str,
+        steps=[
+            SagaStep("a", pay, compensate=take_back),
+            [
+                SagaCall("charged", charge, compensate=refund),
+                SagaStep("b", pay_b, compensate=take_back_b),
+                SagaStep("c", pay_c, compensate=take_back_c),
+            ],
+            SagaStep("refused", refuse),
+        ],
+    )
+
+
 def that_begins_anew_and_is_late(branch: Branch) -> Any:
     outside = branch.bank.around.outside()
 
@@ -610,6 +653,7 @@ SAGA_FLOWS = [
     flow("saga that fails", that_fails, COMPENSATED),
     flow("saga of calls", of_calls, (*COMPLETED, partial(calls_have_one_effect, charges=2)), starts=True),
     flow("saga of calls, undone", of_calls_that_are_undone, (*COMPENSATED, partial(calls_have_one_effect, charges=2))),
+    flow("saga as a list, undone", as_a_list, (*COMPENSATED, partial(calls_have_one_effect, charges=1))),
     Flow(
         "saga of events",
         partial(branch, define=of_events),

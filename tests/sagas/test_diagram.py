@@ -8,7 +8,23 @@ from typing import Any
 
 import pytest
 
-from sagas.test_steplist import CHARGE, HOUR, PACK, PAID, RESERVE, SHIP, Cart, Paid, charge, checkout, look_up, reserve
+from sagas.test_steplist import (
+    CAME,
+    CHARGE,
+    CHARGED,
+    HOUR,
+    PACK,
+    PACKED,
+    PAID,
+    RESERVE,
+    SHIP,
+    Cart,
+    Paid,
+    charge,
+    checkout,
+    look_up,
+    reserve,
+)
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.sagas import PIVOT, Doubt, Saga, SagaCall, SagaContext, SagaSleep, SagaStep, SagaWait
 from txpatterns.sagas.definitions import Definitions, Options
@@ -66,12 +82,12 @@ def test_a_list_is_drawn_as_it_runs() -> None:
     """P4, H340: the steps in their order, each undoing beside what it undoes and in reverse, the pivot, the ends."""
     drawn = draw(checkout())
     assert drawn.solid == [
-        ("undo reserve: release", "compensated"),
         ("shop.checkout, version 1: Cart", "step reserve"),
-        ("undo pack: unpack", "undo reserve: release"),
+        ("undo reserve: release", "compensated"),
         ("step reserve", "step pack"),
-        ("undo charge: refund", "undo pack: unpack"),
+        ("undo pack: unpack", "undo reserve: release"),
         ("step pack", "call charge"),
+        ("undo charge: refund", "undo pack: unpack"),
         ("call charge", "wait paid"),
         ("wait paid", "pivot: from here on only forward"),
         ("pivot: from here on only forward", "step ship"),
@@ -91,6 +107,42 @@ def test_a_list_is_drawn_as_it_runs() -> None:
         "wait paid": "wait",
         "step ship": "step",
     }
+
+
+def test_what_runs_at_the_same_time_is_drawn_so() -> None:
+    """P4, H390: one arrow to each, one from each to what follows; a failure undoes what was done beside it."""
+    bare = SagaStep("bare", reserve)
+    drawn = draw(Saga("checkout", Cart, [bare, [PACKED, CHARGED, CAME], PIVOT, [bare_of("one"), bare_of("two")]]))
+    both, pivot = "undo what was done, the last first", "pivot: from here on only forward"
+    assert set(drawn.solid) == {
+        ("shop.checkout, version 1: Cart", "step bare"),
+        ("step bare", "at the same time"),
+        *(("at the same time", each) for each in ("step pack", "call charge", "wait paid", "step one", "step two")),
+        *((each, pivot) for each in ("step pack", "call charge", "wait paid")),
+        *((both, each) for each in ("undo pack: unpack_any", "undo charge: refund_any")),
+        *((each, "compensated") for each in ("undo pack: unpack_any", "undo charge: refund_any")),
+        (pivot, "at the same time"),
+        ("step one", "completed"),
+        ("step two", "completed"),
+    }
+    assert set(drawn.dotted) == {
+        ("step bare", "fails", "compensated"),
+        ("step pack", "fails", both),
+        ("call charge", "is refused", both),
+        ("call charge", "stays in doubt", both),
+        ("wait paid", "nothing came in 1:00:00", both),
+        ("step one", "fails", "a person is asked"),
+        ("step two", "fails", "a person is asked"),
+    }
+    alone = draw(Saga("checkout", Cart, [RESERVE, [PACKED, bare]]))
+    assert alone.dotted[1:] == [
+        ("step pack", "fails", "undo reserve: release"),
+        ("step bare", "fails", "undo pack: unpack_any"),
+    ]
+
+
+def bare_of(name: str) -> SagaStep[Cart]:
+    return SagaStep(name, reserve)
 
 
 def test_what_cannot_happen_is_not_drawn() -> None:

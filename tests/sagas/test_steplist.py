@@ -35,6 +35,7 @@ from txpatterns.sagas import (
     SyncStepTransaction,
     Undo,
 )
+from txpatterns.sagas.facts import Ended, Undone
 from txpatterns.sagas.fingerprints import text_of
 from txpatterns.sagas.fitting import accepts
 from txpatterns.testing.clock import ManualClock
@@ -96,6 +97,27 @@ async def breaks(tx: StepTransaction, cart: Cart) -> None:
     raise ConnectionError("no route")
 
 
+async def pack_any(tx: StepTransaction, cart: Cart) -> str:
+    await note(tx, f"pack {cart.id}")
+    return f"box {cart.id}"
+
+
+async def unpack_any(tx: StepTransaction, cart: Cart) -> None:
+    await note(tx, f"unpack {cart.id}")
+
+
+async def charge_any(call: Call, cart: Cart) -> str:
+    return await charge(call, cart, [])
+
+
+async def refund_any(undo: Undo[str], cart: Cart) -> None: ...
+
+
+async def send(tx: StepTransaction, cart: Cart, pack: str, charge: str, paid: Paid) -> str:
+    await note(tx, f"send {pack}, {charge}, {paid.payment}")
+    return "sent"
+
+
 def receipt(cart: Cart, charge: str, ship: str) -> tuple[str, str]:
     return charge, ship
 
@@ -105,6 +127,11 @@ PACK = SagaStep("pack", pack, compensate=unpack)
 CHARGE = SagaCall("charge", charge, compensate=refund, probe=look_up)
 PAID = SagaWait("paid", Paid, key=lambda cart, charge: charge, timeout=HOUR)
 SHIP = SagaStep("ship", ship)
+PACKED = SagaStep("pack", pack_any, compensate=unpack_any)
+CHARGED = SagaCall("charge", charge_any, compensate=refund_any)
+CAME = SagaWait("paid", Paid, key=lambda cart: cart.id, timeout=HOUR)
+SEND = SagaStep("send", send)
+SEND_NOTHING = SagaStep("nothing", reserve)
 
 
 def checkout() -> Saga[Cart, tuple[str, str]]:
@@ -130,6 +157,48 @@ async def test_a_list_of_steps_runs_to_its_end(shop: Shop) -> None:
     assert await shop.effects() == ["reserve 7", "pack hold 7", "ship box for hold 7, P-7"]
     marks = dict.fromkeys(str(fact.mark) for fact in await shop.facts() if hasattr(fact, "mark"))
     assert list(marks) == ["step reserve", "step pack", "call charge", "wait paid:", "pivot", "step ship"]
+
+
+async def test_steps_of_a_list_run_at_the_same_time(shop: Shop) -> None:
+    """P4, H390: none waits for the others, what follows has what all of them gave; over a restart in between."""
+    saga = Saga("checkout", Cart, steps=[RESERVE, [CAME, PACKED, CHARGED], SEND])
+    handle = await shop.start(registered(shop, saga), Cart("7"))
+    await shop.rest()
+    assert (await handle.status(), await shop.effects()) == ("waiting", ["reserve 7", "pack 7"])
+
+    later = another(shop)
+    registered(later, Saga("checkout", Cart, steps=[RESERVE, (CAME, PACKED, CHARGED), SEND]))
+    async with later.app.transaction() as session:
+        later.app.sagas.signal(session, Paid(payment="7"))
+    await later.rest()
+    assert await handle.status() == "completed"
+    assert await shop.effects() == ["reserve 7", "pack 7", "send box 7, P-7, 7"]
+
+
+async def test_what_fails_in_a_list_undoes_what_ran_beside_it(shop: Shop) -> None:
+    """P4, I22, H390: when all that run have ended, the last first, and then what was done before."""
+    late = SagaStep("late", pack_any, compensate=unpack_any)
+    saga = registered(shop, Saga("checkout", Cart, steps=[RESERVE, [PACKED, CHARGED, late], SEND_NOTHING]))
+    with pytest.raises(SagaFailed, match="compensated: Declined: 101"):
+        await shop.run(saga, Cart("7", cents=101))
+    facts = await shop.facts()
+    done = [fact.mark.name for fact in facts if isinstance(fact, Ended)]
+    assert sorted(done) == ["late", "pack", "reserve"]
+    assert [fact.mark.name for fact in facts if isinstance(fact, Undone)] == done[::-1]
+    assert (await shop.effects())[-1] == "release 7"
+
+
+async def test_a_step_that_runs_with_others_is_none_that_runs_alone(sqlite_shop: Shop) -> None:
+    """H171, H390: a list whose steps are put together does not go on with a journal where they were not."""
+    first, then = SagaStep("first", reserve), SagaStep("then", pack_any)
+    await sqlite_shop.start(registered(sqlite_shop, Saga("checkout", Cart, [first, then, CAME])), Cart("7"))
+    await sqlite_shop.rest()
+    later = another(sqlite_shop)
+    registered(later, Saga("checkout", Cart, [[first, then], CAME]))
+    async with later.app.transaction() as session:
+        later.app.sagas.signal(session, Paid(payment="7"))
+    await later.rest()
+    assert "At 3 the journal has wait paid:" in (await later.row())["attention"]
 
 
 async def test_a_list_may_sleep(tmp_path: Path) -> None:
@@ -269,6 +338,15 @@ Wait: Any = partial(partial, SagaWait, "paid", Paid)
         (made(Wait(key=lambda: 7, timeout=None)), "takes 0 arguments; it is given the argument"),
         (made(Wait(key=lambda cart, charge: 7, timeout=None)), "takes charge, which no step before it gives"),
         (made(Wait(key=lambda cart: 7, timeout=None, by="nothing")), "Paid has no field 'nothing'"),
+        (made([]), "has a list of 0 among its steps"),
+        (made(RESERVE, (PACK,)), "has a list of 1 among its steps"),
+        (made([RESERVE, PIVOT]), "has PIVOT among steps that run at the same time"),
+        (made([RESERVE, [PACKED, CHARGED]]), r"has \[<.*\] among steps that run at the same time"),
+        (made({RESERVE, PACKED}), r"has \{<.*\} among its steps"),
+        (made([RESERVE, RESERVE]), "two steps called reserve"),
+        (made(RESERVE, [PACKED, SagaStep("reserve", reserve)]), "two steps called reserve"),
+        (made([RESERVE, PACK]), "takes reserve, which no step before it gives; there are: none"),
+        (made(PIVOT, [SEND_NOTHING, PACKED]), "pack has a compensation, but stands behind the pivot"),
         (made(RESERVE, result=lambda cart: 7), "does not say what it returns"),
         (made(RESERVE, result=receipt), "takes charge, which no step before it gives"),
     ],
@@ -313,7 +391,7 @@ def test_what_has_a_default_is_no_result() -> None:
         return label
 
     saga = Saga("checkout", Cart, [RESERVE, SagaStep("one", labelled), SagaStep("two", partial(labelled, label="x"))])
-    assert [line.takes for line in saga.lines] == [[], ["reserve"], ["reserve"]]
+    assert [line.takes for stage in saga.stages for line in stage] == [[], ["reserve"], ["reserve"]]
 
 
 def test_the_fingerprint_is_of_the_whole_list() -> None:
@@ -335,6 +413,10 @@ def test_the_fingerprint_is_of_the_whole_list() -> None:
         Saga("checkout", Cart, [SagaStep("reserve", reserve, compensate=release, retry=ladder), PACK, CHARGE, PAID]),
         Saga("checkout", Cart, [RESERVE, SagaStep("other", reserve)]),
         Saga("checkout", Cart, [SagaStep("other", reserve), RESERVE]),
+        Saga("checkout", Cart, [[SagaStep("other", reserve), RESERVE]]),
+        Saga("checkout", Cart, [[RESERVE, PACKED], SEND_NOTHING]),
+        Saga("checkout", Cart, [RESERVE, [PACKED, SEND_NOTHING]]),
+        Saga("checkout", Cart, [[RESERVE, PACKED, SEND_NOTHING]]),
     ]
     assert len({saga.fingerprint for saga in variants}) == len(variants)
     assert checkout().fingerprint == checkout().fingerprint

@@ -194,11 +194,13 @@ def list_steps(app: App, sagas: Sagas) -> None:
     paid = SagaWait("paid", OrderPaid, key=lambda order, reserve: order.order_id, timeout=None)
     whole = Saga("whole", OrderPlaced, [*steps, PIVOT, paid, SagaSleep("later", timedelta(1))], result=receipt)
     bare = app.saga()(Saga("bare", OrderPlaced, steps=[SagaStep("reserve", reserve), PIVOT, paid]))
+    at_once = Saga("at_once", OrderPlaced, [steps[0], [steps[1], steps[2]], (paid, paid), PIVOT], result=receipt)
     with app.sync_session() as session:
         number: Handle[int] = sagas.start(session, whole, OrderPlaced(order_id="1"), id="1")
         nothing: Handle[None] = sagas.start(session, bare, OrderPlaced(order_id="1"), id="1")
         sagas.start(session, whole, OrderPaid(order_id="1"), id="1")  # type: ignore[arg-type]
         sagas.start(session, whole, id="1")  # type: ignore[arg-type]
+        number = sagas.start(session, at_once, OrderPlaced(order_id="1"), id="1")
     print(number, nothing)
 
 
@@ -211,6 +213,8 @@ def refused_in_lists() -> None:
     SagaCall("probed_for_another_result", charge, probe=look_up_text)  # type: ignore[arg-type]
     Saga("of_another", OrderPaid, steps=[SagaStep("reserve", reserve)])  # type: ignore[misc]
     Saga("no_step", OrderPlaced, steps=[reserve])  # type: ignore[list-item]
+    Saga("of_another_at_once", OrderPaid, [(SagaStep("reserve", reserve), SagaStep("again", reserve))])  # type: ignore[misc]
+    Saga("pivot_at_once", OrderPlaced, [[SagaStep("reserve", reserve), PIVOT]])  # type: ignore[list-item]
     Saga("result", OrderPlaced, [SagaStep("reserve", reserve)], result=receipt_of_another)  # type: ignore[arg-type]
 
 

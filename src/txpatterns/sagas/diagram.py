@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from txpatterns.errors import SagaDefinitionError
@@ -59,44 +60,73 @@ class _Drawing:
         self._undoing: str | None = None
         """The last undoing so far, which is the first to be done when something fails; None: nothing is undone yet."""
         self._is_behind_pivot = False
-        self._asks: str | None = None
+        self._ends: dict[str, str] = {}
         title = f"{definition.type}, version {definition.options.version}: {saga.argument.__name__}"
-        last = self.chart.box(Shape.END, title)
-        for line in saga.lines:
-            box = self._pivot() if line.row is None else self._row(line.row)
-            self.chart.arrow(last, box)
-            last = box
-        self.chart.arrow(last, self.chart.box(Shape.END, "completed"))
+        last = [self.chart.box(Shape.END, title)]
+        for stage in saga.stages:
+            last = self._stage([line.row for line in stage], last)
+        self._follow(last, Shape.END, "completed")
 
-    def _pivot(self) -> str:
-        self._is_behind_pivot = True
-        return self.chart.box(Shape.MARK, "pivot: from here on only forward")
+    def _stage(self, rows: Sequence[Row[Any]], last: Sequence[str]) -> list[str]:
+        """Draw what runs at the same time; gives the boxes that what follows waits for."""
+        if not rows:
+            self._is_behind_pivot = True
+            return [self._follow(last, Shape.MARK, "pivot: from here on only forward")]
+        if len(rows) > 1:
+            last = [self._follow(last, Shape.MARK, "at the same time")]
+        boxes = [self._follow(last, _SHAPES[row.kind], _text_of(row)) for row in rows]
+        before, self._undoing = self._undoing, self._undo(rows)
+        for row, box in zip(rows, boxes, strict=True):
+            others_are_undone = any(each.compensate is not None for each in rows if each is not row)
+            self._fail(row, box, self._undoing if others_are_undone else before)
+        return boxes
 
-    def _row(self, row: Row[Any]) -> str:
-        time = f": {row.time}" if isinstance(row, SagaSleep) else ""
-        box = self.chart.box(_SHAPES[row.kind], f"{row.kind} {row.name}{time}")
-        failure = "fails" if self._is_behind_pivot and isinstance(row, SagaCall) else _failure_of(row)
-        if failure is not None:
-            self.chart.arrow(box, self._where_it_fails(), failure, dotted=True)
-        if row.compensate is not None:
-            undo = self.chart.box(_SHAPES[row.kind], f"undo {row.name}: {name_of(row.compensate)}")
-            self.chart.arrow(undo, self._where_it_fails())
-            self._undoing = undo
-        if isinstance(row, SagaCall) and not self._is_behind_pivot:
-            asks = row.doubt is Doubt.ASK
-            self.chart.arrow(box, self._person() if asks else self._where_it_fails(), "stays in doubt", dotted=True)
+    def _follow(self, last: Sequence[str], shape: Shape, text: str) -> str:
+        box = self.chart.box(shape, text)
+        for each in last:
+            self.chart.arrow(each, box)
         return box
 
-    def _where_it_fails(self) -> str:
-        """Give where a failure leads now: to the last undoing, to the end, or to a person."""
-        if self._is_behind_pivot:
-            return self._person()
-        self._undoing = self._undoing or self.chart.box(Shape.END, "compensated")
-        return self._undoing
+    def _undo(self, rows: Sequence[Row[Any]]) -> str | None:
+        """Draw what undoes rows that run at the same time; gives where that begins."""
+        boxes = [
+            self.chart.box(_SHAPES[row.kind], f"undo {row.name}: {name_of(row.compensate)}")
+            for row in rows
+            if row.compensate is not None
+        ]
+        for box in boxes:
+            self.chart.arrow(box, self._where_it_fails(self._undoing))
+        if len(boxes) < 2:
+            return boxes[0] if boxes else self._undoing
+        all_of_them = self.chart.box(Shape.MARK, "undo what was done, the last first")
+        for box in boxes:
+            self.chart.arrow(all_of_them, box)
+        return all_of_them
 
-    def _person(self) -> str:
-        self._asks = self._asks or self.chart.box(Shape.END, "a person is asked")
-        return self._asks
+    def _fail(self, row: Row[Any], box: str, undoing: str | None) -> None:
+        """Draw where a row leads that fails; ``undoing`` is what undoes all that was done beside it and before."""
+        failure = "fails" if self._is_behind_pivot and isinstance(row, SagaCall) else _failure_of(row)
+        if failure is not None:
+            self.chart.arrow(box, self._where_it_fails(undoing), failure, dotted=True)
+        if isinstance(row, SagaCall) and not self._is_behind_pivot:
+            asks = row.doubt is Doubt.ASK
+            doubted = self._end("a person is asked") if asks else self._where_it_fails(self._undoing)
+            self.chart.arrow(box, doubted, "stays in doubt", dotted=True)
+
+    def _where_it_fails(self, undoing: str | None) -> str:
+        """Give where a failure leads now: to an undoing, to the end, or to a person."""
+        if self._is_behind_pivot:
+            return self._end("a person is asked")
+        return undoing or self._end("compensated")
+
+    def _end(self, text: str) -> str:
+        if text not in self._ends:
+            self._ends[text] = self.chart.box(Shape.END, text)
+        return self._ends[text]
+
+
+def _text_of(row: Row[Any]) -> str:
+    return f"{row.kind} {row.name}: {row.time}" if isinstance(row, SagaSleep) else f"{row.kind} {row.name}"
 
 
 def _failure_of(row: Row[Any]) -> str | None:

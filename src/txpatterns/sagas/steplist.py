@@ -19,13 +19,20 @@ from txpatterns.sagas.values import annotation_of_result, form_of_arguments, for
 D = TypeVar("D")
 R = TypeVar("R")
 
+Steps = Sequence[Row[D] | Pivot | Sequence[Row[D]]]
+"""A list of steps as it is written: a row, or several that run at the same time, or the pivot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row in its place, and the names of the former results that it is given; without a row it is the pivot."""
+    """A row in its place, and the names of the former results that it is given."""
 
-    row: Row[Any] | None
-    takes: Sequence[str] = ()
+    row: Row[Any]
+    takes: Sequence[str]
+
+
+Stage = Sequence[Line]
+"""What runs at the same time, when all before it has ended; without a line it is the pivot."""
 
 
 class Saga(Generic[D, R]):
@@ -34,6 +41,10 @@ class Saga(Generic[D, R]):
     ``argument`` is the class of the one argument that it is started with, a pydantic model or a dataclass. A step that
     fails for good undoes those before it, the last first; behind ``PIVOT`` the saga only goes forward. ``result`` is a
     plain function of the argument and of results by their names, whose value is the saga's; without it that is None.
+
+    A list within the list is of steps that run at the same time: none is given what another of them gives, and what
+    follows begins when all have ended. When one fails, the others are waited for, and undone as they have ended, the
+    last first.
 
     Register and start it as any other: ``app.saga()(checkout)``, ``app.sagas.start(session, checkout, cart, id=...)``.
     Its fingerprint is of the list and of the text of all functions in it: a saga that has stopped at a mistake in a
@@ -44,17 +55,17 @@ class Saga(Generic[D, R]):
 
     Raises:
         SagaDefinitionError: there is no step; two have one name; a compensation stands behind the pivot; a function
-            does not fit, or gives what a journal cannot carry.
+            does not fit, or gives what a journal cannot carry; a list within the list is of less than two steps.
     """
 
     @overload
-    def __init__(self: Saga[D, None], name: str, argument: type[D], steps: Sequence[Row[D] | Pivot]) -> None: ...
+    def __init__(self: Saga[D, None], name: str, argument: type[D], steps: Steps[D]) -> None: ...
     @overload
     def __init__(
         self,
         name: str,
         argument: type[D],
-        steps: Sequence[Row[D] | Pivot],
+        steps: Steps[D],
         *,
         result: Callable[Concatenate[D, ...], R],
     ) -> None: ...
@@ -62,7 +73,7 @@ class Saga(Generic[D, R]):
         self,
         name: str,
         argument: type[D],
-        steps: Sequence[Row[D] | Pivot],
+        steps: Steps[D],
         *,
         result: Callable[..., Any] | None = None,
     ) -> None:
@@ -74,9 +85,9 @@ class Saga(Generic[D, R]):
         caller = sys._getframe(1)  # noqa: SLF001 - where the list is written is said in errors
         self.place = f"{caller.f_code.co_filename}:{caller.f_lineno} in {caller.f_code.co_qualname}"
         self.argument = argument
-        self.lines = _lines(name, argument, steps)
+        self.stages = _stages(name, argument, steps)
         self._result = result
-        self._given = [] if result is None else results_taken(result, {"the argument": argument}, _results(self.lines))
+        self._given = [] if result is None else results_taken(result, {"the argument": argument}, _results(self.stages))
         self.__name__ = name
         self.__wrapped__ = self._compiled(name)
         form_of_arguments(self.__wrapped__)
@@ -89,19 +100,24 @@ class Saga(Generic[D, R]):
     @property
     def signals(self) -> tuple[Signal, ...]:
         """The events that it waits for."""
-        return tuple(dict.fromkeys(line.row.signal for line in self.lines if isinstance(line.row, SagaWait)))
+        rows = (line.row for stage in self.stages for line in stage)
+        return tuple(dict.fromkeys(row.signal for row in rows if isinstance(row, SagaWait)))
 
     def _compiled(self, name: str) -> Callable[[SagaContext, D], Coroutine[Any, Any, R]]:
         """Make the code that a saga of this kind is."""
 
         async def code(saga: SagaContext, argument: D) -> R:
             results: dict[str, object] = {}
-            for line in self.lines:
-                if line.row is None:
-                    saga.pivot()
-                else:
-                    given = [results[taken] for taken in line.takes]
-                    results[line.row.name] = await line.row.begin(saga, argument, given)
+            for stage in self.stages:
+                begun = [line.row.begin(saga, argument, [results[taken] for taken in line.takes]) for line in stage]
+                match begun:
+                    case []:
+                        saga.pivot()
+                    case [alone]:
+                        results[stage[0].row.name] = await alone
+                    case _:
+                        given = await saga.gather(*begun, at_once=len(begun))
+                        results.update(zip((line.row.name for line in stage), given, strict=True))
             whole: Any = None
             if self._result is not None:
                 whole = self._result(argument, *(results[taken] for taken in self._given))
@@ -115,45 +131,75 @@ class Saga(Generic[D, R]):
 
     def _fingerprint(self) -> str:
         told = [self.__name__, self.argument.__qualname__, _told(self._result)]
-        for line in self.lines:
-            row = line.row
-            told += ["pivot"] if row is None else [row.kind, row.name, *map(_told, row.parts())]
+        for stage in self.stages:
+            if len(stage) != 1:
+                told.append(f"{len(stage)} at once" if stage else "pivot")
+            for row in (line.row for line in stage):
+                told += [row.kind, row.name, *map(_told, row.parts())]
         return blake2b("\0".join(told).encode(), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         return f"Saga({self.__name__!r}, {self.argument.__name__})"
 
 
-def _lines(name: str, argument: type, steps: Sequence[Row[Any] | Pivot]) -> list[Line]:
+def _stages(name: str, argument: type, steps: Steps[Any]) -> list[Stage]:
     """Give each row what it takes; refuses a list that is none."""
-    lines: list[Line] = []
+    stages: list[Stage] = []
     for step in steps:
-        is_behind_pivot, former = any(line.row is None for line in lines), _results(lines)
         if isinstance(step, Pivot):
-            if is_behind_pivot:
+            if () in stages:
                 raise SagaDefinitionError(f"{name} has two pivots.", fix="Leave the second one out.")
-            lines.append(Line(None))
-        elif not isinstance(step, Row):
+            stages.append(())
+            continue
+        rows = [step] if isinstance(step, Row) else _at_once(name, step)
+        former = _results(stages)
+        _check_names(name, [*former, *(row.name for row in rows)])
+        if () in stages:
+            _check_behind_the_pivot(rows)
+        stages.append(tuple(Line(row, row.takes(argument, former)) for row in rows))
+    if not _results(stages):
+        raise SagaDefinitionError(f"{name} has no steps.", fix="Give it one SagaStep or SagaCall at least.")
+    return stages
+
+
+def _at_once(name: str, steps: object) -> Sequence[Row[Any]]:
+    """Give the rows of a list within the list."""
+    if not isinstance(steps, (list, tuple)):
+        raise SagaDefinitionError(
+            f"{name} has {steps!r} among its steps.",
+            fix="They are SagaStep, SagaCall, SagaWait, SagaSleep and PIVOT, or a list of what runs at the same time.",
+        )
+    for step in steps:
+        if not isinstance(step, Row):
             raise SagaDefinitionError(
-                f"{name} has {step!r} among its steps.",
-                fix="They are SagaStep, SagaCall, SagaWait, SagaSleep and PIVOT.",
+                f"{name} has {step!r} among steps that run at the same time.",
+                fix="They are SagaStep, SagaCall, SagaWait and SagaSleep; a list of lists and more are for code.",
             )
-        elif step.name in former:
-            raise SagaDefinitionError(f"{name} has two steps called {step.name}.", fix="Give each a name of its own.")
-        elif is_behind_pivot and step.compensate is not None:
+    if len(steps) < 2:
+        raise SagaDefinitionError(
+            f"{name} has a list of {len(steps)} among its steps; what runs at the same time is two steps at least.",
+            fix="Write a step that runs alone without a list around it.",
+        )
+    return steps
+
+
+def _check_names(name: str, names: Sequence[str]) -> None:
+    for at, each in enumerate(names):
+        if each in names[:at]:
+            raise SagaDefinitionError(f"{name} has two steps called {each}.", fix="Give each a name of its own.")
+
+
+def _check_behind_the_pivot(rows: Sequence[Row[Any]]) -> None:
+    for row in rows:
+        if row.compensate is not None:
             raise SagaDefinitionError(
-                f"{step.name} has a compensation, but stands behind the pivot: nothing is undone from there on.",
+                f"{row.name} has a compensation, but stands behind the pivot: nothing is undone from there on.",
                 fix="Leave compensate= out, or put it before PIVOT.",
             )
-        else:
-            lines.append(Line(step, step.takes(argument, former)))
-    if not _results(lines):
-        raise SagaDefinitionError(f"{name} has no steps.", fix="Give it one SagaStep or SagaCall at least.")
-    return lines
 
 
-def _results(lines: Sequence[Line]) -> Mapping[str, Any]:
-    return {line.row.name: line.row.result for line in lines if line.row is not None}
+def _results(stages: Sequence[Stage]) -> Mapping[str, Any]:
+    return {line.row.name: line.row.result for stage in stages for line in stage}
 
 
 def _told(part: object) -> str:
