@@ -50,6 +50,7 @@ class TccCoordinator:
         self._database = tcc.tools.database
         self._store = tcc.tools.store
         self._barrier = tcc.serving.barrier
+        self._overdue = tcc.overdue
         self._stopping, self._wake, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._outages = Outages(self._database.clock, TCC, self._stopping)
         self._leases = Leases(self._database, SCOPE, slots=0, ttl=self._settings.lease_ttl)
@@ -71,6 +72,7 @@ class TccCoordinator:
                 for name, work in {
                     "membership": partial(membership.keep, clock, self._stopping),
                     "participants": partial(self._tools.execution.underway.watch, self._stopping),
+                    **({"overdue": partial(self._overdue.keep, clock, self._stopping)} if self._overdue else {}),
                 }.items():
                     insisted = self._outages.insist(work)
                     tasks.append(asyncio.create_task(_until_stopped(insisted), name=f"tcc {name}"))
@@ -102,7 +104,7 @@ class TccCoordinator:
     def attention(self) -> list[str]:
         """Say in words what a person should look at."""
         told = self._outages.told()
-        return [*([told] if told else []), *self._tools.execution.underway.long()]
+        return [*([told] if told else []), *self._tools.execution.underway.long(), *self._overdue.attention()]
 
     async def caught_up(self, moment: datetime) -> bool:
         """Wait until each transaction that is due at a moment rests, or has ended; says whether there were any."""
