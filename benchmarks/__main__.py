@@ -21,6 +21,7 @@ from benchmarks import (
     latency,
     rabbitmq,
     resilience,
+    resilience_redis,
     sagas,
     sqs,
     stock,
@@ -31,7 +32,17 @@ from benchmarks import (
 from benchmarks import kafka as kafka_cases
 from benchmarks.harness import Table
 from benchmarks.page import markdown, save
-from benchmarks.servers import ElasticMQ, Kafka, Postgres, RabbitMQ, Redis, Watchdog, fresh_database, logged_in, machine
+from benchmarks.servers import (
+    ElasticMQ,
+    Kafka,
+    Postgres,
+    RabbitMQ,
+    Watchdog,
+    fresh_database,
+    logged_in,
+    machine,
+    redis_server,
+)
 from txpatterns.brokers.kafka import KafkaBroker
 
 NAMES = (
@@ -99,7 +110,7 @@ async def run_on_other_brokers(names: list[str], rounds: int, watchdog: Watchdog
 
 
 async def run_alone(names: list[str], rounds: int) -> AsyncIterator[Table]:
-    """Run those that need no server."""
+    """Run those that need no database."""
     if "import" in names:
         yield await importing.package(rounds)
     if "ids" in names:
@@ -107,6 +118,8 @@ async def run_alone(names: list[str], rounds: int) -> AsyncIterator[Table]:
     if "resilience" in names:
         for guard in (resilience.breakers, resilience.limits, resilience.caches):
             yield await guard(rounds)
+        with redis_server() as redis:
+            yield await resilience_redis.guards(redis.url, rounds)
 
 
 async def run_on_postgres(names: list[str], rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
@@ -154,17 +167,10 @@ async def run_patterns(names: list[str], rounds: int, postgres: Postgres) -> Asy
 
 async def run_on_redis(rounds: int, postgres: Postgres) -> AsyncIterator[Table]:
     """Run those of stock."""
-    watchdog = Watchdog()
-    redis = Redis.take(watchdog)
-    try:
-        redis.start()
-        with fresh_database(postgres) as url:
-            yield await stock.in_redis(redis.url, url, rounds)
-        with fresh_database(postgres) as url:
-            yield await stock.in_postgresql(url, rounds)
-    finally:
-        redis.close()
-        watchdog.close()
+    with redis_server() as redis, fresh_database(postgres) as url:
+        yield await stock.in_redis(redis.url, url, rounds)
+    with fresh_database(postgres) as url:
+        yield await stock.in_postgresql(url, rounds)
 
 
 async def run_in_trouble(rounds: int, postgres: Postgres, kafka: Kafka | None) -> AsyncIterator[Table]:

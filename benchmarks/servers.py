@@ -29,7 +29,21 @@ __all__ = [
     "fresh_database",
     "logged_in",
     "machine",
+    "redis_server",
 ]
+
+
+@contextmanager
+def redis_server() -> Iterator[Redis]:
+    """Run a Redis of its own for as long as the block lasts."""
+    watchdog = Watchdog()
+    redis = Redis.take(watchdog)
+    try:
+        redis.start()
+        yield redis
+    finally:
+        redis.close()
+        watchdog.close()
 
 
 @contextmanager

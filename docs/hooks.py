@@ -1,13 +1,14 @@
 """What pages are filled with when the site is built, so that they cannot fall behind.
 
 `{tests H7}` becomes the test files whose docstrings name that id, folded when it is a line of its own; `{errors}` every
-error class, from the classes.
+error class, from the classes; `{parity}` what the shop is measured by, from the list that `shop parity` shows.
 """
 
 import ast
+import csv
 import inspect
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,17 @@ MARK = re.compile(r"\{tests ([HPI]\d+)\}")
 ALONE = re.compile(rf"^{MARK.pattern}$", re.MULTILINE)
 ID = re.compile(r"\b([HPI])(\d{1,3})(?:\s?(?:-|\N{EN DASH}|to)\s?\1(\d{1,3}))?\b")
 NONE_YET = "*no test yet*"
+PARITY = ROOT / "examples/shop/src/shop/parity.csv"
+BETWEEN = " ; "
+"""What stands between two proofs in that list."""
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by MkDocs for each page."""
     if "\n{errors}\n" in markdown:
         markdown = markdown.replace("\n{errors}\n", f"\n{errors()}\n")
+    if "\n{parity}\n" in markdown:
+        markdown = markdown.replace("\n{parity}\n", f"\n{parity()}\n")
     markdown = ALONE.sub(lambda mark: folded(mark[1]), markdown)
     return MARK.sub(lambda mark: named(mark[1]), markdown)
 
@@ -47,6 +53,32 @@ def shown(file: str) -> str:
 def errors() -> str:
     """One section for each error class, by code."""
     return "\n\n".join(section(error) for error in sorted(set(family(TxPatternsError)), key=lambda error: error.code))
+
+
+def parity() -> str:
+    """One table for each state, with how many there are, in the list's order."""
+    rows = list(csv.DictReader(PARITY.read_text(encoding="utf-8").splitlines()))
+    counts = Counter(row["state"] for row in rows)
+    states = ("done", "partly", "open", "declined")
+    text = [", ".join(f"{counts[state]} {state}" for state in states) + "."]
+    for state in states:
+        text += [f"## {state.capitalize()}", "| | what | shown by | what is missing |\n|---|---|---|---|"]
+        text[-1] += "".join(f"\n{_line(row)}" for row in rows if row["state"] == state)
+    return "\n\n".join(text)
+
+
+def _line(row: dict[str, str]) -> str:
+    proofs = [f"`{shown_proof(proof)}`" for proof in row["proof"].split(BETWEEN) if proof]
+    return f"| {row['id']} | {_cell(row['what'])} | {'<br>'.join(proofs)} | {_cell(row['why'])} |"
+
+
+def shown_proof(proof: str) -> str:
+    """A test, a file or a command as it is named on the page."""
+    return proof.removeprefix("$ ").removeprefix("tests/").removeprefix("examples/")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def section(error: type[TxPatternsError]) -> str:

@@ -73,6 +73,13 @@ def test_every_index_is_named():
     assert shown == {index.name for table in metadata.sorted_tables for index in table.indexes}
 
 
+def test_all_that_the_shop_is_measured_by_is_on_its_page(load_hooks):
+    page = load_hooks().on_page_markdown((DOCS / "shop" / "parity.md").read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| ([GL]-\d{3}) \| \S.*\|$", page, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == 224
+    assert re.search(r"^\d+ done, \d+ partly, \d+ open, \d+ declined\.$", page, re.MULTILINE)
+
+
 def test_every_error_is_on_its_page(load_hooks):
     """Made from the classes, so this looks whether all of them arrive, each with a code of its own."""
     page = load_hooks().on_page_markdown((DOCS / "reference" / "errors.md").read_text(encoding="utf-8"))

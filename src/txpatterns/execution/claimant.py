@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from txpatterns.runtime.outages import Outages, Stopped
 T = TypeVar("T")
 
 _NOW = timedelta(0)
+_NOTHING_ELSE: Mapping[str, Callable[[], Awaitable[None]]] = {}
 
 
 class NextDue(Protocol):
@@ -75,14 +76,24 @@ class Claimant:
         """Whether this goes on, as a member that nobody takes for dead. From any thread."""
         return self.goes_on and self.leases.is_safe
 
-    async def run(self, claim_on: Callable[[], Awaitable[None]], *, stop_within: timedelta) -> None:
-        """Be a member while ``claim_on`` runs. What then runs has ``stop_within``; others go on with what is left."""
+    async def run(
+        self,
+        claim_on: Callable[[], Awaitable[None]],
+        *,
+        stop_within: timedelta,
+        beside: Mapping[str, Callable[[], Awaitable[None]]] = _NOTHING_ELSE,
+    ) -> None:
+        """Be a member while ``claim_on`` runs, and what is to run ``beside`` it.
+
+        What was claimed and still runs then has ``stop_within``; others go on with what is left.
+        """
         self.stopping.clear()
         self._loop = asyncio.get_running_loop()
         membership = Membership(self.leases, self._told, self._lost)
         beside = {
             "membership": partial(membership.keep, self._database.clock, self.stopping),
             "code": partial(self._underway.watch, self.stopping),
+            **beside,
         }
         tasks = list[asyncio.Task[None]]()
         try:

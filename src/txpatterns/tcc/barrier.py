@@ -38,6 +38,20 @@ class Request:
     """When the transaction is cancelled, unless it is decided before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What a participant has reserved, and nobody has confirmed or cancelled."""
+
+    xid: str
+    branch: str
+    participant: str
+
+    @property
+    def id(self) -> str:
+        """What the participant knows it by."""
+        return f"{self.xid}/{self.branch}"
+
+
 class Verdict(Enum):
     """What becomes of a request."""
 
@@ -126,6 +140,25 @@ class Barrier:
         """Whether a request is noted."""
         return self._has(connection, request, request.operation)
 
+    def overdue(self, connection: Connection, app: str, again: timedelta) -> list[Reserved]:
+        """Give some of what transactions of an application have reserved, and left beyond their time.
+
+        Until ``again`` is over nobody is given the same.
+        """
+        is_open = sa.and_(_row.operation == Operation.TRY, _row.made_by == Operation.TRY, _row.until.is_(None))
+        is_due = sa.or_(_row.ask_at.is_(None), _row.ask_at <= self.database.now())
+        query = sa.select(_row.xid, _row.branch, _row.participant)
+        query = query.where(is_open, is_due, _row.xid.startswith(f"{app}/", autoescape=True))
+        query = query.order_by(_row.ask_at).limit(CHUNK)
+        if not is_sqlite(connection):
+            query = query.with_for_update(skip_locked=True)
+        found = [Reserved(*row) for row in connection.execute(query)]
+        if found:
+            keys = sa.tuple_(_row.xid, _row.branch).in_([(each.xid, each.branch) for each in found])
+            asked = sa.update(tcc_barrier_table).where(keys, _row.operation == Operation.TRY)
+            connection.execute(asked.values(ask_at=self.database.now(again)))
+        return found
+
     def clean(self, connection: Connection) -> int:
         """Forget some of what was decided long ago; says how many rows. What is reserved and not decided stays."""
         old = sa.select(_row.xid, _row.branch, _row.operation).where(_row.until < self.database.now()).limit(CHUNK)
@@ -160,12 +193,17 @@ class Barrier:
             "made_by": made_by or request.operation,
             "participant": request.participant,
         }
-        typed = [sa.literal(value, _row[name].type).label(name) for name, value in values.items()]
-        given = sa.select(*typed, sa.type_coerce(sa.null() if until is None else until, _row.until.type))
+        typed: list[sa.ColumnElement[Any]] = [
+            sa.literal(value, _row[name].type).label(name) for name, value in values.items()
+        ]
+        ask_at = request.expires_at + SKEW if until is None else None
+        times = (until, ask_at)
+        typed += [sa.type_coerce(sa.null() if each is None else each, _row.until.type) for each in times]
+        given = sa.select(*typed)
         # Always with a condition: SQLite would else take ON CONFLICT for that of a join.
         limit = sa.literal(request.expires_at + SKEW, _row.until.type)
         given = given.where(limit > self.database.now() if in_time else sa.true())
-        statement = insert.from_select([*values, "until"], given).on_conflict_do_nothing().returning(_row.xid)
+        statement = insert.from_select([*values, "until", "ask_at"], given).on_conflict_do_nothing().returning(_row.xid)
         return self.database.execute_beside(connection, statement).first() is not None
 
     def _found(self, connection: Connection, request: Request, *, locks: bool = False) -> Any:

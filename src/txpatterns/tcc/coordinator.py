@@ -44,6 +44,7 @@ class TccCoordinator:
         self._database = tcc.tools.database
         self._store = tcc.tools.store
         self._barrier = tcc.serving.barrier
+        self._overdue = tcc.overdue
         self._most = 1 if self._database.is_sqlite else self._settings.concurrency
         leases = Leases(self._database, SCOPE, slots=0, ttl=self._settings.lease_ttl)
         underway = self._tools.execution.underway
@@ -52,7 +53,9 @@ class TccCoordinator:
     async def run(self) -> None:
         """Recover until ``stop`` is called, or until cancelled; what is not finished then others go on with."""
         self._tools.participants.check()
-        await self._claimant.run(self._claim_on, stop_within=self._settings.stop_within)
+        keep = partial(self._overdue.keep, self._database.clock, self._claimant.stopping)
+        beside = {"overdue": keep} if self._overdue else {}
+        await self._claimant.run(self._claim_on, stop_within=self._settings.stop_within, beside=beside)
 
     def stop(self) -> None:
         """Begin nothing more; ``run`` returns when what runs has ended, or after ``stop_within``."""
@@ -68,7 +71,7 @@ class TccCoordinator:
 
     def attention(self) -> list[str]:
         """Say in words what a person should look at."""
-        return self._claimant.attention()
+        return [*self._claimant.attention(), *self._overdue.attention()]
 
     async def caught_up(self, moment: datetime) -> bool:
         """Wait until each transaction that is due at a moment rests, or has ended; says whether there were any."""

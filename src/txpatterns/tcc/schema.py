@@ -96,6 +96,8 @@ tcc_branch_table = sa.Table(
     comment="what each participant has reserved for a transaction, and what became of it",
 )
 
+_OPEN = sa.text("operation = 'try' AND until IS NULL")
+
 tcc_barrier_table = sa.Table(
     "txp_tcc_barrier",
     metadata,
@@ -106,7 +108,11 @@ tcc_barrier_table = sa.Table(
     sa.Column("participant", sa.String(200), nullable=False),
     sa.Column("result", sa.Text, comment="what is answered when it is asked for again"),
     sa.Column("until", Instant, comment="when it may be forgotten; NULL: what is reserved is not decided"),
+    sa.Column(
+        "ask_at", Instant, comment="when its coordinator is asked what became of it; NULL: at once, if it is open"
+    ),
     sa.Index("ix_txp_tcc_barrier_until", "until"),
+    sa.Index("ix_txp_tcc_barrier_open", "ask_at", postgresql_where=_OPEN, sqlite_where=_OPEN),
     comment="what coordinators elsewhere have asked for, so that nothing is done twice, or too late",
 )
 

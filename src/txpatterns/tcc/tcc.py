@@ -17,6 +17,8 @@ from txpatterns.outbox.emitting import Emitter
 from txpatterns.retries import LONGEST_WAIT
 from txpatterns.tcc.barrier import Barrier
 from txpatterns.tcc.claims import Beginning
+from txpatterns.tcc.decisions import Told, told_of
+from txpatterns.tcc.overdue import Overdue
 from txpatterns.tcc.participants import Intent, Local, Mode, Participants
 from txpatterns.tcc.parts import Tools
 from txpatterns.tcc.schema import Status
@@ -58,8 +60,11 @@ class Tcc:
             HookList.of(hooks),
             self._settings,
         )
-        self.serving = Serving(self.tools, Barrier(database, self._settings.keep_ended))
+        barrier = Barrier(database, self._settings.keep_ended)
+        self.serving = Serving(self.tools, barrier)
         """Does what coordinators elsewhere ask the local participants for."""
+        self.overdue = Overdue(database, barrier, self.serving)
+        """Asks coordinators elsewhere for what they have left reserved here."""
 
     @overload
     def participant(self, name: str, *, mode: Literal["local"] = "local") -> Local: ...
@@ -99,6 +104,11 @@ class Tcc:
             raise TccDefinitionError("A timeout is more than no time, and no more than a hundred years.")
         headers = {CORRELATION_ID: id, **current_lineage(), **self.tools.hooks.headers()}
         return TccTransaction(self.tools, Beginning(self.app, id, new_id(), time, headers), self._wake)
+
+    async def told(self, xid: str, branch: str) -> Told:
+        """Say to a participant elsewhere what becomes of a branch that it has reserved for."""
+        store = self.tools.store
+        return await self.tools.database.read(lambda connection: told_of(connection, store, self.app, xid, branch))
 
     async def status(self, id: str) -> Status | None:
         """Say where a transaction stands; None: there is none with this id."""

@@ -46,6 +46,7 @@ def rebuilt(app: App, database: Database, broker: Broker, *hooks: Hooks, setting
     made.registry.take_in(app.registry)
     made.sagas.definitions.take_in(app.sagas.definitions)
     made.tcc.participants.take_in(app.tcc.participants)
+    made.tcc.overdue.take_in(app.tcc.overdue)
     hear(made.sagas.definitions.signals(), made.sagas, made.consumer.handlers, database)
     heard = {handler.consumer for handler in made.consumer.handlers}
     for handler in app.consumer.handlers:
