@@ -97,3 +97,19 @@ async def test_orders_are_numbered(open_services, tmp_path, postgres):
         assert ids[:3] == sorted(ids[:3])
         assert all(len(each) == 19 and explain(int(each)).at.year >= 2026 for each in ids)
         assert (await services.straight("orders").get("v0", ids[0])).id == ids[0]
+
+
+@pytest.mark.server
+@pytest.mark.timeout(200)
+async def test_one_who_is_new_everywhere_at_once(open_services, tmp_path, postgres):
+    """P4, H346: windows of one visitor make one cart with all they put in; one checkout makes one order of it."""
+    async with open_services(tmp_path, "cart", "orders", **servers_of(postgres, "new")) as services:
+        carts, orders = services.straight("cart"), services.straight("orders")
+        answers = await asyncio.gather(*(carts.add("eve", SKU, 1, None) for _ in range(8)))
+        assert sorted(cart.version for cart in answers) == list(range(1, 9))
+        assert [line.quantity for line in (await carts.get("eve")).lines] == [8]
+        wish = wanted("eve")
+        placed = await asyncio.gather(*(orders.place(wish) for _ in range(8)))
+        assert len({order.id for order in placed}) == 1
+        others = await at_once(orders.place(wish.model_copy(update={"checkout_id": new_id()})) for _ in range(8))
+        assert counted(others, lambda order: order.id) == {"cart-ordered": 8}

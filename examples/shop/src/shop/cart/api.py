@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shop.cart.domain import MOST_OF_ONE
@@ -37,7 +37,6 @@ class CartApi:
         """
         _checked(quantity)
         product = await self.catalog.product(sku)
-        await self._ensure(visitor_id)
         async with self.app.transaction() as session:
             cart = await _locked(session, visitor_id)
             _check_version(cart, version)
@@ -108,7 +107,6 @@ class CartApi:
         """
         if visitor_id == user_id:
             return await self.get(user_id)
-        await self._ensure(user_id)
         async with self.app.transaction() as session:
             # The visitor's first: whoever locks both does it in this order.
             source = await session.get(CartRow, visitor_id, with_for_update=True)
@@ -124,18 +122,15 @@ class CartApi:
         cart.version += 1
         self.app.outbox.add(session, CartChanged(visitor_id=cart.visitor_id, version=cart.version))
 
-    async def _ensure(self, visitor_id: str) -> None:
-        async with self.app.session() as session:
-            if await session.get(CartRow, visitor_id) is not None:
-                return
-        try:
-            async with self.app.transaction() as session:
-                session.add(CartRow(visitor_id=visitor_id, version=0))
-        except IntegrityError:
-            return  # another request of the same visitor made it in between
-
 
 async def _locked(session: AsyncSession, visitor_id: str) -> CartRow:
+    """Give a cart, made if there is none yet; nobody else changes it before the commit."""
+    cart = await session.get(CartRow, visitor_id, with_for_update=True)
+    if cart is not None:
+        return cart
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    # Another request of the same visitor may be making it: that is waited for.
+    await session.execute(insert(CartRow).values(visitor_id=visitor_id, version=0).on_conflict_do_nothing())
     return await session.get_one(CartRow, visitor_id, with_for_update=True)
 
 

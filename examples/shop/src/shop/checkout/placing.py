@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import gather
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
@@ -59,13 +60,19 @@ class Placing:
             raise Problem("invalid", "A coupon or credit needs a checkout that one service leads: orchestrated.")
         cart = await self.carts.get(visitor_id)
         seen = cart.version if version is None else version
+        made = self.orders.made(visitor_id, checkout_id(visitor_id, key), seen)
+        # Both at once, for somebody waits; but the first is heard first.
+        known, products = await gather(made, products_in(self.catalog, cart), return_exceptions=True)
         # Before anything is compared: what was ordered stays ordered, whatever became of the cart.
-        known = await self.orders.made(visitor_id, checkout_id(visitor_id, key), seen)
+        if isinstance(known, BaseException):
+            raise known
         if known is not None:
             return known
         if seen != cart.version:
             raise Problem("stale-version", "The cart changed after you looked at it. Nothing was ordered.")
-        changed = price_changes(cart, await products_in(self.catalog, cart))
+        if isinstance(products, BaseException):
+            raise products
+        changed = price_changes(cart, products)
         if changed:
             raise Problem("price-changed", "A price has changed since you put the thing in.", prices=changed)
         reduction = None

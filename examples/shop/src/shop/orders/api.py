@@ -48,15 +48,12 @@ class OrdersApi:
                 ordered this cart, ``conflict`` when another visitor used this checkout, or ``unavailable`` when no
                 order can be numbered.
         """
-        found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
-        if found is not None:
+        wrong = _wrong_with(order)
+        if wrong is not None:
+            found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
+            if found is None:
+                raise wrong
             return found
-        if not order.lines:
-            raise Problem("cart-empty", "There is nothing to order.")
-        if not all(line.quantity >= 1 for line in order.lines):
-            raise Problem("invalid", "One can order one of a thing, or more.")
-        if order.reduction is not None and order.mode is not Mode.ORCHESTRATED:
-            raise Problem("invalid", "Only a saga sees to it that a coupon or credit is used once.")
         row = self._row(order)
         try:
             async with self.app.transaction() as session:
@@ -75,7 +72,8 @@ class OrdersApi:
                 )
                 return _view(row)
         except IntegrityError:
-            # The same checkout, or the same cart, came twice at once, and the other one was first.
+            # The same checkout, or the same cart, came before. Who asks us first whether it did, as the checkout does,
+            # is not made to pay for a second look.
             found = await self.made(order.visitor_id, order.checkout_id, order.cart_version)
             if found is None:
                 raise
@@ -163,6 +161,16 @@ class OrdersApi:
             pay_by=now + self.window,
             saga=LedOrderRow(reduction=_kept(order.reduction)) if order.mode is Mode.ORCHESTRATED else None,
         )
+
+
+def _wrong_with(order: NewOrder) -> Problem | None:
+    if not order.lines:
+        return Problem("cart-empty", "There is nothing to order.")
+    if not all(line.quantity >= 1 for line in order.lines):
+        return Problem("invalid", "One can order one of a thing, or more.")
+    if order.reduction is not None and order.mode is not Mode.ORCHESTRATED:
+        return Problem("invalid", "Only a saga sees to it that a coupon or credit is used once.")
+    return None
 
 
 async def _take_cart(session: AsyncSession, order: NewOrder, order_id: str) -> None:
