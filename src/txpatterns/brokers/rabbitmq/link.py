@@ -146,7 +146,7 @@ class Link:
         self._waiting.add(made)
         made.add_done_callback(self._waiting.discard)
         if self.broken is not None:
-            made.set_exception(self.broken)
+            fail(made, self.broken)
         return made
 
     async def answer(self, future: asyncio.Future[Any]) -> Any:
@@ -164,9 +164,7 @@ class Link:
             return
         self.broken = error
         for future in list(self._waiting):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # told; who waits no longer need not hear of it
+            fail(future, error)
         self._tell()
 
     async def close(self) -> None:
@@ -331,8 +329,7 @@ class Channel:
         else:
             self.closed = BrokerUnavailable(f"RabbitMQ is lost. {describe(error)}")
         for future in list(self._waiting):
-            if not future.done():
-                future.set_exception(self.closed)
+            fail(future, self.closed)
         if self.on_close is not None:
             self.on_close(self.closed)
 
@@ -341,3 +338,10 @@ def settle(future: asyncio.Future[Any], value: object) -> None:
     """Give an answer to whoever still waits for it."""
     if not future.done():
         future.set_result(value)
+
+
+def fail(future: asyncio.Future[Any], error: BrokerError) -> None:
+    """Tell whoever still waits for an answer that there is none."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # told; who waits no longer need not hear of it

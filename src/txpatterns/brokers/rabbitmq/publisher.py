@@ -44,6 +44,7 @@ class RabbitMQPublisher:
         self._known: set[str] = set()
         self._made: set[tuple[str, str]] = set()
         self._opening = asyncio.Lock()
+        self._topology.begin_anew()
 
     async def close(self) -> None:
         """Close the connection; what is open on it is unknown."""
