@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import pika
 import pika.exceptions
 import psutil
+import trustme
 
 from rig import trees
 from rig.debian import unpack, unpacked
@@ -35,6 +36,9 @@ PACKAGE, LATER = "rabbitmq-server", "trixie"
 
 CONFIGURATION = """\
 listeners.tcp.default = 127.0.0.1:{port}
+listeners.ssl.default = 127.0.0.1:{encrypted}
+ssl_options.certfile = {folder}/server.pem
+ssl_options.keyfile = {folder}/server.key
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {management}
 raft.wal_max_size_bytes = 64000000
@@ -91,6 +95,18 @@ class RabbitMQ(Server):
         return free_port()
 
     @functools.cached_property
+    def encrypted_port(self) -> int:
+        """Where it speaks TLS, with a certificate of `authority`."""
+        if not self._local:
+            raise NotOurs(f"{self} has no certificate of ours")
+        return free_port()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of who vouches for it."""
+        return self.folder / "authority.pem"
+
+    @functools.cached_property
     def mapped_at(self) -> int:
         """The port of the port mapper."""
         return free_port()
@@ -116,7 +132,13 @@ class RabbitMQ(Server):
         }
 
     def prepare(self) -> Launch:
-        settings = CONFIGURATION.format(port=self.port, management=self.management)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.authority))
+        made = authority.issue_cert("127.0.0.1")
+        made.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
+        made.private_key_pem.write_to_path(str(self.folder / "server.key"))
+        ports = {"port": self.port, "encrypted": self.encrypted_port, "management": self.management}
+        settings = CONFIGURATION.format(**ports, folder=self.folder)
         (self.folder / "rabbitmq.conf").write_text(settings)
         (self.folder / "rabbitmq-env.conf").touch()
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
