@@ -60,7 +60,7 @@ async def test_with_a_wrong_password_nothing_is_sent_and_nothing_shown(rabbitmq,
     async with RabbitMQBroker.from_url(over_tls(rabbitmq, password=wrong, options={"password": of_key})) as broker:
         publishing = Publishing(broker, [message("orders")])
         assert await publishing.verdicts() == [Verdict.UNAVAILABLE]
-        with pytest.raises(BrokerUnavailable, match="403|refused") as refused:
+        with pytest.raises(BrokerUnavailable, match="403") as refused:
             async with broker.subscribe(["orders"], group="packing"):
                 pass
         (finding,) = await broker.check(["orders"])
@@ -83,9 +83,11 @@ async def test_options_of_tls_that_do_not_protect_are_refused_at_start(options):
 
 async def lost(reader):
     """A member notices by itself, and what it was given until then is not acknowledged."""
-    with pytest.raises(BrokerUnavailable):
+    try:
         while True:
             await reader.next()
+    except BrokerUnavailable:
+        return
 
 
 async def comes(broker, wanted):
