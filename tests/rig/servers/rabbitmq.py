@@ -215,7 +215,7 @@ class RabbitMQ(Server):
             raise NotOurs(f"{self}: rabbitmqctl is for a server that runs as a process of ours")
         command = [str(Path(self.found.where).parent / "rabbitmqctl"), *arguments]
         environment = {**os.environ, **self.environment}
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         if answer.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {answer.stdout}{answer.stderr}")
         return answer.stdout
@@ -230,9 +230,9 @@ class RabbitMQ(Server):
     def alarm(self) -> Iterator[None]:
         """The node says that its memory is used up: publishers are blocked until the end of the block."""
         name = "{resource_limit, memory, node()}"
-        self.control("eval", f"rabbit_alarm:set_alarm({{{name}, []}}).")
-        self.faults["alarm"] += 1
         try:
+            self.control("eval", f"rabbit_alarm:set_alarm({{{name}, []}}).")
+            self.faults["alarm"] += 1
             yield
         finally:
             self.control("eval", f"rabbit_alarm:clear_alarm({name}).")
