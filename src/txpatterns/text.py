@@ -22,10 +22,10 @@ def is_secret(name: str) -> bool:
 
 
 def masked(url: str) -> str:
-    """Give a URL without its password, and without the values of parameters that look like secrets."""
+    """Give a URL without its password, and without the values of parameters that look like secrets, or name one."""
     address, mark, query = _without_password(url).partition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
-    shown = (f"{name}=***" if is_secret(unquote_plus(name)) else name + sign + value for name, sign, value in pairs)
+    shown = (f"{n}=***" if is_secret(unquote_plus(n + sign + value)) else n + sign + value for n, sign, value in pairs)
     return address + mark + "&".join(shown)
 
 

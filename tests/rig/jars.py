@@ -1,6 +1,5 @@
 """Servers that are Java programs: their jars come by Maven, once, into the user's cache."""
 
-import fcntl
 import hashlib
 import importlib
 import os
@@ -9,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from rig.cache import cached, make_once
 from rig.lookup import Missing, program
 
 OLDEST_JAVA = 17
@@ -18,8 +18,7 @@ def jars_of(pom: Path) -> Path:
     """The folder of what a pom pins; it is there after `fetch`, for which Maven has to be installed."""
     java()
     pinned = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jars = cache / "txpatterns-rig" / f"{pom.parent.name}-{pinned}"
+    jars = cached(f"{pom.parent.name}-{pinned}")
     if not jars.is_dir():
         program("mvn")
     return jars
@@ -44,22 +43,15 @@ def java_version(command: str) -> str:
 
 
 def fetch(pom: Path, jars: Path) -> None:
-    """Put what the pom pins, and all it needs, into the folder, or leave no folder. One fetches, other runs wait."""
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with (jars.parent / f"{jars.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _copy(pom, jars)
+    """Put what the pom pins, and all it needs, into the folder, or leave no folder."""
+    make_once(jars, lambda half: _copy(pom, half))
 
 
-def _copy(pom: Path, jars: Path) -> None:
-    half = jars.with_name(f"{jars.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
+def _copy(pom: Path, folder: Path) -> None:
     command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     environment = dict(os.environ) if shutil.which("java") else {**os.environ, "JAVA_HOME": str(java().parent.parent)}
     made = subprocess.run(
-        [*command, f"-DoutputDirectory={half}"], env=environment, capture_output=True, text=True, check=False
+        [*command, f"-DoutputDirectory={folder}"], env=environment, capture_output=True, text=True, check=False
     )
     if made.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {made.stdout}{made.stderr}")
-    half.rename(jars)

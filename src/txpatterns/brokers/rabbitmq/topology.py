@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 from txpatterns.brokers.rabbitmq.failures import NOT_FOUND, Refused
@@ -34,6 +34,11 @@ class Topology:
     """The names of what a topic and a group have, and what makes them."""
 
     settings: RabbitMQSettings
+    _making: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict, repr=False)
+
+    def begin_anew(self) -> None:
+        """Forget what is being made: the next use may be in another event loop or process."""
+        self._making.clear()
 
     def exchange(self, topic: str) -> str:
         """Where messages of a topic are published."""
@@ -78,6 +83,11 @@ class Topology:
             Refused: something is missing, has other arguments, or the user has no right to make it.
             ConfigurationError: the group has another number of queues.
         """
+        # One at a time: RabbitMQ 4 tells who binds second that it is done before what the first has bound is in use.
+        async with self._making.setdefault((group, topic), asyncio.Lock()):
+            await self._make_group(link, group, topic)
+
+    async def _make_group(self, link: Link, group: str, topic: str) -> None:
         found = await self.other_size(link, group, topic)
         if found is not None:
             raise ConfigurationError(
