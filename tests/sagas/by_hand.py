@@ -37,7 +37,7 @@ def replay_of(code: Code, facts: list[Fact] | None = None) -> Replay:
     clock = FixedClock()
 
     def begin(replay: Replay) -> Any:
-        return code(SagaContext(replay, INSTANCE, 1, Options(), clock, Definitions("shop")))
+        return code(SagaContext(replay, INSTANCE, 1, Options(), clock.now, Definitions("shop")))
 
     noted = {fact.mark.path: fact for fact in facts or () if isinstance(fact, Noted)}
     return Replay(begin, noted, Context())

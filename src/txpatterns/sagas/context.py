@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, overload
 
-from txpatterns.clock import Clock
 from txpatterns.errors import SagaDefinitionError
 from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
@@ -59,12 +58,12 @@ class SagaContext(SagaReserves):
         instance: Instance,
         version: int,
         options: Options,
-        clock: Clock,
+        now: Callable[[], datetime],
         definitions: Definitions,
     ) -> None:
         super().__init__(replay, instance, options)
         self._ladder = options.retry
-        self._clock = clock
+        self._now = now
         self._definitions = definitions
         self.id = instance.id
         """The id that this saga was started with."""
@@ -268,8 +267,8 @@ class SagaContext(SagaReserves):
         self._replay.emit(event, name=describe(type(event)).type, digest=digest_of((event,), "emit"))
 
     def now(self) -> datetime:
-        """Give the present instant, in UTC; in a replay the same again."""
-        return datetime.fromisoformat(self._replay.note(Kind.NOW, lambda: self._clock.now().isoformat()))
+        """Give the present instant, in UTC, by the database's clock, whatever machine this is; in a replay the same."""
+        return datetime.fromisoformat(self._replay.note(Kind.NOW, lambda: self._now().isoformat()))
 
     def uuid(self) -> uuid.UUID:
         """Give a new UUID, of version 7; in a replay the same again."""
