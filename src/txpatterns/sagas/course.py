@@ -22,6 +22,7 @@ from txpatterns.sagas.decisions import Again, error_of, failure_of, line_of, und
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted, Waiting
 from txpatterns.sagas.fingerprints import stopped_with
+from txpatterns.sagas.following import follow
 from txpatterns.sagas.neighbours import Beside
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Restarting, Sleep, Step
@@ -91,7 +92,7 @@ class Course:
             deadline = self.clock.monotonic() + (self.saga.deadline_at - now).total_seconds()
             self.deadline = max(deadline, self.held_until)
         self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts, past.undo_rows)
-        turn = replay.follow(facts, self._outcome_of)
+        turn = follow(replay, facts, self._outcome_of)
         if self.failure is not None:
             return self._to_undo(turn)
         write = self.plan(turn)
