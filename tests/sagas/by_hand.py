@@ -12,6 +12,7 @@ from txpatterns.clock import SystemClock
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.definitions import Definitions, Options
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Finished, Mark, Noted, read, written
+from txpatterns.sagas.following import follow
 from txpatterns.sagas.operations import Operation
 from txpatterns.sagas.replay import Broken, Replay, Turn
 from txpatterns.sagas.strands import Outcome, Value
@@ -37,7 +38,7 @@ def replay_of(code: Code, facts: list[Fact] | None = None) -> Replay:
     clock = FixedClock()
 
     def begin(replay: Replay) -> Any:
-        return code(SagaContext(replay, INSTANCE, 1, Options(), clock, Definitions("shop")))
+        return code(SagaContext(replay, INSTANCE, 1, Options(), clock.now, Definitions("shop")))
 
     noted = {fact.mark.path: fact for fact in facts or () if isinstance(fact, Noted)}
     return Replay(begin, noted, Context())
@@ -62,7 +63,7 @@ class Journal:
         """Run the code again from the journal, as it reads after it was written."""
         facts = read(written(self.facts))
         replay = replay_of(self.code, facts)
-        self.turn = replay.follow(facts, outcome_of)
+        self.turn = follow(replay, facts, outcome_of)
         return replay
 
     def _kept(self, turn: Turn) -> Turn:

@@ -15,8 +15,9 @@ from sagas.by_hand import Journal, begun, replay_of
 from txpatterns.errors import SagaDiverged
 from txpatterns.sagas.context import SagaContext
 from txpatterns.sagas.facts import Attempted, Ended, Fact, Failure, Mark, Noted, Waiting
+from txpatterns.sagas.following import differences, follow
 from txpatterns.sagas.operations import Suspended
-from txpatterns.sagas.replay import Broken, differences
+from txpatterns.sagas.replay import Broken
 from txpatterns.sagas.strands import Error, Value
 from txpatterns.sagas.transactions import StepTransaction
 
@@ -302,13 +303,13 @@ def test_code_that_asks_for_something_else_is_found_out() -> None:
         (none, "At 1 the journal has step work; the code has ended"),
     ):
         with pytest.raises(SagaDiverged, match=told):
-            replay_of(code).follow(journal.facts, _value)
+            follow(replay_of(code), journal.facts, _value)
 
     finished = Journal(none)
     with pytest.raises(SagaDiverged, match="had come to its end"):
-        replay_of(first).follow(finished.facts, _value)
+        follow(replay_of(first), finished.facts, _value)
     with pytest.raises(SagaDiverged, match="the journal has call charge; the code waits for <step work at 1>"):
-        replay_of(first).follow([begun("9", "call", "charge")], _value)
+        follow(replay_of(first), [begun("9", "call", "charge")], _value)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ async def test_a_wait_that_the_code_does_not_ask_for_any_more_is_found(fact: Fac
         await saga.step(work)
 
     with pytest.raises(SagaDiverged, match=told):
-        replay_of(code).follow([fact], lambda _operation, _fact: Value(None))
+        follow(replay_of(code), [fact], lambda _operation, _fact: Value(None))
 
 
 def test_what_was_noted_must_be_asked_for_again() -> None:
@@ -347,10 +348,10 @@ def test_what_was_noted_must_be_asked_for_again() -> None:
 
     facts: list[Fact] = Journal(asks).facts
     with pytest.raises(SagaDiverged, match="the journal has random; the code asks for now"):
-        replay_of(asks_the_time, facts).follow(facts, _value)
+        follow(replay_of(asks_the_time, facts), facts, _value)
     facts = [_random_at("9")]
     with pytest.raises(SagaDiverged, match="had asked for random, and now does not"):
-        replay_of(asks_nothing, facts).follow(facts, _value)
+        follow(replay_of(asks_nothing, facts), facts, _value)
 
 
 async def test_a_context_is_for_the_saga_s_own_code() -> None:

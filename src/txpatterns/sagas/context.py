@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from random import SystemRandom
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, overload
 
-from txpatterns.clock import Clock
 from txpatterns.errors import SagaDefinitionError
-from txpatterns.messages import Event, describe, new_id
 from txpatterns.retries import RetryLadder
 from txpatterns.sagas.calls import Call, Done, Doubt, NotDone, Undo, Unknown
 from txpatterns.sagas.definitions import Definitions, Options, check_id
-from txpatterns.sagas.final import SagaReserves
 from txpatterns.sagas.given import check_awaited, check_takes, instance, some_time
+from txpatterns.sagas.notes import SagaNotes
 from txpatterns.sagas.operations import (
     Aborted,
     CallOut,
@@ -42,10 +37,8 @@ R4 = TypeVar("R4")
 R5 = TypeVar("R5")
 Ts = TypeVarTuple("Ts")
 
-_random = SystemRandom()
 
-
-class SagaContext(SagaReserves):
+class SagaContext(SagaNotes):
     """The saga that runs, and what its code may do.
 
     The code may be run again from its beginning at any time, up to where it was: each operation has its result from
@@ -59,12 +52,11 @@ class SagaContext(SagaReserves):
         instance: Instance,
         version: int,
         options: Options,
-        clock: Clock,
+        now: Callable[[], datetime],
         definitions: Definitions,
     ) -> None:
-        super().__init__(replay, instance, options)
+        super().__init__(replay, instance, options, now)
         self._ladder = options.retry
-        self._clock = clock
         self._definitions = definitions
         self.id = instance.id
         """The id that this saga was started with."""
@@ -262,23 +254,6 @@ class SagaContext(SagaReserves):
         if at_once < 1:
             raise SagaDefinitionError("gather does at least one thing at a time.")
         return self._replay.operation(Kind.GATHER, Gather(parts, at_once), name=str(len(parts)))
-
-    def emit(self, event: Event) -> None:
-        """Send an event together with the next thing that the journal keeps: once."""
-        self._replay.emit(event, name=describe(type(event)).type, digest=digest_of((event,), "emit"))
-
-    def now(self) -> datetime:
-        """Give the present instant, in UTC; in a replay the same again."""
-        return datetime.fromisoformat(self._replay.note(Kind.NOW, lambda: self._clock.now().isoformat()))
-
-    def uuid(self) -> uuid.UUID:
-        """Give a new UUID, of version 7; in a replay the same again."""
-        return uuid.UUID(self._replay.note(Kind.UUID, new_id))
-
-    def random(self) -> float:
-        """Give a random number from 0 to below 1; in a replay the same again."""
-        drawn: float = json.loads(self._replay.note(Kind.RANDOM, lambda: json.dumps(_random.random())))
-        return drawn
 
     def _ladder_of(self, retry: RetryLadder | None, called: str) -> RetryLadder:
         return self._ladder if retry is None else instance(RetryLadder, retry, f"retry= of {called}")

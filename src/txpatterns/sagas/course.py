@@ -22,6 +22,7 @@ from txpatterns.sagas.decisions import Again, error_of, failure_of, line_of, und
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted, Waiting
 from txpatterns.sagas.fingerprints import stopped_with
+from txpatterns.sagas.following import follow
 from txpatterns.sagas.neighbours import Beside
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Restarting, Sleep, Step
@@ -61,6 +62,8 @@ class Course:
         self.failure: Failure | None = None
         """Why the saga is being undone."""
         self.clock = clock
+        self._zero = saga.claimed_at
+        """When this process's monotonic clock was at nothing, by the database's."""
         self._replay: Replay | None = None
         self.attention = saga.attention
         """Why a person should look at the saga."""
@@ -79,6 +82,7 @@ class Course:
             SagaDiverged: it does not ask for what the journal has.
         """
         self.rows = len(entries)
+        self._zero = now - timedelta(seconds=self.clock.monotonic())
         facts = [fact for entry in entries for fact in entry.facts]
         self.had = {(fact.channel, fact.key): fact.signal for fact in facts if isinstance(fact, Had)}
         noted = {fact.mark.path: fact for fact in facts if isinstance(fact, Noted)}
@@ -88,7 +92,7 @@ class Course:
             deadline = self.clock.monotonic() + (self.saga.deadline_at - now).total_seconds()
             self.deadline = max(deadline, self.held_until)
         self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts, past.undo_rows)
-        turn = replay.follow(facts, self._outcome_of)
+        turn = follow(replay, facts, self._outcome_of)
         if self.failure is not None:
             return self._to_undo(turn)
         write = self.plan(turn)
@@ -195,8 +199,12 @@ class Course:
         except ValueError as error:
             raise SagaDiverged("It was started with other arguments than its code takes now.") from error
         replay.may_restart = self.may_restart
-        context = SagaContext(replay, self.instance, saga.version, options, self.clock, self.definition.among)
+        context = SagaContext(replay, self.instance, saga.version, options, self._now, self.definition.among)
         return context.whole(self.definition.code(context, arguments))
+
+    def _now(self) -> datetime:
+        """Give the database's time, by how much has passed here since it was told."""
+        return self._zero + timedelta(seconds=self.clock.monotonic())
 
     def _outcome_of(self, operation: Operation[Any], fact: Ended | Failed) -> Outcome:
         path = operation.mark.path
@@ -267,7 +275,7 @@ class Course:
             return self.write(facts, standing)
         if standing is None and not self._is_flagged() and (self.attention is not None or self._is_mended):
             standing = Standing(Status.RUNNING)
-        if self.saga.diverged is not None and facts:
+        if self.saga.diverged is not None and (facts or (standing is not None and standing.is_end)):
             standing = replace(standing or Standing(Status.RUNNING), diverged="")
         if standing is not None:
             self.attention, self._is_mended = standing.attention, False

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from txpatterns.errors import SagaDiverged
 from txpatterns.messages import Event
-from txpatterns.sagas.facts import Attempted, Begun, Ended, Fact, Failed, Finished, Mark, Noted, Waiting
+from txpatterns.sagas.facts import Mark, Noted
 from txpatterns.sagas.gathering import Gathering, Racing
 from txpatterns.sagas.operations import First, Gather, Kind, Operation, Suspended, Wait
 from txpatterns.sagas.strands import BrokenRule, Error, Outcome, Strand, Then, Value
@@ -63,7 +63,8 @@ class Replay:
         self, code: Callable[[Replay], Coroutine[Any, Any, object]], noted: Mapping[str, Noted], context: Context
     ) -> None:
         self._code = code
-        self._noted = noted
+        self.noted = noted
+        """What is noted of that which is told without waiting, by path."""
         self._context = context
         self._strand: Strand | None = None
         self._turn = Turn()
@@ -134,12 +135,12 @@ class Replay:
             Suspended: something else is noted there; the turn ends with that.
         """
         mark = self.draw(kind, name, digest)
-        noted = self._noted.get(mark.path)
+        noted = self.noted.get(mark.path)
         if noted is None:
             noted = Noted(mark, value())
             self._turn.notes.append(noted)
         elif noted.mark != mark:
-            self._diverged = SagaDiverged(_differs(noted.mark, mark))
+            self._diverged = SagaDiverged(differs(noted.mark, mark))
             raise Suspended
         return noted.value
 
@@ -154,33 +155,6 @@ class Replay:
         then = self._then.pop(path)
         del self.waiting[path]
         return self._run(then, outcome)
-
-    def follow(self, facts: Iterable[Fact], outcome_of: Callable[[Operation[Any], Ended | Failed], Outcome]) -> Turn:
-        """Run the code to where a journal ends. Its turn holds whatever it waits for then, and its end.
-
-        Raises:
-            SagaDiverged: the code does not ask for what the journal has.
-        """
-        self.is_following = True
-        try:
-            turn = self.begin()
-            for fact in facts:
-                match fact:
-                    case Ended() | Failed():
-                        operation = self._found(fact.mark, turn)
-                        turn = self._after(turn, self.give(fact.mark.path, outcome_of(operation, fact)))
-                    case Begun() | Waiting() | Attempted(undoing=False):
-                        self._found(fact.mark, turn)
-                    case Finished(by=None) if turn.end is None:
-                        raise SagaDiverged("The code had come to its end, and now waits for more.")
-        finally:
-            self.is_following = False
-        if turn.end is None:
-            missing = self._noted.keys() - {mark.path for mark in self.story}
-            if missing:
-                raise SagaDiverged(f"The code had asked for {self._noted[min(missing)].mark}, and now does not.")
-        turn.operations = list(self.waiting.values())
-        return turn
 
     def close(self) -> list[str]:
         """Put the code away: each ``finally`` of it runs, and cannot do anything. Gives what did not end or failed."""
@@ -210,23 +184,6 @@ class Replay:
             elif inspect.iscoroutine(part):
                 part.close()
 
-    def _found(self, mark: Mark, turn: Turn) -> Operation[Any]:
-        waiting = self.waiting.get(mark.path)
-        if waiting is None:
-            drawn = self.drawn.get(mark.path)
-            if drawn is not None and drawn.mark != mark:
-                raise SagaDiverged(_differs(mark, drawn.mark))
-            now = f"has ended ({turn.end})" if turn.end is not None else f"waits for {_listed(self.waiting.values())}"
-            raise SagaDiverged(f"At {mark.path} the journal has {mark}; the code {now}.")
-        if waiting.mark != mark:
-            raise SagaDiverged(_differs(mark, waiting.mark))
-        return waiting
-
-    def _after(self, first: Turn, then: Turn) -> Turn:
-        """Make one turn of two."""
-        then.notes[:0], then.emits[:0], then.dropped[:0] = first.notes, first.emits, first.dropped
-        return then
-
     def _run(self, work: Callable[..., None], *arguments: object) -> Turn:
         self._turn = turn = Turn()
         try:
@@ -245,7 +202,7 @@ class Replay:
 
     def _ended(self, outcome: Outcome) -> None:
         if self._unawaited and isinstance(outcome, Value):
-            left = _listed(self._unawaited.values())
+            left = listed(self._unawaited.values())
             raise BrokenRule(f"The code ended without awaiting {left}.")
         self._turn.end = outcome
 
@@ -322,24 +279,13 @@ class Replay:
         return None
 
 
-def differences(first: Replay, again: Replay) -> str | None:
-    """Say where two runs of the same saga are not the same; None where they are."""
-    for one, other in zip(first.story, again.story, strict=False):
-        if one != other:
-            return _differs(one, other)
-    if len(first.story) != len(again.story):
-        longer = max(first.story, again.story, key=len)
-        return f"Only one of two runs asks for {longer[min(len(first.story), len(again.story))]}."
-    if first.waiting.keys() != again.waiting.keys():
-        return f"One run waits for {_listed(first.waiting.values())}, the other for {_listed(again.waiting.values())}."
-    return None
-
-
-def _listed(operations: Iterable[Operation[Any]]) -> str:
+def listed(operations: Iterable[Operation[Any]]) -> str:
+    """Name operations, for an error."""
     return ", ".join(map(repr, operations)) or "nothing"
 
 
-def _differs(journal: Mark, code: Mark) -> str:
+def differs(journal: Mark, code: Mark) -> str:
+    """Say how what the code asks for is not what the journal has."""
     if journal[:3] == code[:3]:
         return f"At {journal.path} the journal has {journal} with other arguments than the code gives it now."
     return f"At {journal.path} the journal has {journal}; the code asks for {code} at {code.path}."

@@ -20,8 +20,8 @@ from txpatterns.sagas import Handle
 from txpatterns.sagas.claims import claimed_of
 from txpatterns.sagas.definitions import Definition
 from txpatterns.sagas.facts import Ended, Undone
+from txpatterns.sagas.following import differences
 from txpatterns.sagas.queues import ACTIVE
-from txpatterns.sagas.replay import differences
 from txpatterns.sagas.schema import Status, saga_journal_table, saga_table
 from txpatterns.sagas.store import Entry, SagaStore
 from txpatterns.testing.remains import Left, Look
