@@ -34,7 +34,7 @@ def doctor(
     async def work() -> list[Finding]:
         async with open_database(app, database) as opened:
             found = await examine_database(opened)
-        return found if app is None else [*found, *await _of_broker(load_app(app))]
+            return found if app is None else [*found, *await _of_broker(load_app(app))]
 
     found = sorted(asyncio.run(work()), key=lambda each: _ORDER.index(each.severity))
     lines = [f"{each.severity:8}{each}" for each in found]
