@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from txpatterns import App, Event
 from txpatterns.admin.broker_watch import LOOK_AGAIN, LOOK_AGAIN_IF_WRONG, BrokerWatch
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.setup import create_missing
+from txpatterns.errors import AddRefused, UnsafeSettings
 from txpatterns.findings import Finding, Severity
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.messages import new_id
@@ -169,6 +171,30 @@ async def test_a_broker_that_is_away_is_said_once_and_holds_up_no_start(url, dat
         await until(partial(shown_of, app), "the look")
         assert len(shown(app)) == 1
     assert [level for level, _ in told()] == ["ERROR"]
+
+
+class Moved(Event, topic="moves", type="moved", key="shelf", order="strict"):
+    shelf: str
+
+
+async def test_strict_order_is_refused_where_the_broker_keeps_none(any_database, told):
+    """P3: at the definition and when it is added, before anything is lost; without it a warning is enough."""
+    broker = Looked()
+    broker.capabilities = replace(broker.capabilities, ordered=False)
+    app = App("billing", any_database, broker)
+    await app.database.transact(create_missing)
+    with pytest.raises(UnsafeSettings, match="keeps no order"):
+        app.on(Moved)(ignore)
+    async with app.transaction() as session:
+        with pytest.raises(AddRefused, match="keeps no order"):
+            app.outbox.add(session, Moved(shelf="7"))
+        app.outbox.add(session, Placed(order="one"))
+    await app.close()
+    app = App("billing", any_database, broker)
+    app.on(Placed)(ignore)
+    async with app.running():
+        await until(partial(said, told, 1), "the look")
+    assert [level for level, text in told() if "keeps no order" in text] == ["WARNING"]
 
 
 class Placed(Event, topic="orders", type="order.placed", key="order"):

@@ -37,7 +37,7 @@ TOOLS = {"kafka-storage.sh": "kafka.tools.StorageTool", "kafka-server-start.sh":
 
 @pytest.fixture
 def folder():
-    """A folder that another user can enter: PostgreSQL refuses to run as root, and pytest's own are closed to others."""
+    """A folder that another user can enter, as which PostgreSQL runs for root; pytest's are closed to others."""
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o711)
         yield Path(made) / "servers"

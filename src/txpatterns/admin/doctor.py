@@ -53,6 +53,10 @@ async def examine_broker(
 ) -> list[Finding]:
     """Look at the broker for these topics, and for a group that reads."""
     found = list(await broker.check(topics, group)) if isinstance(broker, Checks) else []
+    if not broker.capabilities.ordered:
+        words = "It keeps no order: messages of a key may be handled in another order than they were published in."
+        fix = "Use one that does (SQS: ordered=true), where a handler or a saga needs it."
+        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
     kept = broker.capabilities.horizon
     if group is not None and kept is not None and kept > settings.retention:
         words = f"It keeps messages for {kept}; handled ones are remembered for {settings.retention}: one that comes "
