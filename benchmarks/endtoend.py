@@ -17,9 +17,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from benchmarks.harness import Case, Table, compare
-from benchmarks.inbox import Base, PackingSlip
+from benchmarks.inbox import BATCH, Base, PackingSlip
 from txpatterns import App, Event, Transaction
 from txpatterns.database.setup import create_missing
+from txpatterns.inbox import BatchTransaction
 from txpatterns.messages import new_id
 from txpatterns.outbox.writer import values_of
 
@@ -61,6 +62,7 @@ async def in_the_database(url: str, rounds: int) -> Table:
     cases = [
         Case(memory, lambda: side.rate(side.ours)),
         Case("txpatterns: relay, database://, consumer with its inbox", lambda: side.rate(side.in_tables), memory, 0.5),
+        Case(f"the same, up to {BATCH} messages in a transaction", lambda: side.rate(side.in_batches), memory),
     ]
     table = await compare("PostgreSQL to its own queue to inbox", "messages/s", cases, rounds)
     table.notes.append(
@@ -91,8 +93,15 @@ class EndToEnd:
         self.app = self._app(broker)
         self.row = values_of(self.app.outbox._message(Placed(order_id="7"), new_id(), {}))
 
-    def _app(self, broker: str) -> App:
+    def _app(self, broker: str, *, batches: bool = False) -> App:
         app = App("packing", self.address.render_as_string(hide_password=False), broker)
+        if batches:
+
+            @app.on(self.event, batch=BATCH, name="pack")
+            async def pack_all(events: Any, tx: BatchTransaction) -> None:
+                tx.session.add_all(PackingSlip(id=new_id(), order_id=event.order_id) for event in events)
+
+            return app
 
         @app.on(self.event)
         async def pack(event: Ordered, tx: Transaction) -> None:
@@ -131,13 +140,16 @@ class EndToEnd:
         return int(await self.pool.fetchval("SELECT count(*) FROM packing_slip"))
 
     @asynccontextmanager
-    async def ours(self, broker: str | None = None) -> AsyncIterator[Callable[[], None]]:
-        app = self._app(broker or self.broker)
+    async def ours(self, broker: str | None = None, *, batches: bool = False) -> AsyncIterator[Callable[[], None]]:
+        app = self._app(broker or self.broker, batches=batches)
         async with app.running():
             yield app.outbox.on_commit
 
     def in_tables(self) -> Any:
         return self.ours("database://")
+
+    def in_batches(self) -> Any:
+        return self.ours("database://", batches=True)
 
     @asynccontextmanager
     async def by_hand(self) -> AsyncIterator[Callable[[], None]]:

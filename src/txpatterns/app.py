@@ -47,7 +47,7 @@ from txpatterns.tcc.schema import TCC_TABLES
 from txpatterns.tcc.tcc import Tcc
 from txpatterns.telemetry.failures import FailureLog
 from txpatterns.text import masked
-from txpatterns.transport import Broker, declare
+from txpatterns.transport import Broker, check_order, declare
 
 logger = logging.getLogger("txpatterns.app")
 
@@ -112,6 +112,7 @@ class App:
             self.registry,
             hooks=self.hooks,
             max_payload=min(most := self.settings.max_payload, self.broker.capabilities.max_payload or most),
+            ordered=self.broker.capabilities.ordered,
             on_commit=self._parts.committed,
         )
         self.consumer = self._make_consumer()
@@ -219,6 +220,7 @@ class App:
 
         Raises:
             HandlerDefinitionError: the function does not fit the event, or the App consumes already.
+            UnsafeSettings: the event has ``order="strict"``, and the broker keeps no order.
         """
         on: Any = self.consumer.on
         decorator: On[E] | OnBatch[E] = on(
@@ -382,6 +384,7 @@ class App:
 
     def _declare(self, handler: Handler) -> None:
         """Let the broker keep what comes for a handler that does not run yet."""
+        check_order(self.broker, handler.event)
         declare(self.broker, self.name, [describe(handler.event).topic])
 
     def __repr__(self) -> str:

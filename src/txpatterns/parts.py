@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TypedDict
 
+from txpatterns.admin.broker_watch import BrokerWatch
 from txpatterns.admin.depths import DepthsWatch, QueuesWatch
 from txpatterns.brokers.database import DatabaseBroker
 from txpatterns.brokers.database.schema import QUEUE_TABLES
@@ -39,7 +40,7 @@ from txpatterns.settings import AppSettings
 from txpatterns.tcc.coordinator import TccCoordinator
 from txpatterns.tcc.moments import BranchDone, BranchRaised, TccEnded
 from txpatterns.tcc.schema import TCC
-from txpatterns.transport import Broker, Measures
+from txpatterns.transport import Broker, Checks, Measures
 
 logger = logging.getLogger("txpatterns.app")
 
@@ -220,6 +221,9 @@ class Parts:
             made.append(self._relay_part(relay))
         if made:
             made += self._watches(consumer if "consume" in names else None)
+        if names & {"relay", "consume"} and isinstance(self._broker, Checks):
+            watch = self._broker_watch(consumer, names)
+            made.append(Part("broker watch", watch.run, watch.stop, attention=watch.attention))
         if "relay" in names and isinstance(self._broker, MemoryBroker):
             readers = _Readers(self._broker)
             made.append(Part("group watch", readers.run, readers.stop))
@@ -238,6 +242,14 @@ class Parts:
             queues = QueuesWatch(broker, topics, self._name, clock, self._pulse)
             made.append(Part("queues", queues.run, queues.stop))
         return made
+
+    def _broker_watch(self, consumer: Consumer, names: frozenset[str]) -> BrokerWatch:
+        def topics() -> set[str]:
+            read = consumer.handlers.topics if "consume" in names else ()
+            return {*read, *consumer.registry.topics} if "relay" in names else set(read)
+
+        group = self._name if "consume" in names else None
+        return BrokerWatch(self._broker, topics, group, self._settings.consumer, self._database.clock)
 
     def _listener(self) -> Hearing | None:
         """Make what hears of other processes' commits; None: nothing does, or it is not wanted."""

@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, Self, runtime_checkable
 
+from txpatterns.errors import UnsafeSettings
 from txpatterns.findings import Finding
-from txpatterns.messages import EPOCH, Message
+from txpatterns.messages import EPOCH, Event, Message, describe
 
 
 class Verdict(StrEnum):
@@ -58,7 +59,7 @@ class Capabilities:
     ``deadline``: how long a publication may take before what was not told of it is unknown. An adapter that can
     withdraw what it has not sent does so then; the relay gives up a little later.
     ``ordered``: the messages of a key come in the order in which they were published. Where it is False nothing keeps
-    the order of a key behind the broker.
+    the order of a key behind the broker: events with ``order="strict"`` are refused, and a warning tells of the others.
     ``retains``: a new group is given what was published before it was declared.
     ``pipelines_keys``: a member may be given later messages of a key while earlier ones are not acknowledged.
     ``horizon``: how long the broker keeps what nobody has read; None where it keeps it until it is read.
@@ -147,6 +148,16 @@ def declare(broker: Broker, group: str, topics: Sequence[str]) -> None:
         broker.declare(group, topics)
 
 
+def check_order(broker: Broker, event: type[Event]) -> None:
+    """Refuse an event whose order this broker would not keep.
+
+    Raises:
+        UnsafeSettings: it has ``order="strict"``.
+    """
+    if describe(event).order == "strict" and not broker.capabilities.ordered:
+        raise UnsafeSettings(f"{event.__name__} {UNORDERED}", fix=ORDER)
+
+
 @dataclass(frozen=True, slots=True)
 class Depth:
     """How much waits for a group in one queue or partition; None where the broker cannot tell it."""
@@ -187,6 +198,10 @@ class Measures(Protocol):
             BrokerUnavailable: the server does not answer.
         """
 
+
+UNORDERED = 'has order="strict", and this broker keeps no order: it would be kept up to the broker, and lost there.'
+"""Why an event is refused; it follows its name."""
+ORDER = 'Use a broker that keeps the order of a key (SQS: ordered=true), or leave order="strict" out.'
 
 REPLAY = "txp-replay"
 """The header that numbers an operator's replays of a message: an adapter whose broker leaves out what it has seen

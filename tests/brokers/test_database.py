@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from txpatterns.brokers import broker_from_url
 from txpatterns.brokers.database import DatabaseBroker
@@ -98,6 +99,27 @@ async def test_publications_become_visible_in_their_order(database):
             await slow.commit()
             assert await Reader(batches).until([first.id, second.id]) == [first.id, second.id]
             await publishing.confirmed()
+
+
+@pytest.mark.server
+async def test_a_publication_has_its_turn_for_one_statement(database):
+    """P7, H425, H445: a process that is stopped in between two would keep all others from publishing."""
+    seen = []
+
+    def note(connection, cursor, statement, *_):
+        if "txp_queue" in statement or "advisory" in statement:
+            seen.append((statement[:30], connection.get_execution_options().get("isolation_level")))
+
+    async with Closing(Database(database.url("psycopg"))) as broker:
+        broker.declare("suite", ["orders"])
+        await Publishing(broker, [message("orders", "key")]).confirmed()
+        sa.event.listen(Engine, "before_cursor_execute", note)
+        try:
+            await Publishing(broker, [message("orders", "key"), message("orders", None)]).confirmed()
+        finally:
+            sa.event.remove(Engine, "before_cursor_execute", note)
+        assert seen == [("WITH turn AS MATERIALIZED (SEL", "AUTOCOMMIT")]
+        assert [each.ready for each in await broker.depths(["orders"], "suite")] == [3]
 
 
 async def test_one_that_cannot_be_stored_stops_no_neighbour(broker):

@@ -199,10 +199,10 @@ async def test_a_broker_that_keeps_longer_than_the_inbox_remembers_is_told():
     broker = MemoryBroker()
     broker.capabilities = Capabilities(horizon=timedelta(days=14))
     short = ConsumerSettings(retention=timedelta(days=8), redelivery_horizon=timedelta(days=1))
-    _, told = await examine_broker(broker, "memory://", ["orders"], "billing", short)
+    (told,) = await examine_broker(broker, "memory://", ["orders"], "billing", short)
     assert told.severity is Severity.WARNING
     assert "handled again" in told.words
-    assert len(await examine_broker(broker, "memory://", ["orders"], None, short)) == 1  # who reads nothing
+    assert await examine_broker(broker, "memory://", ["orders"], None, short) == []  # who reads nothing
 
 
 async def test_what_waits_is_told_by_topic_and_by_handler(any_database):
@@ -239,6 +239,12 @@ async def test_what_waits_is_told_by_topic_and_by_handler(any_database):
     assert (strict_figures.dead, strict_figures.died, strict_figures.handled) == (1, 1, 3)
     assert (book_figures.dead_rate, strict_figures.dead_rate) == (0.0, 0.25)
     await app.close()
+
+
+def test_a_broker_that_cannot_be_looked_at_is_said_to_be_one(txp):
+    """H430: nothing was found is not the same as nothing was looked at."""
+    txp("db", "upgrade", "--app", "orders:app")
+    assert "nothing that could be looked at" in txp("doctor", "--app", "orders:app").out
 
 
 @pytest.mark.usefixtures("store")

@@ -51,8 +51,12 @@ async def _waiting(database: Database) -> list[Finding]:
 async def examine_broker(
     broker: Broker, name: str, topics: Sequence[str], group: str | None, settings: ConsumerSettings
 ) -> list[Finding]:
-    """Look at the broker for these topics, and for a group that reads; what it cannot be asked is told."""
-    found = list(await broker.check(topics, group)) if isinstance(broker, Checks) else [_silent(name)]
+    """Look at the broker for these topics, and for a group that reads."""
+    found = list(await broker.check(topics, group)) if isinstance(broker, Checks) else []
+    if not broker.capabilities.ordered:
+        words = "It keeps no order: messages of a key may be handled in another order than they were published in."
+        fix = "Use one that does (SQS: ordered=true), where a handler or a saga needs it."
+        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
     kept = broker.capabilities.horizon
     if group is not None and kept is not None and kept > settings.retention:
         words = f"It keeps messages for {kept}; handled ones are remembered for {settings.retention}: one that comes "
@@ -60,7 +64,3 @@ async def examine_broker(
         fix = f"Set the consumer's retention to at least {kept}."
         found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
     return found
-
-
-def _silent(name: str) -> Finding:
-    return Finding(Severity.INFO, f"broker {name}", "It has nothing that could be looked at.")

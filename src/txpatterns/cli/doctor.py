@@ -12,6 +12,7 @@ from txpatterns.app import App
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, load_app, open_database
 from txpatterns.cli.output import DIFFERENT, examples, show
 from txpatterns.findings import Finding, Severity
+from txpatterns.transport import Checks
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Warnings count as errors do.")]
 
@@ -34,7 +35,7 @@ def doctor(
     async def work() -> list[Finding]:
         async with open_database(app, database) as opened:
             found = await examine_database(opened)
-        return found if app is None else [*found, *await _of_broker(load_app(app))]
+            return found if app is None else [*found, *await _of_broker(load_app(app))]
 
     found = sorted(asyncio.run(work()), key=lambda each: _ORDER.index(each.severity))
     lines = [f"{each.severity:8}{each}" for each in found]
@@ -45,7 +46,9 @@ def doctor(
 
 async def _of_broker(app: App) -> list[Finding]:
     reads = app.consumer.handlers.topics
-    topics = {*reads, *(topic for type_ in app.registry.types for topic in app.registry.topics_of(type_))}
+    topics = {*reads, *app.registry.topics}
     group = app.name if reads else None
     async with app.broker as broker:
-        return await examine_broker(broker, app.broker_name, sorted(topics), group, app.settings.consumer)
+        found = await examine_broker(broker, app.broker_name, sorted(topics), group, app.settings.consumer)
+    silent = Finding(Severity.INFO, f"broker {app.broker_name}", "It has nothing that could be looked at.")
+    return found if isinstance(broker, Checks) else [silent, *found]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from txpatterns.brokers.database.looking import Reading, living, readings, remove
+from txpatterns.admin.groups import GroupDeed, read_group_audit, remove_group
+from txpatterns.brokers.database.looking import Reading, readings
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, open_tables
+from txpatterns.cli.operators import LimitOption, ReasonOption, with_reason
 from txpatterns.cli.output import DIFFERENT, examples, show, table
-from txpatterns.errors import ConfigurationError
 
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The name of its App.")]
 TopicOption = Annotated[str | None, typer.Option("--topic", help="Only this topic.")]
@@ -42,28 +44,49 @@ def list_(app: AppOption = None, database: DatabaseOption = None, json: JsonOpti
     show(found, table(rows) or ["no group has ever read from database://"], as_data=json)
 
 
-@group.command("remove", epilog=examples("txp group remove billing --app orders:app", "txp group remove billing --yes"))
+@group.command(
+    "remove",
+    epilog=examples(
+        "txp group remove billing --reason 'service is gone' --app orders:app",
+        "txp group remove orders --topic returns --reason 'no handler any more' --yes",
+    ),
+)
 def remove_(
     name: GroupArgument,
     topic: TopicOption = None,
+    reason: ReasonOption = None,
     yes: YesOption = False,
     app: AppOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """Remove a group that is gone for good, and what waits for it. Exit code 3 when there is none.
 
-    One that runs is refused, for it would be made again at its next start, without what was removed.
+    One that runs is refused, for it would be made again at its next start, without what was removed. What is done is
+    written down: see txp group audit.
     """
+    deed = with_reason(reason, "Why is it removed?")
     if not yes:
         typer.confirm(f"What waits for {name} is lost. Go on?", abort=True)
 
     async def work() -> tuple[int, int]:
         async with open_tables(app, database) as opened:
-            if await opened.read(partial(living, database=opened, group=name, topic=topic)):
-                raise ConfigurationError(f"The group {name} runs.", fix="Stop its processes first.")
-            return await opened.transact(partial(remove, group=name, topic=topic))
+            return await remove_group(opened, name, topic, deed)
 
     topics, messages = asyncio.run(work())
     show(None, [f"removed {topics} topics of {name}, and {messages} messages that waited"], as_data=False)
     if not topics:
         raise typer.Exit(DIFFERENT)
+
+
+@group.command("audit", epilog=examples("txp group audit --app orders:app", "txp group audit --limit 5 --json"))
+def audit(
+    limit: LimitOption = 50, app: AppOption = None, database: DatabaseOption = None, json: JsonOption = False
+) -> None:
+    """List which groups were removed, by whom and why, the newest first."""
+
+    async def work() -> list[GroupDeed]:
+        async with open_tables(app, database) as opened:
+            return await opened.read(partial(read_group_audit, limit=limit))
+
+    found = asyncio.run(work())
+    show(found, table([asdict(each) for each in found]) or ["no group was removed"], as_data=json)

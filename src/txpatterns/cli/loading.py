@@ -6,7 +6,7 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,6 +45,8 @@ _UPGRADE = "txp db upgrade"
 def load_app(place: str) -> App:
     """Import the App, with the current directory importable as it is for a script.
 
+    One that a function makes is made once: what a command asks of it and of its database is then of the same App.
+
     Raises:
         ConfigurationError: there is no such module or App, or the user's code fails; its frames are in a note.
     """
@@ -63,13 +65,23 @@ def load_app(place: str) -> App:
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if callable(found) and not isinstance(found, (App, type)):
-        with users_code(place):
-            found = found()
+        found = _made_by(found, place)
     if not isinstance(found, App):
         apps = [name for name, value in vars(importlib.import_module(module_name)).items() if isinstance(value, App)]
         there = f"{module_name} has " + (", ".join(f"{module_name}:{name}" for name in apps) or "none") + "."
         raise ConfigurationError(f"{place} is no App.", fix=f"Name an App, or a function that makes one; {there}")
     return found
+
+
+_made: dict[int, tuple[Callable[[], object], object]] = {}
+"""By the identity of each function that was called: itself, which keeps the identity its own, and what it made."""
+
+
+def _made_by(function: Callable[[], object], place: str) -> object:
+    if id(function) not in _made:
+        with users_code(place):
+            _made[id(function)] = (function, function())
+    return _made[id(function)][1]
 
 
 def _where_it_is(missing: str, place: str, folder: Path) -> str:

@@ -33,6 +33,7 @@ DISPENSABLE: frozenset[str] = frozenset(
         "txp_tcc_audit",
         "txp_queue",
         "txp_queue_reader",
+        "txp_queue_audit",
     }
 )
 """The tables, and ``table.column`` names, that came with this version: the release works without them, so that it

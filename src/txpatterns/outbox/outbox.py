@@ -27,6 +27,7 @@ from txpatterns.outbox.schema import Waiting, waiting_table
 from txpatterns.outbox.writer import values_of, write_rows
 from txpatterns.retries import LONGEST_WAIT
 from txpatterns.serialization.registry import EventRegistry
+from txpatterns.transport import ORDER, UNORDERED
 
 _HEADER_LIMIT = 16_384
 _LARGEST_BESIDE = 4 * _HEADER_LIMIT + LONGEST_KEY
@@ -47,7 +48,8 @@ class _Added(NamedTuple):
 class Outbox:
     """Adds messages to a transaction: they are published if, and only if, it commits.
 
-    ``max_payload`` is the smallest limit of the brokers that the messages go to, in bytes.
+    ``max_payload`` is the smallest limit of the brokers that the messages go to, in bytes. ``ordered`` says whether
+    they keep the order of a key: where they do not, an event with ``order="strict"`` is refused.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Outbox:
         *,
         hooks: HookList | Hooks | None = None,
         max_payload: int = 1_000_000,
+        ordered: bool = True,
         on_commit: Callable[[], None] | None = None,
     ) -> None:
         self.database = database
         self.registry = registry or EventRegistry()
         self.hooks = HookList.of(hooks)
         self.max_payload = max_payload
+        self.ordered = ordered
         self.on_commit: Callable[[], None] = on_commit or (lambda: None)
         self.identity = Identity(database)
         self._writer = Writer(Kind.MESSAGES, self.identity, self._write, self._committed)
@@ -88,7 +92,7 @@ class Outbox:
         waits, another with its id is the same one: the commit is refused, or where either is scheduled, one is sent.
 
         Raises:
-            AddRefused: an argument is none that can be sent, or be sent with.
+            AddRefused: an argument is none that can be sent, or be sent with; or its order would not be kept.
             PayloadInvalid: it cannot be written as JSON without loss, or would be read as another.
             PayloadTooLarge: with its headers it is above ``max_payload``.
             NotTransactional, WrongDatabase, SavepointsUnsafe: here or at the commit; nothing is committed then.
@@ -104,6 +108,8 @@ class Outbox:
             )
         message = self._message(event, _allowed(message_id) if message_id else new_id(), headers or {})
         strict = describe(type(event)).order == "strict"
+        if strict and not self.ordered:
+            raise AddRefused(f"{type(event).__name__} {UNORDERED}", fix=ORDER)
         entry = Entry(self._writer, message.id, _Added(message, deliver_after, strict))
         deferred.add(deferred.plain(transaction), entry)
         self.hooks.tell(Added(message))

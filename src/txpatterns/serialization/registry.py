@@ -94,6 +94,11 @@ class EventRegistry:
         """Say whether a class reads this wire type."""
         return type_ in self._classes
 
+    @property
+    def topics(self) -> set[str]:
+        """The topics of all events that are known."""
+        return {topic for by_topic in self._classes.values() for topic in by_topic}
+
     def topics_of(self, type_: str) -> list[str]:
         """Give the topics that a wire type has a class for, sorted."""
         return sorted(self._classes.get(type_, ()))

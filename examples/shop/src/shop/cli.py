@@ -27,6 +27,7 @@ from shop.cli_load import load_command
 from shop.gateway.live import Bell
 from shop.gateway.public_ids import OrderIds
 from shop.given import SettingsError
+from shop.infra import up as infra
 from shop.jobs import load_stock
 from shop.own_secrets import read_id_key
 from shop.problems import Problem
@@ -193,6 +194,9 @@ def job(
     except TxPatternsError as error:
         _refuse(str(error))
     print(f"{new} of {known} products are new to Redis; the others stay as they are.")
+
+
+app.add_typer(infra.group, name="infra")
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def _not_handled(each: Reading) -> Finding:
         Severity.WARNING,
         f"group {one_line(each.group)}",
         f"It gets what is published to {one_line(each.topic)} and has no handler for it: {each.waiting} wait.",
-        f"If that is for good: txp group remove {each.group} --topic {each.topic}",
+        f"If that is for good: txp group remove {each.group} --topic {each.topic} --reason TEXT",
     )
 
 
@@ -112,7 +112,7 @@ def _silent(each: Reading) -> Finding:
         Severity.WARNING,
         f"group {one_line(each.group)}",
         f"Nobody has read {one_line(each.topic)} for it since {each.silent.days} d: {each.waiting} wait.",
-        f"Start it; if it has gone for good: txp group remove {each.group}",
+        f"Start it; if it has gone for good: txp group remove {each.group} --reason TEXT",
     )
 
 

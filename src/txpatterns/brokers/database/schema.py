@@ -1,4 +1,4 @@
-"""The tables of the database as a broker: who reads what, and what each of them has still to read."""
+"""The tables of the database as a broker: who reads what, what each has still to read, and what operators did."""
 
 from __future__ import annotations
 
@@ -39,4 +39,21 @@ queue_table = sa.Table(
     sqlite_autoincrement=True,
     comment="published and not yet handled, a row for each group; positions become visible in their order",
 )
+
+queue_audit_table = sa.Table(
+    "txp_queue_audit",
+    metadata,
+    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
+    sa.Column("done_at", Instant, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("action", sa.String(20), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    sa.Column("consumer_group", sa.String(200), nullable=False),
+    sa.Column("topic", sa.String(200), comment="the topic that it was about; NULL: all of the group's"),
+    sa.Column("topics", sa.Integer, nullable=False, comment="how many it was no reader of any more"),
+    sa.Column("messages", sa.BigInteger, nullable=False, comment="how many waited for it"),
+    sqlite_autoincrement=True,
+    comment="what operators did to groups; it holds no messages",
+)
 QUEUE_TABLES = (reader_table.name, queue_table.name)
+"""What an App needs whose broker is this."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.brokers.database.schema import PARTS, queue_table, reader_table
-from txpatterns.coordination.wakeup import CHANNEL, say
+from txpatterns.coordination.wakeup import CHANNEL
 from txpatterns.database import Database
 from txpatterns.database.dialects import insert_into, now_on_postgresql, within
 from txpatterns.database.direct import Direct
@@ -34,6 +35,8 @@ _READ = ("position", *_CARRIED)
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _row, _reader = queue_table.c, reader_table.c
 
+_PARAMETER = re.compile(r"\$(\d+)::(\w+(?:\[\])?)")
+"""One of the driver's own, with its type."""
 _TURN = "pg_advisory_xact_lock({lock})"
 _PUBLISH = (
     "WITH turn AS MATERIALIZED (SELECT {turn}, pg_notify('{channel}', '{news}')), "
@@ -126,13 +129,20 @@ class QueueStore:
             columns = [list(column) for column in zip(*rows, strict=True)]
             found = await self._publisher.fetch(self._texts["publish"], *columns, self.database.seconds())
             return {topic for (topic,) in found}
-        return await self.database.transact(lambda connection: self.store(connection, messages))
+        return await self.database.transact(lambda connection: self.store(connection, messages), single=True)
 
     def store(self, connection: Connection, messages: Sequence[Message]) -> set[str]:
-        """Do what ``publish`` does, in a transaction of the library's own, which should end soon."""
-        rows, topics = [_stored(message) for message in messages], {message.topic for message in messages}
+        """Do what ``publish`` does, in a transaction of the library's own, which should end soon.
+
+        On PostgreSQL it is one statement: a process that is stopped between two would keep its turn from all others.
+        """
+        rows = [_stored(message) for message in messages]
         if not self.database.is_sqlite:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            values = [*(list(column) for column in zip(*rows, strict=True)), self.database.seconds()]
+            named = {f"given_{number}": value for number, value in enumerate(values, 1)}
+            statement = sa.text(_PARAMETER.sub(r"CAST(:given_\1 AS \2)", self._texts["publish"]))
+            return set(connection.execute(statement, named).scalars())
+        topics = {message.topic for message in messages}
         query = sa.select(_reader.topic, _reader.consumer_group).where(within(_reader.topic, topics))
         groups: dict[str, list[str]] = {}
         for topic, group in connection.execute(query):
@@ -145,7 +155,6 @@ class QueueStore:
         if copies:
             moment = connection.execute(sa.select(sa.type_coerce(self.database.now(), _row.published_at.type))).scalar()
             connection.execute(sa.insert(queue_table), [{**copy, "published_at": moment} for copy in copies])
-            say(connection, NEWS)
         return topics - set(groups)
 
     async def page(

@@ -22,6 +22,7 @@ from txpatterns.clock import Clock, SystemClock
 from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.findings import Finding
 from txpatterns.messages import Message
+from txpatterns.runtime.abandoning import in_thread
 from txpatterns.runtime.forks import forget_after_fork
 from txpatterns.transport import Capabilities, Depth, Outcome
 
@@ -157,8 +158,9 @@ class KafkaBroker:
         return self._subscribe(topics, group)
 
     async def check(self, topics: Sequence[str], group: str | None = None) -> list[Finding]:
-        """Look at topics, and at what the group needs; nothing is made or changed."""
-        return await asyncio.to_thread(examine, self.settings, topics, group)
+        """Look at topics, these and those in use, and at what the group needs; nothing is made or changed."""
+        names = list(dict.fromkeys((*topics, *self._topics.used)))
+        return await in_thread(lambda: examine(self.settings, names, group), name="txp-kafka-look")
 
     async def depths(self, topics: Sequence[str], group: str) -> list[Depth]:
         """Say how far a group is behind in each partition; what its members hold counts as waiting.
@@ -167,7 +169,7 @@ class KafkaBroker:
             BrokerUnavailable: Kafka does not answer.
         """
         try:
-            return await asyncio.to_thread(depths, self.settings, topics, group)
+            return await in_thread(lambda: depths(self.settings, topics, group), name="txp-kafka-look")
         except KafkaException as raised:
             raise BrokerUnavailable(f"Kafka does not answer. {self._masked(raised)}") from raised
 

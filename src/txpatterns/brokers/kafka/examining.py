@@ -25,7 +25,13 @@ from txpatterns.transport import Depth
 
 _LOOK_WITHIN = 3.0
 """Seconds for reading the first message that waits in each partition."""
-_NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_NOT_AVAILABLE)
+_NO_GROUP = (
+    KafkaError.GROUP_ID_NOT_FOUND,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)
+"""There is no such group, or nobody who knows it yet: on a server that has just started, the group's first use."""
 
 
 def examine(settings: KafkaSettings, names: Sequence[str], group: str | None) -> list[Finding]:

@@ -42,7 +42,7 @@ class Topic:
 
 
 class Topics:
-    """Knows which topics exist; makes them only if told to; warns of what puts messages at risk."""
+    """Knows which topics exist; makes them only if told to."""
 
     def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
         self._settings = settings
@@ -59,6 +59,11 @@ class Topics:
     def doubt(self) -> None:
         """The broker has not answered: ask before the next use of any topic."""
         self._known = {name: replace(topic, asked_at=float("-inf")) for name, topic in self._known.items()}
+
+    @property
+    def used(self) -> list[str]:
+        """The topics that were used and are there."""
+        return list(self._known)
 
     def unsure(self, names: Iterable[str]) -> list[str]:
         """Give the topics that have to be asked for before they are used."""
@@ -123,11 +128,8 @@ class Topics:
             absent = [name for name, error in missing.items() if error.code() in TOPIC_MISSING]
             if absent and self._settings.create_topics:
                 self._create(admin, absent)
-            new = [name for name in found if name not in self._known]
             for name, topic in found.items():
                 self._note(name, topic)
-            if new:
-                self._warn_of_weakness(admin, {name: found[name] for name in new})
         return missing
 
     def _look_up(self, admin: AdminClient, names: list[str]) -> tuple[dict[str, TopicMetadata], dict[str, KafkaError]]:
@@ -171,11 +173,6 @@ class Topics:
             )
         self._known[name] = Topic(partitions, self._clock.monotonic(), standing_of(topic))
 
-    def _warn_of_weakness(self, admin: AdminClient, found: dict[str, TopicMetadata]) -> None:
-        for told in examine_settings(admin, found, self._settings.max_payload):
-            level = logging.WARNING if told.severity is Severity.WARNING else logging.INFO
-            logger.log(level, "the %s %s", told.subject, told.words)
-
 
 def examine_settings(admin: AdminClient, found: Mapping[str, TopicMetadata], max_payload: int) -> list[Finding]:
     """Read the settings of topics, and say what is weak about them."""
@@ -185,7 +182,7 @@ def examine_settings(admin: AdminClient, found: Mapping[str, TopicMetadata], max
         try:
             entries = future.result()
         except KafkaException as raised:
-            words = f"has settings that could not be read. {describe(error_of(raised))}"
+            words = f"Its settings could not be read. {describe(error_of(raised))}"
             fix = "Allow this user to describe topics' configurations."
             told.append(Finding(Severity.INFO, f"topic {resource.name}", words, fix))
             continue
@@ -211,15 +208,15 @@ def weaknesses(name: str, copies: int, values: dict[str, int], max_payload: int)
     """Say in words what is weak about a topic's settings."""
     found = list[tuple[str, str]]()
     if copies < 2:
-        words = "has one copy of each partition: what is confirmed is lost with that broker's disk"
+        words = "It has one copy of each partition: what is confirmed is lost with that broker's disk."
         found.append((words, "Give it a replication factor of 3 and min.insync.replicas=2."))
     elif values["min.insync.replicas"] < 2:
-        words = "has min.insync.replicas=1: what is confirmed may be on one disk only"
+        words = "It has min.insync.replicas=1: what is confirmed may be on one disk only."
         found.append((words, "Set min.insync.replicas=2."))
     if values["max.message.bytes"] < max_payload + OVERHEAD:
         words = (
-            f"accepts {values['max.message.bytes']} bytes, which is less than max_payload={max_payload} and what "
-            "travels with it: larger messages will be rejected"
+            f"It accepts {values['max.message.bytes']} bytes, which is less than max_payload={max_payload} and what "
+            "travels with it: larger messages will be rejected."
         )
         found.append((words, f"Set max.message.bytes={max_payload + OVERHEAD}, or lower max_payload."))
     return [Finding(Severity.WARNING, f"topic {name}", words, fix) for words, fix in found]

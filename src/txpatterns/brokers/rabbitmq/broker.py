@@ -24,9 +24,6 @@ from txpatterns.transport import Capabilities, Depth, Outcome
 
 logger = logging.getLogger("txpatterns.rabbitmq")
 
-BALANCES = (4,)
-"""From this version on a queue moves to the member with the highest claim to it."""
-
 
 class RabbitMQBroker:
     """Publishes to RabbitMQ and reads from it as members of groups.
@@ -51,7 +48,6 @@ class RabbitMQBroker:
         self._topology = Topology(settings)
         self._publisher = RabbitMQPublisher(settings, self._topology, self._clock)
         self._silent: dict[str, tuple[str, BrokerError]] = {}
-        self._told_of_balance = False
         forget_after_fork(self)
 
     @classmethod
@@ -128,7 +124,6 @@ class RabbitMQBroker:
         self.declare(group, topics)
         link = await Link(self.settings).open()
         try:
-            self._tell_of_balance(link)
             intake = Intake(link, self._topology, group, new_id(), self._silent)
             missing = await self._read(intake, topics)
             watching = (
@@ -152,11 +147,6 @@ class RabbitMQBroker:
                 raise BrokerError(f"The topic {topic} cannot be read. {reason.message}", fix=reason.remedy)
             logger.error("the topic %s cannot be read, and is tried again: %s", topic, reason)
         return list(missing)
-
-    def _tell_of_balance(self, link: Link) -> None:
-        if link.version < BALANCES and not self._told_of_balance and self.settings.partitions > 1:
-            self._told_of_balance = True
-            logger.info("before RabbitMQ 4 the first member of a group has all queues until it leaves")
 
     async def check(self, topics: Sequence[str], group: str | None = None) -> Sequence[Finding]:
         """Look at the server, these topics and what the group needs to read them; nothing is made or changed."""

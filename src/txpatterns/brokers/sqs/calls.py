@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,8 +10,7 @@ import boto3
 from botocore.config import Config
 
 from txpatterns.brokers.sqs.settings import SqsSettings
-
-logger = logging.getLogger("txpatterns.sqs")
+from txpatterns.runtime import abandoning
 
 T = TypeVar("T")
 
@@ -70,35 +67,5 @@ class Calls:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run a call that waits. Cancelling leaves it to itself: neither the loop nor the process waits for its end."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - whoever asked is told
-            tell(loop, _fail, done, error)
-        else:
-            tell(loop, _settle, done, result)
-
-    threading.Thread(target=run, name="txp-sqs-call", daemon=True).start()
-    return await done
-
-
-def tell(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *arguments: object) -> None:
-    """Call something in the loop from a thread, if the loop is still there."""
-    try:
-        loop.call_soon_threadsafe(what, *arguments)
-    except RuntimeError:
-        logger.debug("an answer came when the event loop was closed")
-
-
-def _settle(done: asyncio.Future[T], result: T) -> None:
-    if not done.done():
-        done.set_result(result)
-
-
-def _fail(done: asyncio.Future[T], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
+    """Run a call of boto3. Cancelling leaves it to itself."""
+    return await abandoning.in_thread(work, name="txp-sqs-call")

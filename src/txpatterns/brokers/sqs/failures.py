@@ -56,13 +56,10 @@ _REFUSED_NOW = frozenset(
 )
 """Too fast, or not accepted as who we say we are: the same for every topic, and nothing was stored."""
 
-_OF_THE_TOPIC = frozenset(
+_MISSING = frozenset(("NonExistentQueue", "QueueDoesNotExist", "NotFound", "NotFoundException"))
+_OF_THE_TOPIC = _MISSING | frozenset(
     (
-        "NonExistentQueue",
-        "QueueDoesNotExist",
         "QueueDeletedRecently",
-        "NotFound",
-        "NotFoundException",
         "AccessDenied",
         "AccessDeniedException",
         "AuthorizationError",
@@ -108,6 +105,11 @@ def code_of(error: BaseException) -> str:
 def is_of_topic(error: BaseException) -> bool:
     """Whether a topic or queue is missing, or not for us."""
     return code_of(error) in _OF_THE_TOPIC
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether a topic or queue is not there."""
+    return code_of(error) in _MISSING
 
 
 def is_throttled(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from txpatterns.brokers.sqs.calls import Calls, in_thread
-from txpatterns.brokers.sqs.failures import AWAY, describe, is_of_topic, unavailable
+from txpatterns.brokers.sqs.failures import AWAY, describe, is_missing, is_of_topic, unavailable
 from txpatterns.brokers.sqs.settings import SqsSettings
 from txpatterns.brokers.sqs.topology import aws_name, find_topic, subscription_of
 from txpatterns.findings import Finding, Severity
@@ -31,10 +31,18 @@ class Inspection:
             try:
                 findings += await in_thread(lambda topic=topic: list(self._look(topic, group)))  # type: ignore[misc]
             except AWAY as error:
-                fix = "Make it, allow it, or let the adapter make it: create=true." if is_of_topic(error) else ""
-                words = f"it cannot be used: {describe(error)}"
-                findings.append(Finding(Severity.ERROR, f"topic {topic}", words, fix))
+                if not is_of_topic(error):  # the same for every topic, and each would take its time
+                    words = f"It cannot be asked. {describe(error)}"
+                    return [*findings, Finding(Severity.ERROR, "SNS and SQS", words, "Check address and credentials.")]
+                findings.append(self._not_there(topic, error))
         return findings
+
+    def _not_there(self, topic: str, error: Exception) -> Finding:
+        if self._settings.create and is_missing(error):
+            return Finding(Severity.INFO, f"topic {topic}", "It is not there yet; its first use makes it.")
+        words = f"It cannot be used: {describe(error)}"
+        fix = "Make it, allow it, or let the adapter make it: create=true."
+        return Finding(Severity.ERROR, f"topic {topic}", words, fix)
 
     async def depths(self, topics: Sequence[str], group: str) -> Sequence[Depth]:
         """Tell how much waits for a group."""
@@ -60,9 +68,9 @@ class Inspection:
     def _of_kind(self, subject: str, told: Mapping[str, str], kind: str) -> Iterator[Finding]:
         if (told.get(kind, "false") == "true") is not self._settings.ordered:
             wanted = "FIFO" if self._settings.ordered else "standard"
-            yield Finding(Severity.ERROR, subject, f"it is not a {wanted} one.", "Make another, or change ordered=.")
+            yield Finding(Severity.ERROR, subject, f"It is not a {wanted} one.", "Make another, or change ordered=.")
         if told.get("ContentBasedDeduplication", "false") == "true":
-            words = "it leaves out messages with the same content, although they are different ones."
+            words = "It leaves out messages with the same content, although they are different ones."
             yield Finding(Severity.ERROR, subject, words, "Set ContentBasedDeduplication to false.")
 
     def _of_queue(self, subject: str, told: Mapping[str, str]) -> Iterator[Finding]:
@@ -70,25 +78,25 @@ class Inspection:
         redrive = json.loads(told.get("RedrivePolicy") or "{}")
         receives = int(redrive.get("maxReceiveCount", _FEWEST_RECEIVES))
         if receives < _FEWEST_RECEIVES:
-            words = f"after {receives} receives, crashes among them, healthy messages go to its dead-letter queue."
+            words = f"After {receives} receives, crashes among them, healthy messages go to its dead-letter queue."
             yield Finding(Severity.WARNING, subject, words, "Set maxReceiveCount to 1000, or take the policy away.")
         kept = timedelta(seconds=int(told.get("MessageRetentionPeriod", 0)))
         if kept < _SHORTEST:
-            words = f"it deletes what nobody has read after {kept}."
+            words = f"It deletes what nobody has read after {kept}."
             yield Finding(Severity.WARNING, subject, words, "Set MessageRetentionPeriod to 1209600, 14 days.")
 
     def _of_subscription(self, subject: str, topic_arn: str, queue_arn: str) -> Iterator[Finding]:
         found = subscription_of(self._calls.sns, topic_arn, queue_arn)
         if found is None:
-            words = "it is not subscribed to its topic: nothing comes."
+            words = "It is not subscribed to its topic: nothing comes."
             yield Finding(Severity.ERROR, subject, words, "Subscribe it with RawMessageDelivery, or use create=true.")
             return
         told = self._calls.sns.get_subscription_attributes(SubscriptionArn=found)["Attributes"]
         if told.get("RawMessageDelivery", "false") != "true":
-            words = "its subscription wraps messages; they are understood, and grow."
+            words = "Its subscription wraps messages; they are understood, and grow."
             yield Finding(Severity.WARNING, subject, words, "Set RawMessageDelivery of the subscription to true.")
         if told.get("FilterPolicy") not in (None, "", "{}"):
-            words = "its subscription has a filter policy: the group does not get everything."
+            words = "Its subscription has a filter policy: the group does not get everything."
             yield Finding(Severity.WARNING, subject, words, "Take the FilterPolicy away, unless it is meant.")
 
     def _depth(self, topic: str, group: str) -> Iterator[Depth]:

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from txpatterns.brokers.sqs.calls import Calls, in_thread, tell
+from txpatterns.brokers.sqs.calls import Calls, in_thread
 from txpatterns.brokers.sqs.failures import AWAY, describe, is_throttled, unavailable
 from txpatterns.brokers.sqs.settings import SqsSettings
 from txpatterns.brokers.sqs.wire import to_message
 from txpatterns.errors import BrokerUnavailable
 from txpatterns.messages import Message
+from txpatterns.runtime.abandoning import tell
 
 logger = logging.getLogger("txpatterns.sqs")
 

@@ -1,0 +1,1 @@
+"""Local servers for the shop whose services are processes of their own: started and ended together, on loopback."""
