@@ -33,6 +33,7 @@ from benchmarks.harness import Table
 from benchmarks.page import markdown, save
 from benchmarks.servers import ElasticMQ, Kafka, Postgres, RabbitMQ, Redis, Watchdog, fresh_database, logged_in, machine
 from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.runtime.collector import spare_what_is_loaded
 
 NAMES = (
     "import",
@@ -195,6 +196,7 @@ async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIt
 
 async def main(names: list[str], rounds: int, *, write: bool) -> None:
     watchdog, started = Watchdog(), time.perf_counter()
+    spare_what_is_loaded()  # as `txp run` does
     postgres = Postgres.take(watchdog)
     kafka = Kafka.take(watchdog) if {"kafka", "trouble", "endtoend"} & set(names) else None
     try:
