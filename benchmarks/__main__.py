@@ -44,6 +44,7 @@ from benchmarks.servers import (
     redis_server,
 )
 from txpatterns.brokers.kafka import KafkaBroker
+from txpatterns.runtime.collector import spare_what_is_loaded
 
 NAMES = (
     "import",
@@ -201,6 +202,7 @@ async def run_on_kafka(rounds: int, postgres: Postgres, kafka: Kafka) -> AsyncIt
 
 async def main(names: list[str], rounds: int, *, write: bool) -> None:
     watchdog, started = Watchdog(), time.perf_counter()
+    spare_what_is_loaded()  # as `txp run` does
     postgres = Postgres.take(watchdog)
     kafka = Kafka.take(watchdog) if {"kafka", "trouble", "endtoend"} & set(names) else None
     try:

@@ -135,6 +135,22 @@ def test_an_order_placed_while_it_runs_is_packed(child, place):
     assert running.wait() == 0
 
 
+def test_the_collector_spares_what_is_loaded(child, project):
+    """H378: in a process that is ours; what its handlers make is collected."""
+    (project / "plain.py").write_text(
+        BARE.format(broker="memory://") + "import gc\nfrom txpatterns import Transaction\n@app.on(Placed)\n"
+        "async def see(event: Placed, tx: Transaction) -> None:\n"
+        '    print("spared" if gc.get_freeze_count() > 10_000 else "none", "collects" if gc.isenabled() else "not")\n'
+    )
+    running = child(*TXP, "run", "plain:app")
+    running.wait_for("plain runs on")
+    publish = [*TXP, "publish", "o", "placed", "--json", '{"id": "1"}', "--app", "plain:app"]
+    subprocess.run([sys.executable, *publish], cwd=project, check=True, timeout=60)
+    running.wait_for("spared collects")
+    running.sigterm()
+    assert running.wait() == 0
+
+
 @pytest.mark.parametrize("command", ["relay", "consume"])
 def test_half_of_it_on_the_broker_in_the_process_is_refused(txp, command):
     """P1: a relay without handlers on memory:// would confirm what nobody handles."""

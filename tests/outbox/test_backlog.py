@@ -302,3 +302,25 @@ def test_what_is_sent_again_is_not_what_was_settled():
     backlog.unfinished.reading_ended(note)
     assert [one.position for one in backlog.unfinished.rows.values()] == [2, 3]
     assert backlog.unfinished.settled_lately == {}
+
+
+def test_lanes_are_kept_for_their_keys_and_not_for_ever():
+    """H36, H378: a key that comes again finds its lane; of keys that do not come again, few lanes are kept."""
+    backlog = Backlog(limit=10, lane_limit=10, ordered_prefix=True)
+
+    def publish(sent):
+        assert backlog.take_in([sent]) == []
+        assert backlog.next_batch(10, 1000) == [sent]
+        assert backlog.conclude([sent], {sent.message.id: CONFIRMED}, alone=False).settled == [sent]
+        backlog.unfinished.finish([sent])
+        assert not backlog.turns.has_any
+
+    first, again = row(1, "again", 1), row(2, "again", 1)
+    publish(first)
+    publish(row(3, None, 1))
+    publish(again)
+    assert again.lane is first.lane
+    assert list(backlog._lanes) == [first.lane]
+    for n in range(4, 1000):
+        publish(row(n, f"k{n}", 1))
+        assert len(backlog._lanes) <= 2 * backlog.limit

@@ -19,6 +19,7 @@ from txpatterns.cli.output import OK, as_json, examples
 from txpatterns.errors import ConfigurationError, UnsafeSettings
 from txpatterns.outbox.schema import outbox_table
 from txpatterns.parts import PartChoice, chosen
+from txpatterns.runtime.collector import spare_what_is_loaded
 from txpatterns.runtime.signals import stop_on_signals
 from txpatterns.settings import BROKER_URL, DATABASE_URL
 
@@ -105,6 +106,8 @@ async def _until_stopped(app: App, place: str, parts: PartChoice, *, drain: bool
             is_kept = "consume" in chosen(parts) and not app.consumer.handlers.topics and _is_kept(app)
             if is_kept:
                 parts = PartChoice(**parts) | {"relay": False}
+            if not drain:
+                spare_what_is_loaded()
             async with app.running(**parts):
                 _say(app, made, json=json)
                 if not drain:

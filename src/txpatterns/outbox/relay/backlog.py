@@ -143,7 +143,9 @@ class Backlog:
             else:
                 state = lanes.get(lane)
                 if state is None:
-                    state = lanes[lane] = LaneState(message.topic)
+                    state = lanes[lane] = LaneState(lane, message.topic)
+                else:
+                    row.lane = state.lane  # its hash is known, and there is one object less to collect
                 waiting = state.rows
                 if len(waiting) >= limit or state.bytes >= lane_bytes:
                     dropped[lane] = row.position
@@ -208,6 +210,8 @@ class Backlog:
             self._lanes[lane].alone = True
         for lane in dict.fromkeys([row.lane for row in rows]):
             self._put_back(lane, found.again.get(lane, ()))
+        if len(self._lanes) > 2 * self.limit:  # most keys come again, and a lane takes longer to make than to find
+            self._lanes = {lane: state for lane, state in self._lanes.items() if state.rows or state.busy}
         return found
 
     def _put_back(self, lane: Lane, rows: Sequence[Row]) -> None:
@@ -226,8 +230,10 @@ class Backlog:
             self._trim(state, self._shut[state.topic] - others + len(state.rows))
         if state.rows:
             self.turns.add(state)
-        else:
+        elif not lane[0]:  # without a key nothing comes in it again
             del self._lanes[lane]
+        else:
+            state.alone = False
 
     def _trim(self, state: LaneState, keep: int) -> None:
         """Keep the first rows only of a lane whose topic is shut. What takes nothing now is tried with any message."""

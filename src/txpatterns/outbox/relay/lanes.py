@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
-from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.rows import Lane, Row
 
 
 class LaneState:
     """The rows of one lane that wait, and whether something of it is under way."""
 
-    __slots__ = ("alone", "busy", "bytes", "rows", "topic")
+    __slots__ = ("alone", "busy", "bytes", "lane", "rows", "topic")
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, lane: Lane, topic: str) -> None:
+        self.lane = lane
         self.topic = topic
         self.rows: list[Row] = []  # most lanes hold one or two, for which a deque takes long to make
         self.bytes = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import importlib
 import os
 import signal
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
+
+from txpatterns.runtime.collector import spare_what_is_loaded
 
 _HANG = 60
 """Seconds of real time in which a process that is not paused comes to its next point, on any machine."""
@@ -94,8 +95,7 @@ def load(modules: Iterable[str]) -> None:
     for module in modules:
         with suppress(ImportError):  # made by another module, or for the child alone: it does so again
             importlib.import_module(module)
-    gc.collect()
-    gc.freeze()
+    spare_what_is_loaded()
 
 
 def _live(work: Callable[[], None], output: Path) -> None:
