@@ -293,7 +293,7 @@ async def test_what_is_claimed_while_the_consumer_stops_is_attempted(world, monk
 
     monkeypatch.setattr(attempts, "claim", claim_and_stop)
     world.put(Noted(book="a", number=1))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await consumer.run()
     assert runs == [1, 1]
     assert (await world.effects(), await world.waiting(), await world.dead()) == ([("a", 1)], [], [])

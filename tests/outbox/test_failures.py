@@ -54,7 +54,7 @@ async def hold_up(store, outbox, broker, key="k", each=4):
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
         await until(lambda: relay._serving and relay._serving.backlog.held)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     return added[key]
@@ -72,7 +72,7 @@ async def test_doubts_are_counted_only_while_others_are_confirmed(store, outbox)
             n += 1
             await fill(store, outbox, [f"other{n}"], 1)
             await until(lambda key=f"other{n}": broker.wire and broker.wire[-1].key == key)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while len(await failing(store, Waiting.BEHIND)) < 3:  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     assert "k" not in broker.first_of_key
@@ -360,7 +360,7 @@ async def test_an_id_that_is_scheduled_and_in_the_outbox_is_sent_once(store, out
     clock.offset += timedelta(hours=2)
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await rows(store, WAITING):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
         broker.decide = lambda _: STORED
@@ -398,7 +398,7 @@ async def test_an_id_that_fails_and_is_added_again(store, outbox, clock):
         outbox.add(session, Placed(order_id="k", n=9), message_id=added[2])
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     assert [row.message_id for row in await rows(store, WAITING)] == added
@@ -444,7 +444,7 @@ async def test_the_database_goes_away_and_comes_back(own_postgres, caplog):
                 own_postgres.kill()
                 await asyncio.sleep(2)
                 own_postgres.start()
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(120):
                     while True:
                         try:
                             more = await fill(store, outbox, ["a"], 1)

@@ -56,7 +56,7 @@ async def left(store):
 
 
 async def settled(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not await condition():  # noqa: ASYNC110 - the database changes, and tells nobody
             await asyncio.sleep(0.01)
 

@@ -124,7 +124,7 @@ async def test_the_others_go_on(store, outcome, kind, many, ordered, slow):
 
 
 async def until_empty(store):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await ids(store) or await rows(store, WAITING):  # noqa: ASYNC110 - a database tells nobody
             await asyncio.sleep(0.02)
 

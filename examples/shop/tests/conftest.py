@@ -30,7 +30,7 @@ from shop.rpc.server import Door, serving
 from shop.settings import Settings, read_settings
 from txpatterns.brokers.memory import MemoryBroker
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(480),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
-PATIENCE = 60_000
+PATIENCE = 180_000
 PLENTY = next(product.sku for product in products(42) if product.stock == 40)
 """Something that these tests do not sell out."""
 

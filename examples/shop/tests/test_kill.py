@@ -111,7 +111,6 @@ def test_killed_again_and_again(process, ask, seed):
     check_books(ask, data, {ids.reveal(order) for customer in customers for order in customer.orders.values()})
 
 
-@pytest.mark.timeout(300)
 def test_killed_while_it_is_set_up(process, ask):
     """P7: killed in the middle of its first start, at one moment after the other, it is whole in the end."""
     moments = random.Random(7)

@@ -6,7 +6,6 @@ import threading
 import time
 
 import httpx
-import pytest
 
 from shop.catalog.seed import products
 
@@ -40,7 +39,6 @@ def story(client, order_id, ends):
     return heard
 
 
-@pytest.mark.timeout(400)
 def test_every_misfortune_of_a_webhook_over_http(process, ask):
     """P2, P4, P5: repeated, reordered, late, lost or never: over real sockets, all at once, the books agree."""
     process.env |= {"SHOP_PAYMENT_WINDOW": "8"}
@@ -61,7 +59,6 @@ def test_every_misfortune_of_a_webhook_over_http(process, ask):
     assert "Traceback" not in process.log
 
 
-@pytest.mark.timeout(300)
 def test_reset_forgets_everything_but_its_secrets(process, ask):
     process.start()
     secrets = json.loads((process.data / "secrets.json").read_text())
@@ -79,7 +76,6 @@ def test_reset_forgets_everything_but_its_secrets(process, ask):
     assert (process.data / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.timeout(200)
 def test_one_shop_a_folder(process):
     """Two shops on the same files would take each other's messages: the second one is refused, with a way out."""
     process.start()

@@ -101,7 +101,6 @@ def lines_of(process):
     return [json.loads(line) for line in (process.data.parent / "log").read_text().splitlines()]
 
 
-@pytest.mark.timeout(300)
 def test_each_line_of_the_log_is_json_with_its_ids(process):
     """H385, G-075, L-083: the request's line and those of what it caused have one id and one trace."""
     process.env |= {"SHOP_LOG": "json"}
