@@ -25,11 +25,10 @@ from txpatterns.testing.explorer import Flow, Mode, Options, Report, explore_flo
 
 FLOWS = [*OUTBOX_FLOWS, *INBOX_FLOWS, *SAGA_FLOWS, *TCC_FLOWS, *IDS_FLOWS]
 WRITING = OUTBOX_FLOWS[:4]
-SAMPLED = [*SAGA_FLOWS, *TCC_FLOWS]
-"""They have so many points that only the soak strikes each of them."""
-FEW = {flow.name: 5 for flow in TCC_FLOWS}
-MORE = dict.fromkeys(("saga of steps", "saga of calls", "saga of events", "saga in threads, undone"), 20)
-"""What most sagas are made of."""
+FEW = {flow.name: 8 for flow in SAGA_FLOWS} | {flow.name: 5 for flow in TCC_FLOWS}
+SAMPLED = FEW | dict.fromkeys(("saga of steps", "saga of calls", "saga of events", "saga in threads, undone"), 20)
+SAMPLED |= dict.fromkeys(("handle in batches", "handler that emits", "attempts used up, parked"), 40)
+"""They have so many points that only the soak kills at each of their effects: how many cases the gate has on SQLite."""
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
@@ -96,8 +95,7 @@ def judge(report: Report) -> None:
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_sqlite(flow: Flow, reports: Reports):
     """P1, P2, P3, P4, P6, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
-    every = flow not in SAMPLED
-    usual = options(3 if every else (FEW | MORE).get(flow.name, 8), every_effect=every)
+    usual = options(SAMPLED.get(flow.name, 3), every_effect=flow.name not in SAMPLED)
     report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, usual)
     judge(report)
 
@@ -117,9 +115,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
     """P1, P2, P3, P4, P6, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
-    report = reports[f"postgresql {flow.name}"] = explore_flow(
-        flow, databases, options(FEW.get(flow.name, 5 if flow in SAMPLED else 7))
-    )
+    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(5 if flow.name in FEW else 7))
     judge(report)
 
 

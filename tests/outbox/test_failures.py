@@ -22,6 +22,8 @@ from txpatterns.outbox.relay.rows import Row, lane_of
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
+pytestmark = pytest.mark.one_driver
+
 DEAD = sa.select(dead_letter_table)
 
 

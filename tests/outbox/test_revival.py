@@ -19,6 +19,8 @@ from txpatterns.outbox.schema import outbox_table, waiting_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.serialization import EventRegistry
 
+pytestmark = pytest.mark.one_driver
+
 DEED = Deed("tester", "mended")
 READER = Reader(Handlers("app"), EventRegistry())
 QUICKLY = RetryLadder((timedelta(milliseconds=1),))

@@ -22,6 +22,8 @@ from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
+pytestmark = pytest.mark.one_driver
+
 POSTPONED = Outcome(Verdict.POSTPONED, ConnectionError("no queue is bound"))
 SETTINGS = RelaySettings(batch=10, read_ahead=60, poll=timedelta(milliseconds=50), lease=timedelta(seconds=30))
 QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=50),) * 1000)))

@@ -119,7 +119,11 @@ def rows(data: Path, service: str, query: str) -> list[tuple[Any, ...]]:
 
 @asynccontextmanager
 async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
-    usual = {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "600", "SHOP_LIMIT_CHECKOUT": "0"}  # tests come in crowds
+    usual = {
+        "SHOP_BANK_DELAY": "0.05",
+        "SHOP_PAYMENT_WINDOW": "600",
+        "SHOP_LIMIT_CHECKOUT": "0",
+    }  # tests come in crowds
     settings = read_settings(data, 8080, 42, True, usual | env)
     async with AsyncExitStack() as stack:
         made = OpenShop(settings, stack)
