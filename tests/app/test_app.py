@@ -459,7 +459,7 @@ def test_a_worker_serves_a_program_without_a_loop(tmp_path):
             worker.start()
         with app.sync_session() as session, session.begin():
             app.outbox.add(session, Placed(order_id="7"))
-        assert done.wait(30)
+        assert done.wait(120)
     with app.sync_session() as session:
         wait_until(lambda: session.scalars(sa.select(Slip.order_id)).all() == ["7"], what="the slip")
         session.get_bind().dispose()

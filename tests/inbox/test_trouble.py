@@ -145,7 +145,7 @@ async def test_a_blocking_handler_stalls_neither_loop_nor_lease(any_database):
         @consumer.on(Noted)
         def noted(event: Noted, tx: SyncTransaction) -> None:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(120)
             tx.session.execute(note(event.book, event.number))
             tx.emit(Echoed(book=event.book, number=event.number))
 

@@ -453,7 +453,7 @@ async def test_the_database_goes_away_and_comes_back(own_postgres, caplog):
                             break
                         except Exception:  # noqa: BLE001 - the server is coming up
                             await asyncio.sleep(0.1)
-                await drained(relay, within=60)
+                await drained(relay)
             assert broker.first_of_key == {"a": added["a"] + more["a"], "b": added["b"]}
             lines = [record for record in caplog.records if record.name in ("txpatterns", "txpatterns.relay")]
             assert 1 <= len(lines) <= 20
@@ -477,12 +477,12 @@ async def test_many_followers_do_not_hide_other_keys(database, many):
         added = await fill(store, outbox, ["other"], 2)
         relay = Relay(store, broker, settings=RelaySettings())
         async with running(relay):
-            await until(lambda: broker.first_of_key.get("other") == added["other"], within=60)
+            await until(lambda: broker.first_of_key.get("other") == added["other"])
             assert "f1" not in broker.copies
             broker.decide = lambda _: STORED
             clock.offset += timedelta(seconds=2)
-            await until(lambda: len(broker.wire) >= many, within=many / 300)
-            await drained(relay, within=60)
+            await until(lambda: len(broker.wire) >= many, within=800)
+            await drained(relay)
         followers = [one for one in broker.first_of_key["k"] if one.startswith("f")]
         assert followers == [f"f{n}" for n in range(1, many + 1)]
         assert await store.read(lambda c: c.execute(sa.select(sa.func.count()).select_from(outbox_table)).scalar()) == 0

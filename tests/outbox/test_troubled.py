@@ -180,7 +180,8 @@ async def test_what_was_told_of_a_topic_outlives_a_break_of_the_relay(store, mon
 
 async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch):
     """P7, H26, H192: while it waits for its next try it keeps a share of the memory, not all: the others go on."""
-    monkeypatch.setattr(topics, "_SHORTEST", 10.0)
+    for name in ("_SHORTEST", "_LONGEST"):
+        monkeypatch.setattr(topics, name, 3600.0)
     outbox, broker = Outbox(store), Troubled(UNKNOWN, ordered=False)
     bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * SETTINGS.read_ahead)])
     relay = Relay(store, broker, settings=SETTINGS)

@@ -101,7 +101,7 @@ def test_killed_again_and_again(process, ask, seed):
         done.wait(0.5)
     done.set()
     for customer in customers:
-        customer.join(30)
+        customer.join(120)
     deadline = time.monotonic() + PATIENCE
     while (left := unsettled(ask, data)) and time.monotonic() < deadline:
         threading.Event().wait(0.5)
