@@ -293,28 +293,6 @@ async def test_every_kind_of_problem_has_its_page(one_shop):
         assert problem["help"].split(";")[0].split("`")[0] in html.unescape(page.text)
 
 
-async def test_events_have_one_envelope_and_a_cause(one_shop):
-    """Each event of an order carries the id of the request that placed it as correlation, and its cause."""
-    alice = await one_shop.visitor()
-    await add(alice, "PLAY-01", 1)
-    ordered = await alice.post("/api/v1/checkout", json={"method": "succeed"})
-    order_id = ordered.json()["id"]
-    await one_shop.until(alice, order_id, "stock.sold")
-    entries = (await alice.get(f"/api/v1/orders/{order_id}/timeline")).json()["entries"]
-    by_type = {entry["type"]: entry for entry in entries}
-    for effect, cause in [
-        ("stock.reserved", "order.created"),
-        ("payment.session_opened", "stock.reserved"),
-        ("order.paid", "payment.captured"),
-        ("order.confirmed", "order.paid"),
-        ("stock.sold", "order.confirmed"),
-    ]:
-        assert by_type[effect]["headers"]["causation-id"] == by_type[cause]["message_id"]
-    assert len({entry["message_id"] for entry in entries}) == len(entries)
-    assert not any("{{" in entry["says"] for entry in entries)
-    assert {entry["headers"]["correlation-id"] for entry in entries} == {ordered.headers["x-request-id"]}
-
-
 async def test_a_changed_price_is_shown_and_agreed_to(one_shop):
     """What costs something else than what the visitor saw is not ordered before they agree: 409 with both prices."""
     alice = await one_shop.visitor()
