@@ -71,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _kinds_of(item):
             item.add_marker("server")
+        if item.get_closest_marker("one_driver") and _database_of(item) == "postgresql+psycopg":
+            item.add_marker("soak")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -122,6 +124,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _kinds_of(item: pytest.Item) -> set[type[Server]]:
     return {KINDS[name] for name in KINDS.keys() & set(getattr(item, "fixturenames", ()))}
+
+
+def _database_of(item: pytest.Item) -> object:
+    call: Any = getattr(item, "callspec", None)
+    return None if call is None else call.params.get("any_database")
 
 
 def _where(kind: type[Server]) -> str:

@@ -209,7 +209,7 @@ def test_rabbitmq_keeps_durable_messages_through_a_kill_and_leaves_nothing_behin
             except pika.exceptions.AMQPError:  # a quorum queue needs a moment to have a leader again
                 return None
 
-        assert wait_until(kept, what="the message to come back", within=timedelta(seconds=90)) == b"body"
+        assert wait_until(kept, what="the message to come back", within=timedelta(seconds=180)) == b"body"
     finally:
         server.close()
     assert _refused(server.port)

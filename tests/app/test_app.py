@@ -77,7 +77,7 @@ class Told(Hooks):
     async def wait(self, count):
         while len(self.done) < count:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 30)
+            await asyncio.wait_for(self.news.wait(), 120)
 
 
 def packing(app):
@@ -200,7 +200,7 @@ async def test_a_handler_that_hangs_with_sqlites_one_lock_does_not_hold_up_the_s
             await begun.wait()
 
     try:
-        await asyncio.wait_for(run(), 20)
+        await asyncio.wait_for(run(), 120)
     finally:
         over.set()
     with closing(sqlite3.connect(path)) as connection:
@@ -233,7 +233,7 @@ async def test_whoever_waits_for_drained_hears_of_the_stop(tmp_path, monkeypatch
         waiting = asyncio.create_task(app.drained())
         await looked.wait()
     with pytest.raises(ConfigurationError, match="relay"):
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 120)
     await app.close()
 
 
@@ -403,7 +403,7 @@ async def test_policies_reach_the_handlers(any_database):
     async with app.running():
         async with app.session() as session, session.begin():
             app.outbox.add(session, Placed(order_id=new_id()))
-        await asyncio.wait_for(died.wait(), 30)
+        await asyncio.wait_for(died.wait(), 120)
 
 
 async def test_an_old_version_is_read_through_the_upcaster(tmp_path):
@@ -459,7 +459,7 @@ def test_a_worker_serves_a_program_without_a_loop(tmp_path):
             worker.start()
         with app.sync_session() as session, session.begin():
             app.outbox.add(session, Placed(order_id="7"))
-        assert done.wait(30)
+        assert done.wait(120)
     with app.sync_session() as session:
         wait_until(lambda: session.scalars(sa.select(Slip.order_id)).all() == ["7"], what="the slip")
         session.get_bind().dispose()
@@ -542,7 +542,7 @@ async def test_an_app_is_given_its_codec(tmp_path):
     async with app.running():
         async with app.session() as session, session.begin():
             app.outbox.add(session, Placed(order_id="7"))
-        await asyncio.wait_for(came.wait(), 30)
+        await asyncio.wait_for(came.wait(), 120)
 
 
 @pytest.mark.parametrize("codec", [CloudEventsStructured, "raw", object()])

@@ -77,7 +77,7 @@ async def test_an_application_that_holds_all_its_connections_does_not_stop_the_r
     async with app.running(), engine.connect() as held:
         async with held.begin():
             await held.run_sync(lambda connection: app.outbox.add(connection, Sent(key="a", number=1)))
-        await asyncio.wait_for(told.sent.wait(), 60)
+        await asyncio.wait_for(told.sent.wait(), 120)
         assert engine.pool.checkedout() == 1
     await app.close()
     await engine.dispose()

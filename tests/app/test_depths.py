@@ -87,7 +87,7 @@ async def test_the_app_tells_its_listeners(tmp_path):
     told = Told()
     app = App("depths", f"sqlite+aiosqlite:///{tmp_path}/told.db", "memory://", hooks=[told])
     async with app.running():
-        await asyncio.wait_for(told.came.wait(), 30)
+        await asyncio.wait_for(told.came.wait(), 120)
         assert told.all[0].depth == 0
     assert told.all[-1] is None
 
@@ -103,7 +103,7 @@ async def test_a_database_that_is_away_is_told_as_unknown(tmp_path, monkeypatch)
     async with app:
         monkeypatch.setattr(app.database, "read", away)
         async with app._parts.running(app.consumer, None, None, {"consume": False}):
-            await asyncio.wait_for(told.came.wait(), 30)
+            await asyncio.wait_for(told.came.wait(), 120)
     assert told.all[0] is None
 
 
@@ -126,7 +126,7 @@ async def test_metrics_show_them_without_any_wiring(tmp_path):
     async with app, app.session() as session, session.begin():
         app.outbox.add(session, Stored(number=1), deliver_after=timedelta(hours=1))
     async with app.running():
-        await asyncio.wait_for(told.came.wait(), 30)
+        await asyncio.wait_for(told.came.wait(), 120)
         metrics = [m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics]
     (scheduled,) = (metric for metric in metrics if metric.name == "txpatterns.outbox.scheduled")
     assert [point.value for point in scheduled.data.data_points] == [1]
@@ -164,11 +164,11 @@ async def test_the_broker_is_asked_for_who_listens(tmp_path):
     async def keep(event: Stored, tx: Transaction) -> None: ...
 
     async with app.running():
-        await asyncio.wait_for(came.wait(), 30)
+        await asyncio.wait_for(came.wait(), 120)
         assert told == [None]
         came.clear()
         clock.advance(timedelta(seconds=15))
-        await asyncio.wait_for(came.wait(), 30)
+        await asyncio.wait_for(came.wait(), 120)
     assert told == [None, (Depth("stored", "depths", "stored/0", ready=3),), None]
     assert broker.asked == [(["stored"], "depths")] * 2
     async with App("quiet", f"sqlite+aiosqlite:///{tmp_path}/quiet.db", broker).running() as quiet:

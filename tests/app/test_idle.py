@@ -148,7 +148,7 @@ async def idle_app(url, statements, listeners, *, wakeups=True, relay=True):
     await app.database.transact(create_missing)
     async with app.running(relay=relay):
         if wakeups:
-            await asyncio.wait_for(listeners[-1].checked.wait(), 30)
+            await asyncio.wait_for(listeners[-1].checked.wait(), 120)
             assert listeners[-1].hears
         await pass_time(clock, statements, 6)
         yield app, clock, handled
@@ -188,7 +188,7 @@ async def test_what_an_app_has_published_leads_to_no_further_looks(file, stateme
     async with idle_app(file, statements, listeners) as (app, clock, handled):
         async with app.transaction() as session:
             app.outbox.add(session, Ping(number=1))
-        await asyncio.wait_for(handled.news.wait(), 30)
+        await asyncio.wait_for(handled.news.wait(), 120)
         await pass_time(clock, statements, 6)
         statements.count.clear()
         with watching_module.watched(app.database.engine, listeners[-1]._signs) as seen:
@@ -203,7 +203,7 @@ async def test_a_commit_beside_the_app_is_relayed_without_a_poll(file, statement
     async with idle_app(file, statements, listeners) as (_, _, handled), App("beside", file) as other:
         async with other.transaction() as session:
             other.outbox.add(session, Ping(number=1))
-        await asyncio.wait_for(handled.news.wait(), 30)
+        await asyncio.wait_for(handled.news.wait(), 120)
 
 
 @pytest.mark.parametrize("cause", ["turned off", "broken"])
@@ -215,7 +215,7 @@ async def test_without_a_watch_a_file_is_polled_by_the_settings(file, statements
             monkeypatch.setattr(watching_module.WatchedFile, "news", broken)
             while listeners[-1].hears:
                 listeners[-1].checked.clear()
-                await asyncio.wait_for(listeners[-1].checked.wait(), 30)
+                await asyncio.wait_for(listeners[-1].checked.wait(), 120)
             await pass_time(clock, statements, 6)
         assert is_off == (not listeners)
         statements.count.clear()
@@ -255,7 +255,7 @@ async def test_when_wake_ups_stop_it_looks_at_once_and_polls_again(database, sta
         async with app.database.engine.connect() as connection:
             end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
             await connection.execute(sa.text(end + " AND datname = current_database()"))
-        await asyncio.wait_for(listener.checked.wait(), 30)
+        await asyncio.wait_for(listener.checked.wait(), 120)
         assert not listener.hears
         await statements.settled()
         assert statements.on("txp_outbox WHERE position") >= 1, "what was missed is looked for at once"
@@ -274,7 +274,7 @@ async def test_a_scheduled_message_goes_out_at_its_time(database, statements, li
         await pass_time(clock, statements, 3.2)
         assert handled.count == 0
         await pass_time(clock, statements, 0.5)
-        await asyncio.wait_for(handled.news.wait(), 30)
+        await asyncio.wait_for(handled.news.wait(), 120)
 
 
 async def test_a_further_attempt_is_made_at_its_time(database, statements, listeners):
@@ -284,7 +284,7 @@ async def test_a_further_attempt_is_made_at_its_time(database, statements, liste
         async with app.transaction() as session:
             app.outbox.add(session, Ping(number=1))
         stored = sa.text("SELECT count(*) FROM txp_inbox_waiting")
-        async with asyncio.timeout(30), app.database.engine.connect() as connection:
+        async with asyncio.timeout(120), app.database.engine.connect() as connection:
             while not await connection.scalar(stored):
                 await statements.settled()
         await pass_time(clock, statements, 1)
@@ -293,7 +293,7 @@ async def test_a_further_attempt_is_made_at_its_time(database, statements, liste
         await pass_time(clock, statements, 0.4)
         assert statements.on("txp_inbox_waiting") >= 1, "it looks when its time has come"
         await pass_time(clock, statements, 1)  # the server's clock runs on while a statement is on its way
-        await asyncio.wait_for(handled.news.wait(), 30)
+        await asyncio.wait_for(handled.news.wait(), 120)
 
 
 async def test_a_word_of_an_operator_is_looked_after_within_the_settings_time(database, statements, listeners):
@@ -306,6 +306,6 @@ async def test_a_word_of_an_operator_is_looked_after_within_the_settings_time(da
             statements.count.clear()
             arrived.clear()
             await app.database.transact(lambda c, word=word: [say(c, word), say(c, "last")])
-            await asyncio.wait_for(arrived.wait(), 30)
+            await asyncio.wait_for(arrived.wait(), 120)
             await pass_time(clock, statements, 0.5)
             assert (statements.on("txp_inbox_waiting") >= 1) == bool(more)

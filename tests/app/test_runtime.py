@@ -65,7 +65,7 @@ async def test_a_part_that_dies_is_started_again_and_told_of(caplog):
     supervisor = Supervisor(clock=MovedClock())
     part = Failing(ValueError("first"), None, OSError("third"))
     supervisor.start(Part("relay", part.run, stop=part.stop))
-    await asyncio.wait_for(part.well.wait(), 20)
+    await asyncio.wait_for(part.well.wait(), 120)
     (health,) = supervisor.health().parts
     assert (health.running, health.restarts, health.error) == (True, 3, "OSError: third")
     assert caplog.text.count("started again") == 3
@@ -200,7 +200,7 @@ async def test_a_busy_machine_is_not_blamed_on_the_code(caplog, waits, blamed, s
     watch = Watch(name="orders", monotonic=lambda: next(times, 100.0), waited=lambda: next(waited, 50.0))
     caplog.set_level(logging.WARNING, "txpatterns.runtime")
     running = asyncio.create_task(watch.run())
-    await asyncio.wait_for(noted.wait(), 20)
+    await asyncio.wait_for(noted.wait(), 120)
     watch.stop()
     await running
     line = caplog.records[0].getMessage()
@@ -221,7 +221,7 @@ async def test_the_lag_watch_measures_the_loop():
     times = iter([0.0, 5.0])
     watch = Watch(monotonic=lambda: next(times, 100.0))
     running = asyncio.create_task(watch.run())
-    await asyncio.wait_for(noted.wait(), 20)
+    await asyncio.wait_for(noted.wait(), 120)
     watch.stop()
     await running
     assert watch.longest >= timedelta(seconds=4.7)
@@ -239,9 +239,9 @@ async def test_of_several_in_one_loop_one_measures():
     async with asyncio.TaskGroup() as group:
         for watch in (first, second):
             group.create_task(watch.run())
-        assert [await asyncio.wait_for(noted.get(), 20) for _ in range(3)] == [first, first, first]
+        assert [await asyncio.wait_for(noted.get(), 120) for _ in range(3)] == [first, first, first]
         first.stop()
-        while await asyncio.wait_for(noted.get(), 20) is first:
+        while await asyncio.wait_for(noted.get(), 120) is first:
             continue
         second.stop()
 

@@ -174,7 +174,7 @@ async def test_handlers_in_routing_sessions_write_on_the_primary(routed):
     async with routed.running():
         async with routed.transaction() as session:
             routed.outbox.add(session, Noted(id="1"))
-        await asyncio.wait_for(handled.wait(), 30)
+        await asyncio.wait_for(handled.wait(), 120)
         await routed.drained()
     async with routed.database.engine.connect() as connection:
         assert await connection.scalar(sa.text("SELECT count(*) FROM notes")) == 1

@@ -43,7 +43,7 @@ class Heard:
 
     async def more(self):
         self.news.clear()
-        await asyncio.wait_for(self.news.wait(), 20)
+        await asyncio.wait_for(self.news.wait(), 120)
 
     async def one_from(self, notifier):
         before = self.count
@@ -69,7 +69,7 @@ async def listening(db, on_wake, on_members=lambda: None):
 async def checked(listener, *, hears):
     while listener.hears is not hears:
         listener.checked.clear()
-        await asyncio.wait_for(listener.checked.wait(), 20)
+        await asyncio.wait_for(listener.checked.wait(), 120)
 
 
 async def test_a_commit_elsewhere_is_heard(database, driver):
@@ -240,7 +240,7 @@ async def test_through_a_pooler_the_listener_says_what_to_do(database, pgbouncer
     if driver == "asyncpg":
         pooled += "?prepared_statement_cache_size=0"
     async with Database(pooled) as db, listening(db, Heard()) as listener:
-        await asyncio.wait_for(listener.checked.wait(), 20)
+        await asyncio.wait_for(listener.checked.wait(), 120)
         assert not listener.hears
         assert "listen_url" in caplog.text
     async with Database(pooled, listen_url=database.url(driver)) as db, listening(db, Heard()) as listener:
@@ -262,7 +262,7 @@ class Share(Hooks):
     async def becomes(self, owned):
         while self.owned != owned:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 20)
+            await asyncio.wait_for(self.news.wait(), 120)
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ def committed(bootstrap: str, group: str, topic: str, partition: int = 0) -> int
     """The offset that a group has committed; None without one."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition)])
-    (found,) = admin.list_consumer_group_offsets([asked])[group].result(timeout=10).topic_partitions
+    (found,) = admin.list_consumer_group_offsets([asked])[group].result(timeout=120).topic_partitions
     return found.offset if found.offset >= 0 else None
 
 

@@ -18,8 +18,6 @@ SCRIPT = Path(__file__).with_name("queue_member.py")
 PATIENCE = timedelta(minutes=3)
 EVENTS, KEYS = 400, 12
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 def url(request, tmp_path):
@@ -90,7 +88,7 @@ async def test_what_is_sent_while_nobody_runs_waits(url):
     sender = App("sender", url, "database://")
     async with sender.running(consume=False):
         await send(sender, 0, 10)
-        await asyncio.wait_for(sender.drained(), 60)
+        await asyncio.wait_for(sender.drained(), 120)
     counted = sa.select(sa.func.count()).select_from(queue_table)
     assert await sender.database.read(lambda connection: connection.execute(counted).scalar()) == 20
     async with first.running():
@@ -110,7 +108,7 @@ async def test_what_nobody_has_ever_read_stays_in_the_outbox(url):
     sender = App("sender", url, "database://")
     async with sender.running(consume=False):
         await send(sender, 0, 10)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while TOPIC not in sender.health().postponed:  # noqa: ASYNC110 - a person looks, too
                 await asyncio.sleep(0.05)
         late = make_app(url, "late")

@@ -39,12 +39,12 @@ async def test_a_topic_that_is_made_later_costs_no_message(kafka, tmp_path):
                 added.append(app.outbox.add(session, Late(key="k")))
                 app.outbox.add(session, Other(key="k"))
         await eventually(lambda: len(set(ids_of(stored(kafka.bootstrap, topic)))) == 5)
-        admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=30)
+        admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=120)
         try:
             await eventually(lambda: len(set(ids_of(stored(kafka.bootstrap, late)))) == 5)
             assert list(dict.fromkeys(ids_of(stored(kafka.bootstrap, late)))) == added
         finally:
-            admin.delete_topics([late])[late].result(timeout=30)
+            admin.delete_topics([late])[late].result(timeout=120)
         assert (
             await app.database.read(lambda c: c.scalar(sa.select(sa.func.count()).select_from(dead_letter_table))) == 0
         )

@@ -79,7 +79,7 @@ async def test_a_topic_that_may_not_be_read_keeps_no_other_from_being_read(kafka
         AclPermissionType.ALLOW,
     )
     admin = own_kafka.admin()
-    admin.create_acls([may_see])[may_see].result(30)
+    admin.create_acls([may_see])[may_see].result(120)
     sent = [message(closed, "k"), message(open_, "k")]
     async with KafkaBroker.from_url(kafka.url) as anybody:
         await Publishing(anybody, sent).confirmed()
@@ -99,7 +99,7 @@ async def test_a_topic_that_may_not_be_read_keeps_no_other_from_being_read(kafka
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        admin.delete_acls([rights])[rights].result(30)
+        admin.delete_acls([rights])[rights].result(120)
         await eventually(lambda: clock.advance(timedelta(seconds=5)) or not broker.unread)
         assert [d.message for d in await reader.take(1, ack=True)] == sent[:1]
     told = [record.getMessage() for record in caplog.records if closed in record.getMessage()]
@@ -118,10 +118,10 @@ def scram_user(own_kafka):
     name, admin = f"user-{secrets.token_hex(4)}", own_kafka.admin()
     secret = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
     upsert = UserScramCredentialUpsertion(name, secret, PASSWORD.encode())
-    admin.alter_user_scram_credentials([upsert])[name].result(30)
+    admin.alter_user_scram_credentials([upsert])[name].result(120)
     yield name
     gone = UserScramCredentialDeletion(name, ScramMechanism.SCRAM_SHA_512)
-    admin.alter_user_scram_credentials([gone])[name].result(30)
+    admin.alter_user_scram_credentials([gone])[name].result(120)
 
 
 async def test_messages_go_and_come_encrypted(kafka, own_kafka, scram_user):

@@ -113,12 +113,12 @@ async def test_a_missing_topic_costs_no_message_and_is_never_made(kafka):
         assert late in str(publishing.outcomes[sent[0].id].error)
         assert late not in admin.list_topics(timeout=10).topics
         try:
-            admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=30)
+            admin.create_topics([NewTopic(late, 1, 1)])[late].result(timeout=120)
             assert await Publishing(broker, sent[:1]).verdicts() == [Verdict.POSTPONED]  # not asked for all the time
             clock.advance(timedelta(seconds=2))
             await Publishing(broker, sent[:2]).confirmed()
         finally:
-            admin.delete_topics([late])[late].result(timeout=30)
+            admin.delete_topics([late])[late].result(timeout=120)
 
 
 async def test_a_topic_that_is_deleted_and_made_again(kafka):
@@ -127,12 +127,12 @@ async def test_a_topic_that_is_deleted_and_made_again(kafka):
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     async with broker_at(kafka.bootstrap, deadline=DEADLINE / 2) as broker:
         await Publishing(broker, [message(gone, "k"), message(other, "k")]).confirmed()
-        admin.delete_topics([gone], operation_timeout=30)[gone].result(timeout=30)
+        admin.delete_topics([gone], operation_timeout=120)[gone].result(timeout=120)
         await eventually(lambda: gone not in admin.list_topics(timeout=10).topics)
         sent = [message(gone, "k") for _ in range(3)]
         assert set(await Publishing(broker, sent).verdicts()) == {Verdict.UNKNOWN}
         assert await BrokerSuite().publish_stubbornly(broker, [message(other, "k")]) == []
-        admin.create_topics([NewTopic(gone, 1, 1)])[gone].result(timeout=30)
+        admin.create_topics([NewTopic(gone, 1, 1)])[gone].result(timeout=120)
         assert await BrokerSuite().publish_stubbornly(broker, sent) == []
         assert firsts(stored(kafka.bootstrap, gone)) == [each.id for each in sent]
 
@@ -156,7 +156,7 @@ async def test_a_missing_topic_is_made_if_asked_for(kafka):
             assert len(admin.list_topics(topic, timeout=10).topics[topic].partitions) == 4
             (told,) = await broker.check([])
         finally:
-            admin.delete_topics([topic])[topic].result(timeout=10)
+            admin.delete_topics([topic])[topic].result(timeout=120)
     assert told.subject == f"topic {topic}"
     assert "one copy of each partition" in told.words
 
@@ -167,7 +167,7 @@ async def test_more_partitions_are_noticed(kafka, caplog):
     async with broker_at(kafka.bootstrap) as broker:
         assert await broker._topics.check([topic]) == {}
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-        admin.create_partitions([NewPartitions(topic, 5)])[topic].result(timeout=10)
+        admin.create_partitions([NewPartitions(topic, 5)])[topic].result(timeout=120)
         while "had 2 partitions and has 5" not in caplog.text:
             broker._topics.doubt()
             await broker._topics.check([topic])
@@ -281,7 +281,7 @@ broker = KafkaBroker.from_url(sys.argv[1])
 
 
 async def publish():
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await Publishing(broker, [message(sys.argv[2], "k")]).confirmed()
 
 

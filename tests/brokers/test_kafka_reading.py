@@ -213,7 +213,7 @@ async def test_lost_offsets_skip_nothing(kafka):
             await Reader(batches).take(4, ack=True)
         assert committed(kafka.bootstrap, "forgotten", topic) == 4
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-        admin.delete_consumer_groups(["forgotten"])["forgotten"].result(timeout=10)
+        admin.delete_consumer_groups(["forgotten"])["forgotten"].result(timeout=120)
         async with broker.subscribe([topic], group="forgotten") as batches:
             came = await Reader(batches).take(6, ack=True)
     assert [d.message.id for d in came] == [each.id for each in sent]

@@ -21,7 +21,7 @@ def broker_at(rabbitmq, **options):
 
 
 async def eventually(verdicts, broker, messages):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await Publishing(broker, messages).verdicts() != verdicts:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.05)
 

@@ -252,7 +252,7 @@ async def test_a_lease_is_renewed_while_the_librarys_own_work_waits(database):
         async with store.engine.begin() as holder, store.engine.connect() as watcher:
             await holder.execute(locked)
             stuck = [asyncio.create_task(store.transact(lambda c: c.execute(locked))) for _ in range(5)]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while await watcher.scalar(waiting) < 2:  # noqa: ASYNC110 - the server tells nobody
                     await asyncio.sleep(0.005)
                 assert (await leases.renew()).live == 1
@@ -269,7 +269,7 @@ async def test_one_that_is_stopped_in_the_middle_keeps_nobody_out(database):
         async with store.engine.connect() as connection:
             await connection.run_sync(stopped.guard, held)  # and here it stops
             await other.join()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not await other.acquire(1):
                     await store.clock.wait(asyncio.Event(), short / 10)
             await connection.invalidate()

@@ -188,7 +188,7 @@ class Heard:
         self.news.set()
 
     async def more(self):
-        await asyncio.wait_for(self.news.wait(), 60)
+        await asyncio.wait_for(self.news.wait(), 120)
         self.news.clear()
 
 
@@ -199,7 +199,7 @@ async def watching_for(database, sign, hears=None):
     watch.on(OUTBOX, heard, sign=sign)
     running = asyncio.create_task(watch.run())
     try:
-        await asyncio.wait_for(watch.checked.wait(), 30)
+        await asyncio.wait_for(watch.checked.wait(), 120)
         assert watch.hears
         await heard.more()  # something may have been committed before
         yield watch, heard
@@ -211,7 +211,7 @@ async def watching_for(database, sign, hears=None):
 async def checked(watch, *, hears):
     while watch.hears is not hears:
         watch.checked.clear()
-        await asyncio.wait_for(watch.checked.wait(), 30)
+        await asyncio.wait_for(watch.checked.wait(), 120)
 
 
 async def test_a_commit_of_another_process_is_heard(app, signs, file):
@@ -219,7 +219,7 @@ async def test_a_commit_of_another_process_is_heard(app, signs, file):
     async with watching_for(app.database, signs[OUTBOX]) as (_, heard):
         tests = str(Path(__file__).parent.parent)
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", ADDS, f"sqlite:///{file}", tests)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
+        assert await asyncio.wait_for(process.wait(), 120) == 0
         await heard.more()
 
 
@@ -245,7 +245,7 @@ async def test_a_watch_that_fails_is_begun_anew(app, signs, monkeypatch, caplog)
             watch.checked.clear()
             await until_it_waits(clock)
             clock.advance(clock.next_deadline)
-            await asyncio.wait_for(watch.checked.wait(), 30)
+            await asyncio.wait_for(watch.checked.wait(), 120)
         await checked(watch, hears=True)
         await add(app)
         while heard.count < 4:
@@ -298,7 +298,7 @@ async def test_a_run_that_is_cancelled_closes_its_connection(app, signs):
     connections, watch = Connections(), FileWatch(app.database)
     watch.on(OUTBOX, Heard(), sign=signs[OUTBOX])
     task = asyncio.create_task(watch.run())
-    await asyncio.wait_for(watch.checked.wait(), 30)
+    await asyncio.wait_for(watch.checked.wait(), 120)
     task.cancel()
     await asyncio.wait([task])
     assert (task.cancelled(), watch.hears, connections.leaks()) == (True, False, [])
@@ -348,7 +348,7 @@ async def test_plain_engines_are_watched_too(app, signs, file, made):
 
 
 async def until_it_waits(clock):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while clock.next_deadline is None:  # noqa: ASYNC110 - the clock tells nobody
             await asyncio.sleep(0)
 

@@ -317,7 +317,7 @@ async def test_strict_keys_follow_the_commits(database):
                 for key in ("a", "b") if n % 2 else ("b", "a"):
                     outbox.add(session, Strict(order_id=key, n=n))
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await asyncio.gather(*(write(n) for n in range(30)))
         async with store.engine.connect() as first, store.engine.connect() as second:
             slow, quick = await first.begin(), await second.begin()

@@ -95,7 +95,7 @@ async def test_a_handlers_search_path_leads_nothing_elsewhere(url):
             async with app.session() as session, session.begin():
                 await session.execute(IN_TENANT)
                 app.outbox.add(session, Placed(order_id="o"))
-            await asyncio.wait_for(packed.wait(), 30)
+            await asyncio.wait_for(packed.wait(), 120)
             await app.drained()
         assert await counts(app, "tenant") == (0, 0, 0)
         assert await counts(app, "public") == (0, 0, 2)
@@ -126,7 +126,7 @@ async def test_the_schema_of_the_metadata_is_where_all_of_it_happens(database):
         async with app.running():
             async with app.session() as session, session.begin():
                 app.outbox.add(session, Placed(order_id="o"))
-            await asyncio.wait_for(handled.wait(), 30)
+            await asyncio.wait_for(handled.wait(), 120)
             await app.drained()
         assert await counts(app, "booking") == (0, 0, 1)
         async with app.database.engine.connect() as connection:
@@ -243,7 +243,7 @@ async def test_another_database_is_still_refused_after_that(url, postgres, datab
         async with AsyncSession(other) as session:
             app.outbox.add(session, Placed(order_id="o"))
             with pytest.raises((SchemaError, WrongDatabase)):
-                await asyncio.wait_for(session.commit(), 30)
+                await asyncio.wait_for(session.commit(), 120)
     await other.dispose()
 
 

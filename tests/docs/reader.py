@@ -47,7 +47,7 @@ LOGGED = re.compile(
 )
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CHANGING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[T ][\d:.]+(?:\+00:00)?")
-PATIENCE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=180)
 """For one command."""
 
 

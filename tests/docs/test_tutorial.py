@@ -9,8 +9,6 @@ import pytest
 
 from docs.reader import DOCS, LESSONS, ROOT
 
-pytestmark = pytest.mark.timeout(300)  # a dozen processes, one after the other
-
 
 @pytest.mark.parametrize("page", LESSONS)
 def test_a_lesson_runs_as_it_is_shown(page, reader):

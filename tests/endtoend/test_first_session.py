@@ -15,8 +15,6 @@ import pytest
 
 from docs.reader import BLOCK, ROOT, Reader
 
-pytestmark = pytest.mark.timeout(120)
-
 TXP_RUN = ("-c", "from txpatterns.cli import main; main()", "run", "orders:app")
 SHELVES = """SHELVES = {Decimal("5.00"): "A"}
 

@@ -10,7 +10,7 @@ from itertools import permutations
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 _BLOCKED = sa.text("SELECT pid FROM unnest(CAST(:pids AS int[])) AS pid WHERE cardinality(pg_blocking_pids(pid)) > 0")
 
 Step = Callable[[], Awaitable[None]]

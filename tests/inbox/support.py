@@ -25,7 +25,7 @@ from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryL
 from txpatterns.runtime.moments import Idle
 from txpatterns.serialization import EventRegistry
 
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 LONG = 500.0
 
 metadata = sa.MetaData()

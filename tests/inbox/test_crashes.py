@@ -12,7 +12,6 @@ from txpatterns.coordination.schema import member_table
 from txpatterns.database import Database
 
 SCRIPT = Path(__file__).with_name("dying.py")
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])

@@ -12,6 +12,8 @@ from txpatterns.inbox import Transaction
 from txpatterns.messages import Event, Message
 from txpatterns.transport import from_wire
 
+pytestmark = pytest.mark.one_driver
+
 
 class Priced(Event, topic="notes", type="note.priced", key="book", version="3.0"):
     book: str

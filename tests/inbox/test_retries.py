@@ -11,6 +11,8 @@ from txpatterns.errors import Retry
 from txpatterns.inbox import Transaction
 from txpatterns.retries import OnFailure, RetryLadder
 
+pytestmark = pytest.mark.one_driver
+
 
 @pytest.fixture
 def fails():

@@ -13,6 +13,8 @@ from txpatterns.inbox import Consumer
 from txpatterns.inbox.transaction import Transaction
 from txpatterns.retries import OnFailure
 
+pytestmark = pytest.mark.one_driver
+
 DEED = Deed("tester", "mended")
 
 

@@ -184,7 +184,7 @@ async def test_a_blocking_handler_stalls_neither_loop_nor_lease(any_database):
         @consumer.on(Noted)
         def noted(event: Noted, tx: SyncTransaction) -> None:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(120)
             tx.session.execute(note(event.book, event.number))
             tx.emit(Echoed(book=event.book, number=event.number))
 
@@ -332,7 +332,7 @@ async def test_what_is_claimed_while_the_consumer_stops_is_attempted(world, monk
 
     monkeypatch.setattr(attempts, "claim", claim_and_stop)
     world.put(Noted(book="a", number=1))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await consumer.run()
     assert runs == [1, 1]
     assert (await world.effects(), await world.waiting(), await world.dead()) == ([("a", 1)], [], [])

@@ -112,7 +112,7 @@ async def test_a_request_becomes_an_effect(tmp_path):
     async with serving(web) as client:
         assert (await client.post("/orders/8?fail=true")).status_code == 409
         assert (await client.post("/orders/7")).json() == {"placed": "7"}
-        await asyncio.wait_for(told.handled_one.wait(), 30)
+        await asyncio.wait_for(told.handled_one.wait(), 120)
         await app.drained()
         assert await slips(app) == {"7"}
     assert app.health().parts == ()  # stopped with the server

@@ -22,6 +22,8 @@ from txpatterns.outbox.relay.rows import Row, lane_of
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 
+pytestmark = pytest.mark.one_driver
+
 DEAD = sa.select(dead_letter_table)
 
 
@@ -54,7 +56,7 @@ async def hold_up(store, outbox, broker, key="k", each=4):
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
         await until(lambda: relay._serving and relay._serving.backlog.held)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     return added[key]
@@ -72,7 +74,7 @@ async def test_doubts_are_counted_only_while_others_are_confirmed(store, outbox)
             n += 1
             await fill(store, outbox, [f"other{n}"], 1)
             await until(lambda key=f"other{n}": broker.wire and broker.wire[-1].key == key)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while len(await failing(store, Waiting.BEHIND)) < 3:  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     assert "k" not in broker.first_of_key
@@ -360,7 +362,7 @@ async def test_an_id_that_is_scheduled_and_in_the_outbox_is_sent_once(store, out
     clock.offset += timedelta(hours=2)
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await rows(store, WAITING):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
         broker.decide = lambda _: STORED
@@ -398,7 +400,7 @@ async def test_an_id_that_fails_and_is_added_again(store, outbox, clock):
         outbox.add(session, Placed(order_id="k", n=9), message_id=added[2])
     relay = Relay(store, broker, settings=QUICK)
     async with running(relay):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await ids(store):  # noqa: ASYNC110 - the database changes, and tells nobody
                 await asyncio.sleep(0.01)
     assert [row.message_id for row in await rows(store, WAITING)] == added
@@ -444,14 +446,14 @@ async def test_the_database_goes_away_and_comes_back(own_postgres, caplog):
                 own_postgres.kill()
                 await asyncio.sleep(2)
                 own_postgres.start()
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(120):
                     while True:
                         try:
                             more = await fill(store, outbox, ["a"], 1)
                             break
                         except Exception:  # noqa: BLE001 - the server is coming up
                             await asyncio.sleep(0.1)
-                await drained(relay, within=60)
+                await drained(relay)
             assert broker.first_of_key == {"a": added["a"] + more["a"], "b": added["b"]}
             lines = [record for record in caplog.records if record.name in ("txpatterns", "txpatterns.relay")]
             assert 1 <= len(lines) <= 20
@@ -475,12 +477,12 @@ async def test_many_followers_do_not_hide_other_keys(database, many):
         added = await fill(store, outbox, ["other"], 2)
         relay = Relay(store, broker, settings=RelaySettings())
         async with running(relay):
-            await until(lambda: broker.first_of_key.get("other") == added["other"], within=60)
+            await until(lambda: broker.first_of_key.get("other") == added["other"])
             assert "f1" not in broker.copies
             broker.decide = lambda _: STORED
             clock.offset += timedelta(seconds=2)
-            await until(lambda: len(broker.wire) >= many, within=many / 300)
-            await drained(relay, within=60)
+            await until(lambda: len(broker.wire) >= many, within=800)
+            await drained(relay)
         followers = [one for one in broker.first_of_key["k"] if one.startswith("f")]
         assert followers == [f"f{n}" for n in range(1, many + 1)]
         assert await store.read(lambda c: c.execute(sa.select(sa.func.count()).select_from(outbox_table)).scalar()) == 0

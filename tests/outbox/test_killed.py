@@ -25,7 +25,7 @@ async def test_killed_between_confirmation_and_note(database, child, tmp_path, d
             process.kill9()
             assert len(broker.lines) >= SETTINGS.batch * life
             assert len(await ids(store)) == 30, "nothing was settled"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while await ids(store):  # the leases of the dead run out by the database's clock
                 await Relay(store, broker, settings=SETTINGS).run_once()
         sent = broker.lines

@@ -95,7 +95,7 @@ async def test_a_bucket_is_not_given_away_while_a_retry_of_it_is_claimed(store, 
     monkeypatch.setattr(DueStore, "due", due)
     monkeypatch.setattr(DueStore, "claim_due", slow)
     async with running(relay):
-        await asyncio.wait_for(claiming.wait(), 30)
+        await asyncio.wait_for(claiming.wait(), 120)
         assert relay._serving.membership.under_way({7})
         assert not relay._serving.membership.under_way({8})
         go.set()

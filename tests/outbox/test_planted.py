@@ -16,7 +16,6 @@ from txpatterns.outbox import Outbox
 RED = (AssertionError, pytest.fail.Exception, TimeoutError, SQLAlchemyError, TxPatternsError, ExceptionGroup)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.plant.__name__)
 async def test_planted_bugs(bug, request, tmp_path, monkeypatch):
     """P1, P3, P7: a guard taken out is noticed by the test that names it."""

@@ -19,6 +19,8 @@ from txpatterns.outbox.schema import outbox_table, waiting_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
 from txpatterns.serialization import EventRegistry
 
+pytestmark = pytest.mark.one_driver
+
 DEED = Deed("tester", "mended")
 READER = Reader(Handlers("app"), EventRegistry())
 QUICKLY = RetryLadder((timedelta(milliseconds=1),))
@@ -56,7 +58,7 @@ async def left(store):
 
 
 async def settled(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not await condition():  # noqa: ASYNC110 - the database changes, and tells nobody
             await asyncio.sleep(0.01)
 

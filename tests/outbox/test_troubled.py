@@ -22,6 +22,8 @@ from txpatterns.outbox.relay.holding_store import HoldingStore
 from txpatterns.retries import FailurePolicies, FailurePolicy, RetryLadder
 from txpatterns.transport import CONFIRMED, Capabilities, Outcome, Verdict
 
+pytestmark = pytest.mark.one_driver
+
 POSTPONED = Outcome(Verdict.POSTPONED, ConnectionError("no queue is bound"))
 SETTINGS = RelaySettings(batch=10, read_ahead=60, poll=timedelta(milliseconds=50), lease=timedelta(seconds=30))
 QUICK = FailurePolicies(FailurePolicy(ladder=RetryLadder((timedelta(milliseconds=50),) * 1000)))
@@ -124,7 +126,7 @@ async def test_the_others_go_on(store, outcome, kind, many, ordered, slow):
 
 
 async def until_empty(store):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await ids(store) or await rows(store, WAITING):  # noqa: ASYNC110 - a database tells nobody
             await asyncio.sleep(0.02)
 
@@ -178,7 +180,8 @@ async def test_what_was_told_of_a_topic_outlives_a_break_of_the_relay(store, mon
 
 async def test_a_topic_that_rests_leaves_room_for_the_others(store, monkeypatch):
     """P7, H26, H192: while it waits for its next try it keeps a share of the memory, not all: the others go on."""
-    monkeypatch.setattr(topics, "_SHORTEST", 10.0)
+    for name in ("_SHORTEST", "_LONGEST"):
+        monkeypatch.setattr(topics, name, 3600.0)
     outbox, broker = Outbox(store), Troubled(UNKNOWN, ordered=False)
     bad = await add(store, outbox, [Bad(name=f"bad {n}") for n in range(2 * SETTINGS.read_ahead)])
     relay = Relay(store, broker, settings=SETTINGS)

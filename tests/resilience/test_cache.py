@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import count
 
 import pytest
 import redis
@@ -24,7 +23,7 @@ from txpatterns.resilience.questions import Loading
 from txpatterns.testing.clock import ManualClock
 
 TTL, JITTER = timedelta(minutes=15), timedelta(minutes=5)
-PATIENCE = timedelta(seconds=20)
+PATIENCE = timedelta(seconds=120)
 """For a machine that has much else to do: a Redis that is slow is not away."""
 
 
@@ -106,7 +105,7 @@ def test_a_crowd_of_threads_loads_once(told):
     cache, store, others = cache_of(MemoryEntries(), told), Store(), threading.Event()
 
     def load():
-        others.wait(timeout=20)
+        others.wait(timeout=120)
         return store.read()
 
     def get(number):
@@ -376,12 +375,12 @@ async def test_redis_that_goes_away_in_the_middle(own_redis, clock, told):
         await here.awrote("A1", store.write())
         assert [await price(here, store) for _ in range(5)] == [20] * 5
         own_redis.start()
-        for number in count():  # an answer may still come too late for the one that tries
+        for number in range(20):  # an answer may still come too late for the one that tries
             clock.advance(timedelta(seconds=5))
             await here.aget(f"another {number}", store.load)
             if await price(there, store) == 20:
                 break
-        assert await price(here, store) == 20
+        assert (await price(there, store), await price(here, store)) == (20, 20)
     assert told.counts["hit"] >= 1
 
 

@@ -66,7 +66,7 @@ class Child:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, words: str, *, within: timedelta = timedelta(seconds=30), times: int = 1) -> str:
+    def wait_for(self, words: str, *, within: timedelta = timedelta(minutes=2), times: int = 1) -> str:
         """Wait until so many lines contain the words; returns the last of them.
 
         Raises:
@@ -80,7 +80,7 @@ class Child:
             raise AssertionError(f"the child {how} without printing {words!r} {times} times:\n{self.output}")
         return found[times - 1]
 
-    def wait(self, *, within: timedelta = timedelta(seconds=30)) -> int:
+    def wait(self, *, within: timedelta = timedelta(minutes=2)) -> int:
         """Wait for its end; returns its exit code, negative for a signal."""
         try:
             code = self._process.wait(within.total_seconds())

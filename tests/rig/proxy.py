@@ -220,7 +220,7 @@ class Proxy:
 
     def _run(self, work: Awaitable[T]) -> T:
         async def bounded() -> T:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 return await work
 
         return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result()

@@ -64,7 +64,7 @@ class ProcessRunner:
         process = self._running()
         process.send_signal(self._launch.stop_signal)
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self.kill()
         self._watchdog.forget(process.pid)
@@ -72,7 +72,7 @@ class ProcessRunner:
     def kill(self) -> None:
         process = self._running()
         trees.kill(psutil.Process(process.pid))
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         self._watchdog.forget(process.pid)
 
     def pause(self) -> None:

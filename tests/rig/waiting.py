@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, what: str, within: timedelta = timedelta(seconds=30)) -> T:
+def wait_until(condition: Callable[[], T], *, what: str, within: timedelta = timedelta(minutes=2)) -> T:
     """Ask again and again until the answer is true, and return it.
 
     Raises:
@@ -24,10 +24,10 @@ def wait_until(condition: Callable[[], T], *, what: str, within: timedelta = tim
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
-    """The same for an answer that has to be awaited, a minute at most."""
+    """The same for an answer that has to be awaited, two minutes at most."""
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not await condition():  # noqa: ASYNC110 - a server's state; it tells nobody
                 await asyncio.sleep(0.02)
     except TimeoutError as late:
-        raise TimeoutError(f"waited 60 s for {what}") from late
+        raise TimeoutError(f"waited 120 s for {what}") from late

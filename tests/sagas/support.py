@@ -23,7 +23,7 @@ from txpatterns.sagas.schema import saga_journal_table, saga_table
 from txpatterns.sagas.store import SagaStore
 
 QUICK = RetryLadder((timedelta(milliseconds=1), timedelta(milliseconds=1)), jitter=0)
-PATIENCE = timedelta(seconds=20)
+PATIENCE = timedelta(seconds=120)
 _SOON = timedelta(milliseconds=50)
 """Longer than the waits of ``QUICK``."""
 

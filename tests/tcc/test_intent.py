@@ -71,7 +71,7 @@ async def test_plain_functions_ask_outside_in_a_thread(shop: Shop):
         with pytest.raises(RuntimeError, match="no running event loop"):
             asyncio.get_running_loop()
         loop.call_soon_threadsafe(came.set)
-        asyncio.run_coroutine_threadsafe(came.wait(), loop).result(timeout=60)
+        asyncio.run_coroutine_threadsafe(came.wait(), loop).result(timeout=120)
         asked.append(f"{what} under {call.key}")
         return what
 
@@ -110,7 +110,7 @@ async def test_a_thread_that_hangs_is_given_up(sqlite_shop: Shop):
 
     @tcc.participant("till", mode="intent")
     def charge(call: BranchCall, amount: int) -> str:
-        go_on.wait(timeout=60)
+        go_on.wait(timeout=120)
         return "late"
 
     @charge.confirm

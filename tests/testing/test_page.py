@@ -4,12 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).resolve().parent.parent.parent / "docs" / "snippets" / "testing"
 
 
-@pytest.mark.timeout(300)
 def test_the_tests_of_the_page_pass(tmp_path: Path):
     """P1, P2: a user's tests, with nothing but the plugin."""
     (tmp_path / "pytest.ini").write_text(

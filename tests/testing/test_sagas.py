@@ -313,7 +313,6 @@ def was_kept_once(state: State) -> None:
     assert sum(each["topic"] == "packed" for each in state.committed) <= 1
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("most", [1, pytest.param(40, marks=pytest.mark.soak)])
 async def test_the_crash_explorer_runs_an_apps_sagas(most: int) -> None:
     """P4, H341, I20: a process is really killed, and another goes on with the saga; its event comes by the broker."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from playwright import sync_api as playwright
 
@@ -32,7 +33,7 @@ from shop.rpc.server import Door, serving
 from shop.settings import Settings, read_settings
 from txpatterns.brokers.memory import MemoryBroker
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
@@ -103,6 +104,10 @@ class OpenShop:
         ids: OrderIds = self.web.state.context.timeline.ids
         return ids.reveal(order_id)
 
+    async def reprice(self, sku: str, cents: int) -> None:
+        """Change a price in the catalogue, as its seller would."""
+        await self.web.state.context.services.catalog.set_price(sku, Money.of_minor(cents, "EUR"))
+
     async def change(self, service: str, query: str) -> None:
         """Write into a service's own database; in a thread, because its one writer may be this loop."""
         await asyncio.to_thread(rows, self.settings.data, service, query)
@@ -118,7 +123,11 @@ def rows(data: Path, service: str, query: str) -> list[tuple[Any, ...]]:
 
 @asynccontextmanager
 async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
-    usual = {"SHOP_BANK_DELAY": "0.05", "SHOP_PAYMENT_WINDOW": "20", "SHOP_LIMIT_CHECKOUT": "0"}  # tests come in crowds
+    usual = {
+        "SHOP_BANK_DELAY": "0.05",
+        "SHOP_PAYMENT_WINDOW": "600",
+        "SHOP_LIMIT_CHECKOUT": "0",
+    }  # tests come in crowds
     settings = read_settings(data, 8080, 42, True, usual | env)
     async with AsyncExitStack() as stack:
         made = OpenShop(settings, stack)
@@ -129,8 +138,15 @@ async def opened(data: Path, **env: str) -> AsyncIterator[OpenShop]:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[OpenShop]:
-    """A shop whose bank answers at once and whose orders wait for their payment for a while."""
+    """A shop whose bank answers at once and whose orders wait for their payment as long as any machine takes."""
     async with opened(tmp_path) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OpenShop]:
+    """One for all tests of a file that runs in one loop: each comes as new visitors, and minds nobody else's orders."""
+    async with opened(tmp_path_factory.mktemp("shop"), SHOP_LIMIT_CHANGE="0", SHOP_LIMIT_READ="0") as made:
         yield made
 
 
@@ -264,16 +280,6 @@ def ask() -> Callable[[Path, str, str], list[tuple[Any, ...]]]:
 @pytest.fixture
 def body_of() -> Callable[[tuple[bytes, dict[str, str]]], Any]:
     return lambda posted: json.loads(posted[0])
-
-
-@pytest.fixture
-def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
-    """Change a price in the catalogue, as its seller would."""
-
-    async def change(sku: str, cents: int) -> None:
-        await shop.web.state.context.services.catalog.set_price(sku, Money.of_minor(cents, "EUR"))
-
-    return change
 
 
 @pytest.fixture(scope="module")

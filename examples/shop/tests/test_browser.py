@@ -13,7 +13,7 @@ from shop.catalog.seed import products
 from shop.users.seed import DEMO_PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
-PATIENCE = 60_000
+PATIENCE = 180_000
 PLENTY = next(product.sku for product in products(42) if product.stock == 40)
 """Something that these tests do not sell out."""
 

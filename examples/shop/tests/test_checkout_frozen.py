@@ -1,16 +1,16 @@
 """A process that leads a checkout stands still: another one goes on with it, and the first comes too late."""
 
 import asyncio
-import signal
 import sqlite3
-import subprocess
-import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rig.process import Child
+from rig.waiting import wait_until
+from rig.watchdog import Watchdog
 from shop.checkout import app as checkout
 from shop.checkout.models import Base
 from shop.checkout.others import CheckoutOthers
@@ -21,14 +21,17 @@ from txpatterns import App, AppSettings
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.sagas import SagaSettings
 
-LEASE = timedelta(seconds=1)
-PATIENCE = 60.0
+SHORT, LONG = timedelta(seconds=2), timedelta(minutes=5)
+"""Leases: of the worker that is stopped, and of the one that must not lose its own however busy the machine is."""
+PATIENCE = 120.0
 WORKER = """
-import asyncio, sys, test_checkout_frozen as test
+import asyncio, sys
+import test_checkout_frozen as test
+from pathlib import Path
 
 async def main():
-    stock = test.Stock(sys.stdin.readline)
-    async with test.led(sys.argv[1], stock, test.Bank()):
+    file, sign = map(Path, sys.argv[1:])
+    async with test.led(file, test.Stock(sign), test.Bank(), test.SHORT):
         print("up", flush=True)
         await asyncio.Event().wait()
 
@@ -37,18 +40,21 @@ asyncio.run(main())
 
 
 class Stock:
-    """Says that it is asked, and answers when whoever asks may go on."""
+    """Says that it is asked, and answers as soon as there is a sign, if it is to wait for one."""
 
-    def __init__(self, wait=None):
-        self.wait = wait
+    def __init__(self, sign=None):
+        self.sign = sign
         self.asked = []
 
     async def reserve(self, order_id, lines, until):
         self.asked.append(order_id)
-        if self.wait is not None:
+        if self.sign is not None:
             print("reserving", flush=True)
-            await asyncio.to_thread(self.wait)
-            print("reserved", flush=True)
+            try:
+                while not self.sign.exists():  # noqa: ASYNC110 - a file tells nobody
+                    await asyncio.sleep(0.02)
+            finally:
+                print("awake", flush=True)  # to answer, or as it has found its lease lost: whichever comes first
         return Reservation(order_id=order_id, state="reserved", lines=lines)
 
     async def release(self, order_id):
@@ -76,9 +82,9 @@ class Bank:
 
 
 @asynccontextmanager
-async def led(file, stock, bank):
+async def led(file, stock, bank, lease):
     """A checkout service on a file, with others that a test holds in its hand."""
-    settings = AppSettings(sagas=SagaSettings(lease_ttl=LEASE, timeout_grace=timedelta(0)))
+    settings = AppSettings(sagas=SagaSettings(lease_ttl=lease, timeout_grace=timedelta(0)))
     app = App("checkout", f"sqlite+aiosqlite:///{file}", MemoryBroker(), metadata=Base.metadata, settings=settings)
     lead = checkout.listen(app, CheckoutOthers(stock, bank))
     async with app.running():
@@ -111,45 +117,50 @@ async def start(file):
 
 def freeze(process, file):
     """Stop a process while it writes nothing: one that stood still as SQLite's writer would keep all others out."""
-    while True:
-        process.send_signal(signal.SIGSTOP)
-        try:
-            with sqlite3.connect(file, timeout=0.2) as connection:
+
+    def stands_still():
+        process.stop()
+        with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
+            try:
                 connection.execute("BEGIN IMMEDIATE")
-            return
-        except sqlite3.OperationalError:
-            process.send_signal(signal.SIGCONT)
+            except sqlite3.OperationalError:
+                process.cont()
+                return False
+        return True
+
+    wait_until(stands_still, what="a moment in which it writes nothing")
 
 
 @pytest.fixture
 def worker(tmp_path):
     """A process that runs the checkout service alone, and says what it is asked."""
-    command = [sys.executable, "-c", WORKER, str(tmp_path / "checkout.db")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=Path(__file__).parent, **pipes) as running:
-        yield running
-        running.kill()
+    watchdog = Watchdog()
+    given = ["-c", WORKER, tmp_path / "checkout.db", tmp_path / "go on"]
+    try:
+        with Child(given, watchdog, folder=Path(__file__).parent) as running:
+            yield running
+    finally:
+        watchdog.close()
 
 
-@pytest.mark.timeout(120)
 async def test_a_frozen_worker_s_checkout_goes_on_elsewhere(tmp_path, worker):
     """P7, H350: its lease runs out, another takes the saga; awake again, it neither charges nor completes once more."""
     file, stock, bank = tmp_path / "checkout.db", Stock(), Bank()
-    assert await asyncio.to_thread(worker.stdout.readline) == "up\n"
+    await asyncio.to_thread(worker.wait_for, "up")
     await start(file)
-    assert await asyncio.to_thread(worker.stdout.readline) == "reserving\n"
+    await asyncio.to_thread(worker.wait_for, "reserving")
     await asyncio.to_thread(freeze, worker, file)
-    async with led(file, stock, bank) as (app, handle):
+    async with led(file, stock, bank, LONG) as (app, handle):
         await asyncio.wait_for(bank.asked.wait(), PATIENCE)
-        worker.send_signal(signal.SIGCONT)
-        worker.stdin.write("go on\n")
-        worker.stdin.flush()
-        assert await asyncio.to_thread(worker.stdout.readline) == "reserved\n"
+        (tmp_path / "go on").touch()
+        worker.cont()
+        await asyncio.to_thread(worker.wait_for, "awake")
         async with app.transaction() as session:
             app.sagas.signal(session, PaymentCaptured(order_id="o1", payment_id="p", amount=order().total, source="x"))
         # Whoever of the two goes on with it now: both are awake.
         assert await handle.result(timeout=timedelta(seconds=PATIENCE)) == "o1"
-    worker.kill()
-    assert (stock.asked, len(bank.charged), worker.stdout.read()) == (["o1"], 1, "")
-    with sqlite3.connect(file) as connection:
+    worker.kill9()
+    assert (stock.asked, len(bank.charged)) == (["o1"], 1)
+    assert [line for line in worker.lines if "charged" in line] == []
+    with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("select status from checkout_session").fetchall() == [("COMPLETED",)]

@@ -75,7 +75,7 @@ async def test_the_last_ones_go_to_one_of_many(shop):
     orders = await asyncio.gather(*(shop.buy(who, "succeed", quantity=everything) for who in visitors))
     for who, order_id in zip(visitors, orders, strict=True):
         with shop.bell.listening(order_id) as ear:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not {"stock.sold", "order.canceled"} & set(await shop.heard(who, order_id)):
                     await ear.wait(timedelta(seconds=1))
     statuses = [
@@ -123,3 +123,25 @@ async def test_the_shop_goes_on_where_it_was(tmp_path, open_shop):
         heard = await shop.until(alice, order_id, "order.canceled")
     # The payment goes its own way: on a busy machine it asks the bank in between.
     assert ("stock.released" in heard, heard[-1]) == (True, "order.canceled")
+
+
+async def test_events_have_one_envelope_and_a_cause(shop):
+    """Each event of an order carries the id of the request that placed it as correlation, and its cause."""
+    alice = await shop.visitor()
+    await alice.post("/api/v1/cart/items", json={"sku": "PLAY-01", "quantity": 1})
+    ordered = await alice.post("/api/v1/checkout", json={"method": "succeed"})
+    order_id = ordered.json()["id"]
+    await shop.until(alice, order_id, "stock.sold")
+    entries = (await alice.get(f"/api/v1/orders/{order_id}/timeline")).json()["entries"]
+    by_type = {entry["type"]: entry for entry in entries}
+    for effect, cause in [
+        ("stock.reserved", "order.created"),
+        ("payment.session_opened", "stock.reserved"),
+        ("order.paid", "payment.captured"),
+        ("order.confirmed", "order.paid"),
+        ("stock.sold", "order.confirmed"),
+    ]:
+        assert by_type[effect]["headers"]["causation-id"] == by_type[cause]["message_id"]
+    assert len({entry["message_id"] for entry in entries}) == len(entries)
+    assert not any("{{" in entry["says"] for entry in entries)
+    assert {entry["headers"]["correlation-id"] for entry in entries} == {ordered.headers["x-request-id"]}

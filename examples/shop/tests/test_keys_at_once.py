@@ -51,7 +51,6 @@ async def at_once(calls):
 
 
 @pytest.mark.server
-@pytest.mark.timeout(200)
 async def test_keys_that_come_many_times_at_once(open_services, tmp_path, postgres):
     """P4, H346: each wish twice and more, beside its own undoing: what there is goes to forty, and money moves once."""
     async with open_services(tmp_path, "inventory", "payment", **servers_of(postgres, "keys")) as services:
@@ -85,7 +84,6 @@ def wanted(visitor_id):
 
 
 @pytest.mark.server
-@pytest.mark.timeout(200)
 async def test_orders_are_numbered(open_services, tmp_path, postgres):
     """H389: each order has its own, they grow, and gRPC and SQL have them as they are."""
     async with open_services(tmp_path, "orders", **servers_of(postgres, "numbers")) as services:

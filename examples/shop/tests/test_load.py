@@ -108,7 +108,6 @@ async def loaded(shop, profile, rate=20, seconds=0.3):
     return load, before, visitor
 
 
-@pytest.mark.timeout(180)
 async def test_the_invariants_hold_after_a_load(shop):
     """P4, P5, H397: every order of a load has ended, and stock, money, coupons and credit add up."""
     load, before, visitor = await loaded(shop, Profile.TCC)
@@ -118,7 +117,6 @@ async def test_the_invariants_hold_after_a_load(shop):
     assert [each.broken for each in await check(load.bought, before, visitor)] == [()] * 5
 
 
-@pytest.mark.timeout(180)
 async def test_an_invariant_that_is_broken_is_told(shop):
     """H397: who checks only that answers came would not see it."""
     load, before, visitor = await loaded(shop, Profile.TCC, rate=10, seconds=0.1)
@@ -147,7 +145,6 @@ async def test_a_store_that_limits_its_visitors_is_told_of(open_shop, tmp_path):
         assert [each.broken for each in await check(load.bought, before, visitor)] == [()] * 5
 
 
-@pytest.mark.timeout(180)
 def test_the_command_reports_and_its_exit_code_tells(process, tmp_path):
     """H397: the exit code is that of the assertions; the report has all figures."""
     process.start()

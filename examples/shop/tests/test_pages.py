@@ -91,12 +91,12 @@ async def test_changing_the_cart(shop):
     assert "Nothing in here yet" in await read(alice, "/cart")
 
 
-async def test_a_changed_price_is_shown_before_anything_is_ordered(shop, reprice):
+async def test_a_changed_price_is_shown_before_anything_is_ordered(shop):
     """The page shows both prices and asks; only then can it be ordered."""
     alice = await shop.visitor()
     await put_in(alice)
     checkout = await read(alice, "/checkout")
-    await reprice("LIGHT-01", 12345)
+    await shop.reprice("LIGHT-01", 12345)
     form = {"csrf": field(checkout, "csrf"), "checkout_id": field(checkout, "checkout_id"), "method": "succeed"}
     refused = await alice.post("/checkout", data=form, headers={"accept": "text/html"})
     assert refused.status_code == 409

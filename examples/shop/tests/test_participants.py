@@ -46,7 +46,6 @@ async def tried(app, id, *tries, gives_up=False):
 
 
 @pytest.mark.server
-@pytest.mark.timeout(200)
 async def test_many_want_the_last_one(open_services, tmp_path, postgres):
     """P4, P5, H393: three coupons for twelve; one wallet in six transactions at once; some give up, nothing is lost."""
     base = postgres.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")

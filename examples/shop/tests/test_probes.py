@@ -39,7 +39,6 @@ async def probe(client, path):
 
 
 @pytest.mark.server
-@pytest.mark.timeout(400)
 async def test_a_service_without_its_database_is_there_and_not_ready(postgres, tmp_path):
     """H385: each of them, the gateway too: /health and /live stay 200, /ready is 503 until the database is back."""
     base = postgres.url.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")

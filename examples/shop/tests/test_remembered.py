@@ -19,7 +19,7 @@ from txpatterns.hooks import HookList
 from txpatterns.resilience import RedisEntries
 
 SKU = "PLAY-01"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Counting:

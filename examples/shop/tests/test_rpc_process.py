@@ -31,7 +31,6 @@ def environment(tmp_path):
     }
 
 
-@pytest.mark.timeout(200)
 def test_one_service_from_its_start_to_its_end(environment, tmp_path):
     """H345, H347, H348: it says where it answers, answers there, tells errors by their status, and ends when asked."""
     command = [*SHOP, "run", "inventory", "--data", str(tmp_path)]
@@ -58,7 +57,6 @@ def test_one_service_from_its_start_to_its_end(environment, tmp_path):
         assert running.wait(60) == 0
 
 
-@pytest.mark.timeout(200)
 def test_the_whole_shop_by_grpc(process):
     """H348: on demand, at free ports, each shown when it is open; all are closed when the shop has ended."""
     process.env |= {f"{name.upper()}_SERVICE_ADDR": "127.0.0.1:0" for name in SERVICES}

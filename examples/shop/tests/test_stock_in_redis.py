@@ -14,7 +14,7 @@ from rig.watchdog import Watchdog
 from shop.catalog.seed import products
 
 PLENTY = next(product.sku for product in products(42) if product.stock == 40)
-pytestmark = [pytest.mark.server, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PLENTY = [product.sku for product in products(42) if product.stock == 40][:3]
 SCARCE = next(product for product in products(42) if product.stock == 3)
 METHODS = ["succeed", "succeed", "twice", "reordered", "fail", "silent"]
 ORDERS = 6
-PATIENCE = 60.0
+PATIENCE = 120.0
 SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))]
 
 
@@ -103,7 +103,6 @@ async def end_state(open_shop, data, mode, seed):
     return {"orders": orders, "stock": stock, "money": money}
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_both_checkouts_end_in_the_same(tmp_path, open_shop, seed):
     """P1, P2, P5, H351: whoever leads, and whatever gets lost or comes twice on the way."""

@@ -65,12 +65,19 @@ class Reader:
         return self._came.pop(0)
 
     async def take(self, count: int, *, ack: bool) -> list[Delivery]:
-        """Give so many deliveries, each acknowledged as it comes, or none."""
-        taken: list[Delivery] = []
+        """Give so many deliveries, each acknowledged as it comes, or none.
+
+        A copy of what was acknowledged here is acknowledged too, and not counted: it may come from any broker.
+        """
+        taken, seen = list[Delivery](), set[str]()
         while len(taken) < count:
-            taken.append(await self.next())
+            delivery = await self.next()
             if ack:
-                await taken[-1].ack()
+                await delivery.ack()
+                if delivery.message.id in seen:
+                    continue
+            taken.append(delivery)
+            seen.add(delivery.message.id)
         return taken
 
     async def until(self, wanted: Iterable[str]) -> list[str]:

@@ -108,7 +108,7 @@ class Server(ABC):
                 self._runner = self._new_runner()
             self._runner.start()
         try:
-            self.version = wait_until(self._answer, what=f"{self.name} to answer", within=timedelta(seconds=90))
+            self.version = wait_until(self._answer, what=f"{self.name} to answer", within=timedelta(seconds=180))
         except TimeoutError as late:
             raise RuntimeError(f"{late}\n{self._last_words()}") from late
 

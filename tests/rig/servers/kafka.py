@@ -233,7 +233,7 @@ class Topics:
         full = name if exactly else f"{name}-{secrets.token_hex(4)}"
         topic = NewTopic(full, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         admin = self.server.admin()  # the result comes only while the client lives
-        admin.create_topics([topic])[full].result(timeout=30)
+        admin.create_topics([topic])[full].result(timeout=120)
         self._names.append(full)
         wait_until(lambda: _is_served(admin, full), what=f"the topic {full}")
         return full
@@ -241,8 +241,8 @@ class Topics:
     def delete(self) -> None:
         if self._names:
             admin = self.server.admin()
-            for deleted in admin.delete_topics(self._names, operation_timeout=30).values():
-                deleted.result(timeout=30)
+            for deleted in admin.delete_topics(self._names, operation_timeout=120).values():
+                deleted.result(timeout=120)
             self._names.clear()
 
 

@@ -54,5 +54,5 @@ class SecondKafka(Kafka):
         """Make a topic of one partition that only this node has, or only the first."""
         node = self.node if server is self else 1
         admin = self.first.admin()  # whose end would end what it was asked
-        admin.create_topics([NewTopic(name, replica_assignment=[[node]], num_partitions=1)])[name].result(timeout=30)
+        admin.create_topics([NewTopic(name, replica_assignment=[[node]], num_partitions=1)])[name].result(timeout=120)
         return name

@@ -162,7 +162,7 @@ class RabbitMQ(Server):
         super().close()
         if self._mapper is not None:
             trees.kill(psutil.Process(self._mapper.pid))
-            self._mapper.wait(timeout=30)
+            self._mapper.wait(timeout=120)
             self._watchdog.forget(self._mapper.pid)
             self._mapper = None
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 metadata = sa.MetaData()
 tables = StockTables(metadata)
 A_WHILE = timedelta(minutes=15)
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from tcc.stock.support import PATIENCE, Shoppers, check, open_ledger, persistently
 from txpatterns.tcc.stock.redis import RedisStock
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.server
 
 LOADED = {"A": 150, "B": 100, "C": 80}
 NOTHING_SAVED = ("--save", "", "--appendonly", "no")

@@ -15,7 +15,6 @@ OF_PYTEST = ("tmp_path", "clock", "redis_url", "start_redis", "database")
 
 
 @pytest.mark.server
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("bug", planted.BUGS, ids=lambda bug: bug.plant.__name__)
 async def test_planted_bugs(bug, request, tmp_path, clock, monkeypatch):
     """P5: a guard taken out is noticed by the test that names it."""

@@ -124,13 +124,16 @@ def _count(flow: Flow[Any], place: _Place, seed: int) -> list[Point]:
 
 def _strike(flow: Flow[Any], options: Options, most: int, place: _Place, cases: Sequence[Case]) -> list[Verdict]:
     verdicts: list[Verdict] = []
+    found = place.folder.parent / "found"  # all of them see it
     with place.runner(flow, options.seed, most) as runner:
         for case in cases:
+            if found.exists():
+                break
             verdicts.append(_reached(runner, case))
             further = runner.again(case, options.again)
             verdicts.extend(_reached(runner, second) for second in further)
             if options.stop_at_first and any(verdict.wrong for verdict in verdicts[-1 - len(further) :]):
-                break
+                found.touch()
     return verdicts
 
 
