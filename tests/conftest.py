@@ -320,12 +320,12 @@ def _fresh(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def proxied() -> Iterator[Callable[[int], Proxy]]:
+def proxied() -> Iterator[Callable[..., Proxy]]:
     """`proxied(port)` puts a proxy before a server. The test fails if a fault it asked for never fired."""
     with ExitStack() as proxies:
 
-        def before(port: int) -> Proxy:
-            proxy = Proxy(port, seed=SEED).start()
+        def before(port: int, *, listen: int = 0) -> Proxy:
+            proxy = Proxy(port, seed=SEED, listen=listen).start()
             proxies.callback(proxy.close)
             return proxy
 

@@ -1,4 +1,10 @@
-"""The application that the end-to-end tests run in several processes: ``python application.py relay|consume``."""
+"""The application that the end-to-end tests run in several processes: ``python application.py "relay 1"``, or
+``"consume 1"``.
+
+A bank and its stock: who buys pays from an account of theirs in the transaction that sends the message, and whoever
+handles the message pays the seller and takes one piece from the shelf. So a message that is lost, made up or handled
+twice is seen in the sums too, not only in its own rows.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from txpatterns import App, AppSettings, Event, Hooks, Transaction
+from txpatterns.brokers.database import DatabaseBroker
 from txpatterns.database.schema import BigIdentity
 from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import on
@@ -32,12 +39,17 @@ class Base(DeclarativeBase): ...
 
 
 class Ledger(Base):
-    """What was committed: the truth that everything else is held against."""
+    """What was committed: the truth that everything else is held against.
+
+    Whoever commits once more, because the first reply was lost on its way, is stopped by the key's numbers.
+    """
 
     __tablename__ = "ledger"
+    __table_args__ = (sa.UniqueConstraint("key", "number"),)
     message_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str]
     number: Mapped[int]
+    amount: Mapped[int]
 
 
 class Effect(Base):
@@ -48,6 +60,24 @@ class Effect(Base):
     message_id: Mapped[str]
     key: Mapped[str]
     number: Mapped[int]
+    amount: Mapped[int]
+
+
+class Account(Base):
+    """Money of a buyer or of a seller."""
+
+    __tablename__ = "account"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    balance: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class Shelf(Base):
+    """Pieces of an item, here and sold."""
+
+    __tablename__ = "shelf"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    available: Mapped[int]
+    sold: Mapped[int]
 
 
 class Count(Event):
@@ -55,6 +85,7 @@ class Count(Event):
 
     name: str
     number: int
+    amount: int = 1
 
 
 def counted(topic: str) -> type[Count]:
@@ -83,15 +114,33 @@ class Teller(Hooks):
 
 def make_app(database: str, broker: str, event: type[Count]) -> App:
     settings = AppSettings(relay=RelaySettings(lease=LEASE), consumer=ConsumerSettings(lease_ttl=LEASE))
-    return count_in(App("counting", database, broker, settings=settings, hooks=[Teller()]), event)
+    between = DatabaseBroker(lease=LEASE) if broker == "database://" else broker
+    return count_in(App("counting", database, between, settings=settings, hooks=[Teller()]), event)
 
 
 def count_in(app: App, event: type[Count]) -> App:
     @app.on(event)
     async def count(event: Count, tx: Transaction) -> None:
-        tx.session.add(Effect(message_id=tx.message.id, key=event.name, number=event.number))
+        row = {"key": event.name, "number": event.number, "amount": event.amount}
+        tx.session.add(Effect(message_id=tx.message.id, **row))
+        await tx.session.execute(pay(seller(event.name), event.amount))
+        taken = {"available": Shelf.available - 1, "sold": Shelf.sold + 1}
+        await tx.session.execute(sa.update(Shelf).where(Shelf.name == event.name).values(taken))
 
     return app
+
+
+def buyer(key: str) -> str:
+    return f"buyer of {key}"
+
+
+def seller(key: str) -> str:
+    return f"seller of {key}"
+
+
+def pay(name: str, amount: int) -> sa.Update:
+    """Add an amount to an account; a negative one takes it."""
+    return sa.update(Account).where(Account.name == name).values(balance=Account.balance + amount)
 
 
 def tell_stacks_when_asked() -> None:
@@ -105,7 +154,8 @@ def tell_stacks_when_asked() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
 
 
-async def main(role: str) -> None:
+async def main(name: str) -> None:
+    role = name.split(maxsplit=1)[0]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     tell_stacks_when_asked()
     app = make_app(os.environ["DATABASE"], os.environ["BROKER"], counted(os.environ["TOPIC"]))

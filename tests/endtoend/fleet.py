@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from rig.process import Child
 from txpatterns import App
+from txpatterns.coordination.schema import member_table
 
 STUCK = timedelta(minutes=4)
 """Kafka gives a dead member's share away after 45 seconds; with nothing new for much longer, something is wrong."""
@@ -31,7 +33,7 @@ STANDING = {
     "waiting to be handled": "SELECT state, attempts, count(*), max(error) FROM txp_inbox_waiting GROUP BY 1, 2",
     "dead letters": "SELECT consumer, reason, count(*), max(error) FROM txp_dead_letter GROUP BY 1, 2",
     "leases": "SELECT owner, count(*) FROM txp_lease GROUP BY 1",
-    "members": "SELECT scope, label, expires_at - clock_timestamp() FROM txp_member",
+    "members": "SELECT scope, label, expires_at, CURRENT_TIMESTAMP FROM txp_member",
     "in the database": "SELECT state, wait_event, query FROM pg_stat_activity WHERE datname = current_database()",
 }
 
@@ -48,15 +50,31 @@ class Fleet:
     async def start(self, name: str) -> None:
         """Start a process, and wait until its parts run: before that, a server that is away ends it, as it should."""
         role = name.split(maxsplit=1)[0]
-        self.members[name] = process = self.run(role)
+        self.members[name] = process = self.run(name)
         await asyncio.to_thread(process.wait_for, f"{role} runs", within=START)
 
     async def kill(self, name: str) -> None:
         """SIGKILL to a process, and start another in its place."""
-        process = self.members[name]
+        process = self.members.pop(name)
         await asyncio.to_thread(process.kill9)
         self.ended.append(process)
         await self.start(name)
+
+    async def restart(self, name: str) -> None:
+        """Ask a process to end, as a deployment does, and start another in its place."""
+        await self.stop(name)
+        await self.start(name)
+
+    async def pause_beyond_lease(self, name: str) -> None:
+        """SIGSTOP to a process until the others count it out, and then go on."""
+        process = self.members[name]
+        mine = member_table.c.label.endswith(f":{process.pid}")
+        live = sa.select(sa.func.count()).where(mine, member_table.c.expires_at > self.app.database.now())
+        await asyncio.to_thread(process.stop)
+        try:
+            await self.until(live, lambda n: n == 0, f"the leases of {name} to run out")
+        finally:
+            process.cont()
 
     async def stop(self, *names: str) -> None:
         """Ask some, or all, to end, as a deployment does; their exit code must be 0."""
@@ -74,8 +92,8 @@ class Fleet:
         everybody = [*self.ended, *self.members.values()]
         return [line for process in everybody for line in process.lines if words in line]
 
-    async def until(self, query: str, reached: Callable[[int], bool], what: str) -> None:
-        """Ask the database until the answer is right.
+    async def until(self, query: str | sa.Select[Any], reached: Callable[[int], bool], what: str) -> int:
+        """Ask the database until the answer is right, and give it.
 
         Raises:
             AssertionError: a process ended by itself, or neither the answer nor the effects change any more; the
@@ -88,17 +106,18 @@ class Fleet:
                     raise AssertionError(f"{name} ended by itself:\n{process.output}")
             found = await self.figure(query), await self.figure(EFFECTS)
             if reached(found[0]):
-                return
+                return found[0]
             if found != last:
                 last, changed_at = found, time.monotonic()
             if time.monotonic() - changed_at > STUCK.total_seconds():
                 raise AssertionError(f"nothing new for {STUCK}, while waiting for {what}\n{await self.report()}")
             await asyncio.sleep(0.25)
 
-    async def figure(self, query: str) -> int:
+    async def figure(self, query: str | sa.Select[Any]) -> int:
         """One number from the database; -1 while it is away."""
+        asked = sa.text(query) if isinstance(query, str) else query
         try:
-            return int(await self.app.database.read(lambda c: c.execute(sa.text(query)).scalar_one()))
+            return int(await self.app.database.read(lambda c: c.execute(asked).scalar_one()))
         except (DBAPIError, OSError):
             return -1
 

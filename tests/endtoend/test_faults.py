@@ -1,4 +1,4 @@
-"""Two relays and two consumers on real servers, while processes are paused and killed and servers restart."""
+"""Two relays and two consumers on every pair of database and broker, under faults of processes, servers and network."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from endtoend import application
 from endtoend.fleet import Fleet
-from endtoend.nemesis import strike
-from endtoend.traffic import commit_all
-from endtoend.verdict import PARTITIONS, Story, judge, read_topic
+from endtoend.ground import Ground, Proxied, lay
+from endtoend.nemesis import DONE, NAMES, plan, strike
+from endtoend.traffic import Allowance, commit_all, open_shop
+from endtoend.verdict import Story, judge
 from rig import evidence
 from rig.process import Child
-from rig.servers.kafka import Kafka
-from rig.servers.postgres import Database as PostgresDatabase
-from rig.servers.postgres import Postgres
-from txpatterns.database.setup import create_missing
+from rig.servers.sqs import LOGIN
 from txpatterns.outbox import RelaySettings
 
 IN_FLIGHT = 2 * RelaySettings().read_ahead
@@ -27,63 +26,78 @@ IN_FLIGHT = 2 * RelaySettings().read_ahead
 
 
 @pytest.fixture
-def topic(own_kafka: Kafka) -> Iterator[str]:
-    with own_kafka.topics() as topics:
-        yield topics.create("counted", partitions=PARTITIONS)
+def ground(request: pytest.FixtureRequest, proxied: Proxied, tmp_path: Path) -> Iterator[Ground]:
+    database, broker = request.param
+    with lay(database, broker, request.getfixturevalue, proxied, tmp_path) as laid:
+        yield laid
 
 
-@pytest.fixture
-def own_database(own_postgres: Postgres) -> Iterator[PostgresDatabase]:
-    with own_postgres.database() as database:
-        yield database
+def case(database: str, broker: str, messages: int, faults: int, *, soak: bool = False) -> object:
+    """A pair, how many messages go over it, and how many faults strike it meanwhile."""
+    marks = [pytest.mark.soak, pytest.mark.timeout(3600)] if soak else [pytest.mark.timeout(900)]
+    if database != "sqlite" or broker != "database":
+        marks.append(pytest.mark.server)
+    return pytest.param((database, broker), messages, faults, id=f"{database}-{broker}-{messages}", marks=marks)
+
+
+GATE = [
+    case("asyncpg", "kafka", 4_000, 9),
+    case("psycopg", "rabbitmq", 2_000, 9),
+    case("asyncpg", "sqs", 2_000, 9),
+    case("psycopg", "database", 2_000, 9),
+    case("sqlite", "database", 1_000, 4),
+]
+SOAK = [
+    *(case(driver, "kafka", 40_000, 60, soak=True) for driver in ("asyncpg", "psycopg")),
+    *(case(driver, "rabbitmq", 20_000, 60, soak=True) for driver in ("asyncpg", "psycopg")),
+    *(case(driver, "sqs", 15_000, 60, soak=True) for driver in ("asyncpg", "psycopg")),
+    *(case(driver, "database", 15_000, 60, soak=True) for driver in ("asyncpg", "psycopg")),
+    *(case("sqlite", broker, 7_000, 20, soak=True) for broker in ("database", "rabbitmq", "sqs")),
+]
 
 
 @pytest.mark.alone
-@pytest.mark.server
-@pytest.mark.parametrize(
-    "messages",
-    [
-        pytest.param(20_000, id="20k", marks=pytest.mark.timeout(1500)),
-        pytest.param(200_000, id="200k", marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
-    ],
-)
+@pytest.mark.parametrize(("ground", "messages", "faults"), [*GATE, *SOAK], indirect=["ground"])
 async def test_nothing_is_lost_doubled_or_inverted(
+    ground: Ground,
     messages: int,
-    own_postgres: Postgres,
-    own_kafka: Kafka,
-    own_database: PostgresDatabase,
-    topic: str,
+    faults: int,
     child: Callable[..., Child],
     pytestconfig: pytest.Config,
+    seed: int,
 ) -> None:
-    """P1, P2, P3, P7; H7, H15, H18, H20, H22, H35, H51, H56, H59, H65, H66, I1-I5, I15, I18.
+    """P1, P2, P3, P7; H7, H15, H18, H20, H22, H35, H51, H56, H59, H65, H66, I1-I7, I15, I18.
 
-    Invariant: what was committed is handled once and in order per key, whatever process or server stops, and no
-    outage uses up an attempt.
+    Invariant: what was committed is handled once and in order per key, whatever process, server or connection stops,
+    stalls or lies; money and stock are conserved; and no outage uses up an attempt.
     """
-    url, bootstrap = own_database.url("asyncpg"), own_kafka.bootstrap
-    environment = {"DATABASE": url, "BROKER": f"kafka://{bootstrap}", "TOPIC": topic}
-    event = application.counted(topic)
-    app = application.make_app(url, f"kafka://{bootstrap}", event)
-    await app.database.transact(create_missing)
-    await app.database.transact(application.Base.metadata.create_all)
-    fleet = Fleet(app, lambda role: child(application.__file__, role, environment=environment))
-    story = Story(messages)
-    for name in ("relay 1", "relay 2", "consume 1", "consume 2"):
+    event = application.counted(ground.topic)
+    app = application.make_app(ground.database, ground.broker, event)
+    writer = application.make_app(ground.databases["2"], ground.brokers["2"], event)
+    await open_shop(app)
+    fleet = Fleet(
+        app,
+        lambda name: child(application.__file__, name, environment={**ground.environment(name[-1]), **LOGIN}),
+    )
+    story, allowance = Story(messages), Allowance(0)
+    for name in sorted(NAMES):  # the consumers first: a group of RabbitMQ begins when it is declared
         await fleet.start(name)
     began = time.monotonic()
     async with asyncio.TaskGroup() as together:
-        together.create_task(commit_all(app, event, messages))
-        together.create_task(strike(fleet, own_postgres, own_kafka, story))
+        together.create_task(commit_all(writer, event, messages, allowance))
+        together.create_task(strike(fleet, plan(ground, faults, seed), story, allowance))
     healed = time.monotonic()
-    await fleet.until("SELECT count(*) FROM effect", lambda n: n >= messages, "all effects")
+    await fleet.until(DONE, lambda n: n >= messages, "all effects")
     story.figures["seconds"] = round(time.monotonic() - began, 1)
     story.figures["seconds_to_drain_after_the_last_fault"] = round(time.monotonic() - healed, 1)
-    wrong = await judge(app, await asyncio.to_thread(read_topic, bootstrap, topic), story)
-    pytestconfig.stash[evidence.told].append(f"end to end: {json.dumps(story.figures)}")
-    assert wrong == dict.fromkeys(wrong, 0)
-    assert max(story.figures["duplicates_after"].values(), default=0) <= IN_FLIGHT
-    assert fleet.said(application.BURNT) == []
+    wire = await asyncio.to_thread(ground.read_wire) if ground.read_wire is not None else None
+    wrong = await judge(app, wire, story)
+    pytestconfig.stash[evidence.told].append(f"{ground.name}: {json.dumps(story.figures)}")
+    burnt = fleet.said(application.BURNT)
+    assert (wrong, burnt) == (dict.fromkeys(wrong, 0), []), await fleet.report()
+    assert story.fired.total() == faults
+    assert max(story.figures.get("duplicates_after", {}).values(), default=0) <= IN_FLIGHT
     await fleet.stop()
     await app.close()
-    evidence.keep("end-to-end", story.figures, [own_postgres, own_kafka])
+    await writer.close()
+    evidence.keep(f"faults-{ground.name.replace(' ', '-')}", {"seed": seed, **story.figures}, ground.servers)

@@ -10,14 +10,13 @@ import sqlalchemy as sa
 
 from endtoend import application
 from endtoend.fleet import EFFECTS, Fleet
-from endtoend.traffic import commit_all
+from endtoend.traffic import commit_all, open_shop
 from endtoend.verdict import PARTITIONS, Story, judge, read_topic
 from rig.process import Child
 from rig.servers.kafka import Topics
 from rig.servers.postgres import Database as PostgresDatabase
 from txpatterns import App
 from txpatterns.database.schema import database_table, metadata
-from txpatterns.database.setup import create_missing
 
 MESSAGES = 3000
 MEMBERSHIPS = "SELECT count(*) FROM txp_member WHERE split_part(label, chr(58), 2) = '{}'"
@@ -38,9 +37,8 @@ async def test_a_rolling_upgrade_loses_repeats_and_delays_nothing(
     environment = {"DATABASE": url, "BROKER": kafka.url, "TOPIC": topic, "LEASE": "15"}
     event = application.counted(topic)
     app = application.make_app(url, kafka.url, event)
-    await app.database.transact(create_missing)
-    await app.database.transact(application.Base.metadata.create_all)
-    fleet = Fleet(app, lambda role: child(application.__file__, role, environment=environment))
+    await open_shop(app)
+    fleet = Fleet(app, lambda name: child(application.__file__, name, environment=environment))
     for name in NAMES:
         await fleet.start(name)
     async with asyncio.TaskGroup() as together:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 from confluent_kafka import Consumer as KafkaConsumer
 
+from endtoend.traffic import FUNDS, KEYS, PIECES
 from txpatterns import App
 
 PARTITIONS = 6
@@ -34,15 +35,35 @@ class Story:
 
     messages: int
     faults: list[tuple[datetime, str]] = field(default_factory=list)
+    fired: Counter[str] = field(default_factory=Counter)
+    """How often each kind of fault was seen to have happened."""
+    snapshots: list[int] = field(default_factory=list)
+    """How much money was missing, each time that it was counted with what was under way."""
     figures: dict[str, Any] = field(default_factory=dict)
 
     def fault(self, what: str) -> None:
         """Say that a fault begins now."""
         self.faults.append((datetime.now(UTC), what))
 
+    def told(self) -> list[str]:
+        """The faults, each with its seconds after the first."""
+        return [f"{(when - self.faults[0][0]).total_seconds():.1f} s, {what}" for when, what in self.faults]
+
     def last_before(self, moment: datetime) -> str:
         """The fault that had happened last."""
         return next((what for when, what in reversed(self.faults) if when <= moment), "no fault yet")
+
+
+SUMS = """
+    SELECT (SELECT sum(balance) FROM account) AS money, sum(available + sold) AS pieces, sum(sold) AS sold,
+        sum(CASE WHEN available < 0 OR sold < 0 THEN 1 ELSE 0 END) AS below
+    FROM shelf
+"""
+UNDER_WAY = """
+    SELECT (SELECT sum(balance) FROM account)
+        + (SELECT coalesce(sum(amount), 0) FROM ledger) - (SELECT coalesce(sum(amount), 0) FROM effect)
+"""
+"""One statement, so one snapshot: what the buyers have, the sellers have, and what is on its way between them."""
 
 
 async def judge(app: App, wire: Sequence[Record] | None, story: Story) -> dict[str, int]:
@@ -54,6 +75,7 @@ async def judge(app: App, wire: Sequence[Record] | None, story: Story) -> dict[s
     def rows(connection: sa.Connection, statement: str) -> list[Any]:
         return list(connection.execute(sa.text(statement)).all())
 
+    sums = (await app.database.read(lambda c: rows(c, SUMS)))[0]
     ledger = await app.database.read(lambda c: rows(c, "SELECT message_id, key, number FROM ledger"))
     effects = await app.database.read(lambda c: rows(c, "SELECT message_id, key, number FROM effect ORDER BY id"))
     dead = await app.database.read(lambda c: rows(c, "SELECT message_id FROM txp_dead_letter"))
@@ -66,8 +88,14 @@ async def judge(app: App, wire: Sequence[Record] | None, story: Story) -> dict[s
         "effects_twice": len(effects) - len(handled),
         "inversions_of_first_effects": inversions((row.key, row.number) for row in effects),
         "dead_letters": len(dead),
+        "money_missing": KEYS * FUNDS - int(sums.money),
+        "pieces_missing": KEYS * PIECES - int(sums.pieces),
+        "sold_but_not_bought": int(sums.sold) - len(committed),
+        "shelves_below_zero": int(sums.below),
+        "snapshots_without_all_money": sum(missing != 0 for missing in story.snapshots),
     }
-    story.figures |= {"messages": story.messages, "faults": [what for _, what in story.faults]}
+    story.figures |= {"messages": story.messages, "faults": story.told()}
+    story.figures |= {"fired": dict(sorted(story.fired.items())), "snapshots": len(story.snapshots)}
     if wire is not None:
         faults |= _of_wire(wire, committed, story)
     story.figures |= faults

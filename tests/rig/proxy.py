@@ -111,11 +111,14 @@ class Link:
 
 
 class Proxy:
-    """Use as a context manager: `with Proxy(port) as proxy: connect(port=proxy.port)`."""
+    """Use as a context manager: `with Proxy(port) as proxy: connect(port=proxy.port)`.
 
-    def __init__(self, port: int, host: str = "127.0.0.1", *, seed: int = 0) -> None:
+    `listen` is the port of its own, if that has to be a certain one.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", *, seed: int = 0, listen: int = 0) -> None:
         self.fired: Counter[str] = Counter()
-        self.port = 0
+        self.port = listen
         self._upstream = (host, port)
         self._asked: set[str] = set()
         self._faults = Faults()

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import trustme
 from confluent_kafka import KafkaException
@@ -26,10 +26,10 @@ CONFIGURATION = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted}
+listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted},{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURED://127.0.0.1:{secured},ENCRYPTED://127.0.0.1:{encrypted},{entrances}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_PLAINTEXT,ENCRYPTED:SASL_SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_PLAINTEXT,ENCRYPTED:SASL_SSL,FIRST:PLAINTEXT,SECOND:PLAINTEXT
 listener.name.secured.sasl.enabled.mechanisms=PLAIN
 listener.name.secured.plain.sasl.jaas.config={login}
 listener.name.encrypted.sasl.enabled.mechanisms=SCRAM-SHA-512
@@ -56,6 +56,15 @@ allow.everyone.if.no.acl.found=true
 
 USER, PASSWORD = "shop", "pass%word/&?@:"
 LOGIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+
+
+class Entrance(NamedTuple):
+    """A listener whose clients are sent to a proxy: Kafka tells its clients itself where they should connect."""
+
+    proxy: int
+    """The port for the proxy to listen at."""
+    behind: int
+    """The port for it to lead to."""
 
 
 def certificate_of(authority: trustme.CA) -> tuple[str, str]:
@@ -128,7 +137,7 @@ class Kafka(Server):
 
     def container(self) -> list[str]:
         assert self.image is not None
-        ports = (self.port, self.secured_port, self.encrypted_port)
+        ports = (self.port, self.secured_port, self.encrypted_port, *(each.behind for each in self.entrances))
         published = [part for port in ports for part in ("-p", f"127.0.0.1:{port}:{port}")]  # clients are sent there
         lines = self._configuration(19093, "/tmp/kafka-data").splitlines()
         settings = dict(line.split("=", 1) for line in lines)
@@ -140,7 +149,13 @@ class Kafka(Server):
     def _configuration(self, controller: int, data: str) -> str:
         ports = {"port": self.port, "secured": self.secured_port, "encrypted": self.encrypted_port}
         chain, key = (part.strip().replace("\n", "\\n") for part in certificate_of(self._authority))
-        return CONFIGURATION.format(**ports, controller=controller, data=data, login=LOGIN, chain=chain, key=key)
+        named = dict(zip(("FIRST", "SECOND"), self.entrances, strict=True))
+        ways = {
+            "behind": ",".join(f"{name}://127.0.0.1:{each.behind}" for name, each in named.items()),
+            "entrances": ",".join(f"{name}://127.0.0.1:{each.proxy}" for name, each in named.items()),
+        }
+        told = {"controller": controller, "data": data, "login": LOGIN, "chain": chain, "key": key}
+        return CONFIGURATION.format(**ports, **ways, **told)
 
     @functools.cached_property
     def _authority(self) -> trustme.CA:
@@ -162,6 +177,11 @@ class Kafka(Server):
     def encrypted_port(self) -> int:
         """Where TLS is spoken, and SCRAM-SHA-512 asked for; a test makes the user whom it needs."""
         return free_port()
+
+    @functools.cached_property
+    def entrances(self) -> tuple[Entrance, Entrance]:
+        """Two ways in through a proxy each, so that one client can be cut off and the other goes on."""
+        return Entrance(free_port(), free_port()), Entrance(free_port(), free_port())
 
     def probe(self) -> str:
         metadata = self.admin().list_topics(timeout=2)
