@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import registry
 
-from inbox.support import Echoed, Noted, eventually, note, prepared, quick, running
+from inbox.support import Echoed, Noted, effects, eventually, note, prepared, quick, running
 from txpatterns.coordination.leases import Leases
 from txpatterns.database import Database
 from txpatterns.errors import BrokerUnavailable, HandlerDefinitionError
@@ -35,6 +36,44 @@ async def test_conflicts_are_repeated_at_once_and_use_up_no_attempt(postgres_wor
         await world.broker.all_acked()
     assert await world.effects() == [("a", 1)]
     assert (world.told.counts["failed"], await world.dead()) == (0, [])
+
+
+class Written:
+    """A row of effects as an object, which a flush writes."""
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_link_lost_in_a_flush_is_no_commit_of_the_handlers(database, driver):
+    """P2, H440: the session rolls back by itself, and another process has handled the message meanwhile."""
+    mapping = registry()
+    mapping.map_imperatively(Written, effects)
+    async with Database(database.url(driver)) as ours, Database(database.url(driver)) as others:
+        world = await prepared(ours)
+        consumer, runs = world.consumer(policies=quick(1)), Counter()
+        claims = sa.table("txp_inbox", schema="public")
+
+        @consumer.on(Noted)
+        async def noted(event: Noted, tx: Transaction) -> None:
+            runs[event.number] += 1
+            claimed = (await tx.session.execute(sa.select(sa.text("*")).select_from(claims))).mappings().one()
+            backend = (await tx.session.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one()
+            async with others.session() as session, session.begin():
+                await session.execute(sa.text(f"SELECT pg_terminate_backend({backend}, 60000)"))
+                columns, values = ", ".join(claimed), ", ".join(f":{name}" for name in claimed)
+                copy = sa.text(f"INSERT INTO txp_inbox ({columns}) VALUES ({values})")
+                await session.execute(copy, dict(claimed))
+                await session.execute(note(event.book, 100 + event.number))
+            written = Written()
+            written.consumer, written.key, written.number = "noted", event.book, event.number
+            tx.session.add(written)
+            await tx.session.flush()
+
+        world.put(Noted(book="a", number=1))
+        async with running(consumer):
+            await world.broker.all_acked()
+        assert (await world.effects(), await world.dead()) == ([("a", 101)], [])
+        assert (runs, world.told.counts["failed"]) == ({1: 1}, 0)
+    mapping.dispose()
 
 
 async def test_conflicts_at_the_claim_and_at_the_commit_use_up_no_attempt(postgres_world):

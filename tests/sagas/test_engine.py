@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import registry
 
 from rig.planting import instead_of
 from sagas.support import (
@@ -454,6 +455,30 @@ async def test_a_step_that_ends_its_transaction_by_itself_is_not_repeated(shop: 
     assert row["due_at"] is None
     assert "commits has ended its transaction by itself" in row["attention"]
     assert await shop.effects() == ["reserve A1"]
+
+
+class Written:
+    """A row of effects as an object, which a flush writes."""
+
+
+async def test_a_step_whose_flush_fails_has_failed(shop: Shop) -> None:
+    """P4, H441: the session rolls back by itself then; nothing of the step stands, so nobody has to be asked."""
+    mapping = registry()
+    mapping.map_imperatively(Written, effect)
+
+    async def breaks(tx: StepTransaction) -> None:
+        tx.session.add(Written())
+        await tx.session.flush()
+
+    async def order(saga: SagaContext) -> None:
+        await saga.step(reserve, "A1", compensate=release)
+        await saga.step(breaks, retry=RetryLadder(()))
+
+    saga_of(shop, order, retry=QUICK)
+    with pytest.raises(SagaFailed, match="IntegrityError"):
+        await shop.run(order)
+    mapping.dispose()
+    assert await shop.effects() == ["reserve A1", "release A1"]
 
 
 async def test_what_a_saga_sends_is_sent_once(shop: Shop) -> None:

@@ -38,6 +38,9 @@ _running: WeakSet[Connection] = WeakSet()
 
 _failed: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 """Connections in whose transaction a statement has failed, with the error's text."""
+_committed: WeakSet[Connection] = WeakSet()
+"""Connections whose transaction was ended while code of the application ran, by a COMMIT or by nobody knows what."""
+
 _cut_off: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
 """Connections that were given up because a statement was cancelled, which says nothing about the link."""
 
@@ -111,9 +114,9 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             raise
         if returned or not place_of(error):
             mark(error, run.origin.place)
-        ended = not committing and _has_ended(connection, opened)
-        if ended and isinstance(error, InvalidRequestError):  # it closed its session, and went on with it
-            error = _closed(error)
+        ended = not committing and _may_have_committed(connection, opened)
+        if isinstance(error, InvalidRequestError) and not committing and _has_ended(connection, opened):
+            error = _closed(error)  # it closed its session, and went on with it
         lost = committing or (connection.invalidated and connection not in _cut_off)
         if caller.is_over_limit() and (link := _broken_link(error, lost=lost)) is not None:
             return Result(Came.FAILED, _over_limit(run, link), ended)
@@ -128,6 +131,9 @@ def _watch(engine: Engine) -> None:
     if not event.contains(engine, "handle_error", _note_failure):
         event.listen(engine, "handle_error", _note_failure)
         event.listen(engine, "before_cursor_execute", _refuse_an_end)
+        for ends in ("commit", "prepare_twophase", "commit_twophase"):
+            event.listen(engine, ends, _note_commit)
+        event.listen(engine, "rollback", _note_rollback)
 
 
 def _refuse_an_end(connection: Connection, _cursor: object, statement: str, *_: Any) -> None:
@@ -143,6 +149,28 @@ def _note_failure(context: ExceptionContext) -> None:
         _failed[connection] = str(context.original_exception)
     if not isinstance(context.original_exception, Exception):
         _cut_off[connection] = True
+
+
+def _note_commit(connection: Connection, *_: Any) -> None:
+    if connection in _running:
+        _committed.add(connection)
+
+
+def _note_rollback(connection: Connection) -> None:
+    if connection in _running and not connection.invalidated and has_open_transaction(connection) is False:
+        _committed.add(connection)  # there was nothing left to roll back
+
+
+def _may_have_committed(connection: Connection, opened: RootTransaction | None) -> bool:
+    """Whether what the code has ended by itself may stand. What was rolled back, as by a failed flush, does not.
+
+    If the record of it stands all the same, another process has done the work meanwhile.
+    """
+    if connection in _committed:
+        return True
+    if connection.closed or connection.invalidated or connection.get_transaction() is not opened:
+        return False
+    return has_open_transaction(connection) is False
 
 
 def _has_ended(connection: Connection, opened: RootTransaction | None) -> bool:
