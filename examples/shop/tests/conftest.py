@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from playwright import sync_api as playwright
 
 from rig.lookup import Missing
 from rig.ports import free_port
@@ -31,6 +33,8 @@ from shop.settings import Settings, read_settings
 from txpatterns.brokers.memory import MemoryBroker
 
 PATIENCE = 30.0
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -270,6 +274,16 @@ def reprice(shop: OpenShop) -> Callable[[str, int], Awaitable[None]]:
         await shop.web.state.context.services.catalog.set_price(sku, Money.of_minor(cents, "EUR"))
 
     return change
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")
