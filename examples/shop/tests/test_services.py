@@ -87,7 +87,9 @@ def test_orders_through_eight_processes(servers, tmp_path):
             assert alice.get(path).status_code == 200, path
 
 
-@pytest.fixture(params=[pytest.param(RabbitMQ, id="rabbitmq"), pytest.param(ElasticMQ, id="sqs")])
+@pytest.fixture(
+    params=[pytest.param(RabbitMQ, id="rabbitmq"), pytest.param(ElasticMQ, id="sqs", marks=pytest.mark.soak)]
+)
 def another_broker(request):
     """A broker of the test's own with its URL.
 
