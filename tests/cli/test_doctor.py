@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy import create_engine
 
 from txpatterns import App, Database, Event, Transaction
-from txpatterns.admin.doctor import examine_broker, examine_database
+from txpatterns.admin.broker_watch import examine_broker
+from txpatterns.admin.doctor import examine_database
 from txpatterns.admin.topics import consumer_figures, topic_figures
 from txpatterns.brokers.memory import MemoryBroker
 from txpatterns.database.examining import examine

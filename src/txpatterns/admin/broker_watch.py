@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
-from txpatterns.admin.doctor import examine_broker
 from txpatterns.clock import Clock
 from txpatterns.findings import Finding, Severity
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.text import error_line
-from txpatterns.transport import Broker
+from txpatterns.transport import Broker, Checks
 
 logger = logging.getLogger("txpatterns.broker")
 
 LOOK_AGAIN = timedelta(minutes=5)
 LOOK_AGAIN_IF_WRONG = timedelta(minutes=1)
 _LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING, Severity.INFO: logging.INFO}
+
+
+async def examine_broker(
+    broker: Broker, name: str, topics: Sequence[str], group: str | None, settings: ConsumerSettings
+) -> list[Finding]:
+    """Look at the broker for these topics, and for a group that reads."""
+    found = list(await broker.check(topics, group)) if isinstance(broker, Checks) else []
+    if not broker.capabilities.ordered:
+        words = "It keeps no order: messages of a key may be handled in another order than they were published in."
+        fix = "Use one that does (SQS: ordered=true), where a handler or a saga needs it."
+        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
+    kept = broker.capabilities.horizon
+    if group is not None and kept is not None and kept > settings.retention:
+        words = f"It keeps messages for {kept}; handled ones are remembered for {settings.retention}: one that comes "
+        words += "again later is handled again."
+        fix = f"Set the consumer's retention to at least {kept}."
+        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
+    return found
 
 
 class BrokerWatch:

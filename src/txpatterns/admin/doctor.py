@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from txpatterns.admin.depths import depths_of
 from txpatterns.database import Database, migrations
 from txpatterns.database.examining import examine
 from txpatterns.findings import Finding, Severity
-from txpatterns.inbox.settings import ConsumerSettings
-from txpatterns.transport import Broker, Checks
 
 _OLD = timedelta(minutes=5)
 """What waits for longer although it is due waits for somebody."""
@@ -45,22 +42,4 @@ async def _waiting(database: Database) -> list[Finding]:
     if depths.dead:
         words = f"{depths.dead} dead letters wait for a decision."
         found.append(Finding(Severity.WARNING, "dead letters", words, "txp dlq list"))
-    return found
-
-
-async def examine_broker(
-    broker: Broker, name: str, topics: Sequence[str], group: str | None, settings: ConsumerSettings
-) -> list[Finding]:
-    """Look at the broker for these topics, and for a group that reads."""
-    found = list(await broker.check(topics, group)) if isinstance(broker, Checks) else []
-    if not broker.capabilities.ordered:
-        words = "It keeps no order: messages of a key may be handled in another order than they were published in."
-        fix = "Use one that does (SQS: ordered=true), where a handler or a saga needs it."
-        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
-    kept = broker.capabilities.horizon
-    if group is not None and kept is not None and kept > settings.retention:
-        words = f"It keeps messages for {kept}; handled ones are remembered for {settings.retention}: one that comes "
-        words += "again later is handled again."
-        fix = f"Set the consumer's retention to at least {kept}."
-        found.append(Finding(Severity.WARNING, f"broker {name}", words, fix))
     return found

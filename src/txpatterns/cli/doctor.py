@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from txpatterns.admin.doctor import examine_broker, examine_database
+from txpatterns.admin.broker_watch import examine_broker
+from txpatterns.admin.doctor import examine_database
 from txpatterns.app import App
 from txpatterns.cli.loading import AppOption, DatabaseOption, JsonOption, load_app, open_database
 from txpatterns.cli.output import DIFFERENT, examples, show
