@@ -27,8 +27,8 @@ def test_tables_from_nothing_to_current(txp, project):
     """H100: upgrade, upgrade again, check; each says in words and in JSON where the database stands."""
     (project / "plain.db").touch()
     assert txp("db", "check", "--database", URL, code=3).out.startswith("the tables differ:")
-    assert "upgraded from nothing to 0007" in txp("db", "upgrade", "--database", URL).out
-    assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0007", "now": "0007", "changed": False}
+    assert "upgraded from nothing to 0008" in txp("db", "upgrade", "--database", URL).out
+    assert txp("db", "upgrade", "--database", URL, "--json").json == {"before": "0008", "now": "0008", "changed": False}
     assert txp("db", "check", "--json", TXP_DATABASE_URL=URL).json["differences"] == []
     assert "CREATE TABLE txp_outbox (" in txp("db", "sql", "--dialect", "sqlite").out
     assert "autovacuum" in txp("db", "sql").out

@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeDecorator
 SCHEMA_VERSION = 2
 """Raised with each release that has migrations; an older or newer neighbour by one must still work."""
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 """The last migration of this version."""
 
 DISPENSABLE: frozenset[str] = frozenset(
