@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from txpatterns.causes import behind, mark, place_of
+from txpatterns.database.deferred import may_have_committed, observe
 from txpatterns.database.dialects import (
     NOTHING_WORKS,
     has_open_transaction,
@@ -38,9 +39,6 @@ _running: WeakSet[Connection] = WeakSet()
 
 _failed: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 """Connections in whose transaction a statement has failed, with the error's text."""
-_committed: WeakSet[Connection] = WeakSet()
-"""Connections whose transaction was ended while code of the application ran, by a COMMIT or by nobody knows what."""
-
 _cut_off: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
 """Connections that were given up because a statement was cancelled, which says nothing about the link."""
 
@@ -90,13 +88,15 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             raise
         mark(error, run.origin.place)
         return _of_opening(error)
-    opened, returned, committing = connection.get_transaction(), False, False
+    opened, returned, committing, committed = connection.get_transaction(), False, False, False
     try:
         with run.around():
             _running.add(connection)
+            observe(connection)
             try:
                 value = caller.call(session)
             finally:
+                committed = may_have_committed(connection)
                 _running.discard(connection)
                 run.over()
             returned = True
@@ -114,7 +114,7 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             raise
         if returned or not place_of(error):
             mark(error, run.origin.place)
-        ended = not committing and _may_have_committed(connection, opened)
+        ended = not committing and (committed or _may_stand(connection, opened))
         if isinstance(error, InvalidRequestError) and not committing and _has_ended(connection, opened):
             error = _closed(error)  # it closed its session, and went on with it
         lost = committing or (connection.invalidated and connection not in _cut_off)
@@ -131,9 +131,6 @@ def _watch(engine: Engine) -> None:
     if not event.contains(engine, "handle_error", _note_failure):
         event.listen(engine, "handle_error", _note_failure)
         event.listen(engine, "before_cursor_execute", _refuse_an_end)
-        for ends in ("commit", "prepare_twophase", "commit_twophase"):
-            event.listen(engine, ends, _note_commit)
-        event.listen(engine, "rollback", _note_rollback)
 
 
 def _refuse_an_end(connection: Connection, _cursor: object, statement: str, *_: Any) -> None:
@@ -151,23 +148,11 @@ def _note_failure(context: ExceptionContext) -> None:
         _cut_off[connection] = True
 
 
-def _note_commit(connection: Connection, *_: Any) -> None:
-    if connection in _running:
-        _committed.add(connection)
-
-
-def _note_rollback(connection: Connection) -> None:
-    if connection in _running and not connection.invalidated and has_open_transaction(connection) is False:
-        _committed.add(connection)  # there was nothing left to roll back
-
-
-def _may_have_committed(connection: Connection, opened: RootTransaction | None) -> bool:
-    """Whether what the code has ended by itself may stand. What was rolled back, as by a failed flush, does not.
+def _may_stand(connection: Connection, opened: RootTransaction | None) -> bool:
+    """Whether what the code has ended, behind SQLAlchemy's back, may stand. What was rolled back does not.
 
     If the record of it stands all the same, another process has done the work meanwhile.
     """
-    if connection in _committed:
-        return True
     if connection.closed or connection.invalidated or connection.get_transaction() is not opened:
         return False
     return has_open_transaction(connection) is False

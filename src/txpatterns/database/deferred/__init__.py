@@ -45,6 +45,20 @@ until it is rolled back.
 """
 
 from txpatterns.database.deferred.adding import AnyTransaction, add, cancel, no_transaction, pending, plain, watch
+from txpatterns.database.deferred.engine_events import may_have_committed, observe
 from txpatterns.database.deferred.entries import Entry, Kind, Writer
 
-__all__ = ["AnyTransaction", "Entry", "Kind", "Writer", "add", "cancel", "no_transaction", "pending", "plain", "watch"]
+__all__ = [
+    "AnyTransaction",
+    "Entry",
+    "Kind",
+    "Writer",
+    "add",
+    "cancel",
+    "may_have_committed",
+    "no_transaction",
+    "observe",
+    "pending",
+    "plain",
+    "watch",
+]

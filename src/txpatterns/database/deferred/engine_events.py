@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -22,9 +22,13 @@ from txpatterns.database.deferred.units import (
     new_commit_of,
     refuse_unsafe_savepoints,
 )
+from txpatterns.database.dialects import has_open_transaction
 from txpatterns.errors import NotTransactional
 
 _watched: WeakSet[Engine] = WeakSet()
+
+_observed: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
+"""Connections whose commit somebody wants to know of, and whether there may have been one."""
 
 
 def watch_engine(engine: Engine) -> None:
@@ -72,6 +76,20 @@ def detach(unit: Unit, connections: Sequence[Connection]) -> None:
             commit.units.remove(unit)
 
 
+def observe(connection: Connection) -> None:
+    """Take note of a commit of a connection's transaction, or of an end that nobody has told of, from now on.
+
+    This is no listener of its own: one that joins while a commit of the same engine is being told of would break that.
+    """
+    watch_engine(connection.engine)
+    _observed[connection] = False
+
+
+def may_have_committed(connection: Connection) -> bool:
+    """End the observation; says whether what was done on the connection since it began may stand."""
+    return _observed.pop(connection, False)
+
+
 def refuse_idle(connection: Connection) -> None:
     """Raise NotTransactional on a connection that has not begun a transaction."""
     if not connection.in_transaction():
@@ -95,17 +113,22 @@ def _units_on(connection: Connection) -> Sequence[Unit]:
 
 def _on_commit(connection: Connection) -> None:
     commit = commit_of(connection)
-    if commit is None:
-        return
-    try:
-        commit.write(
-            connection,
-            lambda unit: unit.session is None or is_destination(unit.session, connection, unit.at_home),
-        )
-    except BaseException as error:
-        _abandon(connection, error)
-        raise
-    _tell(connection, commit.units)
+    if commit is not None:
+        try:
+            commit.write(
+                connection,
+                lambda unit: unit.session is None or is_destination(unit.session, connection, unit.at_home),
+            )
+        except BaseException as error:
+            _abandon(connection, error)
+            raise
+        _tell(connection, commit.units)
+    _note(connection)
+
+
+def _note(connection: Connection) -> None:
+    if connection in _observed:
+        _observed[connection] = True
 
 
 def _tell(connection: Connection, units: Sequence[Unit]) -> None:
@@ -136,11 +159,13 @@ def _on_prepare(connection: Connection, _xid: Any) -> None:
             connection,
             lambda unit: unit.session is None or destination_of(unit.session, unit.at_home) in (None, connection),
         )
+    _note(connection)
 
 
 def _on_commit_twophase(connection: Connection, _xid: Any, is_prepared: bool) -> None:
     if is_prepared:
         _tell(connection, _units_on(connection))
+        _note(connection)
     else:
         _on_commit(connection)
 
@@ -148,6 +173,8 @@ def _on_commit_twophase(connection: Connection, _xid: Any, is_prepared: bool) ->
 def _on_rollback(connection: Connection) -> None:
     for unit in _units_on(connection):
         unit.clear()
+    if connection in _observed and not connection.invalidated and has_open_transaction(connection) is False:
+        _note(connection)  # there was nothing left to roll back
 
 
 def _on_rollback_twophase(connection: Connection, _xid: Any, _is_prepared: bool) -> None:
