@@ -39,6 +39,23 @@ class ReadingSuite(Suite):
                 await publishing.confirmed()
 
     @scenario
+    async def test_a_new_group_gets_what_the_broker_retains(self) -> None:
+        """P1, H68: what was published before a group was declared reaches it where ``retains`` says so, only there."""
+        topic = self.new_topic()
+        before, after = message(topic, "key"), message(topic, "key")
+        async with self.new_broker() as broker:
+            self.needs(broker.capabilities.groups, "groups")
+            async with self.reading(broker, topic, "one") as one:
+                publishing = Publishing(broker, [before])
+                await one.until([before.id])
+                await publishing.confirmed()
+                async with self.reading(broker, topic, "two") as two:
+                    publishing = Publishing(broker, [after])
+                    assert (before.id in await two.until([after.id])) == broker.capabilities.retains
+                    await one.until([after.id])
+                    await publishing.confirmed()
+
+    @scenario
     async def test_what_is_not_acknowledged_comes_again(self) -> None:
         """P1, H65: leaving a group gives back what was not acknowledged, in order."""
         topic = self.new_topic()
