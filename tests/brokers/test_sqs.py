@@ -30,11 +30,6 @@ class TestElasticMQ(BrokerSuite):
     def open_topic(self, topic):
         self.server.client().create_queue(QueueName=f"{topic}.fifo", Attributes=FIFO)
 
-    def restart(self):
-        server = self.requests.getfixturevalue("own_elasticmq")
-        server.kill()
-        server.start()
-
 
 class TestMoto(BrokerSuite):
     """One receiver: moto looks which groups are locked and locks them in two steps, so two requests get the same."""

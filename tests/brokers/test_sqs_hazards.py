@@ -312,6 +312,18 @@ async def test_nobody_waits_for_a_request_that_waits_for_messages(elasticmq):
             assert await Reader(batches).take(1, ack=True)
 
 
+async def test_what_is_confirmed_outlives_a_kill(elasticmq, own_elasticmq):
+    """P1, H416: started again, the emulator has all that it had confirmed, in an order of its own."""
+    sent = [message(topic(), f"key-{number % 20}") for number in range(40)]
+    sent = [each._replace(topic=sent[0].topic) for each in sent]
+    async with queue_alone(own_elasticmq) as broker:
+        await Publishing(broker, sent).confirmed()
+        await asyncio.to_thread(own_elasticmq.kill)
+        await asyncio.to_thread(own_elasticmq.start)
+        async with broker.subscribe([sent[0].topic], group="g") as batches:
+            assert set(await Reader(batches).until(each.id for each in sent)) == {each.id for each in sent}
+
+
 def test_elasticmq_forgets_its_locks_when_it_is_killed(elasticmq, own_elasticmq):
     """H416: so no test asks for the order of a key over a restart of it; AWS keeps its locks by its documents."""
     sqs = own_elasticmq.client()

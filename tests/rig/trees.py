@@ -8,6 +8,7 @@ a session of its own.
 import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -56,7 +57,7 @@ def kill(root: psutil.Process) -> None:
     """
     processes = pause(root)
     _send(processes, signal.SIGKILL)
-    wait_until(lambda: all(_state(process) in GONE for process in processes), what=f"{processes} to be gone")
+    wait_until(lambda: all(map(_is_gone, processes)), what=f"{processes} to be gone")
 
 
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
@@ -65,6 +66,16 @@ def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
         except psutil.NoSuchProcess:
             continue  # it ended by itself in the meantime
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    """Whether nothing of it is left. A process counts as dead while threads of it end, which keep its ports open."""
+    if _state(process) not in GONE:
+        return False
+    try:
+        return len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _session(process: psutil.Process) -> int:

@@ -211,6 +211,7 @@ def test_the_image_is_made_of_what_is_there():
     assert all((root / line[1:]).exists() for line in kept if line.startswith("!"))
 
 
+@pytest.mark.soak  # an everyday machine has no engine, and a gate knows no skips
 def test_the_compose_file_is_understood(tmp_path):
     """By the engine's own tool, where there is one."""
     if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:

@@ -174,6 +174,12 @@ class RabbitMQ(Server):
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
             )
             self._watchdog.watch(self._mapper.pid)
+            # A node that finds no mapper starts one of its own.
+            wait_until(self._is_mapped, what="the port mapper to listen")
+
+    def _is_mapped(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.mapped_at)) == 0
 
     def container(self) -> list[str]:
         assert self.image is not None

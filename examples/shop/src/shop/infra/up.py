@@ -52,8 +52,8 @@ def up(
     What the shop must know of them is written to a file that only you may read. The same folder goes on with its data.
     """
     stopping = threading.Event()
-    os.umask(0o077)
     with _signals(stopping), ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o077))
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = stack.enter_context(_alone_in(data))
