@@ -30,8 +30,8 @@ SAMPLED = FEW | dict.fromkeys(("saga of steps", "saga of calls", "saga of events
 SAMPLED |= dict.fromkeys(("handle in batches", "handler that emits", "attempts used up, parked"), 40)
 """They have so many points that only the soak kills at each of their effects: how many cases the gate has on SQLite."""
 UNPAUSED = ("attempts used up, parked",)
-"""While one of its two relays is paused, the other doubts the message that gets no answer more often than I10 knows:
-what it has let go of and reads again it doubts anew. Nothing is lost or confirmed twice. The soak pauses it, too."""
+"""While one of its two relays is paused, the other has sent the message that gets no answer more often than I10 counts,
+on a busy machine, in some runs. Why is not known; nothing was lost or confirmed twice. The soak pauses it, too."""
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
