@@ -126,3 +126,14 @@ def _are_attached_to_the_target() -> bool:
         return False  # this was called by something else than an env.py
     targets = [target] if isinstance(target, sa.MetaData) else target or ()
     return any(table.name == database_table.name for one in targets for table in one.tables.values())
+
+
+def deed_columns() -> list[sa.Column[Any]]:
+    """Make the columns with which each table of what operators did begins."""
+    return [
+        sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
+        sa.Column("done_at", Instant, nullable=False),
+        sa.Column("who", sa.String(200), nullable=False),
+        sa.Column("action", sa.String(20), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    ]

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from txpatterns.causes import behind, mark, place_of
-from txpatterns.database.deferred import may_have_committed, observe
+from txpatterns.database.deferred import end_observation, observe
 from txpatterns.database.dialects import (
     NOTHING_WORKS,
     has_open_transaction,
@@ -96,7 +96,7 @@ def _in_session(session: Session, run: Run, caller: Caller) -> Result:
             try:
                 value = caller.call(session)
             finally:
-                committed = may_have_committed(connection)
+                committed = end_observation(connection)
                 _running.discard(connection)
                 run.over()
             returned = True

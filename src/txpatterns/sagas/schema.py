@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from txpatterns.database.schema import BigIdentity, Instant, metadata
+from txpatterns.database.schema import BigIdentity, Instant, deed_columns, metadata
 
 SCOPE = "sagas"
 """The scope of the memberships: who is no member of it any more owns no saga."""
@@ -144,11 +144,7 @@ saga_signal_table = sa.Table(
 saga_audit_table = sa.Table(
     "txp_saga_audit",
     metadata,
-    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
-    sa.Column("done_at", Instant, nullable=False),
-    sa.Column("who", sa.String(200), nullable=False),
-    sa.Column("action", sa.String(20), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    *deed_columns(),
     sa.Column("saga", sa.BigInteger, nullable=False, comment="its number"),
     sa.Column("type", sa.String(200), nullable=False),
     sa.Column("saga_id", sa.String(200), nullable=False),

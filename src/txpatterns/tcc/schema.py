@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from txpatterns.database.schema import BigIdentity, Instant, metadata
+from txpatterns.database.schema import BigIdentity, Instant, deed_columns, metadata
 
 SCOPE = "tcc"
 """The scope of the memberships: who is no member of it any more owns no transaction."""
@@ -119,11 +119,7 @@ tcc_barrier_table = sa.Table(
 tcc_audit_table = sa.Table(
     "txp_tcc_audit",
     metadata,
-    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
-    sa.Column("done_at", Instant, nullable=False),
-    sa.Column("who", sa.String(200), nullable=False),
-    sa.Column("action", sa.String(20), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    *deed_columns(),
     sa.Column("tcc", sa.BigInteger, nullable=False, comment="its number"),
     sa.Column("app", sa.String(200), nullable=False),
     sa.Column("tcc_id", sa.String(200), nullable=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from txpatterns.database.schema import BigIdentity, Instant, metadata
+from txpatterns.database.schema import BigIdentity, Instant, deed_columns, metadata
 
 PARTS = 32
 """Into how many parts the keys of a topic are divided, each read by one member of a group at a time. A constant of the
@@ -43,11 +43,7 @@ queue_table = sa.Table(
 queue_audit_table = sa.Table(
     "txp_queue_audit",
     metadata,
-    sa.Column("id", BigIdentity, sa.Identity(), primary_key=True),
-    sa.Column("done_at", Instant, nullable=False),
-    sa.Column("who", sa.String(200), nullable=False),
-    sa.Column("action", sa.String(20), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, comment="why, in the operator's words"),
+    *deed_columns(),
     sa.Column("consumer_group", sa.String(200), nullable=False),
     sa.Column("topic", sa.String(200), comment="the topic that it was about; NULL: all of the group's"),
     sa.Column("topics", sa.Integer, nullable=False, comment="how many it was no reader of any more"),

@@ -45,7 +45,7 @@ until it is rolled back.
 """
 
 from txpatterns.database.deferred.adding import AnyTransaction, add, cancel, no_transaction, pending, plain, watch
-from txpatterns.database.deferred.engine_events import may_have_committed, observe
+from txpatterns.database.deferred.engine_events import end_observation, observe
 from txpatterns.database.deferred.entries import Entry, Kind, Writer
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
     "Writer",
     "add",
     "cancel",
-    "may_have_committed",
+    "end_observation",
     "no_transaction",
     "observe",
     "pending",

@@ -85,7 +85,7 @@ def observe(connection: Connection) -> None:
     _observed[connection] = False
 
 
-def may_have_committed(connection: Connection) -> bool:
+def end_observation(connection: Connection) -> bool:
     """End the observation; says whether what was done on the connection since it began may stand."""
     return _observed.pop(connection, False)
 
