@@ -51,7 +51,10 @@ class Attempt:
         """What is written in its transaction."""
 
     async def run(self) -> Result:
-        """Run the code until something has come of it. Raises Ahead where that would be a second time."""
+        """Run the code until something has come of it.
+
+        Raises Ahead where that would be a second time, and what ``SagaWriter.check`` does.
+        """
         tools = self._writer.tools
         if tools.database.is_sqlite:
             await self._take_lock()
@@ -121,20 +124,26 @@ class Attempt:
         return write
 
     async def _tell(self, text: str, value: object) -> Write:
-        await self._take_lock()
+        try:
+            await self._take_lock()
+        except Exception as error:  # no failure of the step's, and it must not be committed
+            late = f"{self.mark.name} came too late: {self._writer.saga.id} has been begun anew meanwhile."
+            raise LeaseLost(late) from error
         self.is_told = True
         self.write = await self._plan(text, value)
         return self.write
 
     async def _take_lock(self) -> None:
-        """Keep others from writing. Raises LeaseLost where the saga was begun anew meanwhile."""
+        """Keep others from writing. Raises what ``SagaWriter.check`` does."""
         if self._lock is None:
             lock = self._writer.lock
             await lock.acquire()
             self._lock = lock
-        if self._course.is_dropped:
+        try:
+            self._writer.check()
+        except Exception:
             self.release()
-            raise LeaseLost(f"{self.mark.name} came too late: {self._writer.saga.id} has been begun anew meanwhile.")
+            raise
 
     async def _ask(self, question: Callable[[Connection], bool]) -> bool:
         tools = self._writer.tools

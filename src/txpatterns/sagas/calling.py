@@ -123,7 +123,7 @@ class Calls:
         """Make a call, or find out what has become of it, and write that down."""
         course, operation = self._writer.course, opened.operation
         if not opened.is_begun:
-            async with self._writer.lock:
+            async with self._writer.alone():
                 await self._writer.write(attempts.begins(course, opened.path))
         try:
             attempt = Calling(self._writer.tools, course, operation, opened.attempts + 1)
@@ -133,7 +133,7 @@ class Calls:
             self._failures.tell(operation.mark, error, opened.attempts + 1)
             await self._fail(opened, error)
         else:
-            async with self._writer.lock:
+            async with self._writer.alone():
                 await self._writer.write(await outside_of_tasks(partial(course.ended, opened.path, text, back)))
             self._writer.tell_done(operation.mark)
         opened.is_running = False
@@ -141,7 +141,7 @@ class Calls:
     async def _fail(self, opened: Open, error: Exception) -> None:
         work: CallOut = opened.operation.work
         if isinstance(error, Asks):
-            async with self._writer.lock:
+            async with self._writer.alone():
                 await self._writer.ask(str(error))
             return
         refused = isinstance(error, (NotBegun, Reject, *self._writer.course.definition.options.errors))
@@ -152,7 +152,7 @@ class Calls:
             if work.probe is None:
                 decision = Again(timedelta(0), decision.failure)  # which asks, for it is in doubt then
             elif isinstance(decision, Tell):
-                async with self._writer.lock:
+                async with self._writer.alone():
                     await self._writer.ask(_UNKNOWN.format(opened.operation.mark.name))
                 return
         if isinstance(decision, Tell) and not refused:

@@ -77,6 +77,8 @@ class Driver:
                 await self._waits.look()
                 await self._go_on()
             except Ahead as ahead:
+                if self._writer.is_over and self._writer.restart is None:
+                    return
                 failed = ahead
             except SagaDiverged as error:
                 await self._writer.write(self._course.stuck(error.message))
@@ -196,7 +198,7 @@ class Driver:
         """Begin nothing more, and let the saga be undone when nothing runs any more; behind its pivot it goes on."""
         course = self._course
         if course.is_past_pivot:
-            async with self._writer.lock:
+            async with self._writer.alone():
                 await self._writer.write(deadlines.told(course))
             return
         await self._until_idle()
@@ -249,7 +251,7 @@ class Driver:
             task.result()
 
     async def _wake(self, opened: Open) -> None:
-        async with self._writer.lock:
+        async with self._writer.alone():
             await self._writer.write(await outside_of_tasks(partial(self._course.ended, opened.path, "null", None)))
 
     async def _undo_next(self) -> None:

@@ -50,7 +50,7 @@ class Failures:
 
     async def follow(self, opened: Open, decision: Tell | Again) -> None:
         """Do what was decided."""
-        async with self._writer.lock:
+        async with self._writer.alone():
             if isinstance(decision, Tell):
                 told = partial(self._writer.course.failed, opened.path, decision.failure)
                 await self._writer.write(await outside_of_tasks(told))

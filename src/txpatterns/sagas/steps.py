@@ -11,7 +11,6 @@ from txpatterns.execution import Came, Result
 from txpatterns.sagas import compensation
 from txpatterns.sagas.attempt import Attempt
 from txpatterns.sagas.claims import lost
-from txpatterns.sagas.facts import Mark
 from txpatterns.sagas.failures import Failures
 from txpatterns.sagas.opened import Open
 from txpatterns.sagas.store import Write
@@ -51,16 +50,13 @@ class Steps:
 
     async def _make(self, attempt: Attempt, fail: Callable[[BaseException], Awaitable[None]]) -> None:
         """Make an attempt, and do what follows."""
-        course = self._writer.course
         try:
-            async with self._writer.tools.slots:
-                if self._writer.tools.outages.stopping.is_set():
-                    return  # whoever has the saga next begins it
-                result = await attempt.run()
-            await self._conclude(attempt, result, fail)
-        except BaseException:
-            course.is_dropped = True  # before others, who wait for the lock, go on with what may not be written
-            raise
+            with self._writer.or_thrown_away():
+                async with self._writer.tools.slots:
+                    if self._writer.tools.outages.stopping.is_set():
+                        return  # whoever has the saga next begins it
+                    result = await attempt.run()
+                await self._conclude(attempt, result, fail)
         finally:
             attempt.release()
 
@@ -77,6 +73,7 @@ class Steps:
         if not attempt.is_told:
             attempt.release()
         if isinstance(error, LeaseLost) or result.came is Came.REFUSED:
+            self._writer.check()
             raise lost(self._writer.saga)
         if result.came is Came.OUTAGE:
             await self._writer.tools.outages.pause(error)
@@ -86,13 +83,18 @@ class Steps:
         assert error is not None, f"{result.came} comes with an error"
         self._failures.tell(attempt.mark, error, attempt.number, undoing=attempt.undoing)
         if result.ended or result.came is Came.ENDED:
-            await self._half_done(attempt.mark, error)
+            await self._half_done(attempt, error)
         elif attempt.is_told:
             raise Ahead(attempt.mark.path, error)
         else:
             await fail(error)
 
-    async def _half_done(self, mark: Mark, error: BaseException) -> None:
+    async def _half_done(self, attempt: Attempt, error: BaseException) -> None:
         """Leave a saga to a person whose step has ended its transaction by itself: to repeat it could do it twice."""
-        why = f"{mark.name} has ended its transaction by itself, and perhaps done half of its work: {one_of(error)}"
-        await self._writer.ask(why)
+        name = attempt.mark.name
+        why = f"{name} has ended its transaction by itself, and perhaps done half of its work: {one_of(error)}"
+        if attempt.is_told:
+            await self._writer.ask(why)
+            raise Ahead
+        async with self._writer.alone():
+            await self._writer.ask(why)

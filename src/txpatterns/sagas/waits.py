@@ -54,12 +54,12 @@ class Waits:
     async def run(self, opened: Open) -> None:
         """Begin to wait; or, when its time has come, give the code what has come, or tell it that nothing has."""
         if not opened.is_registered:
-            async with self._writer.lock:
+            async with self._writer.alone():
                 if self._is_awaited(opened):
                     await self._begin(opened)
         await self.look()
         tools = self._writer.tools
-        async with self._writer.lock:
+        async with self._writer.alone():
             opened.due = max(opened.due, tools.timeouts_from)
             if self._is_awaited(opened) and opened.due <= tools.clock.monotonic():
                 told = partial(self._source_of(opened).gives_up, opened)
@@ -70,7 +70,7 @@ class Waits:
         """Give the code all that has come for it."""
         while not self._writer.is_over and (found := await self._found()) is not None:
             opened, what = found
-            async with self._writer.lock:
+            async with self._writer.alone():
                 if self._is_awaited(opened):
                     told = partial(self._source_of(opened).gives, opened, what)
                     await self._writer.write(await outside_of_tasks(told))

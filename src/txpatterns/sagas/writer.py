@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -42,7 +44,7 @@ class SagaWriter:
         self.tools = tools
         self.course = course
         self.lock = asyncio.Lock()
-        """Held from when the code is told something until that is committed."""
+        """Held from when the code is told something until that is committed. Who has it asks ``check`` first."""
         self.is_over = False
         """Whether the saga has ended or waits, so that its owner lets go of it; or begins anew."""
         self.restart: Restart | None = None
@@ -51,6 +53,7 @@ class SagaWriter:
         """Why a person should look at it, as it is written."""
         self.has_ended = False
         """Whether it has ended for good."""
+        self._thrown_away_for: Exception | None = None
         self._asked: Standing | None = None
         """Where it stands since a person is asked; whatever ends then of what else runs leaves it there."""
 
@@ -58,6 +61,33 @@ class SagaWriter:
     def saga(self) -> Claimed:
         """The saga."""
         return self.course.saga
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Tell the code something, and write what follows, while nobody else does. Raises what ``check`` does."""
+        async with self.lock:
+            self.check()
+            with self.or_thrown_away():
+                yield
+
+    def check(self) -> None:
+        """Raise what the course was thrown away for, if it was.
+
+        Its code has been told what is not written then, and whatever it says now would follow from that.
+        """
+        if self.course.is_dropped:
+            raise self._thrown_away_for or Ahead()
+
+    @contextmanager
+    def or_thrown_away(self) -> Iterator[None]:
+        """Throw the course away for whatever is raised here, before others take the lock and go on with it."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.course.is_dropped and isinstance(error, Exception):
+                self._thrown_away_for = error
+            self.course.is_dropped = True
+            raise
 
     async def write(self, write: Write) -> None:
         """Write in a transaction of our own. Raises Ahead where it is not known whether that is committed."""
@@ -68,7 +98,6 @@ class SagaWriter:
             else:
                 await self.tools.database.transact(partial(self.put, rows=rows, write=write))
         except Exception as error:
-            self.course.is_dropped = True  # the code may have been told what is not written
             if not may_pass(error):
                 raise
             await self.tools.outages.pause(error)
