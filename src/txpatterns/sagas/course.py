@@ -254,14 +254,13 @@ class Course:
     def write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
         """Plan a write of what is pending, and of these facts behind it."""
         pending, self.pending = self.pending, Pending()
-        waits = self.open.are_outside
         return self.concluded(
             Write(
                 [*pending.facts, *facts],
                 standing,
                 pending.emits,
                 unwaits=pending.unwaits,
-                rests=waits and standing is not None and standing.status is Status.WAITING,
+                rests=self.open.are_outside and standing is not None and standing.status is Status.WAITING,
                 beside=Beside(cancels=pending.cancels, leaves=pending.leaves),
             )
         )

@@ -64,8 +64,8 @@ class OpenOperations(dict[str, Open]):
     def begin(self, operation: Operation[Any]) -> list[Fact]:
         """Wait for one more, on from where the journal has left it; gives what is to be noted of that."""
         path, work, past = operation.mark.path, operation.work, self._past
-        self[path] = opened = Open(operation, past.attempts.get(path, 0), past.dues.get(path, 0.0))
-        opened.row = past.rows.get(path)
+        opened = Open(operation, past.attempts.get(path, 0), past.dues.get(path, 0.0), row=past.rows.get(path))
+        self[path] = opened
         match work:
             case CallOut() if path in past.begun:
                 opened.is_in_doubt = True
@@ -78,8 +78,6 @@ class OpenOperations(dict[str, Open]):
                 seconds = work.time.total_seconds()
                 opened.due = self._clock.monotonic() + seconds
                 return [Waiting(operation.mark, seconds)]
-            case _:
-                pass
         return []
 
     def first_due(self) -> float | None:
