@@ -62,7 +62,8 @@ async def checkout(saga: SagaContext, owner: str, skus: list[str]) -> int:
 # --8<-- [start:run]
 async def main() -> None:
     async with app, app.transaction() as session:
-        session.add_all([Stock(sku="tea", left=9), Stock(sku="cup", left=9), Account(owner="Ada", cents=1000)])
+        if await session.get(Account, "Ada") is None:
+            session.add_all([Stock(sku="tea", left=9), Stock(sku="cup", left=9), Account(owner="Ada", cents=1000)])
     async with app.running():
         for number in (1, 2):
             async with app.transaction() as session:

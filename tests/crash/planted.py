@@ -18,7 +18,7 @@ from crash.outbox_flows import OUTBOX_FLOWS
 from crash.saga_flows import SAGA_FLOWS
 from crash.tcc_flows import TCC_FLOWS
 from rig.planting import instead_of
-from txpatterns.coordination.leases import Held, Leases
+from txpatterns.coordination import Held, Leases
 from txpatterns.coordination.schema import lease_table
 from txpatterns.database.deferred.units import Unit
 from txpatterns.execution import Execution, Result, Run

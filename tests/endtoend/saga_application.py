@@ -1,6 +1,7 @@
 """The sagas that the end-to-end test runs in several processes: ``python saga_application.py``.
 
-Each moves money from the bank to an account of its own, in five ways; a third of them is undone.
+Each moves money from the bank to an account of its own, in five ways. A third of them is undone, and in a quarter each
+attempt of a step, a call or an undoing fails that is the first: so half of them fail somewhere.
 """
 
 from __future__ import annotations
@@ -109,13 +110,13 @@ class Orders:
         return await saga.step(take, to, 1, compensate=give_back)
 
     async def charge(self, call: Call, order: str) -> str:
-        await self._ask(call.key, order, {"asked": Charge.asked + 1})
+        await self._ask(call, call.key, order, {"asked": Charge.asked + 1})
         return call.key
 
     async def refund(self, undo: Undo[str], order: str) -> None:
-        await self._ask(undo.of, order, {"refunded": Charge.refunded + 1})
+        await self._ask(undo, undo.of, order, {"refunded": Charge.refunded + 1})
 
-    async def _ask(self, key: str, saga: str, change: dict[str, object]) -> None:
+    async def _ask(self, asked: Call, key: str, saga: str, change: dict[str, object]) -> None:
         """Ask somebody else for something, in a transaction that has nothing to do with the saga's."""
         async with self.app.session() as session, session.begin():
             found = await session.get(Charge, key, with_for_update=True)
@@ -123,6 +124,7 @@ class Orders:
                 session.add(Charge(key=key, saga=saga, asked=0, refunded=0))
                 await session.flush()
             await session.execute(sa.update(Charge).where(Charge.key == key).values(**change))
+        _fail_at_first(saga, asked.attempt)
 
 
 async def take(tx: StepTransaction, to: str, amount: int) -> int:
@@ -151,6 +153,11 @@ def is_undone(number: int) -> bool:
     return number % 3 == 0
 
 
+def fails_at_first(number: int) -> bool:
+    """Whether the first attempt fails of each operation that this one has, and of its children's."""
+    return number % 4 == 1
+
+
 def waits(number: int) -> bool:
     """Whether one waits for an event."""
     return number % WAYS == 2
@@ -161,6 +168,14 @@ async def _move(tx: StepTransaction, to: str, amount: int) -> None:
         await tx.session.execute(
             sa.update(Account).where(Account.name == name).values(balance=Account.balance + change)
         )
+    _fail_at_first(tx.saga_id, tx.attempt)
+
+
+def _fail_at_first(saga: str, attempt: int) -> None:
+    """Fail behind what was done: of a step that is rolled back, of a call it stays, and nobody is told of it."""
+    number = int(saga.split("/")[1])
+    if fails_at_first(number) and attempt == 1:
+        raise ConnectionError("an accident")
 
 
 async def main() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ from rig.servers.postgres import Database as PostgresDatabase
 from rig.servers.postgres import Postgres
 from txpatterns import App
 from txpatterns.database.setup import create_missing
-from txpatterns.sagas.facts import Ended, Undone, read
+from txpatterns.sagas.facts import Attempted, Ended, Fact, Undone, read
 from txpatterns.sagas.schema import saga_journal_table, saga_lock_table, saga_table, saga_wait_table
 
 SAGAS = int(os.environ.get("TXP_SOAK_SAGAS", "10000"))
@@ -70,7 +70,7 @@ async def test_each_saga_ends_as_it_should(
     await fleet.until(ENDED, lambda n: n >= SAGAS, "all ends")
     story.figures["seconds"] = round(time.monotonic() - began, 1)
     story.figures["seconds_to_end_after_the_last_fault"] = round(time.monotonic() - healed, 1)
-    wrong = await _judge(app, story)
+    wrong = story.figures["wrong"] = await _judge(app, story)
     pytestconfig.stash[evidence.told].append(f"sagas end to end: {json.dumps(story.figures)}")
     assert wrong == dict.fromkeys(wrong, 0)
     await fleet.stop()
@@ -141,6 +141,7 @@ async def _judge(app: App, story: Story) -> dict[str, int]:
         ends = {row["id"]: row["status"] for row in parents}
         wanted = {f"order/{n}": "compensated" if is_undone(n) else "completed" for n in range(SAGAS)}
         story.figures |= {"sagas": SAGAS, "ends": dict(Counter(ends.values()))}
+        story.figures["failed_attempts"] = sum(isinstance(fact, Attempted) for fact in _facts(connection))
         return {
             "not_started": len(wanted.keys() - ends.keys()),
             "ended_otherwise": sum(ends[id_] != end for id_, end in wanted.items() if id_ in ends),
@@ -155,9 +156,8 @@ async def _judge(app: App, story: Story) -> dict[str, int]:
             "locks_left": len(connection.execute(sa.select(saga_lock_table.c.saga)).all()),
         }
 
-    faults = await app.database.read(look)
-    story.figures |= faults | {"faults": [what for _, what in story.faults]}
-    return faults
+    story.figures["faults"] = [what for _, what in story.faults]
+    return await app.database.read(look)
 
 
 _OF_UNDONE = """
@@ -174,9 +174,14 @@ _GAPS = "SELECT count(*) FROM (SELECT 1 FROM txp_saga_journal GROUP BY saga, run
 def _differing(connection: sa.Connection) -> int:
     """How many steps and undoings have a fact and no effect, or the other way round."""
     facts: Counter[str] = Counter()
-    for text in connection.execute(sa.select(_journal.facts)).scalars():
-        for fact in read(text):
-            facts["take"] += isinstance(fact, Ended) and fact.mark.kind == "step"
-            facts["give back"] += isinstance(fact, Undone) and fact.mark.kind in ("step", "child")
+    for fact in _facts(connection):
+        facts["take"] += isinstance(fact, Ended) and fact.mark.kind == "step"
+        facts["give back"] += isinstance(fact, Undone) and fact.mark.kind in ("step", "child")
     rows: Any = connection.execute(sa.text("SELECT what, count(*) FROM effect GROUP BY what")).all()
     return sum(abs(facts[what] - found) for what, found in rows)
+
+
+def _facts(connection: sa.Connection) -> Iterator[Fact]:
+    """Give all that the journals have."""
+    for text in connection.execute(sa.select(_journal.facts)).scalars():
+        yield from read(text)

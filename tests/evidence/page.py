@@ -38,6 +38,16 @@ have stopped or ended. The money, with what is on its way, is counted after each
 
 One command: `tox run -e soak -- tests/endtoend/test_faults.py`; `TXP_SOAK_SHARE=0.1` before it runs a tenth.
 """
+_SAGAS = """## Sagas, under kills
+
+Three engines, each a process of its own, run sagas that move money: in steps, by a call to somebody who takes no part
+in their transactions, with a wait for an event, under a lock with a child, and in two branches at once. A third is
+undone at its end; in a quarter the first attempt fails of each step, call and undoing. So half of them fail somewhere.
+Meanwhile one fault after the other strikes, each when another eighth of them has ended. Then each saga must have come
+to its own end, each effect must be there once, and the money must add up.
+
+One command: `tox run -e soak -- tests/endtoend/test_sagas.py`; `TXP_SOAK_SAGAS=1000` before it runs a tenth.
+"""
 _COLUMNS = (
     "messages",
     "faults",
@@ -118,12 +128,13 @@ def _of_crashes(runs: Mapping[str, Figures]) -> Iterator[str]:
 
 def _of_sagas(runs: Mapping[str, Figures]) -> Iterator[str]:
     [run] = runs.values()
-    yield "## Sagas, under kills\n"
-    yield "One command: `tox run -e soak -- tests/endtoend/test_sagas.py`.\n"
-    yield f"{run['sagas']:,} sagas in {run['seconds']:,} s under {len(run['faults'])} faults. {_ran(run)}\n"
+    yield _SAGAS
+    ends = " and ".join(f"{count:,} {end}" for end, count in sorted(run["ends"].items(), reverse=True))
+    failed = f"{run['failed_attempts']:,} attempts failed and were followed by another one."
+    yield f"{run['sagas']:,} sagas in {run['seconds']:,} s: {ends}. {failed} {_ran(run)}"
+    yield f"The faults, in this order: {'; '.join(run['faults'])}.\n"
     yield "| what must not be | times |\n|---|---:|"
-    wrong = {name: count for name, count in run.items() if isinstance(count, int) and name != "sagas"}
-    yield from (f"| {name.replace('_', ' ')} | {count:,} |" for name, count in sorted(wrong.items()))
+    yield from (f"| {name.replace('_', ' ')} | {count:,} |" for name, count in sorted(run["wrong"].items()))
     yield ""
 
 

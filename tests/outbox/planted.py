@@ -16,8 +16,7 @@ from coordination import test_leases
 from database import test_deferred
 from outbox import test_add, test_backlog, test_failures, test_relay, test_unseen
 from rig.planting import instead_of
-from txpatterns.coordination import ownership
-from txpatterns.coordination.leases import Held, Leases
+from txpatterns.coordination import Held, Leases, ownership
 from txpatterns.coordination.schema import lease_table, member_table
 from txpatterns.database.deferred import engine_events, session_events, units
 from txpatterns.database.deferred.units import Commit, Unit
@@ -138,7 +137,7 @@ def early_takeover(patch: pytest.MonkeyPatch) -> None:
     @instead_of(patch, Leases, Leases._bury)
     def bury(self: Leases, connection: Connection) -> None:
         others = connection.execute(sa.select(member_table.c.owner).where(member_table.c.owner != self.owner))
-        self._free(connection, None, list(others.scalars()))
+        self.slots.free(connection, list(others.scalars()))
 
 
 def own_time_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:

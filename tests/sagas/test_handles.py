@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -52,6 +53,16 @@ async def test_a_saga_is_not_waited_for_in_its_own_transaction(shop: Shop) -> No
         await refused(lost, NotCommitted, "its transaction is open")
         await savepoint.rollback()
     await refused(lost, NotCommitted, "was rolled back")
+    async with shop.app.running():
+        assert await handle.result(timeout=PATIENCE) == "hold A1"
+
+
+async def test_a_wait_that_was_too_short_names_the_saga(shop: Shop) -> None:
+    """P4, H444: also one that nobody runs; the saga goes on."""
+    async with shop.app.transaction() as session:
+        handle = shop.app.sagas.start(session, order, "A1", id="order-1")
+    with pytest.raises(TimeoutError, match=r"order-1 of .* had not ended"):
+        await handle.result(timeout=timedelta(milliseconds=50))
     async with shop.app.running():
         assert await handle.result(timeout=PATIENCE) == "hold A1"
 

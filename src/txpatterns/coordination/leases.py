@@ -1,4 +1,4 @@
-"""Who owns what: slots shared out among the live members of a scope, fenced by epochs.
+"""Being a member of a scope, and owning slots of it, fenced by epochs.
 
 A member renews one row. Its slots are free for others when that row has expired by the database's clock and was
 deleted; the takeover raises the epoch. Whoever changes anything on the strength of a slot first locks the lease
@@ -9,46 +9,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from txpatterns.coordination.census import SHOWN_FOR, Census, alive, asked_by, counts
 from txpatterns.coordination.schema import lease_table, member_table
+from txpatterns.coordination.slots import Held, Slots
 from txpatterns.database.database import Database
-from txpatterns.database.dialects import insert_into, is_sqlite, moment
+from txpatterns.database.dialects import is_sqlite, moment
 from txpatterns.database.engines import IDLE
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import new_id
 
 T = TypeVar("T")
-Held = Mapping[int, int]
-"""The slots that a member owns, each with its epoch."""
-
-_SHOWN_FOR = timedelta(minutes=10)
-
-
-_NOW, _SHOWN, _UNTIL = moment("now"), moment("shown"), moment("until")
-"""See ``Leases._times``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """Who is in a scope now."""
-
-    live: int
-    stale: int
-    """Members that stopped without leaving, seen within the last ten minutes."""
-    free: int = 0
-    """Slots that nobody owns who lives."""
-    owned: int = 0
-    """Slots that are ours."""
-    forgettable: int = 0
-    """Members that stopped longer ago than that, and whose rows are still there."""
 
 
 class Leases:
@@ -69,7 +47,7 @@ class Leases:
     ) -> None:
         self.database = database
         self.scope = scope
-        self.slots = slots
+        self.slots = Slots(scope, slots)
         self.ttl = ttl
         self.announce = announce
         self.owner = ""
@@ -98,13 +76,12 @@ class Leases:
         member = {"scope": self.scope, "owner": owner, "label": label}
 
         def work(connection: Connection) -> Census:
-            self._ensure_slots(connection)
+            self.slots.make(connection)
             self._end(connection, former)
             times = {"started_at": self.database.now(), "expires_at": self.database.now(self.ttl)}
             connection.execute(sa.insert(member_table).values(**member, **times))
             self.announce(connection)
-            counts = connection.execute(sa.select(*self._counts()), {**self._times(), "me": owner})
-            return Census(*map(int, counts.one()))
+            return Census.of(connection.execute(sa.select(*counts(self.scope)), asked_by(owner, self.database)).one())
 
         census = await self._transact(work, urgent=True)
         self.owner, self._ours, self._renewed_at = owner, [owner], started
@@ -119,11 +96,11 @@ class Leases:
         started = self.database.clock.monotonic()
 
         def work(connection: Connection) -> Census:
-            given = {**self._times(), "me": self.owner}
+            given = {**asked_by(self.owner, self.database), "until": self.database.seconds(self.ttl)}
             renewed = connection.execute(self._renewal, given).one_or_none()
             if renewed is None:
                 raise LeaseLost(f"The lease of {self.scope} ran out before it was renewed.")
-            return Census(*map(int, renewed))
+            return Census.of(renewed)
 
         census = await self._transact(work, urgent=True, single=True)
         self._renewed_at = started
@@ -131,7 +108,7 @@ class Leases:
 
     def alive(self) -> sa.Select[tuple[str]]:
         """Give the owners that live, as a subquery: ``owner.not_in(leases.alive())`` in another statement."""
-        return self._alive(self.database.now())
+        return alive(self.scope, self.database.now())
 
     def sign(self) -> sa.Select[Any]:
         """Select what changes when a member comes, goes or gives up slots: for ``Hearing.on``."""
@@ -141,36 +118,36 @@ class Leases:
 
     def is_settled(self, held: Held, census: Census) -> bool:
         """Whether ``acquire`` would change nothing: nothing is free that is due to us, gone from us, or to forget."""
-        share = -(-self.slots // max(census.live, 1))
-        lacks = census.free > 0 and len(held) < share
+        lacks = census.free > 0 and len(held) < self.slots.share(census.live)
         return not lacks and census.owned == len(held) and census.forgettable == 0
 
     def surplus(self, held: Held, live: int) -> list[int]:
         """Say which slots are above a fair share among so many members."""
-        return sorted(held)[-(-self.slots // max(live, 1)) :]
+        return sorted(held)[self.slots.share(live) :]
 
     async def release(self, slots: Iterable[int]) -> None:
         """Give some slots back, once nothing of theirs is under way any more."""
 
         def work(connection: Connection) -> None:
-            self._free(connection, slots)
+            self.slots.free(connection, [self.owner], list(slots))
             self.announce(connection)
 
         await self._transact(work)
 
     async def acquire(self, live: int) -> dict[int, int]:
         """Take free slots, those of the dead included, up to a fair share; gives all that is owned now."""
-        share = -(-self.slots // max(live, 1))
 
         def work(connection: Connection) -> dict[int, int]:
             self._bury(connection)
-            return self._take(connection, share)
+            mine = self.slots.owned_by(connection, self.owner)
+            self.slots.take(connection, self.owner, max(self.slots.share(live) - len(mine), 0))
+            return self.slots.owned_by(connection, self.owner)
 
         return await self._transact(work, urgent=True)
 
     async def owned(self) -> dict[int, int]:
         """Ask the database which slots are ours now."""
-        return await self.database.read(self._owned)
+        return await self.database.read(lambda connection: self.slots.owned_by(connection, self.owner))
 
     async def leave(self) -> None:
         """Hand everything over at once. Harmless when the lease is gone."""
@@ -190,14 +167,7 @@ class Leases:
         Write only for those: at another epoch somebody else owns the slot.
         """
         self._bound(connection)
-        query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
-            lease_table.c.scope == self.scope,
-            lease_table.c.owner == self.owner,
-            lease_table.c.slot.in_(sorted(slots)),
-        )
-        if not is_sqlite(connection):
-            query = query.order_by(lease_table.c.slot).with_for_update(read=True)
-        return {slot for slot, epoch in connection.execute(query) if slots.get(slot) == epoch}
+        return self.slots.lock(connection, self.owner, slots)
 
     async def _transact(self, work: Callable[[Connection], T], *, urgent: bool = False, single: bool = False) -> T:
         def bounded(connection: Connection) -> T:
@@ -222,89 +192,26 @@ class Leases:
     def _renewal(self) -> sa.Executable:
         """The statement of ``renew``."""
         mine = sa.and_(self._scope(), member_table.c.owner == sa.bindparam("me"))
-        renewal = sa.update(member_table).where(mine, member_table.c.expires_at > _NOW).values(expires_at=_UNTIL)
-        return renewal.returning(*self._counts())
-
-    def _times(self) -> dict[str, float]:
-        seconds = self.database.seconds
-        return {"now": seconds(), "until": seconds(self.ttl), "shown": seconds(-_SHOWN_FOR)}
+        renewal = sa.update(member_table).where(mine, member_table.c.expires_at > moment("now"))
+        return renewal.values(expires_at=moment("until")).returning(*counts(self.scope))
 
     def _scope(self) -> sa.ColumnElement[bool]:
         return member_table.c.scope == self.scope
 
-    def _alive(self, now: sa.ColumnElement[datetime]) -> sa.Select[tuple[str]]:
-        member = member_table.alias()
-        return sa.select(member.c.owner).where(member.c.scope == self.scope, member.c.expires_at > now)
-
-    def _counts(self) -> list[sa.ScalarSelect[int]]:
-        """Give what a census counts, each by a subquery: so a renewal, which asks for it too, is one statement."""
-        member, slot = member_table.alias(), lease_table.alias()
-        ended, shown = member.c.expires_at <= _NOW, member.c.expires_at > _SHOWN
-        of_members = (sa.not_(ended), sa.and_(ended, shown), sa.not_(shown))
-        live, stale, forgettable = (
-            sa.select(sa.func.count()).select_from(member).where(member.c.scope == self.scope, kind)
-            for kind in of_members
-        )
-        unowned = sa.or_(slot.c.owner.is_(None), slot.c.owner.not_in(self._alive(_NOW)))
-        free, owned = (
-            sa.select(sa.func.count()).select_from(slot).where(slot.c.scope == self.scope, kind)
-            for kind in (unowned, slot.c.owner == sa.bindparam("me"))
-        )
-        return [count.scalar_subquery() for count in (live, stale, free, owned, forgettable)]
-
-    def _ensure_slots(self, connection: Connection) -> None:
-        query = sa.select(sa.func.count()).where(lease_table.c.scope == self.scope)
-        if not self.slots or connection.execute(query).scalar_one() >= self.slots:
-            return
-        known = set(
-            connection.execute(sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope)).scalars()
-        )
-        rows = [{"scope": self.scope, "slot": s, "epoch": 0} for s in range(self.slots) if s not in known]
-        if rows:  # another member may have made the last of them between the two looks
-            insert = insert_into(lease_table, on_sqlite=is_sqlite(connection))
-            connection.execute(insert.on_conflict_do_nothing(), rows)
-
     def _bury(self, connection: Connection) -> None:
         """Lock and forget the members whose lease ran out; one that is renewing at this moment survives."""
-        dead = sa.and_(member_table.c.scope == self.scope, member_table.c.expires_at <= self.database.now())
+        dead = sa.and_(self._scope(), member_table.c.expires_at <= self.database.now())
         query = sa.select(member_table.c.owner).where(dead)
         if not is_sqlite(connection):
             query = query.with_for_update(skip_locked=True)
         owners = list(connection.execute(query).scalars())
         if owners:
-            self._free(connection, None, owners)
-        old = member_table.c.expires_at <= self.database.now(-_SHOWN_FOR)
+            self.slots.free(connection, owners)
+        old = member_table.c.expires_at <= self.database.now(-SHOWN_FOR)
         connection.execute(sa.delete(member_table).where(dead, old))
 
     def _end(self, connection: Connection, owners: Sequence[str]) -> None:
         """End memberships, and with them what they own."""
         if owners:
-            self._free(connection, None, owners)
+            self.slots.free(connection, owners)
             connection.execute(sa.delete(member_table).where(self._scope(), member_table.c.owner.in_(owners)))
-
-    def _free(self, connection: Connection, slots: Iterable[int] | None, owners: Iterable[str] | None = None) -> None:
-        mine = lease_table.c.owner.in_(list(owners) if owners is not None else [self.owner])
-        statement = sa.update(lease_table).where(lease_table.c.scope == self.scope, mine).values(owner=None)
-        if slots is not None:
-            statement = statement.where(lease_table.c.slot.in_(list(slots)))
-        connection.execute(statement)
-
-    def _take(self, connection: Connection, share: int) -> dict[int, int]:
-        mine = self._owned(connection)
-        free = sa.select(lease_table.c.slot).where(lease_table.c.scope == self.scope, lease_table.c.owner.is_(None))
-        if not is_sqlite(connection):
-            free = free.with_for_update(skip_locked=True)
-        found = list(connection.execute(free.order_by(lease_table.c.slot).limit(max(share - len(mine), 0))).scalars())
-        if found:
-            connection.execute(
-                sa.update(lease_table)
-                .where(lease_table.c.scope == self.scope, lease_table.c.slot.in_(found))
-                .values(owner=self.owner, epoch=lease_table.c.epoch + 1)
-            )
-        return self._owned(connection)
-
-    def _owned(self, connection: Connection) -> dict[int, int]:
-        query = sa.select(lease_table.c.slot, lease_table.c.epoch).where(
-            lease_table.c.scope == self.scope, lease_table.c.owner == self.owner
-        )
-        return {row.slot: row.epoch for row in connection.execute(query)}

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from txpatterns.clock import Clock
-from txpatterns.coordination.leases import Census, Leases
+from txpatterns.coordination.census import Census
+from txpatterns.coordination.leases import Leases
 from txpatterns.coordination.pace import until_round
 from txpatterns.errors import LeaseLost
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txpatterns.coordination.leases import Census
+from txpatterns.coordination import Census
 from txpatterns.transport import Delivery
 
 _REMEMBERED = 100_000

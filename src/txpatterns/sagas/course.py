@@ -18,14 +18,15 @@ from txpatterns.correlation import CORRELATION_ID
 from txpatterns.errors import SagaDiverged, SagaValueRefused
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.context import SagaContext
+from txpatterns.sagas.deadline import Deadline
 from txpatterns.sagas.decisions import Again, error_of, failure_of, line_of, undoes
 from txpatterns.sagas.definitions import Definition
-from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted, Waiting
+from txpatterns.sagas.facts import Begun, Ended, Fact, Failed, Failure, Finished, Had, Noted, Restarted
 from txpatterns.sagas.fingerprints import stopped_with
 from txpatterns.sagas.following import follow
 from txpatterns.sagas.neighbours import Beside
-from txpatterns.sagas.opened import Open
-from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Restarting, Sleep, Step
+from txpatterns.sagas.opened import Open, OpenOperations
+from txpatterns.sagas.operations import CallOut, Child, Kind, Lock, Operation, Outside, Restarting, Step
 from txpatterns.sagas.past import Past
 from txpatterns.sagas.pending import Pending
 from txpatterns.sagas.replay import Broken, Replay, Turn
@@ -53,11 +54,9 @@ class Course:
         """Whether it is thrown away: nothing may be written any more that it has planned."""
         self.rows = 0
         """How many rows the journal has."""
-        self.deadline = inf
-        """Until when it must have come to its pivot, by the monotonic clock."""
-        self.held_until = 0.0
-        """From when on its deadline counts, at the earliest."""
-        self.open: dict[str, Open] = {}
+        self.deadline = Deadline(clock)
+        self._past = Past()
+        self.open = OpenOperations(clock, self._past)
         self.undoing = Undoing()
         self.failure: Failure | None = None
         """Why the saga is being undone."""
@@ -69,7 +68,6 @@ class Course:
         """Why a person should look at the saga."""
         self._is_mended = False
         """Whether that is over, and not yet written."""
-        self._past = Past()
         self.pending = Pending()
         """What goes with the next write."""
         self.had: dict[tuple[str, str], int] = {}
@@ -88,16 +86,16 @@ class Course:
         noted = {fact.mark.path: fact for fact in facts if isinstance(fact, Noted)}
         self._replay = replay = Replay(self._code, noted, Context())
         self._past = past = Past.of(entries, now, self.clock.monotonic())
+        self.open = OpenOperations(self.clock, past)
         if self.saga.deadline_at is not None and past.failure is None and not past.is_overdue:
-            deadline = self.clock.monotonic() + (self.saga.deadline_at - now).total_seconds()
-            self.deadline = max(deadline, self.held_until)
+            self.deadline.set(self.saga.deadline_at - now)
         self.failure, self.undoing = past.failure, Undoing(past.undone, past.undo_attempts, past.undo_rows)
         turn = follow(replay, facts, self._outcome_of)
         if self.failure is not None:
             return self._to_undo(turn)
         write = self.plan(turn)
         rests = write.standing is not None and write.standing.status is Status.WAITING
-        if write.rests or (rests and self.is_late):  # what has come meanwhile is seen before it rests again
+        if write.rests or (rests and self.deadline.is_past):  # what has come meanwhile is seen before it rests again
             write = replace(write, standing=None, rests=False)
         if write.standing is None and not any(isinstance(fact, Begun) for fact in write.facts):
             self.pending = Pending(list(write.facts), list(write.emits), list(write.unwaits))
@@ -127,24 +125,19 @@ class Course:
 
     def resting(self) -> Standing | None:
         """Say when a saga is due of which all that is open waits for a time; None: there is something to do now."""
-        now = self.clock.monotonic()
-        if not self.open or any(each.is_running or each.due <= now for each in self.open.values()):
+        first = self.open.first_due()
+        if first is None:
             return None
-        if any(isinstance(each.operation.work, Outside) and not each.is_registered for each in self.open.values()):
-            return None
-        first = min(each.due for each in self.open.values())
-        due = None if first == inf else timedelta(seconds=max(first - now, 0.0))
-        return Standing(Status.WAITING, self.by_deadline(due), is_owned=False, attention=self.attention, is_news=False)
+        after = None if first == inf else timedelta(seconds=max(first - self.clock.monotonic(), 0.0))
+        due = self.deadline.or_sooner(after)
+        return Standing(Status.WAITING, due, is_owned=False, attention=self.attention, is_news=False)
 
     def _close(self, path: str) -> Open:
         """Let go of an operation that has come to its end; what was told of it is over."""
         opened = self.open.pop(path)
-        if opened.is_flagged and not self._is_flagged():
+        if opened.is_flagged and not self.open.has_flagged:
             self.attention, self._is_mended = None, True
         return opened
-
-    def _is_flagged(self) -> bool:
-        return any(opened.is_flagged for opened in self.open.values())
 
     def stuck(self, why: str) -> Write:
         """Give what is to be written where this code cannot go on: another text of it may."""
@@ -156,22 +149,9 @@ class Course:
         return Write(tuple(self.pending.facts), None, tuple(self.pending.emits))
 
     @property
-    def is_late(self) -> bool:
-        """Whether its deadline has passed, and nothing has followed from that yet."""
-        return self.clock.monotonic() >= self.deadline
-
-    def by_deadline(self, after: timedelta | None) -> timedelta | None:
-        """Give this time, or that until the deadline where it is sooner; None: never."""
-        left = self.deadline - self.clock.monotonic()
-        if left == inf:
-            return after
-        until = timedelta(seconds=max(left, 0.0))
-        return until if after is None else min(after, until)
-
-    @property
     def is_stopped(self) -> bool:
         """Whether its code does not go on any more, because the deadline has passed before its pivot."""
-        return self.is_late and not self.is_past_pivot
+        return self.deadline.is_past and not self.is_past_pivot
 
     @property
     def is_past_pivot(self) -> bool:
@@ -257,23 +237,12 @@ class Course:
                 if is_child:
                     self.pending.cancels.append((dropped.operation.work.type, dropped.operation.work.id))
         for operation in turn.operations:
-            path = operation.mark.path
-            self.open[path] = opened = Open(operation, self._past.attempts.get(path, 0), self._past.dues.get(path, 0.0))
-            opened.is_in_doubt = isinstance(operation.work, CallOut) and path in self._past.begun
-            opened.row = self._past.rows.get(path)
-            if isinstance(operation.work, CallOut) and not opened.is_in_doubt:
-                opened.is_begun = path not in self._past.attempts  # else that is written when it is due
-                added += [Begun(operation.mark)] if opened.is_begun else []
-            opened.is_registered = isinstance(operation.work, Outside) and path in self._past.dues
-            if isinstance(operation.work, Sleep) and path not in self._past.dues:
-                seconds = operation.work.time.total_seconds()
-                opened.due = self.clock.monotonic() + seconds
-                added.append(Waiting(operation.mark, seconds))
+            added += self.open.begin(operation)
         standing = self.resting() if turn.end is None else self._at_end(turn.end, added)
         if standing is not None and standing.diverged:
             # What the code was told in this turn has had no consequence, and may be told anew.
             return self.write(facts, standing)
-        if standing is None and not self._is_flagged() and (self.attention is not None or self._is_mended):
+        if standing is None and not self.open.has_flagged and (self.attention is not None or self._is_mended):
             standing = Standing(Status.RUNNING)
         if self.saga.diverged is not None and (facts or (standing is not None and standing.is_end)):
             standing = replace(standing or Standing(Status.RUNNING), diverged="")
@@ -285,14 +254,13 @@ class Course:
     def write(self, facts: Sequence[Fact], standing: Standing | None) -> Write:
         """Plan a write of what is pending, and of these facts behind it."""
         pending, self.pending = self.pending, Pending()
-        waits = any(isinstance(each.operation.work, Outside) for each in self.open.values())
         return self.concluded(
             Write(
                 [*pending.facts, *facts],
                 standing,
                 pending.emits,
                 unwaits=pending.unwaits,
-                rests=waits and standing is not None and standing.status is Status.WAITING,
+                rests=self.open.are_outside and standing is not None and standing.status is Status.WAITING,
                 beside=Beside(cancels=pending.cancels, leaves=pending.leaves),
             )
         )

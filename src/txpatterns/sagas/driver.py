@@ -13,7 +13,7 @@ from typing import Any
 from txpatterns.causes import one_of
 from txpatterns.database.dialects import may_pass
 from txpatterns.errors import SagaDiverged
-from txpatterns.sagas import attempts, deadlines
+from txpatterns.sagas import attempts, overdue
 from txpatterns.sagas.calling import Calls
 from txpatterns.sagas.child_undoing import ChildUndoing
 from txpatterns.sagas.claims import Claimed
@@ -120,9 +120,8 @@ class Driver:
             raise Ahead
         now = self._now()
         # The events that came while nobody ran are read first.
-        course.held_until = self._tools.timeouts_from if self._definition.options.signals else 0.0
-        is_held = self._tools.clock.monotonic() < course.held_until
-        closing = None if is_held else deadlines.closing(self.saga, entries, now)
+        course.deadline.held_until = self._tools.timeouts_from if self._definition.options.signals else 0.0
+        closing = None if course.deadline.is_held else overdue.closing(self.saga, entries, now)
         if closing is not None:
             course.rows = len(entries)
             await self._writer.write(closing)
@@ -169,7 +168,7 @@ class Driver:
                 if not self._writer.is_over:
                     await self._undo_next()
                 continue
-            if course.is_late:
+            if course.deadline.is_past:
                 await self._meet_deadline()
                 continue
             if self._is_nudged:
@@ -199,7 +198,7 @@ class Driver:
         course = self._course
         if course.is_past_pivot:
             async with self._writer.alone():
-                await self._writer.write(deadlines.told(course))
+                await self._writer.write(overdue.told(course))
             return
         await self._until_idle()
         if self._writer.is_over:
@@ -240,9 +239,9 @@ class Driver:
 
     async def _until_changed(self, *, begins: bool = True) -> None:
         """Wait until something has ended, or something else is due. Raises what an operation's task raised."""
-        clock = self._tools.clock
-        course = self._course
-        dues = [course.deadline, *(each.due for each in course.open.values() if not each.is_running)] if begins else []
+        clock, course = self._tools.clock, self._course
+        waiting = [each.due for each in course.open.values() if not each.is_running]
+        dues = [course.deadline.at, *waiting] if begins else []
         wait = timedelta(seconds=max(min([*dues, clock.monotonic() + 60]) - clock.monotonic(), 0))
         await clock.wait(self._changed, wait)
         self._changed.clear()

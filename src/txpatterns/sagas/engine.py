@@ -21,7 +21,7 @@ from txpatterns.outbox import Outbox
 from txpatterns.runtime.every import Every
 from txpatterns.runtime.moments import Idle
 from txpatterns.runtime.outages import Stopped
-from txpatterns.sagas import deadlines
+from txpatterns.sagas import overdue
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.definitions import Definitions
 from txpatterns.sagas.driver import Driver
@@ -214,7 +214,7 @@ class SagaEngine:
             write = alone
             with suppress(SagaDiverged):  # then another release has to undo it
                 entries = self._store.journal(connection, saga)
-                write = deadlines.left_alone(saga, entries, saga.claimed_at, why)
+                write = overdue.left_alone(saga, entries, saga.claimed_at, why)
             self._store.write(connection, saga, len(entries) + 1, write)
 
         with suppress(LeaseLost):

@@ -153,15 +153,26 @@ class Handle(Generic[R]):
         """
         if self._origin is not None and self._origin.is_open:
             raise NotCommitted(f"{self.id} is not started yet: its transaction is open.")
+        within = asyncio.timeout(None if timeout is None else timeout.total_seconds())
+        try:
+            async with within:
+                return self._result_of(await self._outcome())
+        except TimeoutError as error:
+            if not within.expired():
+                raise
+            late = f"{self.id} of {self.type} had not ended after {timeout}; it goes on: txp saga show {self.id}"
+            raise TimeoutError(late) from error
+
+    async def _outcome(self) -> Outcome:
+        """Wait until it has ended."""
         is_there = self._origin is not None and self._origin.has_begun_here  # so there is nothing to look for yet
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            while True:
-                with self._ends.awaited(self.type, self.id) as ended:
-                    outcome = self._told.outcome or (None if is_there else await self._looked())
-                    if outcome is not None:
-                        return self._result_of(outcome)
-                    is_there = False
-                    await self._store.database.clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
+        while True:
+            with self._ends.awaited(self.type, self.id) as ended:
+                outcome = self._told.outcome or (None if is_there else await self._looked())
+                if outcome is not None:
+                    return outcome
+                is_there = False
+                await self._store.database.clock.wait(ended, _LOOK_BESIDE if self._ends.engines else _LOOK)
 
     async def _looked(self) -> Outcome | None:
         """Read what it has come to, if it has ended."""

@@ -164,6 +164,6 @@ class SagaWriter:
         """Leave a saga to a person, or to its deadline; where ``again`` is given it is tried after that time."""
         is_undone = self.course.failure is not None or self.saga.status is Status.COMPENSATING
         status = Status.COMPENSATING if is_undone else Status.RUNNING
-        asked = Standing(status, self.course.by_deadline(again), is_owned=False, attention=why)
+        asked = Standing(status, self.course.deadline.or_sooner(again), is_owned=False, attention=why)
         await self.write(Write((), asked))
         self._asked = asked

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.coordination.leases import Held
+from txpatterns.coordination import Held
 from txpatterns.database.dialects import insert_into, is_sqlite, moment, within
 from txpatterns.database.stored import message_of
 from txpatterns.outbox.queues import WAITING

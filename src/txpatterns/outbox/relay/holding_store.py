@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.coordination.leases import Held
+from txpatterns.coordination import Held
 from txpatterns.database.dialects import insert_into, is_sqlite, within
 from txpatterns.deadletters.letter import has_dead_letter
 from txpatterns.outbox.relay.rows import Lane, Row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txpatterns.coordination.leases import Held
+from txpatterns.coordination import Held
 from txpatterns.outbox.relay.due import Due, DueStore
 from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.retrying import Retrying

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
-from txpatterns.coordination.leases import Held
+from txpatterns.coordination import Held
 from txpatterns.deadletters.moments import Dead
 from txpatterns.outbox.moments import PublishFailed
 from txpatterns.outbox.relay.due import Due, DueStore

@@ -13,7 +13,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from txpatterns.coordination.leases import Held, Leases
+from txpatterns.coordination import Held, Leases
 from txpatterns.database.database import Database
 from txpatterns.deadletters.store import bury, scrub
 from txpatterns.errors import LeaseLost

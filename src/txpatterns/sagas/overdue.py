@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from math import inf
 
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.course import Course
@@ -50,6 +49,6 @@ def left_alone(saga: Claimed, entries: Sequence[Entry], now: datetime, why: str)
 
 def told(course: Course) -> Write:
     """Note that a saga is late that only goes forward, and that a person is told; gives what is to be written."""
-    course.deadline = inf
+    course.deadline.lift()
     course.attention = "its deadline has passed behind its pivot; it goes on"
     return course.write([Overdue()], Standing(Status.RUNNING, attention=course.attention))
