@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from txpatterns.database import Database
 from txpatterns.database.setup import create_missing
-from txpatterns.messages import Event
+from txpatterns.messages import Event, bucket_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.schema import outbox_table, waiting_table
 from txpatterns.retries import FailurePolicies, FailurePolicy, OnFailure, RetryLadder
@@ -24,6 +24,8 @@ from txpatterns.serialization.registry import EventRegistry
 from txpatterns.testing.explorer import INVARIANTS, State, Surroundings, WireBroker, attempts_at_most
 
 TOTAL = 1000
+BESIDE_B = next(name for name in map("b{}".format, count()) if bucket_of(name) == bucket_of("b"))
+"""Another account, whose messages are published by the same relay as those of b, however many relays there are."""
 LADDER = RetryLadder((timedelta(seconds=1), timedelta(seconds=5)))
 HOLD, PARK = FailurePolicy(OnFailure.HOLD, LADDER), FailurePolicy(OnFailure.PARK, LADDER)
 
@@ -146,7 +148,7 @@ def _tables(connection: sa.Connection) -> None:
         return
     create_missing(connection)
     bank.create_all(connection)
-    rows = [{"name": "bank", "balance": TOTAL}, *({"name": name, "balance": 0} for name in "abc")]
+    rows = [{"name": "bank", "balance": TOTAL}, *({"name": name, "balance": 0} for name in ("a", "b", "c", BESIDE_B))]
     connection.execute(sa.insert(account), rows)
 
 

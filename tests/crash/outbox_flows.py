@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from crash.bank import BANK, PARK, Bank, opened
+from crash.bank import BANK, BESIDE_B, PARK, Bank, opened
 from txpatterns.messages import Message
 from txpatterns.retries import FailurePolicies
 from txpatterns.testing.explorer import Flow
@@ -82,7 +82,11 @@ async def publish_and_wait_for_later(bank: Bank) -> None:
 
 
 async def publish_while_others_come(bank: Bank) -> None:
-    """Each message that is not answered is followed by another one: only beside those its silence counts against it."""
+    """Each message that is not answered is followed by another one: only beside those its silence counts against it.
+
+    And only where both are the same relay's. Of two that share the keys, one may have nothing but the silent message:
+    to that one the broker is as good as away, and it would try for as long as the other lives.
+    """
     silent = asyncio.Event()
     refuses = bank.broker.refuses
 
@@ -104,7 +108,7 @@ async def place_others(bank: Bank, silent: asyncio.Event) -> None:
         silent.clear()
         with suppress(Exception):  # a struck one is missing; the next silence is followed by another
             async with bank.session() as session:
-                await bank.transfer(session, "c")
+                await bank.transfer(session, BESIDE_B)
 
 
 @asynccontextmanager

@@ -29,9 +29,6 @@ FEW = {flow.name: 8 for flow in SAGA_FLOWS} | {flow.name: 5 for flow in TCC_FLOW
 SAMPLED = FEW | dict.fromkeys(("saga of steps", "saga of calls", "saga of events", "saga in threads, undone"), 20)
 SAMPLED |= dict.fromkeys(("handle in batches", "handler that emits", "attempts used up, parked"), 40)
 """They have so many points that only the soak kills at each of their effects: how many cases the gate has on SQLite."""
-UNPAUSED = ("attempts used up, parked",)
-"""While one of its two relays is paused, the other has sent the message that gets no answer more often than I10 counts,
-on a busy machine, in some runs. Why is not known; nothing was lost or confirmed twice. The soak pauses it, too."""
 WORKERS = 2
 SEED = int(os.environ.get("TXP_TEST_SEED", "1"))
 WANTED = os.environ.get("TXP_CRASH_POINTS", "")
@@ -89,11 +86,6 @@ def options(usual: int | None, *, every_effect: bool = False, again: int = 0) ->
     return Options(most=most, every_effect=every_effect, again=again, seed=SEED, only=ONLY)
 
 
-def of_the_gate(flow: Flow, chosen: Options) -> Options:
-    modes = [mode for mode in Mode if mode is not Mode.PAUSE or flow.name not in UNPAUSED]
-    return replace(chosen, modes=modes)
-
-
 def judge(report: Report) -> None:
     assert not report.failures, f"{report}\n\n{report.failures[0].output[-6000:]}"
     # What happens at intervals, such as renewing a lease, is at other places in each run.
@@ -104,7 +96,7 @@ def judge(report: Report) -> None:
 def test_on_sqlite(flow: Flow, reports: Reports):
     """P1, P2, P3, P4, P6, P7, H1, H2, H5, H6, H18, H20, H21, H22, H25, H30, H51: killed, cut off, cancelled, paused."""
     usual = options(SAMPLED.get(flow.name, 3), every_effect=flow.name not in SAMPLED)
-    report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, of_the_gate(flow, usual))
+    report = reports[f"sqlite {flow.name}"] = explore_flow(flow, ["sqlite"] * WORKERS, usual)
     judge(report)
 
 
@@ -123,8 +115,7 @@ def psycopg_databases(postgres: Postgres) -> Iterator[list[str]]:
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_on_postgresql(flow: Flow, databases: list[str], reports: Reports):
     """P1, P2, P3, P4, P6, P7, H5, H6, H15, H18, H20, H30, H43, H44, H51, H168: the same with several connections."""
-    usual = options(5 if flow.name in FEW else 7)
-    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, of_the_gate(flow, usual))
+    report = reports[f"postgresql {flow.name}"] = explore_flow(flow, databases, options(5 if flow.name in FEW else 7))
     judge(report)
 
 

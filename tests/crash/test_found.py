@@ -15,6 +15,8 @@ from txpatterns.database.setup import create_missing
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.runtime.part import Part
 from txpatterns.runtime.supervisor import Supervisor
+from txpatterns.testing.explorer import State, attempts_at_most
+from txpatterns.testing.explorer.wire import WireLog
 
 
 def test_a_connection_that_is_closed_in_the_middle_of_reading_gives_its_lock_back(tmp_path):
@@ -87,3 +89,25 @@ async def test_a_handler_whose_commit_fails_gives_sqlites_write_lock_back(plain,
         await app.drained()
         assert await app.database.execute(sa.text("INSERT INTO house VALUES (1)")) == 1
     await app.database.close()
+
+
+def test_silence_counts_beside_what_the_same_process_gets_confirmed(tmp_path):
+    """I10, H427: a relay that had nothing but a silent message sent it 159 times, while another's were confirmed."""
+    engine = make_engine(f"sqlite:///{tmp_path / 'one.db'}")
+    with engine.begin() as connection:
+        create_missing(connection)
+        log = WireLog(tmp_path / "wire.log")
+        state, check = State(connection, log, []), attempts_at_most(3)
+        for number in range(20):
+            log.write("sent", id="silent", process=1)
+            log.write("confirmed", id=f"{number}", process=2)
+        check(state)
+        for number in range(4):  # with the first three doubts and two further attempts
+            log.write("confirmed", id=f"{number}", process=1)
+            log.write("sent", id="silent", process=1)
+        check(state)
+        log.write("confirmed", id="4", process=1)
+        log.write("sent", id="silent", process=1)
+        with pytest.raises(AssertionError, match="I10: sent more often"):
+            check(state)
+    engine.dispose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from txpatterns.outbox.relay.doubts import Doubts
 from txpatterns.outbox.relay.lanes import LaneState, Turns
 from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.outbox.relay.unfinished import Unfinished
@@ -23,7 +24,15 @@ class Backlog:
     their payloads, of which an eighth may be of one lane. Only the last row taken in may go beyond a bound in bytes.
     """
 
-    def __init__(self, *, limit: int, lane_limit: int, ordered_prefix: bool, max_bytes: int = 1 << 26) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        lane_limit: int,
+        ordered_prefix: bool,
+        max_bytes: int = 1 << 26,
+        doubts: Doubts | None = None,
+    ) -> None:
         self.limit = limit
         self.lane_limit = lane_limit
         self.max_bytes = max_bytes
@@ -38,7 +47,7 @@ class Backlog:
         self._thawed: set[Lane] = set()
         """The lanes that were thawed since the last reading began: what it has left out of them is read again."""
         self.turns = Turns()
-        self.judge = Judge(ordered_prefix=ordered_prefix)
+        self.judge = Judge(doubts or Doubts(), ordered_prefix=ordered_prefix)
         self._lanes: dict[Lane, LaneState] = {}
         self._shut: dict[str, int] = {}
         """The topics that are not to be read, and how many messages are kept of each."""

@@ -87,6 +87,7 @@ class Holding:
             held = await self.store.fail(self.ownership.held, row, error, permanent=permanent)
             self.failing.popleft()
             self.backlog.unfinished.finish([row])
+            self.backlog.judge.doubts.forget([row])
             self.backlog.thaw(row.lane, row.position, held=held)
             self.hooks.tell(PublishFailed(row.message, error, 1))
             if permanent:

@@ -14,15 +14,12 @@ Lane = tuple[str, str]
 
 @dataclass(slots=True)
 class Row:
-    """One message as it was read: its place, and how often its publication ended without an answer."""
+    """One message as it was read, and its place."""
 
     position: int
     bucket: int
     message: Message
     lane: Lane
-    doubts: int = 0
-    confirmed_before: int = 0
-    """How many confirmations the relay had seen when this row's last doubt arose."""
 
 
 def lane_of(message: Message) -> Lane:

@@ -228,14 +228,14 @@ class Sending:
 
     async def _retry(self, due: Due) -> None:
         """Try a failing message once more; its attempt is counted already."""
-        row, held, before = due.row, self.state.ownership.held, self.backlog.judge.confirmations
+        row, held, before = due.row, self.state.ownership.held, self.state.doubts.confirmations
         publication = Publication([row], row.message.topic, self.clock.monotonic())
         try:
             await self._outcomes(publication, lambda publication, rows: None)
             outcome = publication.outcomes.get(row.message.id, UNTOLD)
-            nothing_else_went = self.backlog.judge.confirmations == before and self.pauses.in_a_row > 0
+            nothing_else_went = self.state.doubts.confirmations == before and self.pauses.in_a_row > 0
             if outcome.verdict is Verdict.CONFIRMED:
-                self.backlog.judge.confirmations += 1
+                self.state.doubts.confirmations += 1
                 self._confirmed([row.message])
             await self.retrying.conclude(held, due, outcome, nothing_else_went=nothing_else_went)
         finally:

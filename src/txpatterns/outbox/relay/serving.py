@@ -55,6 +55,7 @@ class Serving:
             lane_limit=self.batch if capabilities.ordered_prefix else max(self.batch // 10, 10),
             ordered_prefix=capabilities.ordered_prefix,
             max_bytes=settings.read_ahead_bytes,
+            doubts=state.doubts,
         )
         self.store = OutboxStore(state.database, keep_sent=settings.keep_sent is not None)
         self.kept = None if settings.keep_sent is None else KeptMessages(state.database, settings.keep_sent)

@@ -11,6 +11,7 @@ from txpatterns.coordination.wakeup import MEMBERS
 from txpatterns.database.database import Database
 from txpatterns.hooks import HookList
 from txpatterns.messages import BUCKETS
+from txpatterns.outbox.relay.doubts import Doubts
 from txpatterns.outbox.relay.drains import Drains
 from txpatterns.outbox.relay.due import Due
 from txpatterns.outbox.relay.rows import Row
@@ -45,6 +46,7 @@ class RelayState:
         """Rows that the broker has confirmed and the database does not know of yet; kept through an outage."""
         self.confirmed_again: list[Due] = []
         """The same of messages that had failed before."""
+        self.doubts = Doubts(settings.read_ahead)
         self.postponed: dict[str, str] = {}
         """The topics that take nothing now, each with the broker's reason; told once, whatever comes between."""
         self.drains = Drains()

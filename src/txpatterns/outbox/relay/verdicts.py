@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from txpatterns.outbox.relay.doubts import Doubts
 from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.transport import Outcome, Verdict
 
@@ -30,15 +31,15 @@ class Verdicts:
 
 
 class Judge:
-    """Decides over publications. How many messages were confirmed meanwhile tells a dead broker from a bad message.
+    """Decides over publications. What was confirmed meanwhile tells a dead broker from a bad message: see `Doubts`.
 
     In a lane, everything behind the first that was not confirmed counts as unknown. Where the transport batches
     (``ordered_prefix``), a rejection is believed only of a message that was published alone.
     """
 
-    def __init__(self, *, ordered_prefix: bool) -> None:
+    def __init__(self, doubts: Doubts, *, ordered_prefix: bool) -> None:
+        self.doubts = doubts
         self.ordered_prefix = ordered_prefix
-        self.confirmations = 0
 
     def verdicts(self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, alone: bool) -> Verdicts:
         """Decide what each row of a publication's lanes came to; rows of a lane come in order."""
@@ -56,7 +57,8 @@ class Judge:
                 again[row.lane] = []
             else:
                 again[row.lane] = [] if self._gives_up(row, outcome, found, believed) else [row]
-        self.confirmations += len(settled)
+        self.doubts.confirmations += len(settled)
+        self.doubts.forget(settled)
         if found.unanswered:
             for topic in {row.message.topic for row in settled}:
                 found.unanswered.pop(topic, None)
@@ -73,13 +75,11 @@ class Judge:
             return False
         if outcome.verdict is Verdict.UNKNOWN:
             found.unanswered[topic] = error
-        if row.doubts == 0 or self.confirmations > row.confirmed_before:
-            row.doubts += 1
-        row.confirmed_before = self.confirmations
-        if believed and row.doubts >= _DOUBTS:
+        doubts = self.doubts.add(row)
+        if believed and doubts >= _DOUBTS:
             found.doubtful.append((row, outcome.error))
             return True
-        if self.ordered_prefix and (outcome.verdict is Verdict.REJECTED or row.doubts >= _DOUBTS - 1):
+        if self.ordered_prefix and (outcome.verdict is Verdict.REJECTED or doubts >= _DOUBTS - 1):
             found.alone.add(row.lane)
         return False
 

@@ -119,7 +119,7 @@ class WireBroker:
         if fault is Mode.ERROR_BEFORE:
             raise BrokerUnavailable
         sent = 1 + sum(record["id"] == message.id for record in self.log.records("sent"))
-        self.log.write("sent", id=message.id)
+        self.log.write("sent", id=message.id, process=os.getpid())
         refusal = self.refuses(message, sent)
         if refusal is not None:
             return Outcome(refusal, PublishRejected(f"{refusal} by the broker model"))
@@ -136,7 +136,7 @@ class WireBroker:
             raise ConnectionResetError("the confirmation was lost (injected)")
         for message_id, outcome in outcomes.items():
             if outcome.verdict is Verdict.CONFIRMED:
-                self.log.write("confirmed", id=message_id)
+                self.log.write("confirmed", id=message_id, process=os.getpid())
         self.points.leave(fault)
         if fault is Mode.REPLY_LOST:
             raise ConnectionResetError("the confirmation was lost (injected)")
