@@ -193,7 +193,7 @@ def connections_from_now_on(patch):
     opened, real = [], Link.open
 
     @instead_of(patch, Link, real)
-    async def open(self):
+    async def counted(self):
         opened.append(self)
         return await real(self)
 

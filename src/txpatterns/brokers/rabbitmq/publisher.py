@@ -17,7 +17,7 @@ from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.messages import Message
 from txpatterns.transport import Outcome, Verdict
 
-_SILENT = "See that its queues have a leader (rabbitmq-queues quorum_status); its topic is tried by itself until they confirm."
+_SILENT = "See that its queues have a leader (rabbitmq-queues quorum_status); until they confirm it is tried by itself."
 
 logger = logging.getLogger("txpatterns.rabbitmq")
 
