@@ -175,7 +175,7 @@ class RabbitMQPublisher:
         closed = sender.closed
         if isinstance(closed, Refused):
             self._learn(closed)
-        if alone and batch.all_stored and not batch.open:
+        if alone and batch.any_stored:
             self._suspects.discard(alone)
         if not batch.all_stored:  # a queue or an exchange may have been deleted: look again before the next use
             self._known.clear()

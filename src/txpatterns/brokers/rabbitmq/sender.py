@@ -23,6 +23,7 @@ class Batch:
         self.told: dict[str, Outcome] = {}
         self.news = asyncio.Event()
         self.all_stored = True
+        self.any_stored = False
 
     def tell(self, message_id: str, outcome: Outcome) -> None:
         """Say what became of a message; what comes later of the same one is not told."""
@@ -31,6 +32,7 @@ class Batch:
         del self.open[message_id]
         self.told[message_id] = outcome
         self.all_stored = self.all_stored and outcome is CONFIRMED
+        self.any_stored = self.any_stored or outcome is CONFIRMED
         self.news.set()
 
     def tell_all(self, outcome: Outcome) -> None:
