@@ -6,10 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from rig.planting import instead_of
 from txpatterns.brokers.rabbitmq import RabbitMQBroker
+from txpatterns.brokers.rabbitmq.link import Link
 from txpatterns.brokers.rabbitmq.wire import slot_of
 from txpatterns.errors import BrokerUnavailable, ConfigurationError
 from txpatterns.findings import Severity
+from txpatterns.testing.clock import ManualClock
 from txpatterns.testing.conformance import Publishing, Reader, message
 from txpatterns.transport import Verdict
 
@@ -133,6 +136,68 @@ async def test_a_queue_without_a_leader_holds_up_itself_alone(rabbitmq, own_rabb
                         (delivery,) = await reader.take(1, ack=True)
                         came.add(delivery.message.id)
         assert broker.unread == {}
+
+
+@pytest.mark.parametrize("count", [20, 450], ids=["few", "more than RabbitMQ reads on with"])
+async def test_a_queue_that_never_confirms_holds_up_its_topic_alone(rabbitmq, own_rabbitmq, monkeypatch, count):
+    """H438, P1, P3, P7: others flow; where so much lies before it that RabbitMQ stops to read, from the next try on."""
+    clock, connections = ManualClock(), connections_from_now_on(monkeypatch)
+    quiet = [message("quiet", f"quiet-{n}") for n in range(count)]
+    busy = [message("busy", f"busy-{n % 5}") for n in range(20)]
+    groups = {topic: f"readers-of-{topic}" for topic in ("quiet", "busy")}
+    async with RabbitMQBroker.from_url(rabbitmq.url, clock=clock, partitions=1) as broker:
+        for topic, group in groups.items():
+            broker.declare(group, [topic])
+            await Publishing(broker, [message(topic)]).confirmed()
+        with rabbitmq.silent("readers-of-quiet.quiet.1.0"):
+            together = Publishing(broker, [*busy[:5], *quiet])
+            await comes_about(lambda: len(together.outcomes) == 5)
+            await clock_waits(clock)
+            clock.advance(broker.settings.deadline)
+            assert await together.verdicts() == [CONFIRMED] * 5 + [UNKNOWN] * count
+            if count > 400:
+                await eventually([CONFIRMED], broker, [message("busy")])
+            connections.clear()
+            for start in range(5, 20, 5):
+                tried = Publishing(broker, quiet)
+                await clock_waits(clock)
+                assert tried.outcomes.keys() == {each.id for each in quiet[1:]}
+                mixed = Publishing(broker, [quiet[0], *busy[start : start + 5]])
+                assert await mixed.verdicts() == [POSTPONED] + 5 * [CONFIRMED]
+                alongside = Publishing(broker, [message("busy") for _ in range(100)])
+                clock.advance(broker.settings.deadline)
+                await alongside.confirmed()
+                assert await tried.verdicts() == [POSTPONED] * count
+            assert connections == []
+        await eventually([CONFIRMED] + [POSTPONED] * (count - 1), broker, quiet)
+        await Publishing(broker, quiet).confirmed()
+        for topic, sent in (("quiet", quiet), ("busy", busy)):
+            async with broker.subscribe([topic], group=groups[topic]) as batches:
+                wanted = [each.id for each in sent]
+                came = await Reader(batches).until(wanted)
+                assert [one for one in came if one in set(wanted)] == wanted
+
+
+async def comes_about(happened):
+    async with asyncio.timeout(120):
+        while not happened():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+
+
+async def clock_waits(clock):
+    """Until everything is sent, and a publication waits for confirmations."""
+    await comes_about(lambda: clock.next_deadline is not None)
+
+
+def connections_from_now_on(patch):
+    opened, real = [], Link.open
+
+    @instead_of(patch, Link, real)
+    async def counted(self):
+        opened.append(self)
+        return await real(self)
+
+    return opened
 
 
 async def test_an_alarm_stops_publishing_and_stores_no_copies(rabbitmq, own_rabbitmq):

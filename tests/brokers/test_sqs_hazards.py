@@ -3,10 +3,11 @@
 import asyncio
 import json
 import threading
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -310,6 +311,64 @@ async def test_nobody_waits_for_a_request_that_waits_for_messages(elasticmq):
         client.receive_message = receive
         async with broker.subscribe([name], group="g") as batches:
             assert await Reader(batches).take(1, ack=True)
+
+
+@pytest.mark.parametrize("lost", [1, 3], ids=["asked again", "by the next subscription, too"])
+async def test_an_answer_that_was_lost_is_asked_for_again(elasticmq, lost):
+    """H439, P7: what it gave comes with the same attempt, long before its visibility ends; then a new one is begun."""
+    sent = [message(topic(), "key") for _ in range(2)]
+    sent = [each._replace(topic=sent[0].topic) for each in sent]
+    async with queue_alone(elasticmq, **seconds(visibility=3600), receivers=1) as broker:
+        await Publishing(broker, sent).confirmed()
+        attempts = losing(broker, lost, ConnectionClosedError(endpoint_url="http://sqs"))
+        came, subscriptions = [], 0
+        while not came:
+            with suppress(BrokerUnavailable):
+                async with broker.subscribe([sent[0].topic], group="g") as batches:
+                    subscriptions += 1
+                    came = await Reader(batches).take(2, ack=True)
+        assert [each.message for each in came] == sent
+        assert subscriptions == lost
+        assert len(set(attempts[: lost + 1])) == 1
+        last = message(sent[0].topic, "key")
+        async with broker.subscribe([last.topic], group="g") as batches:
+            await Publishing(broker, [last]).confirmed()
+            await Reader(batches).take(1, ack=True)
+        assert attempts[0] not in attempts[lost + 1 :]
+
+
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "ThrottlingException"])
+async def test_an_attempt_that_cannot_be_had_again_is_given_up(elasticmq, code):
+    """H439: SQS refuses it when it was throttled or when its messages were changed; a new one gets what there is."""
+    sent = message(topic(), "key")
+    async with queue_alone(elasticmq, receivers=1) as broker:
+        refusal = {"Error": {"Code": code, "Message": "not valid"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        errors = [ConnectionClosedError(endpoint_url="http://sqs"), ClientError(refusal, "ReceiveMessage")]
+        attempts = losing(broker, 2, *errors)
+        async with broker.subscribe([sent.topic], group="g") as batches:
+            while len(attempts) < 3:  # noqa: ASYNC110 - threads do it
+                await asyncio.sleep(0.05)
+            await Publishing(broker, [sent]).confirmed()
+            assert [each.message for each in await Reader(batches).take(1, ack=True)] == [sent]
+        assert attempts[0] == attempts[1]
+        assert len(set(attempts[1:])) == len(attempts[1:])
+
+
+def losing(broker, count, *errors):
+    """Lose what so many requests for messages are answered, and say instead what went wrong; gives their attempts."""
+    client, attempts = broker._calls.sqs, []
+    receive = client.receive_message
+
+    def received(**request):
+        attempts.append(request["ReceiveRequestAttemptId"])
+        lost = len(attempts) <= count
+        answer = receive(**request)
+        if lost:
+            raise errors[min(len(attempts), len(errors)) - 1]
+        return answer
+
+    client.receive_message = received
+    return attempts
 
 
 async def test_what_is_confirmed_outlives_a_kill(elasticmq, own_elasticmq):

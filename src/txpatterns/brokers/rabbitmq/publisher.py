@@ -17,14 +17,18 @@ from txpatterns.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from txpatterns.messages import Message
 from txpatterns.transport import Outcome, Verdict
 
+_SILENT = "See that its queues have a leader (rabbitmq-queues quorum_status); until they confirm it is tried by itself."
+
 logger = logging.getLogger("txpatterns.rabbitmq")
 
 
 class RabbitMQPublisher:
     """Publishes over one connection of its own, and opens a new one when it is lost.
 
-    A topic for which RabbitMQ has closed the channel is published to on a channel of its own, when it comes by itself,
-    until that is confirmed: it must not make its neighbours unknown again and again.
+    A topic for which RabbitMQ has closed the channel, or has not confirmed in time, is a suspect: it is tried when it
+    comes by itself, with one message on a channel of its own, until that is confirmed. It must not make its neighbours
+    unknown again and again; nor may more than a few messages lie before a queue that takes none, because RabbitMQ then
+    reads nothing more from the connection.
     """
 
     def __init__(self, settings: RabbitMQSettings, topology: Topology, clock: Clock) -> None:
@@ -57,7 +61,7 @@ class RabbitMQPublisher:
         """Send messages in order, and tell outcomes as they come."""
         deadline = self._clock.monotonic() + self._settings.deadline.total_seconds()
         batch = Batch()
-        batch.open.update(message.id for message in messages)
+        batch.open.update((message.id, message.topic) for message in messages)
         sender: Sender | None = None
         alone = ""
         try:
@@ -70,7 +74,7 @@ class RabbitMQPublisher:
         except BrokerError as error:
             batch.tell_all(Outcome(Verdict.UNAVAILABLE, error))
         try:
-            async for told in self._outcomes(batch, sender, deadline):
+            async for told in self._outcomes(batch, sender, deadline, alone):
                 yield told
         finally:
             if sender is not None:
@@ -130,22 +134,22 @@ class RabbitMQPublisher:
     def _without_refused(
         self, batch: Batch, messages: Sequence[Message], refused: Mapping[str, Outcome], alone: str
     ) -> Sequence[Message]:
-        suspects = self._suspects - {alone}
+        suspects = self._suspects
         if not refused and not suspects:
             return messages
-        wait = Outcome(Verdict.POSTPONED, BrokerError("RabbitMQ has refused this topic; it is tried by itself."))
-        sendable = []
+        wait = Outcome(Verdict.POSTPONED, BrokerError("RabbitMQ did not take this topic; it is tried by itself."))
+        sendable: list[Message] = []
         for message in messages:
             if message.topic in refused:
                 batch.tell(message.id, refused[message.topic])
-            elif message.topic in suspects:
+            elif message.topic in suspects and (message.topic != alone or sendable):
                 batch.tell(message.id, wait)
             else:
                 sendable.append(message)
         return sendable
 
     async def _outcomes(
-        self, batch: Batch, sender: Sender | None, deadline: float
+        self, batch: Batch, sender: Sender | None, deadline: float, alone: str
     ) -> AsyncIterator[Mapping[str, Outcome]]:
         while batch.open or batch.told:
             if batch.told:
@@ -154,28 +158,31 @@ class RabbitMQPublisher:
             batch.news.clear()
             left = max(deadline - self._clock.monotonic(), 0.0)
             if not await self._clock.wait(batch.news, timedelta(seconds=left)):
-                self._too_late(batch, sender)
+                self._too_late(batch, sender, alone)
 
-    def _too_late(self, batch: Batch, sender: Sender | None) -> None:
-        late = BrokerError("RabbitMQ has not confirmed it in time.")
-        batch.tell_all(Outcome(Verdict.UNKNOWN, late))
+    def _too_late(self, batch: Batch, sender: Sender | None, alone: str) -> None:
+        late = BrokerError("RabbitMQ has not confirmed it in time.", fix=_SILENT)
         if sender is not None and sender.link.blocked is None:
-            sender.link.breaks(BrokerUnavailable("RabbitMQ has not confirmed in time."))
+            self._suspects.update(batch.open.values())
+            if sender is self._sender:  # whoever comes next opens a channel, and finds out whether RabbitMQ answers
+                self._sender = None
         # A blocked connection is kept: a new one would learn that it is by publishing only, and each time a copy of
         # what it sends is stored when the alarm ends.
+        batch.tell_all(Outcome(Verdict.POSTPONED if alone else Verdict.UNKNOWN, late))
 
     def _judge(self, sender: Sender, batch: Batch, alone: str) -> None:
         """Learn from the end of a publication."""
         closed = sender.closed
         if isinstance(closed, Refused):
             self._learn(closed)
-        if alone:
-            if batch.all_stored and not batch.open:
-                self._suspects.discard(alone)
-            sender.close()
+        if alone and batch.any_stored:
+            self._suspects.discard(alone)
         if not batch.all_stored:  # a queue or an exchange may have been deleted: look again before the next use
             self._known.clear()
             self._made.clear()
+        batch.open.clear()
+        if sender is not self._sender and not sender.is_awaited:
+            sender.close()
 
     def _learn(self, refused: Refused) -> None:
         if refused.largest is not None:

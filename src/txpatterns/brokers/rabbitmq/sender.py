@@ -18,18 +18,21 @@ class Batch:
     """One publication: what is still open, and what was found out and is not told yet."""
 
     def __init__(self) -> None:
-        self.open: set[str] = set()
+        self.open: dict[str, str] = {}
+        """The ids of its messages of which nothing is known yet, with their topics."""
         self.told: dict[str, Outcome] = {}
         self.news = asyncio.Event()
         self.all_stored = True
+        self.any_stored = False
 
     def tell(self, message_id: str, outcome: Outcome) -> None:
         """Say what became of a message; what comes later of the same one is not told."""
         if message_id not in self.open:
             return
-        self.open.discard(message_id)
+        del self.open[message_id]
         self.told[message_id] = outcome
         self.all_stored = self.all_stored and outcome is CONFIRMED
+        self.any_stored = self.any_stored or outcome is CONFIRMED
         self.news.set()
 
     def tell_all(self, outcome: Outcome) -> None:
@@ -75,6 +78,11 @@ class Sender:
     def is_open(self) -> bool:
         """Whether it can be used."""
         return self._channel.is_open
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a confirmation on it."""
+        return any(message_id in batch.open for batch, message_id in self._open.values())
 
     @property
     def closed(self) -> BrokerError | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
+from txpatterns.brokers.sqs.attempts import Unanswered
 from txpatterns.brokers.sqs.calls import Calls
 from txpatterns.brokers.sqs.failures import AWAY, unavailable
 from txpatterns.brokers.sqs.inspection import Inspection
@@ -50,6 +51,7 @@ class SqsBroker:
         self._topology = Topology(settings, self._calls, clock or SystemClock())
         self._sender = Sender(settings, self._calls, self._topology)
         self._inspection = Inspection(settings, self._calls)
+        self._unanswered = Unanswered()
         forget_after_fork(self)
 
     @classmethod
@@ -77,6 +79,7 @@ class SqsBroker:
         """In a forked child: leave the parent's connections alone."""
         self._calls.forget()
         self._topology.begin_anew()
+        self._unanswered = Unanswered()
 
     def declare(self, group: str, topics: Sequence[str]) -> None:
         """Say that a group is going to read topics: its queues are made before anything else is published to them."""
@@ -106,7 +109,7 @@ class SqsBroker:
             queues = await self._topology.queues(group, topics)
         except AWAY as error:
             raise unavailable(error) from error
-        intake = Intake(self._calls, self.settings, queues)
+        intake = Intake(self._calls, self.settings, queues, self._unanswered)
         keeping = intake.start()
         try:
             yield intake.batches()

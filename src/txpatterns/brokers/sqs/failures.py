@@ -13,6 +13,7 @@ from txpatterns.transport import Outcome, Verdict
 AWAY = (aws.BotoCoreError, aws.ClientError, OSError)
 """All that a call of boto3 raises because of the other side or the way to it."""
 
+_SERVERS_FAULT = 500
 _NOT_SENT = (
     aws.EndpointConnectionError,
     aws.ConnectTimeoutError,
@@ -115,6 +116,12 @@ def is_missing(error: BaseException) -> bool:
 def is_throttled(error: BaseException) -> bool:
     """Whether the same would have been taken a little later."""
     return "hrottl" in code_of(error) or code_of(error) in {"RequestLimitExceeded", "TooManyRequestsException"}
+
+
+def is_no_answer(error: BaseException) -> bool:
+    """Whether AWS did not answer a request, or said no more than that something is wrong with AWS."""
+    status = (getattr(error, "response", {}) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return not isinstance(error, aws.ClientError) or status >= _SERVERS_FAULT
 
 
 def describe(error: BaseException) -> str:

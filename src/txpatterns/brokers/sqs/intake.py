@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
+from txpatterns.brokers.sqs.attempts import Attempt, Unanswered
 from txpatterns.brokers.sqs.calls import Calls, in_thread
-from txpatterns.brokers.sqs.failures import AWAY, describe, is_throttled, unavailable
+from txpatterns.brokers.sqs.failures import AWAY, code_of, describe, is_no_answer, is_throttled, unavailable
 from txpatterns.brokers.sqs.settings import SqsSettings
 from txpatterns.brokers.sqs.wire import to_message
 from txpatterns.errors import BrokerUnavailable
@@ -24,6 +24,8 @@ _TEN = 10
 _GATHER = 0.05
 _WHEN_THROTTLED = 1.0
 _LEAVE_WITHIN = 3.0
+_ATTEMPT_REFUSED = frozenset(("InvalidParameterValue", "InvalidParameterValueException"))
+"""What it was given was changed meanwhile, or it was not one that may be repeated: all is visible to a new one."""
 
 
 class SqsDelivery:
@@ -48,8 +50,11 @@ class SqsDelivery:
 class Intake:
     """One member of a group: what it holds, and until when."""
 
-    def __init__(self, calls: Calls, settings: SqsSettings, queues: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, calls: Calls, settings: SqsSettings, queues: Sequence[tuple[str, str]], unanswered: Unanswered
+    ) -> None:
         self._calls = calls
+        self._unanswered = unanswered
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._visibility = int(settings.visibility.total_seconds())
@@ -202,19 +207,27 @@ class Intake:
             self._room.wait()
             if self._left.is_set():
                 return
-            since = self._loop.time()
+            since, attempt = self._loop.time(), self._unanswered.next(queue[1])
             try:
-                found = self._receive(queue[1])
+                found = self._receive(queue[1], attempt)
             except AWAY as error:
                 if is_throttled(error):
                     self._left.wait(_WHEN_THROTTLED)
-                    continue
-                tell(self._loop, self._fail, unavailable(error))
-                return
+                elif not self._goes_on(queue[1], attempt, error):
+                    tell(self._loop, self._fail, unavailable(error))
+                    return
+                continue
             if found:
                 self._take(queue, found, since)
 
-    def _receive(self, url: str) -> list[dict[str, Any]]:
+    def _goes_on(self, url: str, attempt: Attempt, error: BaseException) -> bool:
+        """Whether to ask again at once. A lost answer is asked for once here, and then by the next subscription."""
+        if is_no_answer(error) and self._settings.ordered:
+            self._unanswered.note(url, attempt)
+            return not attempt.again
+        return attempt.again and code_of(error) in _ATTEMPT_REFUSED
+
+    def _receive(self, url: str, attempt: Attempt) -> list[dict[str, Any]]:
         request: dict[str, Any] = {
             "QueueUrl": url,
             "MaxNumberOfMessages": _TEN,
@@ -224,8 +237,7 @@ class Intake:
             "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId"],
         }
         if self._settings.ordered:
-            # Sent again within five minutes with the same id, a request whose answer was lost gives the same messages.
-            request["ReceiveRequestAttemptId"] = uuid.uuid4().hex
+            request["ReceiveRequestAttemptId"] = attempt.id
         return list(self._calls.sqs.receive_message(**request).get("Messages", ()))
 
     def _take(self, queue: tuple[str, str], found: list[dict[str, Any]], since: float) -> None:
