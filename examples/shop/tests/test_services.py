@@ -120,7 +120,7 @@ def up(database, broker, folder, **settings):
             yield alice, told
     finally:
         running.send_signal(signal.SIGTERM)
-        ended = running.wait(90)
+        ended = running.wait(PATIENCE)
     assert ended == 0, told()[-3000:]
 
 
