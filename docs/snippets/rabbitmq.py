@@ -22,6 +22,11 @@ class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
     order_id: str
 
 
+# --8<-- [start:others]
+app.declare("billing", OrderPlaced)
+app.declare("shipping", OrderPlaced)
+# --8<-- [end:others]
+
 handled = asyncio.Event()
 
 

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, Self, TypedDict, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
-import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -21,7 +20,6 @@ from txpatterns.database.schema import attached_schema
 from txpatterns.database.sessions import writing_connection
 from txpatterns.database.setup import create_missing, verify
 from txpatterns.errors import ConfigurationError, SagaDefinitionError
-from txpatterns.hooks import Hooks
 from txpatterns.ids import SnowflakeGenerator, WorkerNumbers
 from txpatterns.inbox.consumer import Consumer
 from txpatterns.inbox.handlers import E, Handler, On, OnBatch
@@ -39,9 +37,9 @@ from txpatterns.sagas.hearing import hear
 from txpatterns.sagas.sagas import Sagas
 from txpatterns.sagas.schema import SAGA_TABLES
 from txpatterns.sagas.signals import Signal, signals_of
-from txpatterns.serialization import Codec, EventRegistry
+from txpatterns.serialization import EventRegistry
 from txpatterns.serialization.registry import Upcaster
-from txpatterns.settings import BROKER_URL, DATABASE_URL, AppSettings, from_environment, source_of
+from txpatterns.settings import BROKER_URL, DATABASE_URL, AppOptions, AppSettings, from_environment, source_of
 from txpatterns.tcc.coordinator import TccCoordinator
 from txpatterns.tcc.schema import TCC_TABLES
 from txpatterns.tcc.tcc import Tcc
@@ -50,16 +48,6 @@ from txpatterns.text import masked
 from txpatterns.transport import Broker, check_order, declare
 
 logger = logging.getLogger("txpatterns.app")
-
-
-class AppOptions(TypedDict, total=False):
-    """What an App is given by name; each may be left out."""
-
-    metadata: sa.MetaData | None
-    policies: FailurePolicies | None
-    settings: AppSettings | None
-    hooks: Sequence[Hooks]
-    codec: Codec | None
 
 
 class App:
@@ -264,6 +252,19 @@ class App:
 
         return register
 
+    def declare(self, group: str, *events: type[Event]) -> None:
+        """Say that another application, ``App(group)`` in a process of its own, reads these events.
+
+        Said before ``running``, it makes what is sent from here wait for that one, though it has never run: for brokers
+        that give a new group only what comes later (RabbitMQ, SNS, ``database://``). On ``memory://``, it does nothing.
+
+        Raises:
+            ConfigurationError: it is no application's name, or none that the broker can have.
+        """
+        group = _group(group)
+        if not self.broker.capabilities.confirms_handling:  # nobody outside can read there
+            declare(self.broker, group, sorted({describe(event).topic for event in events}))
+
     def upcast(self, event: type[Event], *, from_version: str, to_version: str) -> Callable[[Upcaster], Upcaster]:
         """Register, as a decorator, how the fields of an old version become those of a newer one."""
         type_ = self.registry.register(event).type
@@ -393,7 +394,6 @@ class App:
 
 def _group(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(
-            f"{name!r} names no application.", fix='Its name is its consumer group: App("orders", ...).'
-        )
+        fix = 'Its name is its consumer group: App("orders", ...).'
+        raise ConfigurationError(f"{name!r} names no application.", fix=fix)
     return name

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, get_type_hints
+from typing import Any, TypedDict, get_type_hints
+
+import sqlalchemy as sa
 
 from txpatterns.checks import check_at_least
 from txpatterns.database import Database
 from txpatterns.errors import ConfigurationError
+from txpatterns.hooks import Hooks
 from txpatterns.inbox.settings import ConsumerSettings
 from txpatterns.outbox.relay import RelaySettings
 from txpatterns.retries import FailurePolicies
 from txpatterns.sagas.settings import SagaSettings
+from txpatterns.serialization import Codec
 from txpatterns.tcc.settings import TccSettings
 from txpatterns.text import is_secret
 
@@ -32,6 +36,16 @@ _OF_SERVICE = r"(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class AppOptions(TypedDict, total=False):
+    """What an App is given by name; each may be left out."""
+
+    metadata: sa.MetaData | None
+    policies: FailurePolicies | None
+    settings: AppSettings | None
+    hooks: Sequence[Hooks]
+    codec: Codec | None
 
 
 @dataclass(frozen=True, slots=True)

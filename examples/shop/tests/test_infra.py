@@ -26,7 +26,7 @@ from rig.lookup import Found, Missing
 from rig.servers.kafka import Kafka
 from rig.waiting import wait_until
 from shop.cli import app
-from shop.infra import places, up
+from shop.infra import keepers, places, up
 from shop.settings import HTTP_PORTS, PORTS, read_settings
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -44,10 +44,10 @@ def folder():
 
 
 @contextmanager
-def infra(folder, *options, env=None):
+def infra(folder, *options, env=None, program=("-m", "shop")):
     """Run `shop infra up`; gives the process, what it says, and the settings that it has written."""
     told = folder.with_suffix(".log")
-    command = [sys.executable, "-m", "shop", "infra", "up", "--data", str(folder), *options]
+    command = [sys.executable, *program, "infra", "up", "--data", str(folder), *options]
     with told.open("w") as out:
         running = subprocess.Popen(command, stdout=out, stderr=out, env=env)
     try:
@@ -59,6 +59,23 @@ def infra(folder, *options, env=None):
         if running.poll() is None:
             running.send_signal(signal.SIGTERM)
         running.wait(120)
+
+
+TWO = """
+from shop import cli
+from shop.infra import servers, up
+
+KINDS = servers.Postgres, servers.Redis
+up.found = lambda folder, password, _: [kind(folder / kind.name, password) for kind in KINDS]
+cli.main()
+"""
+
+
+@contextmanager
+def two_servers(folder):
+    """Run `shop infra up` with the two that are quick to start."""
+    with infra(folder, program=["-c", TWO]) as given:
+        yield given
 
 
 def settings_in(file):
@@ -123,6 +140,48 @@ def test_servers_for_the_shop_start_and_end_together(folder, tmp_path, broker):
             psycopg.connect(kept.replace(password, "wrong"))
         running.send_signal(signal.SIGTERM)
         assert running.wait(120) == 0
+
+
+@pytest.mark.server
+def test_what_a_killed_one_has_left_is_named_with_how_to_end_it(folder):
+    """H429: the next start says which processes keep the folder; what it tells to type ends them, and all is there."""
+    with two_servers(folder) as (running, _, given):
+        with redis.Redis.from_url(given["SHOP_REDIS"]) as client:
+            client.set("kept", "yes")
+        again = CliRunner().invoke(app, ["infra", "up", "--data", str(folder)])
+        assert f"kill {running.pid}\n" in again.output
+        running.kill()
+        running.wait()
+        left = CliRunner().invoke(app, ["infra", "up", "--data", str(folder)])
+        assert left.exit_code == 2
+        named = re.findall(r"(PostgreSQL|Redis) \(process (\d+)\)", left.output)
+        assert [name for name, _ in named] == ["PostgreSQL", "Redis"], left.output
+        postgres, cache = (pid for _, pid in named)
+        told = left.output.strip().splitlines()[-1]
+        assert told.split() == ["kill", "-TERM", f"{cache};", "kill", "-INT", postgres]
+        subprocess.run(["/bin/sh", "-c", told], check=True)
+        wait_until(lambda: not any(listens(url) for url in given.values()), what="their end", within=PATIENCE)
+        wait_until(lambda: is_free(folder), what="the folder", within=PATIENCE)
+    with two_servers(folder) as (_, _, given), redis.Redis.from_url(given["SHOP_REDIS"]) as client:
+        assert client.get("kept") == b"yes"
+
+
+def is_free(folder):
+    try:
+        with keepers.alone_in(folder):
+            return True
+    except keepers.Kept:
+        return False
+
+
+def test_somebody_elses_process_is_never_named(tmp_path):
+    """H429: a number that is noted may belong to another program by now, which nobody must be told to end."""
+    with keepers.alone_in(tmp_path) as lock:
+        keepers.note(lock, "Redis", os.getppid(), signal.SIGTERM)
+        with pytest.raises(keepers.Kept) as refused, keepers.alone_in(tmp_path):
+            pass
+    assert f"kill {os.getpid()}\n" in str(refused.value)
+    assert str(os.getppid()) not in str(refused.value)
 
 
 def test_what_is_not_installed_is_said_with_what_brings_it(monkeypatch, tmp_path):

@@ -2,12 +2,14 @@
 
 import json
 import signal
+import subprocess
 import threading
 import time
 
 import httpx
 
 from shop.catalog.seed import products
+from shop.cli import end_all
 
 PATIENCE = 150.0
 SKU = next(product.sku for product in products(42) if product.stock == 40)
@@ -89,3 +91,19 @@ def test_one_shop_a_folder(process):
     process.running, process.port = first, port
     assert httpx.get(f"{process.url}/health", timeout=60).status_code == 200
     assert process.end() == 0
+
+
+def test_who_does_not_end_is_killed_and_nobody_is_left(capfd):
+    """A service that hangs at its end, or a machine without time for it, leaves no process behind, nor a traceback."""
+    deaf = ["/bin/sh", "-c", "trap '' TERM; echo deaf; read never"]
+    processes = {
+        name: subprocess.Popen(deaf, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for name in ("orders", "payment")
+    }
+    for process in processes.values():
+        assert process.stdout.readline() == b"deaf\n"
+    end_all(processes, 0.0)
+    assert [process.returncode for process in processes.values()] == [-signal.SIGKILL] * 2
+    for process in processes.values():
+        process.communicate()
+    told = capfd.readouterr().err
+    assert all(f"{name} (process {process.pid}) did not end" in told for name, process in processes.items())

@@ -31,21 +31,25 @@ PATIENCE = 300.0
 
 
 @pytest.fixture(scope="module")
-def servers():
-    """The URLs of a real PostgreSQL, a real Kafka and a real Redis."""
+def postgres():
+    """The URL of a real PostgreSQL."""
+    with started(Postgres) as server:
+        yield server.url
+
+
+@contextmanager
+def started(kind):
+    """A server of the test's own; without its programs the test is skipped."""
     with ExitStack() as stack:
         watchdog = Watchdog()
         stack.callback(watchdog.close)
-        urls = []
-        for kind in (Postgres, Kafka, Redis):
-            try:
-                server = kind.take(watchdog)
-            except Missing as missing:
-                pytest.skip(str(missing))
-            stack.callback(server.close)
-            server.start()
-            urls.append(server.url)
-        yield urls
+        try:
+            server = kind.take(watchdog)
+        except Missing as missing:
+            pytest.skip(str(missing))
+        stack.callback(server.close)
+        server.start()
+        yield server
 
 
 def free_address():
@@ -56,13 +60,14 @@ def free_address():
 
 @pytest.mark.server
 @pytest.mark.timeout(900)
-def test_orders_through_eight_processes(servers, tmp_path):
+def test_orders_through_eight_processes(postgres, tmp_path):
     """P1, P2, P3, H384, H387, H392: orders of either kind go through every service over PostgreSQL, Kafka and Redis.
 
     One of them is killed then: what can do without it goes on. All end when asked.
     """
-    database, broker, redis = servers
-    with up(database, broker, tmp_path, SHOP_REDIS=redis) as (alice, told):
+    with ExitStack() as stack:
+        broker, redis = (stack.enter_context(started(kind)).url for kind in (Kafka, Redis))
+        alice, told = stack.enter_context(up(postgres, broker, tmp_path, SHOP_REDIS=redis))
         ask(alice, "GET", "/health", told)
         for mode in ("choreographed", "orchestrated"):
             ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
@@ -87,12 +92,8 @@ def test_orders_through_eight_processes(servers, tmp_path):
             assert alice.get(path).status_code == 200, path
 
 
-KINDS = ((RabbitMQ, "rabbitmq"), (ElasticMQ, "sqs"))
-
-
 @pytest.fixture(
-    # What is ordered before a service's queue is bound never reaches it: no broker of these retains it for a new group.
-    params=[pytest.param(kind, id=name, marks=pytest.mark.soak) for kind, name in KINDS]
+    params=[pytest.param(RabbitMQ, id="rabbitmq"), pytest.param(ElasticMQ, id="sqs", marks=pytest.mark.soak)]
 )
 def another_broker(request):
     """A broker of the test's own with its URL.
@@ -101,14 +102,7 @@ def another_broker(request):
     until it ends, whoever has let go of it meanwhile: each event of an order waits for somebody's time to run out.
     """
     with ExitStack() as stack:
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        try:
-            server = request.param.take(watchdog)
-        except Missing as missing:
-            pytest.skip(str(missing))
-        stack.callback(server.close)
-        server.start()
+        server = stack.enter_context(started(request.param))
         if isinstance(server, RabbitMQ):
             yield server, stack.enter_context(server.host()).url
         else:
@@ -126,16 +120,16 @@ def up(database, broker, folder, **settings):
             yield alice, told
     finally:
         running.send_signal(signal.SIGTERM)
-        ended = running.wait(90)
+        ended = running.wait(PATIENCE)
     assert ended == 0, told()[-3000:]
 
 
 @pytest.mark.server
 @pytest.mark.timeout(1200)
-def test_orders_over_another_broker(servers, tmp_path, another_broker):
+def test_orders_over_another_broker(postgres, tmp_path, another_broker):
     """P1, P2: by one setting orders of either kind go over RabbitMQ, or SNS and SQS, through all services."""
     _, broker = another_broker
-    with up(servers[0], broker, tmp_path) as (alice, told):
+    with up(postgres, broker, tmp_path) as (alice, told):
         for mode in ("choreographed", "orchestrated"):
             ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
             placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "succeed", "mode": mode})
@@ -147,13 +141,13 @@ def test_orders_over_another_broker(servers, tmp_path, another_broker):
 @pytest.mark.browser
 @pytest.mark.server
 @pytest.mark.timeout(1200)
-def test_the_broker_dies_under_an_open_page(servers, tmp_path, another_broker, browser):
+def test_the_broker_dies_under_an_open_page(postgres, tmp_path, another_broker, browser):
     """P1, P2, P7, H442: somebody orders while the broker is dead; the page tells the rest when it is back.
 
     The order is taken all the same, nothing of it is lost, and the page is never loaded again.
     """
     server, broker = another_broker
-    with up(servers[0], broker, tmp_path) as (alice, told):
+    with up(postgres, broker, tmp_path) as (alice, told):
         ask(alice, "POST", "/api/v1/cart/items", told, {"sku": "PLAY-01", "quantity": 1})
         placed = ask(alice, "POST", "/api/v1/checkout", told, {"method": "succeed"})
         follow(alice, placed["id"], told, {"order.confirmed", "cart.settled"})

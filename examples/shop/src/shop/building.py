@@ -31,7 +31,7 @@ import shop.pricing.models
 import shop.users.models
 import shop.wallet.app
 import shop.wallet.models
-from shop import ports
+from shop import events, ports
 from shop.backends import Breakers, Explained, Guarded
 from shop.bank.api import BankApi, Temper
 from shop.bank.app import Post
@@ -76,7 +76,7 @@ from shop.users.api import Tools, UsersApi
 from shop.users.retention import prune_sessions
 from shop.users.seed import DEMO_PASSWORD, DEMO_USERS
 from shop.wallet.api import WalletApi
-from txpatterns import App, AppSettings
+from txpatterns import App, AppSettings, Event
 from txpatterns.resilience import RedisBuckets, RedisEntries
 from txpatterns.retries import FailurePolicies
 
@@ -115,6 +115,30 @@ TABLES: Mapping[str, MetaData] = {
     "users": shop.users.models.Base.metadata,
     "gateway": shop.gateway.models.Base.metadata,
 }
+
+
+READERS: Mapping[str, Sequence[type[Event]]] = {
+    "gateway": (
+        events.CartChanged,
+        events.ProductChanged,
+        events.CheckoutCompleted,
+        events.OrderCreated,
+        events.PaymentCaptured,
+        events.HandlerStumbled,
+    ),
+    "cart": (events.CheckoutCompleted, events.OrderConfirmed),
+    "inventory": (events.OrderCreated,),
+    "orders": (
+        events.CheckoutCompleted,
+        events.StockRejected,
+        events.PaymentCaptured,
+        events.PaymentWindowClosed,
+    ),
+    "payment": (events.OrderCreated, events.RefundRequested, events.SettlementDue),
+    "postman": (events.WebhookDue,),
+    "checkout": (events.CheckoutRequested, events.PaymentCaptured),
+}
+"""Who reads what: an event of each topic. Whoever starts first tells the broker, so that nobody misses anything."""
 
 
 class Builder:
@@ -230,6 +254,8 @@ class Builder:
             hooks=[*self.telemetry.hooks(name), stumbles, *notes],
             settings=self.app_settings,
         )
+        for group, read in READERS.items():
+            app.declare(group, *read)
         self.units.append(Unit(name, app, [stumbles, *notes], prunes))
         return app
 

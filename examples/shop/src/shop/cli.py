@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import webbrowser
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -293,15 +294,26 @@ def _services(settings: Settings, seed: int) -> Iterator[None]:
         "SHOP_TOKEN_SECRET": " ".join(settings.token_secrets),
         "GATEWAY_SERVICE_ADDR": settings.addresses["gateway"],
     }
-    processes = []
+    processes = dict[str, subprocess.Popen[bytes]]()
     try:
         for service, address in settings.http_addresses.items():
             command = [sys.executable, "-m", "shop", "run", service, "--data", str(settings.data), "--seed", str(seed)]
-            processes.append(subprocess.Popen(command, env=env))  # noqa: S603 - our own module
-            print(f"  {service:<10} {address} (process {processes[-1].pid})")
+            processes[service] = subprocess.Popen(command, env=env)  # noqa: S603 - our own module
+            print(f"  {service:<10} {address} (process {processes[service].pid})")
         yield
     finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(timeout=STOP_PATIENCE)
+        end_all(processes, STOP_PATIENCE)
+
+
+def end_all(processes: Mapping[str, subprocess.Popen[bytes]], patience: float) -> None:
+    """Ask processes to end, and kill who has not within some seconds: what it had under way is done when it is back."""
+    for process in processes.values():
+        process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + patience
+    for service, process in processes.items():
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            print(f"shop: {service} (process {process.pid}) did not end in time, and was killed", file=sys.stderr)
+            process.kill()
+            process.wait()

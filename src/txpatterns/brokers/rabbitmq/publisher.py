@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
-from txpatterns.brokers.rabbitmq.failures import Refused
+from txpatterns.brokers.rabbitmq.failures import Refused, refused_of
 from txpatterns.brokers.rabbitmq.link import Link
 from txpatterns.brokers.rabbitmq.sender import Batch, Sender
 from txpatterns.brokers.rabbitmq.settings import LONGEST_NAME, RabbitMQSettings
@@ -114,16 +114,19 @@ class RabbitMQPublisher:
             if topic not in self._known:
                 await self._topology.make_topic(link, topic)
                 self._known.add(topic)
-            for group, topics in self.declared.items():
-                if topic in topics and (group, topic) not in self._made:
-                    await self.make_group(link, group, topic)
+            readers = [group for group, topics in self.declared.items() if topic in topics]
+            groups = [group for group in readers if (group, topic) not in self._made]
+            # Together: each waits for its queues, and the topic waits for all.
+            for refused in await refused_of([self._make_group(link, group, topic) for group in groups]):
+                if refused is not None:
+                    return Outcome(Verdict.POSTPONED, refused)
         except Refused as error:
             return Outcome(Verdict.POSTPONED, error)
         except UnicodeEncodeError:
             return Outcome(Verdict.REJECTED, PublishRejected("The topic's name is no text."))
         return None
 
-    async def make_group(self, link: Link, group: str, topic: str) -> None:
+    async def _make_group(self, link: Link, group: str, topic: str) -> None:
         """Make what a declared group needs; one that has its queues otherwise gets its messages in those."""
         try:
             await self._topology.make_group(link, group, topic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shlex
@@ -19,6 +18,7 @@ from typing import IO, Annotated, NoReturn
 
 import typer
 
+from shop.infra.keepers import Kept, alone_in, note
 from shop.infra.places import NotInstalled, write_private
 from shop.infra.servers import Broken, Kafka, LocalServer, Postgres, RabbitMQ, Redis, as_user
 
@@ -56,7 +56,7 @@ def up(
         stack.callback(os.umask, os.umask(0o077))
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = stack.enter_context(_alone_in(data))
+            lock = stack.enter_context(alone_in(data))
             servers = found(data.resolve(), _password(data), broker)
             running = _Running(lock, stack)
             for server in servers:
@@ -66,7 +66,7 @@ def up(
             if not stopping.is_set():
                 _tell(servers, _write_settings(data, servers))
                 running.watch(stopping)
-        except (NotInstalled, Broken) as error:
+        except (NotInstalled, Broken, Kept) as error:
             _refuse(str(error))
 
 
@@ -116,6 +116,7 @@ class _Running:
                     pass_fds=[self._lock.fileno()],  # a server that outlives us keeps the folder
                     **as_user(server.user),
                 )
+            note(self._lock, server.name, process.pid, server.stop_with)
             self._stack.callback(_end, server, process)
             self._servers.append((server, process, log))
 
@@ -173,16 +174,6 @@ def _tell(servers: Sequence[LocalServer], file: Path) -> None:
     print("In another terminal:")
     print(f"  . {shlex.quote(str(file))} && shop up --profile services")
     print("Ctrl-C ends them; the same folder goes on.", flush=True)
-
-
-@contextmanager
-def _alone_in(data: Path) -> Iterator[IO[str]]:
-    with (data / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _refuse(f"servers run on {data} already. End them, or choose another folder with --data.")
-        yield lock
 
 
 @contextmanager
