@@ -208,8 +208,8 @@ class Sending:
             self.holding.fail(Failure(row, error, permanent=False))
         for topic, error in found.postponed.items():
             self.pauses.postpone(topic, error)
-        for topic, unanswered in found.unanswered.items():
-            self.pauses.pause(topic, unanswered)
+        for topic in sorted(found.unanswered):
+            self.pauses.pause(topic)
         if found.unavailable is not None:
             self.pauses.back_off(found.unavailable)
         self.state.changed.set()
