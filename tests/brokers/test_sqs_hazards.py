@@ -20,7 +20,7 @@ from txpatterns.brokers.sqs import SqsBroker
 from txpatterns.brokers.sqs.settings import SqsSettings
 from txpatterns.brokers.sqs.topology import aws_name
 from txpatterns.brokers.sqs.wire import to_entry, to_message
-from txpatterns.deadletters.store import bury
+from txpatterns.deadletters.store import Death, bury
 from txpatterns.errors import BrokerUnavailable, ConfigurationError
 from txpatterns.findings import Severity
 from txpatterns.messages import Message, new_id
@@ -133,8 +133,7 @@ async def test_a_replay_comes_although_its_id_was_seen_lately(elasticmq, tmp_pat
 
 
 def put_away(app, connection, stored):
-    now = app.database.now()
-    bury(connection, stored, now=now, attempts=1, reason="rejected", error="as a test wants it", origin=1)
+    bury(connection, [Death(stored, 1, "rejected", "as a test wants it", origin=1)], now=app.database.now())
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "AWS.SimpleQueueService.RequestThrottled", "KmsThrottled"])

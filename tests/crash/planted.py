@@ -31,9 +31,9 @@ from txpatterns.inbox.lane_store import LaneStore, waiting_of
 from txpatterns.outbox.outbox import Outbox, _Added
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.due import Due, DueStore
-from txpatterns.outbox.relay.holding_store import HoldingStore
+from txpatterns.outbox.relay.holding_store import Failure, HoldingStore
 from txpatterns.outbox.relay.publication import Publication
-from txpatterns.outbox.relay.rows import Row
+from txpatterns.outbox.relay.rows import Lane, Row
 from txpatterns.outbox.relay.sending import Conclude, Sending
 from txpatterns.outbox.relay.serving import Serving
 from txpatterns.outbox.relay.store import OutboxStore, Page, Place
@@ -162,13 +162,13 @@ def lets_followers_overtake(_: Surroundings) -> None:
     move_out, fail = HoldingStore._move_out, HoldingStore.fail
 
     @instead_of(_PATCH, HoldingStore, move_out)
-    def loose(self: HoldingStore, connection: Connection, ids: Sequence[str], state: OutboxWaiting) -> int:
+    def loose(self: HoldingStore, connection: Connection, ids: Sequence[str], state: OutboxWaiting) -> set[str]:
         return move_out(self, connection, ids, OutboxWaiting.SKIPPED if state is OutboxWaiting.RETRYING else state)
 
     @instead_of(_PATCH, HoldingStore, fail)
-    async def free(self: HoldingStore, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
-        await fail(self, held, row, error, permanent=permanent)
-        return False
+    async def free(self: HoldingStore, held: Held, failures: Sequence[Failure]) -> set[Lane]:
+        await fail(self, held, failures)
+        return set()
 
 
 def counts_attempts_in_memory(_: Surroundings) -> None:

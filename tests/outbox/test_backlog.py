@@ -138,7 +138,7 @@ class Simulation:
             self.flow(topic)
         for topic in found.postponed:
             self.backlog.shut(topic, self.random.choice([1, 1, 2, 3, 5]))
-        for topic in found.unanswered:
+        for topic in sorted(found.unanswered):
             self.backlog.turns.set_apart(topic)
             if topic not in self.backlog.shut_topics and self.random.random() < 0.5:
                 self.backlog.rejoin(topic)

@@ -17,7 +17,7 @@ from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS, bucket_of
 from txpatterns.outbox import Outbox, Relay, RelaySettings
 from txpatterns.outbox.relay.due import DueStore
-from txpatterns.outbox.relay.holding_store import HoldingStore
+from txpatterns.outbox.relay.holding_store import Failure, HoldingStore
 from txpatterns.outbox.relay.rows import Row, lane_of
 from txpatterns.outbox.schema import SCOPE, Waiting, outbox_table, waiting_table
 from txpatterns.retries import LADDER, FailurePolicies, FailurePolicy, OnFailure, RetryLadder
@@ -151,7 +151,8 @@ async def _first_failure(store, row, policies=None):
     held = await leases.acquire(1)
     lanes = HoldingStore(store, leases, policies or FailurePolicies(), _Middle())
     message = message_of(row._mapping)
-    await lanes.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=False)
+    failing = Row(row.position, row.bucket, message, lane_of(message))
+    await lanes.fail(held, [Failure(failing, None, permanent=False)])
     await leases.leave()
 
 
@@ -279,7 +280,7 @@ async def test_replaced_relay_can_write_nothing(store, outbox, clock):
         lambda: waiting.give_back(held, due, timedelta(0)),
         lambda: waiting.conclude_due(held, due, None, permanent=True),
         lambda: lanes.set_aside(held, [due.row]),
-        lambda: lanes.fail(held, due.row, None, permanent=True),
+        lambda: lanes.fail(held, [Failure(due.row, None, permanent=True)]),
         lambda: lanes.release(held, row.bucket, lane_of(message)),
         lambda: waiting.claim_due(held, 10, ()),
         lambda: waiting.enter_scheduled(held, 10),
@@ -313,9 +314,8 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
 
             await connection.run_sync(take_over)
             message = message_of(row._mapping)
-            zombie = asyncio.ensure_future(
-                lanes.fail(held, Row(row.position, row.bucket, message, lane_of(message)), None, permanent=True)
-            )
+            failing = Row(row.position, row.bucket, message, lane_of(message))
+            zombie = asyncio.ensure_future(lanes.fail(held, [Failure(failing, None, permanent=True)]))
             locked = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             while not zombie.done() and not await store.read(lambda c: c.execute(locked).scalar_one()):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.01)

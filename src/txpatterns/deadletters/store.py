@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -18,38 +20,43 @@ _ERROR_LENGTH = 8000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def bury(
-    connection: Connection,
-    message: Message,
-    *,
-    now: ColumnElement[datetime],
-    attempts: int,
-    reason: str,
-    error: str,
-    origin: str | int | None,
-) -> None:
-    """Keep a message as a dead letter, byte for byte, in the caller's transaction.
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A message that is given up, after so many attempts, and why.
 
     ``origin`` is the consumer's name, or the position in the outbox of a message that could not be published.
     """
-    connection.execute(
-        sa.insert(dead_letter_table).values(
-            consumer=origin if isinstance(origin, str) else None,
-            position=origin if isinstance(origin, int) else None,
-            message_id=message.id,
-            topic=message.topic,
-            type=message.type,
-            key=message.key,
-            payload=message.payload,
-            headers=json.dumps(dict(message.headers)),
-            content_type=message.content_type,
-            occurred_at=message.occurred_at,
-            attempts=attempts,
-            reason=reason,
-            error=scrub(error),
-            died_at=now,
-        )
-    )
+
+    message: Message
+    attempts: int
+    reason: str
+    error: str
+    origin: str | int | None
+
+
+def bury(connection: Connection, deaths: Sequence[Death], *, now: ColumnElement[datetime]) -> None:
+    """Keep messages as dead letters, byte for byte and in this order, in the caller's transaction."""
+    if deaths:
+        connection.execute(sa.insert(dead_letter_table).values(died_at=now), [_row(death) for death in deaths])
+
+
+def _row(death: Death) -> dict[str, object]:
+    message, origin = death.message, death.origin
+    return {
+        "consumer": origin if isinstance(origin, str) else None,
+        "position": origin if isinstance(origin, int) else None,
+        "message_id": message.id,
+        "topic": message.topic,
+        "type": message.type,
+        "key": message.key,
+        "payload": message.payload,
+        "headers": json.dumps(dict(message.headers)),
+        "content_type": message.content_type,
+        "occurred_at": message.occurred_at,
+        "attempts": death.attempts,
+        "reason": death.reason,
+        "error": scrub(death.error),
+    }
 
 
 def scrub(error: str) -> str:

@@ -17,7 +17,7 @@ from txpatterns.database import Database
 from txpatterns.database.dialects import insert_into
 from txpatterns.database.stored import message_of
 from txpatterns.deadletters.schema import dead_letter_table
-from txpatterns.deadletters.store import bury, scrub
+from txpatterns.deadletters.store import Death, bury, scrub
 from txpatterns.inbox.claims import Claims
 from txpatterns.inbox.entries import Entry, WaitingEntry
 from txpatterns.inbox.schema import State, inbox_waiting_table
@@ -84,15 +84,8 @@ class LaneStore:
         )
         if connection.execute(query.limit(1)).first() is not None:
             return False
-        bury(
-            connection,
-            entry.message,
-            now=self.database.now(),
-            attempts=attempts,
-            reason=reason,
-            error=error,
-            origin=entry.consumer,
-        )
+        death = Death(entry.message, attempts, reason, error, entry.consumer)
+        bury(connection, [death], now=self.database.now())
         return True
 
     def bury_unread(self, connection: Connection, entry: Entry, *, reason: str, error: str) -> bool:

@@ -13,9 +13,10 @@ from sqlalchemy.engine import Connection
 from txpatterns.coordination import Held
 from txpatterns.database.dialects import insert_into, is_sqlite, moment, within
 from txpatterns.database.stored import message_of
+from txpatterns.deadletters.store import bury
 from txpatterns.outbox.queues import WAITING
 from txpatterns.outbox.relay.rows import Row, lane_of
-from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, in_buckets, said, slots_of
+from txpatterns.outbox.relay.waiting import CHUNK, ID, WaitingTable, death_of, in_buckets, said, slots_of
 from txpatterns.outbox.schema import COLUMNS, Waiting, outbox_table, waiting_table
 
 _LONGEST_LOOK = 60.0
@@ -152,7 +153,8 @@ class DueStore(WaitingTable):
     def _end(self, connection: Connection, due: Due, error: str, *, permanent: bool) -> None:
         """Make a failing message a dead letter; its followers wait on where the policy says so."""
         self._delete(connection, [due.row.message.id])
-        self._bury(connection, due.row, due.attempts, error, permanent=permanent)
+        death = death_of(due.row, due.attempts, error, permanent=permanent)
+        bury(connection, [death], now=self.database.now())
         if self._parks(due.row.message.topic):
             self._park(connection, due.row.lane)
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate, islice
 
 from txpatterns.coordination.ownership import Ownership
 from txpatterns.deadletters.moments import Dead
 from txpatterns.hooks import HookList
 from txpatterns.outbox.moments import PublishFailed
 from txpatterns.outbox.relay.backlog import Backlog
-from txpatterns.outbox.relay.holding_store import HoldingStore
+from txpatterns.outbox.relay.holding_store import Failure, HoldingStore
 from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A message that is to leave the outbox; ``permanent`` when no further attempt makes sense."""
-
-    row: Row
-    error: Exception | None
-    permanent: bool
+_TOGETHER, _BYTES = 500, 8_000_000
+"""Failing messages, and bytes of theirs, that one transaction writes: while it lasts, their leases are not renewed."""
 
 
 class Holding:
@@ -82,16 +76,23 @@ class Holding:
     async def write_failures(self) -> None:
         """Take failing messages out of the outbox, and hold up their lanes or let them go on."""
         while self.failing:
-            failure = self.failing[0]
-            row, error, permanent = failure.row, failure.error, failure.permanent
-            held = await self.store.fail(self.ownership.held, row, error, permanent=permanent)
-            self.failing.popleft()
-            self.backlog.unfinished.finish([row])
-            self.backlog.judge.doubts.forget([row])
-            self.backlog.thaw(row.lane, row.position, held=held)
-            self.hooks.tell(PublishFailed(row.message, error, 1))
-            if permanent:
-                self.hooks.tell(Dead(row.message, None, str(error)))
+            failures = self._first_failing()
+            held = await self.store.fail(self.ownership.held, failures)
+            for failure in failures:
+                self.failing.popleft()
+                row, error = failure.row, failure.error
+                self.backlog.unfinished.finish([row])
+                self.backlog.judge.doubts.forget([row])
+                self.backlog.thaw(row.lane, row.position, held=row.lane in held)
+                self.hooks.tell(PublishFailed(row.message, error, 1))
+                if failure.permanent:
+                    self.hooks.tell(Dead(row.message, None, str(error)))
+
+    def _first_failing(self) -> list[Failure]:
+        """Give as many as one transaction may write, at least one."""
+        first = list(islice(self.failing, _TOGETHER))
+        sizes = accumulate(len(failure.row.message.payload) for failure in first)
+        return first[: max(sum(size <= _BYTES for size in sizes), 1)]
 
     def begin_release(self, bucket: int, lane: Lane) -> None:
         """Let the followers of a lane back into the outbox."""

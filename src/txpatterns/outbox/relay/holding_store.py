@@ -9,12 +9,38 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from txpatterns.coordination import Held
-from txpatterns.database.dialects import insert_into, is_sqlite, within
+from txpatterns.database.dialects import insert_into, is_sqlite, moment, within
 from txpatterns.deadletters.letter import has_dead_letter
+from txpatterns.deadletters.store import bury
 from txpatterns.outbox.relay.rows import Lane, Row
-from txpatterns.outbox.relay.waiting import CHUNK, ID, SHARED, WaitingTable, in_buckets, in_lane, said, slots_of
+from txpatterns.outbox.relay.waiting import (
+    CHUNK,
+    ID,
+    SHARED,
+    WaitingTable,
+    death_of,
+    in_buckets,
+    in_lane,
+    said,
+    slots_of,
+)
 from txpatterns.outbox.schema import Waiting, outbox_table, waiting_table
 from txpatterns.retries import OnFailure
+
+_FAILED = (
+    sa.update(waiting_table)
+    .where(waiting_table.c.message_id == sa.bindparam("id"))
+    .values(attempts=1, due_at=moment("after"), error=sa.bindparam("said"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A message that is to leave the outbox; ``permanent`` when no further attempt makes sense."""
+
+    row: Row
+    error: Exception | None
+    permanent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +96,55 @@ class HoldingStore(WaitingTable):
 
         return await self._guarded(slots, work)
 
-    async def fail(self, held: Held, row: Row, error: Exception | None, *, permanent: bool) -> bool:
-        """Take a failing message out of the outbox; gives whether its lane is held up now. Raises LeaseLost."""
-        policy = self.policies.of(row.message.topic)
-        delay = None if permanent else policy.ladder.delay(1, self.random)
+    async def fail(self, held: Held, failures: Sequence[Failure]) -> set[Lane]:
+        """Take failing messages, each of a lane of its own, out of the outbox; gives the lanes that are held up now.
 
-        def work(connection: Connection) -> bool:
-            if delay is None:
-                self._delete_from_outbox(connection, row)
-                self._bury(connection, row, 1, said(error), permanent=permanent)
-                return self._parks(row.message.topic) and row.message.key is not None
-            state = Waiting.SKIPPED if policy.on_failure is OnFailure.SKIP else Waiting.RETRYING
-            if not self._move_out(connection, [row.message.id], state):
-                return False  # another one of this id is failing already, and goes on as it was
-            connection.execute(
-                self._update(row.message.id).values(attempts=1, due_at=self.database.now(delay), error=said(error))
-            )
-            return state is Waiting.RETRYING and row.message.key is not None
+        Raises LeaseLost.
+        """
+        dead: list[Failure] = []
+        retried: list[Failure] = []
+        skipped: list[Failure] = []
+        for failure in failures:
+            policy = self.policies.of(failure.row.message.topic)
+            if failure.permanent or policy.ladder.attempts == 1:
+                dead.append(failure)
+            else:
+                (skipped if policy.on_failure is OnFailure.SKIP else retried).append(failure)
 
-        return await self._guarded(slots_of(held, row.bucket), work)
+        def work(connection: Connection) -> set[Lane]:
+            rows = self._end(connection, dead) + self._wait(connection, retried, Waiting.RETRYING)
+            self._wait(connection, skipped, Waiting.SKIPPED)
+            return {row.lane for row in rows if row.message.key is not None}
+
+        return await self._guarded(slots_of(held, *(failure.row.bucket for failure in failures)), work)
+
+    def _end(self, connection: Connection, failures: Sequence[Failure]) -> list[Row]:
+        """Make dead letters of messages of the outbox; gives those whose lanes wait on for an operator."""
+        if not failures:
+            return []
+        deaths = [death_of(each.row, 1, said(each.error), permanent=each.permanent) for each in failures]
+        bury(connection, deaths, now=self.database.now())
+        ids = [each.row.message.id for each in failures]
+        connection.execute(sa.delete(outbox_table).where(within(outbox_table.c.message_id, ids)))
+        return [each.row for each in failures if self._parks(each.row.message.topic)]
+
+    def _wait(self, connection: Connection, failures: Sequence[Failure], state: Waiting) -> list[Row]:
+        """Let messages of the outbox wait for their second attempt; gives those that do.
+
+        The others have the id of a message that is failing already, and goes on as it was.
+        """
+        if not failures:
+            return []
+        moved = self._move_out(connection, [each.row.message.id for each in failures], state)
+        waiting = [each for each in failures if each.row.message.id in moved]
+        if waiting:
+            connection.execute(_FAILED, [self._failed(each) for each in waiting])
+        return [each.row for each in waiting]
+
+    def _failed(self, failure: Failure) -> dict[str, object]:
+        message, error = failure.row.message, failure.error
+        delay = self.policies.of(message.topic).ladder.delay_for_ever(1, self.random)
+        return {"id": message.id, "after": self.database.seconds(delay), "said": said(error)}
 
     async def release(self, held: Held, bucket: int, lane: Lane) -> tuple[int | None, bool]:
         """Let followers of a lane back into the outbox at their old positions, a chunk at a time.
@@ -111,8 +167,8 @@ class HoldingStore(WaitingTable):
 
         return await self._guarded(slots_of(held, bucket), work)
 
-    def _move_out(self, connection: Connection, ids: Sequence[str], state: Waiting) -> int:
-        """Move rows of the outbox to those that wait; gives how many went.
+    def _move_out(self, connection: Connection, ids: Sequence[str], state: Waiting) -> set[str]:
+        """Move rows of the outbox to those that wait; gives the ids of those that went.
 
         Where an id waits already, it is the same message: one that was scheduled goes on in this one's place, one
         that is in trouble stays as it is.
@@ -124,11 +180,7 @@ class HoldingStore(WaitingTable):
         )
         instead = {name: move.excluded[name] for name in (*SHARED, "state", "due_at")}
         scheduled = waiting_table.c.state == Waiting.SCHEDULED
-        moved = connection.execute(
-            move.on_conflict_do_update(index_elements=ID, set_=instead, where=scheduled)
-        ).rowcount
+        settled = move.on_conflict_do_update(index_elements=ID, set_=instead, where=scheduled)
+        moved = set(connection.execute(settled.returning(waiting_table.c.message_id)).scalars())
         connection.execute(sa.delete(outbox_table).where(mine))
         return moved
-
-    def _delete_from_outbox(self, connection: Connection, row: Row) -> None:
-        connection.execute(sa.delete(outbox_table).where(outbox_table.c.message_id == row.message.id))

@@ -39,11 +39,11 @@ class Pauses:
         self.in_a_row += 1
         self.until = self.state.clock.monotonic() + seconds
 
-    def pause(self, topic: str, error: Exception) -> None:
+    def pause(self, topic: str) -> None:
         """Nothing of a topic was answered for: wait a little, and publish it apart until it is."""
         self.in_a_row += 1
         self.backlog.turns.set_apart(topic)
-        self.topics.pause(topic, error, self.state.clock.monotonic())
+        self.topics.pause(topic, self.state.clock.monotonic())
 
     def postpone(self, topic: str, error: Exception | None) -> float:
         """A topic takes nothing now: leave it out of reading; gives the seconds until it is tried again."""
@@ -51,7 +51,7 @@ class Pauses:
             self.state.hooks.tell(TopicPostponed(topic, error))
         self.state.postponed[topic] = error_line(error)
         self.backlog.shut(topic, 1)
-        return self.topics.postpone(topic, error, self.state.clock.monotonic())
+        return self.topics.postpone(topic, self.state.clock.monotonic())
 
     def lag(self, topic: str) -> None:
         """A topic gives no answer for now: publish it apart."""

@@ -59,17 +59,17 @@ class Retrying:
 
     async def conclude(self, held: Held, due: Due, outcome: Outcome, *, nothing_else_went: bool) -> None:
         """Write down what an attempt came to, which began under these leases; uncount it where it decided nothing."""
-        topic, error = due.row.message.topic, outcome.error or ConnectionError("no answer")
+        topic = due.row.message.topic
         if outcome.verdict is Verdict.CONFIRMED:
             await self._published(due)
         elif outcome.verdict is Verdict.POSTPONED:
             seconds = self.pauses.postpone(topic, outcome.error)
             await self.store.give_back(held, due, timedelta(seconds=seconds))
         elif outcome.verdict is Verdict.UNAVAILABLE:
-            self.pauses.back_off(error)
+            self.pauses.back_off(outcome.error or ConnectionError("no answer"))
             await self.store.give_back(held, due, _AGAIN)
         elif outcome.verdict is Verdict.UNKNOWN and nothing_else_went:
-            self.pauses.pause(topic, error)
+            self.pauses.pause(topic)
             await self.store.give_back(held, due, _AGAIN)
         else:
             await self._failed(held, due, outcome)

@@ -18,7 +18,8 @@ from txpatterns.messages import Message
 from txpatterns.outbox.moments import Published, Publishing
 from txpatterns.outbox.relay.backlog import Backlog
 from txpatterns.outbox.relay.due import Due
-from txpatterns.outbox.relay.holding import Failure, Holding
+from txpatterns.outbox.relay.holding import Holding
+from txpatterns.outbox.relay.holding_store import Failure
 from txpatterns.outbox.relay.pauses import Pauses
 from txpatterns.outbox.relay.publication import Publication
 from txpatterns.outbox.relay.retrying import Retrying
@@ -207,8 +208,8 @@ class Sending:
             self.holding.fail(Failure(row, error, permanent=False))
         for topic, error in found.postponed.items():
             self.pauses.postpone(topic, error)
-        for topic, unanswered in found.unanswered.items():
-            self.pauses.pause(topic, unanswered)
+        for topic in sorted(found.unanswered):
+            self.pauses.pause(topic)
         if found.unavailable is not None:
             self.pauses.back_off(found.unavailable)
         self.state.changed.set()

@@ -24,7 +24,6 @@ class Trouble:
     until: float = 0.0
     postponed: bool = False
     """The broker said that the topic takes nothing now: it is left out of reading, and tried with one message."""
-    error: Exception | None = None
 
 
 class Topics:
@@ -40,31 +39,25 @@ class Topics:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._troubles))
 
-    @property
-    def postponed(self) -> dict[str, Exception | None]:
-        """The topics that take nothing now, each with the broker's reason."""
-        return {topic: trouble.error for topic, trouble in self._troubles.items() if trouble.postponed}
-
     def is_postponed(self, topic: str) -> bool:
         """Whether a topic takes nothing now, as far as the broker has told."""
         trouble = self._troubles.get(topic)
         return trouble is not None and trouble.postponed
 
-    def postpone(self, topic: str, error: Exception | None, now: float) -> float:
+    def postpone(self, topic: str, now: float) -> float:
         """The broker says that a topic takes nothing now; gives the seconds until it is tried again."""
         trouble = self._troubles.setdefault(topic, Trouble())
         if not trouble.postponed:
             trouble.pauses, trouble.until = 0, now
-        trouble.postponed, trouble.error = True, error
+        trouble.postponed = True
         if now >= trouble.until:  # otherwise it is the same trouble, told of another message
             trouble.until = now + min(_POSTPONED_SHORTEST * 2**trouble.pauses, _POSTPONED_LONGEST)
             trouble.pauses = min(trouble.pauses + 1, _MANY)
         return trouble.until - now
 
-    def pause(self, topic: str, error: Exception | None, now: float) -> None:
+    def pause(self, topic: str, now: float) -> None:
         """Messages of a topic were not answered for, and none of it was confirmed: wait a little before the next."""
         trouble = self._troubles.setdefault(topic, Trouble())
-        trouble.error = error
         if now >= trouble.until:
             jitter = 0.5 + self._random.random() / 2
             trouble.until = now + min(_SHORTEST * 2**trouble.pauses, _LONGEST) * jitter

@@ -18,7 +18,7 @@ class Verdicts:
     rejected: list[tuple[Row, Exception | None]] = field(default_factory=list)
     doubtful: list[tuple[Row, Exception | None]] = field(default_factory=list)
     """Never answered, while the broker answered others."""
-    unanswered: dict[str, Exception] = field(default_factory=dict)
+    unanswered: set[str] = field(default_factory=set)
     """Topics of which something was not decided and nothing confirmed: pause before sending to them again."""
     postponed: dict[str, Exception | None] = field(default_factory=dict)
     """Topics that take nothing now."""
@@ -60,21 +60,20 @@ class Judge:
         self.doubts.confirmations += len(settled)
         self.doubts.forget(settled)
         if found.unanswered:
-            for topic in {row.message.topic for row in settled}:
-                found.unanswered.pop(topic, None)
+            found.unanswered -= {row.message.topic for row in settled}
         return found
 
     def _gives_up(self, row: Row, outcome: Outcome, found: Verdicts, believed: bool) -> bool:
         """Count a missing answer; against a message only when the broker took other messages meanwhile."""
-        error, topic = outcome.error or ConnectionError("the broker gave no answer"), row.message.topic
+        topic = row.message.topic
         if outcome.verdict is Verdict.UNAVAILABLE:
-            found.unavailable = error
+            found.unavailable = outcome.error or ConnectionError("the broker gave no answer")
             return False
         if outcome.verdict is Verdict.POSTPONED:
             found.postponed[topic] = outcome.error
             return False
         if outcome.verdict is Verdict.UNKNOWN:
-            found.unanswered[topic] = error
+            found.unanswered.add(topic)
         doubts = self.doubts.add(row)
         if believed and doubts >= _DOUBTS:
             found.doubtful.append((row, outcome.error))

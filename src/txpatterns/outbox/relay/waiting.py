@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.coordination import Held, Leases
 from txpatterns.database.database import Database
-from txpatterns.deadletters.store import bury, scrub
+from txpatterns.deadletters.store import Death, scrub
 from txpatterns.errors import LeaseLost
 from txpatterns.messages import BUCKETS
 from txpatterns.outbox.relay.rows import Lane, Row, bucket_of_lane
@@ -49,17 +49,6 @@ class WaitingTable:
 
         return await self.database.transact(guarded)
 
-    def _bury(self, connection: Connection, row: Row, attempts: int, error: str, *, permanent: bool) -> None:
-        bury(
-            connection,
-            row.message,
-            now=self.database.now(),
-            attempts=attempts,
-            reason="rejected" if permanent else "attempts used up",
-            error=error,
-            origin=row.position,
-        )
-
     def _update(self, message_id: str) -> sa.Update:
         return sa.update(waiting_table).where(waiting_table.c.message_id == message_id)
 
@@ -86,6 +75,11 @@ def in_lane(lane: Lane, states: Sequence[Waiting]) -> sa.ColumnElement[bool]:
 def in_buckets(buckets: Collection[int]) -> list[sa.ColumnElement[bool]]:
     """Say that a row is in one of these buckets: nothing, where they are all."""
     return [] if len(buckets) == BUCKETS else [waiting_table.c.bucket.in_(sorted(buckets))]
+
+
+def death_of(row: Row, attempts: int, error: str, *, permanent: bool) -> Death:
+    """Say how a message died that could not be published."""
+    return Death(row.message, attempts, "rejected" if permanent else "attempts used up", error, row.position)
 
 
 def said(error: Exception | None) -> str:
