@@ -68,6 +68,7 @@ EACH = [
     (Skips(name="g"), UNANSWERED),
     (Keyless(name="h"), UNANSWERED),
     (Holds(name="known"), UNANSWERED),
+    (Holds(name="known, too"), UNANSWERED),
 ]
 
 
@@ -83,10 +84,11 @@ async def test_each_leaves_in_its_own_way(store):
     A message whose id waits already is the same one, and goes on as it was.
     """
     added = await add(store, Outbox(store), [event for event, _ in EACH])
-    names = dict(zip(added, "abcdefgh", strict=False)) | {added[-1]: "known"}
-    known = {"message_id": added[-1], "topic": "holds", "type": "holds", "bucket": 0, "payload": b"{}", "headers": "{}"}
+    names = dict(zip(added, [*"abcdefgh", "known", "known, too"], strict=True))
+    known = {"topic": "holds", "type": "holds", "bucket": 0, "payload": b"{}", "headers": "{}"}
     known |= {"content_type": "application/json", "occurred_at": store.now(), "attempts": 4, "state": Waiting.RETRYING}
-    await store.execute(sa.insert(waiting_table).values(known))
+    for message_id in added[-2:]:
+        await store.execute(sa.insert(waiting_table).values(message_id=message_id, **known))
     found = [Row(r.position, r.bucket, m, lane_of(m)) for r in await rows(store) for m in [message_of(r._mapping)]]
     errors = {row.message.id: ValueError(names[row.message.id]) for row in found}
     failures = [
@@ -95,8 +97,9 @@ async def test_each_leaves_in_its_own_way(store):
     leases = Leases(store, SCOPE, slots=BUCKETS, ttl=timedelta(seconds=60))
     await leases.join()
     now = await store.moment()
-    held = await HoldingStore(store, leases, POLICIES, Random(1)).fail(await leases.acquire(1), failures)
-    assert held == {("parks", "kb"), ("holds", "ke"), ("parks", "kf")}
+    lanes, ours = HoldingStore(store, leases, POLICIES, Random(1)), await leases.acquire(1)
+    assert await lanes.fail(ours, failures[:-1]) == {("parks", "kb"), ("holds", "ke"), ("parks", "kf")}
+    assert await lanes.fail(ours, failures[-1:]) == set()
     assert not await ids(store)
     dead = await rows(store, DEAD)
     assert [(names[row.message_id], row.attempts, row.reason, row.error) for row in dead] == [
@@ -115,6 +118,7 @@ async def test_each_leaves_in_its_own_way(store):
         "g": (Waiting.SKIPPED, 1, "ValueError: g"),
         "h": (Waiting.RETRYING, 1, "ValueError: h"),
         "known": (Waiting.RETRYING, 4, None),
+        "known, too": (Waiting.RETRYING, 4, None),
     }
     steps = {name: round((row.due_at - now) / HOUR, 1) for name, row in waiting.items() if row.due_at}
     assert all(1 <= steps[name] <= 1.2 for name in "efh")
