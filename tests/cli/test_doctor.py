@@ -12,6 +12,7 @@ from txpatterns.admin.broker_watch import examine_broker
 from txpatterns.admin.doctor import examine_database
 from txpatterns.admin.topics import consumer_figures, topic_figures
 from txpatterns.brokers.memory import MemoryBroker
+from txpatterns.clock import SystemClock
 from txpatterns.database.examining import examine
 from txpatterns.database.setup import create_missing
 from txpatterns.findings import Finding, Severity
@@ -181,8 +182,21 @@ async def test_a_transaction_that_stays_open_is_told(database, monkeypatch):
     assert any(f"of process {pid} " in each.words for each in found)
 
 
-async def test_clocks_and_what_waits_for_long_are_told(any_database):
-    """H430: a clock that is wrong, and a backlog that nobody works on."""
+class Ahead(SystemClock):
+    def now(self):
+        return super().now() + timedelta(hours=1)
+
+
+async def test_a_clock_that_is_wrong_is_told(any_database):
+    """H430: this machine's is an hour ahead of the database's."""
+    async with Database(any_database, clock=Ahead()) as opened:
+        await opened.transact(create_missing)
+        (told,) = await examine_database(opened)
+    assert (told.severity, told.subject) == (Severity.WARNING, "clock")
+
+
+async def test_what_waits_for_long_is_told(any_database):
+    """H430: a backlog that nobody works on."""
     clock = ManualClock()
     async with Database(any_database, clock=clock) as opened:
         await opened.transact(create_missing)
@@ -207,7 +221,7 @@ async def test_a_broker_that_keeps_longer_than_the_inbox_remembers_is_told():
 
 
 async def test_what_waits_is_told_by_topic_and_by_handler(any_database):
-    """H431: pending and its age, failed and what is behind it, dead, and the share that dies."""
+    """H430, H431: pending and its age, failed and what is behind it, dead, and the share that dies."""
     app = App("depths", any_database, "memory://")
     await app.database.transact(create_missing)
 
@@ -239,6 +253,7 @@ async def test_what_waits_is_told_by_topic_and_by_handler(any_database):
     assert book_figures.oldest is not None
     assert (strict_figures.dead, strict_figures.died, strict_figures.handled) == (1, 1, 3)
     assert (book_figures.dead_rate, strict_figures.dead_rate) == (0.0, 0.25)
+    assert [each.subject for each in await examine_database(app.database)] == ["dead letters"]
     await app.close()
 
 
