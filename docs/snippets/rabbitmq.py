@@ -8,6 +8,11 @@ from datetime import timedelta
 from txpatterns import App, Event, Transaction
 from txpatterns.brokers.rabbitmq import RabbitMQBroker
 
+
+class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
+    order_id: str
+
+
 broker = RabbitMQBroker.from_url(
     os.environ.get("RABBITMQ_URL", "amqp://guest:guest@localhost:5672/%2F"),
     partitions=8,  # queues of this group for each topic: 1, 2, 4, 8 or 16
@@ -16,10 +21,6 @@ broker = RabbitMQBroker.from_url(
 )
 app = App("packing", broker=broker)
 # --8<-- [end:broker]
-
-
-class OrderPlaced(Event, topic="orders", type="order.placed", key="order_id"):
-    order_id: str
 
 
 # --8<-- [start:others]
