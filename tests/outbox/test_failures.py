@@ -310,7 +310,7 @@ async def test_replaced_relay_cannot_write_during_the_takeover(database, clock):
 
             def take_over(sync):
                 new._bury(sync)
-                new._take(sync, BUCKETS)
+                new.slots.take(sync, new.owner, BUCKETS)
 
             await connection.run_sync(take_over)
             message = message_of(row._mapping)
