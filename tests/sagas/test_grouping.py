@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -161,6 +162,25 @@ async def test_who_does_not_wait_any_more_does_not_keep_the_others(shop: Shop) -
     told = await asyncio.gather(*writing, return_exceptions=True)
     assert [n for n, error in enumerate(told) if error is not None] == [0, 5]
     await group.finish()
+
+
+async def test_who_is_cancelled_while_its_write_is_under_way_reads_it_afterwards(database) -> None:
+    """P4, H325: its run begins anew from the journal, and must not begin before what it has written."""
+    async with opened(database.url("asyncpg")) as shop:
+        sagas = await started(shop)
+        store = SagaStore(shop.app.database)
+        group = GroupWriter(store)
+        locked = sa.select(saga_table.c.number).where(saga_table.c.number == sagas[5].number).with_for_update()
+        async with shop.app.database.engine.connect() as operator:
+            await operator.execute(locked)
+            writing = [asyncio.ensure_future(group.write(saga, 1, BEGUN)) for saga in sagas]
+            await asyncio.gather(*writing[:5], *writing[6:])
+            writing[5].cancel()
+            await asyncio.sleep(0)
+            assert not writing[5].done()
+        with pytest.raises(asyncio.CancelledError):
+            await writing[5]
+        assert len(await shop.app.database.read(partial(store.journal, saga=sagas[5]))) == 1
 
 
 async def test_sagas_that_call_at_the_same_time_commit_together(shop: Shop) -> None:

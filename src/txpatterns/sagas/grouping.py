@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from txpatterns.causes import one_of
 from txpatterns.database.dialects import is_disconnect
+from txpatterns.database.finishing import finish
 from txpatterns.errors import LeaseLost
 from txpatterns.sagas.claims import Claimed
 from txpatterns.sagas.statements import parameters
@@ -44,6 +45,10 @@ class Member(NamedTuple):
             self.done.set_exception(error)
 
 
+async def _end_of(done: asyncio.Future[None]) -> None:
+    await asyncio.wait([done])
+
+
 class GroupWriter:
     """Writes for all sagas of an engine. What cannot be one statement is not for it."""
 
@@ -65,13 +70,24 @@ class GroupWriter:
         if self._is_under_way:
             member = Member(saga, n, write, asyncio.get_running_loop().create_future())
             self._waiting.append(member)
-            await member.done
+            await self._told(member)
             return
         self._is_under_way = True
         try:
             await self._alone(saga, n, write)
         finally:
             self._pass_on()
+
+    async def _told(self, member: Member) -> None:
+        """Wait for what becomes of a write. Cancelled, it waits for one that is under way: who reads then sees it."""
+        try:
+            await asyncio.shield(member.done)
+        except asyncio.CancelledError:
+            if any(waiting is member for waiting in self._waiting):
+                member.done.cancel()
+            else:
+                await finish(_end_of(member.done))
+            raise
 
     async def finish(self) -> None:
         """Wait until nothing is under way, when nobody writes any more."""
