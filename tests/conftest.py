@@ -237,7 +237,8 @@ def second_kafka(first_kafka: Kafka, watchdog: Watchdog, pytestconfig: pytest.Co
 
 @pytest.fixture
 def own_redis(redis_server: Redis) -> Iterator[Redis]:
-    """The same server, for a test that kills, pauses or restarts it; running again afterwards."""
+    """The same server, emptied, for a test that kills, pauses or restarts it; running again afterwards."""
+    redis_server.empty()
     yield from _to_break(redis_server)
 
 
