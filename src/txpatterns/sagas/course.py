@@ -50,8 +50,6 @@ class Course:
         self.saga = saga
         correlation_id = saga.headers.get(CORRELATION_ID, saga.id)
         self.instance = Instance(saga.type, saga.id, saga.started_at, correlation_id, saga.run)
-        self.is_dropped = False
-        """Whether it is thrown away: nothing may be written any more that it has planned."""
         self.rows = 0
         """How many rows the journal has."""
         self.deadline = Deadline(clock)

@@ -268,12 +268,11 @@ class Driver:
 
     async def _put_away(self) -> None:
         """Let go of all that was begun for a course, and of its code."""
-        course = self._course
-        course.is_dropped = True
+        self._writer.throw_away(Ahead())
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
-        for trouble in await outside_of_tasks(course.close):
+        for trouble in await outside_of_tasks(self._course.close):
             logger.warning("the code of %s %s: %s", self.saga.type, self.saga.id, trouble)

@@ -54,6 +54,7 @@ class SagaWriter:
         self.has_ended = False
         """Whether it has ended for good."""
         self._thrown_away_for: Exception | None = None
+        """Why the course is thrown away: nothing may be written any more that it has planned."""
         self._asked: Standing | None = None
         """Where it stands since a person is asked; whatever ends then of what else runs leaves it there."""
 
@@ -75,8 +76,12 @@ class SagaWriter:
 
         Its code has been told what is not written then, and whatever it says now would follow from that.
         """
-        if self.course.is_dropped:
-            raise self._thrown_away_for or Ahead()
+        if self._thrown_away_for is not None:
+            raise self._thrown_away_for
+
+    def throw_away(self, error: Exception) -> None:
+        """Let nobody go on with the course; who wants to is told the first error that ended it."""
+        self._thrown_away_for = self._thrown_away_for or error
 
     @contextmanager
     def or_thrown_away(self) -> Iterator[None]:
@@ -84,9 +89,7 @@ class SagaWriter:
         try:
             yield
         except BaseException as error:
-            if not self.course.is_dropped and isinstance(error, Exception):
-                self._thrown_away_for = error
-            self.course.is_dropped = True
+            self.throw_away(error if isinstance(error, Exception) else Ahead())
             raise
 
     async def write(self, write: Write) -> None:
