@@ -48,35 +48,34 @@ def nobody_hears_of_a_cancelled_consumer(patch):
         await real(self, queue, on_message, lambda: None, prefetch=prefetch, priority=priority)
 
 
-def a_blocked_connection_is_given_up(patch):
-    """H404."""
+def after_a_silence(patch, does):
+    """What a publisher does besides, given itself and its channel, when RabbitMQ has not confirmed in time."""
     real = RabbitMQPublisher._too_late
 
     @instead_of(patch, RabbitMQPublisher, real)
     def _too_late(self, batch, sender, alone):
         real(self, batch, sender, alone)
-        sender.link.breaks(BrokerUnavailable("planted"))
+        does(self, sender)
+
+
+def a_blocked_connection_is_given_up(patch):
+    """H404."""
+    after_a_silence(patch, lambda _, sender: sender.link.breaks(BrokerUnavailable("planted")))
 
 
 def silence_ends_the_connection(patch):
     """H438."""
-    real = RabbitMQPublisher._too_late
 
-    @instead_of(patch, RabbitMQPublisher, real)
-    def _too_late(self, batch, sender, alone):
-        real(self, batch, sender, alone)
+    def breaks(_, sender):
         if sender.link.blocked is None:
             sender.link.breaks(BrokerUnavailable("planted"))
+
+    after_a_silence(patch, breaks)
 
 
 def a_silent_topic_is_sent_with_the_others(patch):
     """H438."""
-    real = RabbitMQPublisher._too_late
-
-    @instead_of(patch, RabbitMQPublisher, real)
-    def _too_late(self, batch, sender, alone):
-        real(self, batch, sender, alone)
-        self._suspects.clear()
+    after_a_silence(patch, lambda publisher, _: publisher._suspects.clear())
 
 
 def what_comes_back_is_forgotten(patch):

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +19,10 @@ import pytest_asyncio
 from fastapi import FastAPI
 from playwright import sync_api as playwright
 
-from rig.lookup import Missing
 from rig.ports import free_port
 from rig.servers.redis import Redis
 from rig.skips import judge
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop import building, wiring
 from shop.gateway.live import Bell
 from shop.gateway.public_ids import OrderIds
@@ -286,23 +285,15 @@ def body_of() -> Callable[[tuple[bytes, dict[str, str]]], Any]:
 def browser() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with playwright.sync_playwright() as engines:
+        opened = engines.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened
         opened.close()
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    with ExitStack() as stack:
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        try:
-            server = Redis.take(watchdog)
-        except Missing as missing:
-            pytest.skip(str(missing))
-        stack.callback(server.close)
-        server.start()
+    with started(Redis) as server:
         yield server
 
 

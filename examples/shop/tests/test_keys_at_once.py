@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rig.lookup import Missing
 from rig.servers.postgres import Postgres
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop.catalog.seed import products
 from shop.money import Money
 from shop.ports import CartLine, NewOrder, StockNeed
@@ -25,15 +24,8 @@ SOON = datetime(2030, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def postgres():
-    watchdog = Watchdog()
-    try:
-        server = Postgres.take(watchdog)
-    except Missing as missing:
-        pytest.skip(str(missing))
-    server.start()
-    yield server.url
-    server.close()
-    watchdog.close()
+    with started(Postgres) as server:
+        yield server.url
 
 
 def counted(answers, read):

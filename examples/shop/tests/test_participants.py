@@ -6,9 +6,8 @@ import os
 import pytest
 from sqlalchemy import func, select
 
-from rig.lookup import Missing
 from rig.servers.postgres import Postgres
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop.money import Money
 from shop.pricing.models import CouponRow
 from shop.wallet.models import EntryRow, WalletRow
@@ -19,15 +18,8 @@ TOTAL, FIVE, TWELVE = Money(amount="30.00"), Money(amount="5.00"), Money(amount=
 
 @pytest.fixture(scope="module")
 def postgres():
-    watchdog = Watchdog()
-    try:
-        server = Postgres.take(watchdog)
-    except Missing as missing:
-        pytest.skip(str(missing))
-    server.start()
-    yield server.url
-    server.close()
-    watchdog.close()
+    with started(Postgres) as server:
+        yield server.url
 
 
 async def tried(app, id, *tries, gives_up=False):

@@ -1,14 +1,13 @@
 """Probes of every service, alone: with its database and without."""
 
 import os
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
-from rig.lookup import Missing
 from rig.servers.postgres import Postgres
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop import building, wiring
 from shop.problems import MEDIA_TYPE
 from shop.settings import read_settings
@@ -17,17 +16,9 @@ from shop.settings import read_settings
 @pytest.fixture
 def postgres():
     """A server of this test's own, which it may stop."""
-    with ExitStack() as stack:
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        try:
-            server = Postgres.take(watchdog)
-        except Missing as missing:
-            pytest.skip(str(missing))
+    with started(Postgres) as server:
         if not server.ours:
             pytest.skip("the server that the environment names is not ours to stop")
-        stack.callback(server.close)
-        server.start()
         yield server
 
 

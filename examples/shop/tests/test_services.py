@@ -15,7 +15,6 @@ from functools import partial
 import httpx
 import pytest
 
-from rig.lookup import Missing
 from rig.servers.elasticmq import ElasticMQ
 from rig.servers.fanout import fanned_out
 from rig.servers.kafka import Kafka
@@ -23,7 +22,7 @@ from rig.servers.postgres import Postgres
 from rig.servers.rabbitmq import RabbitMQ
 from rig.servers.redis import Redis
 from rig.servers.sqs import logged_in
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop.settings import HTTP_PORTS, PORTS
 from shop.users.seed import DEMO_PASSWORD
 
@@ -35,21 +34,6 @@ def postgres():
     """The URL of a real PostgreSQL."""
     with started(Postgres) as server:
         yield server.url
-
-
-@contextmanager
-def started(kind):
-    """A server of the test's own; without its programs the test is skipped."""
-    with ExitStack() as stack:
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        try:
-            server = kind.take(watchdog)
-        except Missing as missing:
-            pytest.skip(str(missing))
-        stack.callback(server.close)
-        server.start()
-        yield server
 
 
 def free_address():

@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rig.lookup import Missing
 from rig.servers.redis import Redis
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop.catalog.seed import products
 
 PLENTY = next(product.sku for product in products(42) if product.stock == 40)
@@ -19,15 +18,8 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def redis():
-    watchdog = Watchdog()
-    try:
-        server = Redis.take(watchdog)
-    except Missing as missing:
-        pytest.skip(str(missing))
-    server.start()
-    yield server.url
-    server.close()
-    watchdog.close()
+    with started(Redis) as server:
+        yield server.url
 
 
 async def load_stock(data, redis):

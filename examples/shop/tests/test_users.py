@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,9 +10,8 @@ import pytest
 from pwdlib import PasswordHash
 from sqlalchemy import text
 
-from rig.lookup import Missing
 from rig.servers.postgres import Postgres
-from rig.watchdog import Watchdog
+from rig.started import started
 from shop.problems import Problem
 from shop.rpc.services import SERVICES
 from shop.tokens import ALGORITHM, AccessTokens, SignedIn
@@ -30,15 +28,7 @@ NEW = ("grace@example.com", "long enough", "Grace", HERE)
 
 @pytest.fixture(scope="module")
 def postgres_url():
-    with ExitStack() as stack:
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        try:
-            server = Postgres.take(watchdog)
-        except Missing as missing:
-            pytest.skip(str(missing))
-        stack.callback(server.close)
-        server.start()
+    with started(Postgres) as server:
         yield server.url
 
 
